@@ -1,0 +1,21 @@
+"""Every test runs on eight virtual CPU devices; real data comes through one environment variable."""
+
+import os
+import pathlib
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_NUM_CPU_DEVICES"] = "8"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> pathlib.Path:
+    """Root of the real data (C4 rows, T5's vocabulary, golden activations)."""
+    root = os.environ.get("T5JAX_TEST_DATA")
+    if not root:
+        pytest.skip("T5JAX_TEST_DATA is not set: needs the directory of real data")
+    path = pathlib.Path(root)
+    assert path.is_dir(), f"T5JAX_TEST_DATA={root} is not a directory"
+    return path
