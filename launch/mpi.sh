@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# A run under MPI's launcher; MPI itself is not used.
+#
+#   launch/mpi.sh -np 4 --hostfile HOSTS -- configs/CONFIG.py --workdir /shared/runs/NAME
+#   T5JAX_COORDINATOR=HOST:PORT launch/mpi.sh ...          # Open MPI 5, MPICH
+#
+# What stands before -- goes to mpirun. Needs: t5jax at the same path on every host
+# (T5JAX=/path/to/venv/bin/t5jax, default: the one in PATH) and a shared work directory. Under Open
+# MPI 4 JAX finds the other processes by itself; elsewhere name the first host and a free port on
+# it. On GPUs start one process per GPU. When one process fails, mpirun ends the others; on SIGTERM
+# it passes the signal on, the processes save and leave, and are killed after T5JAX_GRACE seconds
+# (default 300).
+#
+# Has been run: not yet.
+set -euo pipefail
+
+mpirun_options=()
+while (($# > 0)) && [[ $1 != -- ]]; do
+    mpirun_options+=("$1")
+    shift
+done
+if (($# < 2)); then
+    echo "usage: $0 [MPIRUN OPTIONS] -- CONFIG [--section.field value ...]" >&2
+    exit 64
+fi
+shift
+
+export PYTHONUNBUFFERED=1
+export OMPI_MCA_odls_base_sigkill_timeout=${T5JAX_GRACE:-300} # Open MPI 4; default: 1 second
+export PRTE_MCA_odls_base_sigkill_timeout=${T5JAX_GRACE:-300} # Open MPI 5
+
+# Rank and size have other names in every MPI.
+# shellcheck disable=SC2016  # expanded on the hosts
+process='
+    if [[ -n ${T5JAX_COORDINATOR:-} ]]; then
+        export T5JAX_PROCESS_ID=${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-}}
+        export T5JAX_NUM_PROCESSES=${OMPI_COMM_WORLD_SIZE:-${PMI_SIZE:-}}
+        local_rank=${OMPI_COMM_WORLD_LOCAL_RANK:-${MPI_LOCALRANKID:-}}
+        if [[ -n $local_rank ]]; then export JAX_LOCAL_DEVICE_IDS=$local_rank; fi
+    elif [[ -z ${OMPI_MCA_orte_hnp_uri:-} ]]; then
+        echo "this is not Open MPI 4: set T5JAX_COORDINATOR=HOST:PORT of the first host" >&2
+        exit 64
+    fi
+    exec "$@"'
+
+exec mpirun --bind-to none "${mpirun_options[@]}" \
+    bash -c "$process" process "${T5JAX:-t5jax}" train "$@"

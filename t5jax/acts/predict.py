@@ -1,0 +1,107 @@
+"""`t5jax predict WORKDIR`: fills the blanks `<extra_id_0>`, `<extra_id_1>`, … of texts."""
+
+import functools
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TextIO
+
+import jax
+import numpy as np
+
+from t5jax.acts.saved_run import SavedRun, open_run
+from t5jax.decoding import greedy
+from t5jax.errors import DataError
+from t5jax.training.train_step import cast
+
+_BLANK = re.compile(r"\s*<extra_id_(\d+)>")
+_LENGTHS = 32  # inputs are padded to a multiple of this, so that few shapes compile
+
+
+def run(
+    workdir: str, texts: list[str], flags: list[str], *, file: str | None, step: int | None,
+    max_length: int, batch_size: int, as_json: bool,
+) -> None:  # fmt: skip
+    saved = open_run(workdir, step, flags, act="predict")
+    if file is not None:
+        with open(file, encoding="utf-8") as lines:
+            _answer(saved, _lines(lines), max_length, batch_size, as_json)
+    else:
+        _answer(saved, texts or _lines(sys.stdin), max_length, batch_size, as_json)
+
+
+def _answer(saved, texts: Iterable[str], max_length, batch_size, as_json) -> None:
+    for text, output in predict(saved, texts, max_length=max_length, batch_size=batch_size):
+        if as_json:
+            record = {"input": text, "output": output, "filled": fill(text, output)}
+            print(json.dumps(record, ensure_ascii=False), flush=True)
+        else:
+            print(fill(text, output) if _BLANK.search(text) else output, flush=True)
+
+
+def predict(
+    saved: SavedRun, texts: Iterable[str], *, max_length: int, batch_size: int
+) -> Iterator[tuple[str, str]]:
+    """(text, the model's output as text) in the order of `texts`; greedy, at most `max_length`."""
+    vocabulary = saved.config.data.vocabulary
+    params = jax.jit(functools.partial(cast, dtype=saved.config.model.dtype))(saved.params)
+    for batch in _batches(texts, batch_size):
+        rows = [np.append(vocabulary.encode(text), vocabulary.eos_id) for text in batch]
+        longest = max(map(len, rows))
+        tokens = np.zeros((batch_size, -(-longest // _LENGTHS) * _LENGTHS), np.int32)
+        for row, ids in zip(tokens, rows, strict=False):
+            row[: len(ids)] = ids
+        with saved.program.in_use():
+            outputs = greedy(
+                saved.program.model_def,
+                params,
+                tokens,
+                max_length=max_length,
+                num_ids=vocabulary.vocab_size,
+            )
+        for text, output in zip(batch, np.asarray(outputs), strict=False):
+            ids = output[(output != vocabulary.pad_id) & (output != vocabulary.eos_id)]
+            yield text, vocabulary.decode(ids)
+
+
+def fill(text: str, output: str) -> str:
+    """The text with its blanks replaced by what the output says after each sentinel.
+
+    A blank that the output does not mention stays as it is.
+    """
+    pieces = re.split(r"<extra_id_(\d+)>", output)
+    spans = dict(zip(pieces[1::2], pieces[2::2], strict=True))
+
+    def span(blank: re.Match) -> str:
+        found = spans.get(blank[1])
+        if found is None:
+            return blank[0]
+        return f"{_space(blank[0], found)}{found.strip()}"
+
+    return _BLANK.sub(span, text)
+
+
+def _space(blank: str, found: str) -> str:
+    """White space before the blank, unless the span continues a word or is punctuation."""
+    leading = blank[: len(blank) - len(blank.lstrip())]
+    return leading if not re.match(r"[,.;:!?)\]]", found.strip()) else ""
+
+
+def _lines(lines: TextIO) -> Iterator[str]:
+    for line in lines:
+        if line.strip():
+            yield line.rstrip("\n")
+
+
+def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    if size < 1:
+        raise DataError(f"--batch-size {size}: at least 1")
+    batch: list[str] = []
+    for text in texts:
+        batch.append(text)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,46 @@
+"""A run as its checkpoints describe it: what evaluating and predicting start from."""
+
+import pathlib
+from typing import NamedTuple
+
+import jax
+
+from t5jax import runtime
+from t5jax.assembly import build_program
+from t5jax.checkpoints import latest_record, read_record, restore_params
+from t5jax.config import RunConfig, from_text, override
+from t5jax.errors import CheckpointError
+from t5jax.training.program import Program
+
+
+class SavedRun(NamedTuple):
+    config: RunConfig
+    program: Program
+    params: dict  # float32, laid out over the mesh
+    step: int
+
+
+def checkpoint_directory(workdir: str) -> pathlib.Path:
+    directory = pathlib.Path(workdir) / "checkpoints"
+    if not directory.is_dir():
+        raise CheckpointError(
+            f"{workdir} holds no checkpoints; give the workdir of a run (`t5jax train` prints it)"
+        )
+    return directory
+
+
+def open_run(workdir: str, step: int | None, flags: list[str], *, act: str) -> SavedRun:
+    """Config and verified parameters of a run's newest good step, or of `step`.
+
+    `flags` change the config as they do in training (where the data is, the mesh, the dtype).
+    """
+    directory = checkpoint_directory(workdir)
+    record = latest_record(directory) if step is None else read_record(directory, step)
+    config = from_text(record.content["config"])
+    config = override(config, flags, program=f"t5jax {act} {workdir}")
+    config.check()
+    runtime.start(config.runtime)
+    config.check_mesh(jax.device_count())
+    program = build_program(config)
+    restored = restore_params(directory, program.abstract_state.params, step)
+    return SavedRun(config, program, restored.state, restored.step)

@@ -1,0 +1,30 @@
+"""Saving a run and finding it again: asynchronous, verified, and never back to step 0 by mistake.
+
+The only room that knows Orbax. One step is one directory with two items: `state`, the arrays as a
+nested dict of their paths (`params/encoder/...`, `opt_state/0/...`), and `record`, what `record.py`
+describes. Orbax makes a step appear in one piece or not at all; that what is in it is still what
+was saved is ours to check, with fingerprints.
+"""
+
+from t5jax.checkpoints.record import (
+    NoUsableCheckpoint,
+    Record,
+    committed_steps,
+    latest_record,
+    read_record,
+)
+from t5jax.checkpoints.restoring import Restored, restore_params
+from t5jax.checkpoints.saving import CheckpointConfig, Checkpoints, CheckpointWriteError
+
+__all__ = [
+    "CheckpointConfig",
+    "CheckpointWriteError",
+    "Checkpoints",
+    "NoUsableCheckpoint",
+    "Record",
+    "Restored",
+    "committed_steps",
+    "latest_record",
+    "read_record",
+    "restore_params",
+]

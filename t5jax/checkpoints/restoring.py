@@ -1,0 +1,194 @@
+"""Reading checkpoints: the newest step that can be believed, by all hosts together."""
+
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.sharding import SingleDeviceSharding
+
+from t5jax.checkpoints import record as records
+from t5jax.checkpoints.fingerprint import fingerprints, leaves_by_path
+from t5jax.checkpoints.record import DamagedError, NoUsableCheckpoint, Record
+from t5jax.errors import CheckpointError
+from t5jax.runtime import gather_texts
+
+STATE = "state"  # name of the item with the arrays
+Log = Callable[[str], None]
+_log: Log = logging.getLogger(__name__).warning
+_T = TypeVar("_T")
+
+# Reasons not to read now that say nothing about the files: falling back would lose good steps.
+_NOT_DAMAGE = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE")
+_NOT_DAMAGE += ("DEADLINE_EXCEEDED",)
+
+# A failed read leaves Orbax's other tasks unawaited, and each would print a page over the one line
+# that says which step was passed over.
+logging.getLogger("asyncio").addFilter(
+    lambda line: not (str(line.msg).startswith("Task exception") and "orbax" in str(line.msg))
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Restored:
+    """What came back; `state` is the parameters alone if only these were asked for."""
+
+    step: int
+    state: Any
+    record: dict[str, Any]
+    metrics: dict[str, float]
+
+
+def restore_params(directory: str | os.PathLike[str], abstract_params, step: int | None = None,
+                   log: Log = _log) -> Restored:  # fmt: skip
+    """The parameters of the newest step that can be believed, or of `step`, and nothing else.
+
+    Args:
+      abstract_params: what `params` of the state is, with shapes, dtypes and shardings.
+
+    Raises:
+      CheckpointError: no checkpoint there, another model, or `step` is missing or damaged.
+      NoUsableCheckpoint: there are steps, but none can be believed.
+    """
+    directory = absolute(directory)
+    steps = agreed_steps(directory)
+    if not steps:
+        raise CheckpointError(f"{directory} holds no checkpoint")
+    wanted = {f"params/{path}": leaf for path, leaf in leaves_by_path(abstract_params).items()}
+    record, arrays = newest_verified(directory, wanted, steps, step, log, whole=False)
+    params = jax.tree.unflatten(jax.tree.structure(abstract_params), arrays)
+    return Restored(step=record.step, state=params, record=record.content, metrics=record.metrics)
+
+
+def newest_verified(directory: epath.Path, wanted: Mapping[str, Any], steps: list[int],
+                    step: int | None, log: Log, *, whole: bool) -> tuple[Record, list]:  # fmt: skip
+    """Record and arrays (in the order of `wanted`) of the newest good one of `steps`, or of `step`.
+
+    `whole` says that `wanted` is the whole state, so that surplus arrays are a mismatch.
+    """
+    _check_shardings(wanted)
+    if step is not None:
+        records.require_step(directory, step, steps)
+        try:
+            return _read_verified(directory, step, wanted, whole)
+        except DamagedError as damage:
+            raise CheckpointError(f"checkpoint of step {step} is damaged: {damage}") from damage
+    reasons = []
+    for candidate in reversed(steps):
+        try:
+            return _read_verified(directory, candidate, wanted, whole)
+        except DamagedError as damage:
+            reasons.append(f"step {candidate}: {damage}")
+            if jax.process_index() == 0:
+                log(
+                    f"CHECKPOINT OF STEP {candidate} IS DAMAGED and passed over "
+                    f"({damage}); trying the one before"
+                )
+    raise NoUsableCheckpoint(records.none_usable(directory, reasons))
+
+
+def agreed_steps(directory: epath.Path) -> list[int]:
+    """Committed steps as host 0 sees them: file systems may show others a change late."""
+    steps = records.committed_steps(directory) if jax.process_index() == 0 else []
+    return [int(step) for step in gather_texts(" ".join(map(str, steps)))[0].split()]
+
+
+def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"a/b": x}` as `{"a": {"b": x}}`."""
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        *parents, name = path.split("/")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[name] = leaf
+    return tree
+
+
+def absolute(directory: str | os.PathLike[str]) -> epath.Path:
+    """TensorStore takes only absolute paths; gs:// ones are."""
+    text = os.fspath(directory)
+    return epath.Path(text if "://" in text else os.path.abspath(text))
+
+
+def brief(error: BaseException) -> str:
+    """An error in one line; Orbax's run over pages."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}{'…' if len(text) > 300 else ''}"
+
+
+def _check_shardings(wanted: Mapping[str, Any]) -> None:
+    for path, leaf in wanted.items():
+        if getattr(leaf, "sharding", None) is None:
+            if jax.process_count() > 1:
+                raise TypeError(f"{path}: with several hosts every array needs a sharding")
+            continue
+        try:
+            leaf.sharding.shard_shape(tuple(leaf.shape))
+        except ValueError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+
+
+def _read_verified(directory: epath.Path, step: int, wanted: Mapping[str, Any],
+                   whole: bool) -> tuple[Record, list]:  # fmt: skip
+    record = _on_all_hosts(lambda: records.read(directory, step))
+    records.check_fits(record, wanted, whole=whole, where=f"{directory}/{step}")
+    arrays = _on_all_hosts(lambda: _read_arrays(directory / str(step) / STATE, wanted))
+    bad = [p for p, f in fingerprints(arrays).items() if f != record.leaves[p].fingerprint]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise DamagedError(f"the data of {', '.join(bad[:3])}{more} have changed since the save")
+    return record, [arrays[path] for path in wanted]
+
+
+def _read_arrays(directory: epath.Path, wanted: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Reads this host's parts. Without Orbax's Checkpointer around it, whose barrier would leave
+    the other hosts waiting when one fails."""
+    targets = {path: _target(leaf) for path, leaf in wanted.items()}
+    stored = nested({path: target for path, target in targets.items() if target.size})
+    request = ocp.args.PyTreeRestore(
+        item=stored,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(stored),
+        partial_restore=True,
+    )
+    read = leaves_by_path(ocp.PyTreeCheckpointHandler().restore(directory, args=request))
+    for path, target in targets.items():
+        if not target.size:  # nothing to store, and TensorStore refuses
+            read[path] = jnp.zeros(target.shape, target.dtype, device=target.sharding)
+    return read
+
+
+def _target(leaf) -> jax.ShapeDtypeStruct:
+    sharding = getattr(leaf, "sharding", None) or SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _on_all_hosts(act: Callable[[], _T]) -> _T:
+    """The result of `act`, if it succeeds everywhere; else every host raises the same error."""
+    result, problem, cause = None, "", None
+    try:
+        result = act()
+    except DamagedError as error:
+        problem, cause = f"damaged:{error}", error
+    except CheckpointError as error:
+        problem, cause = f"refused:{error}", error
+    except Exception as error:
+        cause = error
+        unread = isinstance(error, PermissionError | MemoryError)
+        unread = unread or any(word in str(error) for word in _NOT_DAMAGE)
+        problem = f"{'unread' if unread else 'damaged'}:{brief(error)}"
+    problems = gather_texts(problem)
+    failed = [host for host, text in enumerate(problems) if text]
+    if not failed:
+        return result  # pyright: ignore[reportReturnType]
+    kind, _, text = problems[failed[0]].partition(":")
+    where = f" (host {failed[0]})" if len(problems) > 1 else ""
+    if kind == "damaged":
+        raise DamagedError(text + where) from cause
+    advice = "" if kind == "refused" else "the checkpoint is there but cannot be read now: "
+    raise CheckpointError(f"{advice}{text}{where}") from cause

@@ -1,0 +1,298 @@
+"""Writing checkpoints while training goes on, and keeping the ones that were promised."""
+
+import dataclasses
+import errno
+import logging
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from t5jax.checkpoints import record as records
+from t5jax.checkpoints.fingerprint import fingerprints, leaves_by_path
+from t5jax.checkpoints.restoring import (
+    STATE,
+    Log,
+    Restored,
+    absolute,
+    agreed_steps,
+    brief,
+    nested,
+    newest_verified,
+)
+from t5jax.errors import CheckpointError, ConfigError
+from t5jax.runtime import gather_texts
+
+_log: Log = logging.getLogger(__name__).warning
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class CheckpointConfig:
+    """How often to save and what to keep: the newest, every so many steps, and the best."""
+
+    save_every_steps: int = 1000
+    keep_newest: int = 3
+    keep_every_steps: int | None = None
+    keep_best: int = 0
+    best_metric: str = "validation/loss"
+    best_mode: Literal["min", "max"] = "min"
+
+    def __post_init__(self):
+        for name, least in (("save_every_steps", 1), ("keep_newest", 1), ("keep_best", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"checkpoints.{name}={getattr(self, name)}: must be at least {least}"
+                )
+        if self.best_mode not in ("min", "max"):
+            raise ConfigError(f"checkpoints.best_mode={self.best_mode!r}: must be 'min' or 'max'")
+        every = self.keep_every_steps
+        if every is not None and (every < 1 or every % self.save_every_steps):
+            raise ConfigError(
+                f"checkpoints.keep_every_steps={every}: must be a multiple of "
+                f"checkpoints.save_every_steps={self.save_every_steps}, else steps to keep are "
+                "never saved"
+            )
+
+
+class CheckpointWriteError(OSError):
+    """A checkpoint could not be written; the older ones are intact."""
+
+
+class Checkpoints:
+    """The checkpoints of one run. With several hosts, all of them make every call alike.
+
+    Nothing in the directory changes before the first `save`, so any number of readers may look at
+    the directory of a running job.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], config: CheckpointConfig):
+        self.directory = absolute(directory)
+        self._config = config
+        self._manager: ocp.CheckpointManager | None = None
+        self._newest: int | None = None  # of the steps on disk that this run continues
+        self._pending: int | None = None
+        self._committed: list[int] = []
+        self._scores: dict[int, float] = {}
+
+    def due(self, step: int) -> bool:
+        return step % self._config.save_every_steps == 0
+
+    def save(self, step: int, state, record: dict[str, Any],
+             metrics: Mapping[str, float] | None = None) -> bool:  # fmt: skip
+        """Starts saving; returns once the arrays are copied to the host (they may be donated then).
+
+        Waits for the save before, if that is still being written. `record` is any JSON. Returns
+        False if this step is saved already.
+
+        Raises:
+          CheckpointWriteError: this save or the one before failed.
+          CheckpointError: the directory holds checkpoints that were not restored.
+        """
+        self.wait()
+        if step == self._newest:
+            return False
+        if self._newest is not None and step < self._newest:
+            raise ValueError(f"step {step} is older than the saved step {self._newest}")
+        manager = self._manager = self._manager or self._open()
+        leaves = leaves_by_path(state)
+        numbers = {name: float(value) for name, value in (metrics or {}).items()}
+        if self._config.keep_best and numbers and self._config.best_metric not in numbers:
+            raise ConfigError(
+                f"checkpoints.best_metric={self._config.best_metric!r} is not among the metrics "
+                f"of the run: {', '.join(sorted(numbers))}"
+            )
+        self._scores[step] = self._score(numbers)
+        whole = records.Record(step=step, content=record, metrics=numbers, leaves=_describe(leaves))
+        items = ocp.args.Composite(
+            state=ocp.args.PyTreeSave(nested({p: x for p, x in leaves.items() if x.size})),
+            record=ocp.args.JsonSave(records.encode(whole)),
+        )
+        self._pending = step
+        try:
+            manager.save(step, args=items, force=True)
+        except Exception as error:
+            raise self._failed(error) from error
+        return True
+
+    def committed(self) -> list[int]:
+        """Steps that have become complete since the last call; only those are saved. Never waits.
+
+        Raises:
+          CheckpointWriteError: the save in progress failed.
+        """
+        if self._manager is not None and not self._manager.is_saving_in_progress():
+            self.wait()
+        committed, self._committed = self._committed, []
+        return committed
+
+    def wait(self) -> None:
+        """Until the save in progress is complete.
+
+        Raises:
+          CheckpointWriteError: it failed.
+        """
+        if self._pending is None or self._manager is None:
+            return
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._failed(error) from error
+        self._committed.append(self._pending)
+        self._newest, self._pending = self._pending, None
+
+    def close(self) -> None:
+        """Waits and lets go. Not for use while an exception passes: peers may never come."""
+        self.wait()
+        if self._manager is not None:
+            self._manager.close()
+            self._manager = None
+
+    def restore(self, abstract_state, step: int | None = None, log: Log = _log) -> Restored | None:
+        """The newest state that can be believed, or that of `step`; None if nothing was ever saved.
+
+        Args:
+          abstract_state: the state with shapes, dtypes and shardings (`jax.ShapeDtypeStruct`s). The
+            mesh may be another than at saving.
+          log: gets a line for every step that is passed over, with the reason.
+
+        Raises:
+          CheckpointError: the checkpoint is of another model, or `step` is missing or damaged.
+          NoUsableCheckpoint: there are steps, but none can be believed.
+        """
+        self.close()
+        steps = agreed_steps(self.directory)
+        if not steps and step is None:
+            return None
+        wanted = leaves_by_path(abstract_state)
+        record, arrays = newest_verified(self.directory, wanted, steps, step, log, whole=True)
+        self._newest = record.step
+        state = jax.tree.unflatten(jax.tree.structure(abstract_state), arrays)
+        return Restored(
+            step=record.step, state=state, record=record.content, metrics=record.metrics
+        )
+
+    def best_step(self) -> int | None:
+        """The committed step with the best `best_metric`; None if no step has it."""
+        scores = self._read_scores()
+        known = [step for step in sorted(scores) if not math.isnan(scores[step])]
+        return max(known, key=lambda step: (scores[step], step), default=None)
+
+    def _open(self) -> ocp.CheckpointManager:
+        steps = agreed_steps(self.directory)
+        if steps and self._newest is None:
+            raise CheckpointError(
+                f"{self.directory} already holds steps {steps} of a run that was not restored; "
+                "resume that run, or choose another directory"
+            )
+        self._set_aside([step for step in steps if step > (self._newest or 0)])
+        self._scores = self._read_scores()
+        keep: list = [ocp.checkpoint_managers.LatestN(self._config.keep_newest)]
+        if self._config.keep_every_steps is not None:
+            keep.append(ocp.checkpoint_managers.EveryNSteps(self._config.keep_every_steps))
+        if self._config.keep_best:
+            keep.append(_KeepBest(self._scores, self._config.keep_best))
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(keep),
+            cleanup_tmp_directories=True,
+            lightweight_initialize=True,  # else one damaged metadata file stops the run
+        )
+        handlers = {
+            STATE: ocp.PyTreeCheckpointHandler(),
+            records.ITEM: ocp.JsonCheckpointHandler(records.FILE),
+        }
+        return ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
+
+    def _set_aside(self, steps: list[int]) -> None:
+        """Moves steps that this run does not continue (damaged, or newer than the one asked for).
+
+        Orbax would refuse to save them again, and count them among the newest to keep.
+        """
+        problem = ""
+        if jax.process_index() == 0:
+            try:
+                for step in steps:
+                    _log(
+                        f"step {step} is not continued: moved to {_move_away(self.directory, step)}"
+                    )
+            except OSError as error:
+                problem = str(error)
+        problem = gather_texts(problem)[0]
+        if problem:
+            raise CheckpointWriteError(errno.EIO, f"cannot set a checkpoint aside: {problem}")
+
+    def _failed(self, error: Exception) -> CheckpointWriteError:
+        """Forgets the step that failed: Orbax would go on believing it."""
+        step, self._pending = self._pending, None
+        assert step is not None
+        self._scores.pop(step, None)
+        self._manager = None  # the next save opens another, which clears the remains away
+        number = _errno(error)
+        return CheckpointWriteError(
+            number,
+            f"checkpoint of step {step} was not saved ({os.strerror(number)}; {brief(error)}); "
+            f"the newest one is {self._newest}. Make room or check the directory",
+            str(self.directory),
+        )
+
+    def _score(self, metrics: Mapping[str, float]) -> float:
+        """Higher is better; NaN for a step without the metric."""
+        value = metrics.get(self._config.best_metric, math.nan)
+        return value if self._config.best_mode == "max" else -value
+
+    def _read_scores(self) -> dict[int, float]:
+        scores = {}
+        for step in records.committed_steps(self.directory):
+            try:
+                metrics = records.read(self.directory, step).metrics
+            except records.DamagedError:
+                continue  # cannot be the best; restore says why
+            scores[step] = self._score(metrics)
+        return scores
+
+
+@dataclasses.dataclass
+class _KeepBest:
+    """Orbax's BestN would keep any step while there are few, and cannot rank NaN."""
+
+    scores: dict[int, float]  # of the run, growing; higher is better, NaN for none
+    number: int
+
+    def should_preserve(self, checkpoints: Sequence, *, context: Any) -> Sequence[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        known = [step for step in steps if not math.isnan(self.scores.get(step, math.nan))]
+        best = sorted(known, key=lambda step: (self.scores[step], step))[-self.number :]
+        return [step in best for step in steps]
+
+
+def _describe(leaves: Mapping[str, jax.Array]) -> dict[str, records.SavedLeaf]:
+    prints = fingerprints(leaves)
+    return {
+        path: records.SavedLeaf(shape=x.shape, dtype=str(x.dtype), fingerprint=prints[path])
+        for path, x in leaves.items()
+    }
+
+
+def _move_away(directory: epath.Path, step: int) -> epath.Path:
+    aside = directory / "set_aside"
+    aside.mkdir(parents=True, exist_ok=True)
+    target, count = aside / str(step), 1
+    while target.exists():
+        target, count = aside / f"{step}_{count}", count + 1
+    (directory / str(step)).rename(target)
+    return target
+
+
+def _errno(error: BaseException | None) -> int:
+    """Of the error itself or its causes; TensorStore mentions it in its text."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno:
+            return error.errno
+        if found := re.search(r"os_error_code='(\d+)'", str(error)):
+            return int(found[1])
+        error = error.__cause__ or error.__context__
+    return errno.EIO

@@ -1,0 +1,205 @@
+"""RunConfig: everything a run is, as Python; how it is read, overridden, printed and checked.
+
+A config file defines `config() -> RunConfig`. Command-line flags `--section.field value` change its
+values, never its structure. The effective config is plain text, one `section.field = value` a line,
+saved with the run and in every checkpoint, and reads back into the same RunConfig.
+"""
+
+import ast
+import dataclasses
+import difflib
+import importlib.util
+import pathlib
+import types
+import typing
+from typing import Any
+
+from t5jax.checkpoints import CheckpointConfig
+from t5jax.data.config import DataConfig
+from t5jax.errors import ConfigError
+from t5jax.model.config import T5Config
+from t5jax.reporting import ReportingConfig
+from t5jax.runtime import RuntimeConfig
+from t5jax.sharding import MeshConfig
+from t5jax.training.losses import CrossEntropy
+from t5jax.training.optimizers import Adafactor, Optimizer
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class TrainConfig:
+    """How long, on how much at a time, and how often to look."""
+
+    num_train_steps: int
+    batch_size: int = 128  # rows of the global batch, over all hosts and devices
+    num_microbatches: int = 1  # the batch is worked through in this many parts
+    seed: int = 0  # of initial parameters and dropout; the data has its own
+    eval_every_steps: int = 1000  # 0: never
+    num_eval_rows: int | None = None  # None: the whole validation split
+    max_bad_steps: int = 10  # in a row, before the run stops
+
+    def __post_init__(self) -> None:
+        for name in ("num_train_steps", "batch_size", "num_microbatches", "max_bad_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train.{name} = {getattr(self, name)}: must be at least 1")
+        if self.eval_every_steps < 0:
+            raise ConfigError(f"train.eval_every_steps = {self.eval_every_steps}: 0 means never")
+        if self.num_eval_rows is not None and self.num_eval_rows < 1:
+            raise ConfigError(f"train.num_eval_rows = {self.num_eval_rows}: at least 1, or None")
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class RunConfig:
+    """One run: the sections, each owned by its room."""
+
+    workdir: str  # checkpoints, metrics and plots; shared by all hosts
+    model: T5Config
+    data: DataConfig
+    train: TrainConfig
+    loss: CrossEntropy = dataclasses.field(default_factory=CrossEntropy)
+    optimizer: Optimizer = dataclasses.field(default_factory=Adafactor)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    reporting: ReportingConfig = dataclasses.field(default_factory=ReportingConfig)
+    runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
+
+    def check(self) -> None:
+        """What concerns one section, or several, and needs no device. Raises ConfigError."""
+        self.data.check()
+        self.mesh.check()
+        self.optimizer.build(self.train.num_train_steps)
+        if self.data.targets_length is not None:
+            _at_most("loss.num_chunks", self.loss.num_chunks, self.data.targets_length)
+        if self.train.batch_size % self.train.num_microbatches:
+            raise ConfigError(
+                f"train.batch_size = {self.train.batch_size} does not divide into "
+                f"train.num_microbatches = {self.train.num_microbatches} equal parts"
+            )
+
+    def check_mesh(self, num_devices: int) -> None:
+        """What depends on the number of devices. Raises ConfigError with the numbers."""
+        data, fsdp, tensor = self.mesh.shape(num_devices)
+        sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+        replicas = 1
+        for axis in self.mesh.batch:
+            replicas *= sizes[axis]
+        rows = self.train.batch_size // self.train.num_microbatches
+        if rows % replicas:
+            raise ConfigError(
+                f"train.batch_size = {self.train.batch_size} in {self.train.num_microbatches} "
+                f"microbatches gives {rows} rows, which do not divide among {replicas} replicas "
+                f"(mesh {data}x{fsdp}x{tensor} over {num_devices} devices)"
+            )
+        per_heads = 1
+        for axis in self.mesh.heads:
+            per_heads *= sizes[axis]
+        if self.model.num_heads % per_heads:
+            raise ConfigError(
+                f"model.num_heads = {self.model.num_heads} does not divide among {per_heads} "
+                f"devices; change mesh.tensor = {tensor} or mesh.heads"
+            )
+
+
+def _at_most(name: str, value: int, limit: int) -> None:
+    if value > limit:
+        raise ConfigError(f"{name} = {value}: at most {limit}")
+
+
+# ---- reading a config file and the flags
+
+
+def load(path: str, flags: list[str] | None = None) -> RunConfig:
+    """Runs the config file, applies `--section.field value` flags, checks the result.
+
+    Raises ConfigError (naming file, field, value and next step) on anything that does not fit.
+    """
+    file = pathlib.Path(path)
+    if not file.is_file():
+        near = difflib.get_close_matches(str(path), map(str, pathlib.Path().glob("configs/**/*.py")))
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"there is no config file {path}{hint}")
+    spec = importlib.util.spec_from_file_location(f"t5jax_config_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    make = getattr(module, "config", None)
+    if not callable(make):
+        raise ConfigError(f"{path} defines no function `config() -> RunConfig`")
+    config = make()
+    if not isinstance(config, RunConfig):
+        raise ConfigError(f"{path}: config() returned {type(config).__name__}, not a RunConfig")
+    config = override(config, flags or [], program=f"t5jax ... {path}")
+    config.check()
+    return config
+
+
+def override(config: RunConfig, flags: list[str], *, program: str) -> RunConfig:
+    """The config with `--section.field value` applied; tyro refuses what does not fit and exits."""
+    import tyro
+
+    keep_structure = (
+        tyro.conf.AvoidSubcommands,  # an optimizer's fields can be set, not another optimizer
+        tyro.conf.FlagConversionOff,  # booleans take True or False, like any other value
+    )
+    return tyro.cli(RunConfig, default=config, args=flags, prog=program, config=keep_structure)
+
+
+# ---- the effective config as text
+
+
+def to_text(config: RunConfig) -> str:
+    """One `section.field = value` a line, sorted as declared; a union's class as `section: Class`."""
+    lines = []
+
+    def visit(prefix: str, value: Any, hint: Any) -> None:
+        if not dataclasses.is_dataclass(value):
+            lines.append(f"{prefix} = {value!r}")
+            return
+        if prefix and _is_union(hint):
+            lines.append(f"{prefix}: {type(value).__name__}")
+        hints = typing.get_type_hints(type(value))
+        for field in dataclasses.fields(value):
+            if field.init:
+                name = f"{prefix}.{field.name}" if prefix else field.name
+                visit(name, getattr(value, field.name), hints[field.name])
+
+    visit("", config, RunConfig)
+    return "\n".join(lines) + "\n"
+
+
+def from_text(text: str) -> RunConfig:
+    """Inverse of `to_text`. Raises ConfigError on a line that fits no field."""
+    values, classes = {}, {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if " = " in line:
+            name, literal = line.split(" = ", 1)
+            values[name] = ast.literal_eval(literal)
+        elif ": " in line:
+            name, classes[name] = line.split(": ", 1)
+        elif line.strip():
+            raise ConfigError(f"line {number} of a saved config is not `field = value`: {line!r}")
+
+    def build(prefix: str, hint: Any) -> Any:
+        options = [h for h in typing.get_args(hint) or (hint,) if dataclasses.is_dataclass(h)]
+        if not options or prefix in values:
+            return values.pop(prefix)
+        name = classes.pop(prefix, options[0].__name__)
+        cls = next((c for c in options if c.__name__ == name), None)
+        if cls is None:
+            raise ConfigError(f"a saved config says {prefix}: {name}, which does not exist (any more)")
+        hints, arguments = typing.get_type_hints(cls), {}
+        for field in dataclasses.fields(cls):
+            path = f"{prefix}.{field.name}" if prefix else field.name
+            if any(key == path or key.startswith(f"{path}.") for key in (*values, *classes)):
+                arguments[field.name] = build(path, hints[field.name])
+        return cls(**arguments)
+
+    config = build("", RunConfig)
+    if values:
+        raise ConfigError(f"a saved config has unknown fields: {', '.join(sorted(values))}")
+    return config
+
+
+def _is_union(hint: Any) -> bool:
+    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return False
+    return sum(dataclasses.is_dataclass(h) for h in typing.get_args(hint)) > 1

@@ -1,0 +1,102 @@
+"""TensorFlow and seqio, imported late, without their banner, and kept off the accelerators.
+
+`import seqio` costs 4.5 CPU-seconds and 0.9 GB, TensorFlow's C++ prints lines that no variable
+silences, and its Linux wheel would take GPU memory beside JAX. So nothing in t5jax imports them at
+its top; acts that need them call these functions.
+"""
+
+import contextlib
+import importlib
+import importlib.metadata
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from t5jax.errors import ConfigError
+
+
+def import_tensorflow() -> Any:
+    """The `tensorflow` module, silent and blind to GPUs and TPUs. Raises ConfigError when not
+    installed."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    if "tensorflow" in sys.modules:
+        tensorflow = sys.modules["tensorflow"]
+    else:
+        with stderr_held_back():
+            tensorflow = _installed("tensorflow")
+    for kind in ("GPU", "TPU"):
+        if tensorflow.config.get_visible_devices(kind):
+            tensorflow.config.set_visible_devices([], kind)
+    return tensorflow
+
+
+def import_tfds() -> Any:
+    """The `tensorflow_datasets` module, progress bars off. Raises ConfigError when it is not the
+    one installed."""
+    import_tensorflow()
+    with stderr_held_back():
+        tfds = _installed("tensorflow_datasets")
+    check_version("tensorflow-datasets", tfds.__version__)
+    tfds.disable_progress_bar()
+    return tfds
+
+
+def import_seqio() -> Any:
+    """The `seqio` module. Raises ConfigError when it is not the version that was installed."""
+    import_tensorflow()
+    with stderr_held_back():
+        seqio = _installed("seqio")
+    check_version("seqio", seqio.__version__)
+    return seqio
+
+
+def check_version(distribution: str, imported: str) -> None:
+    """Raises ConfigError when the code of a package is not of the version pip believes in.
+
+    `seqio-nightly` and `tfds-nightly` (requirements of the `t5` package) write into the same
+    folders as `seqio` and `tensorflow-datasets`; `pip check` stays clean while an old version runs.
+    """
+    installed = importlib.metadata.version(distribution)
+    if imported != installed:
+        raise ConfigError(
+            f"{distribution} {installed} is installed but its code says {imported}: another "
+            "package (such as "
+            f"{distribution}-nightly, which `t5` requires) has overwritten it. Uninstall that "
+            "package, then "
+            f"`pip install --force-reinstall --no-deps {distribution}=={installed}`"
+        )
+
+
+@contextlib.contextmanager
+def stderr_held_back() -> Iterator[None]:
+    """Holds back what is written to file descriptor 2, by C++ too; writes it out after all if the
+    body raises."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(saved, 2)
+            held.seek(0)
+            os.write(2, held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def _installed(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{module} is needed here but {error.name!r} is not installed: `pip install t5jax` "
+            "brings it; "
+            "training from a cached data set works without"
+        ) from error

@@ -1,0 +1,130 @@
+"""Loss and perplexity of a model on a split, beside the entropy of the tokens it predicts."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from t5jax.data.loader import Loader
+from t5jax.training.feeding import Feeder
+from t5jax.training.losses import LossSums
+from t5jax.training.program import Program
+from t5jax.training.train_step import summary
+
+
+def evaluate_loss(program: Program, params, loader: Loader, num_rows: int | None = None) -> dict:
+    """Mean loss in nats per target token over the first `num_rows` rows (None: all), each once.
+
+    Returns loss, text_loss (on text tokens: no sentinels, no EOS), accuracy, perplexity,
+    text_perplexity, target_tokens, num_rows. Sums of batches are added in float64.
+    """
+    feeder = Feeder(program.batch_sharding, loader.batch_size)
+    num_rows = min(num_rows or loader.num_rows, loader.num_rows)
+    totals, steps = np.zeros(len(LossSums._fields)), math.ceil(num_rows / loader.batch_size)
+    pending = None
+    for step in range(steps):
+        rows = loader.rows(step, feeder.rows.tolist())
+        beyond = step * loader.batch_size + feeder.rows >= num_rows
+        rows["decoder_loss_weights"][beyond] = 0
+        sums = program.eval_step(params, feeder.put(rows))
+        if pending is not None:
+            totals += np.array(jax.device_get(pending), np.float64)
+        pending = sums
+    totals += np.array(jax.device_get(pending), np.float64)
+    metrics = {name: float(x) for name, x in summary(LossSums(*totals)).items()}
+    del metrics["z_loss"]
+    return {
+        **metrics,
+        "perplexity": math.exp(min(metrics["loss"], 700.0)),
+        "text_perplexity": math.exp(min(metrics["text_loss"], 700.0)),
+        "num_rows": num_rows,
+    }
+
+
+class Baselines(NamedTuple):
+    """Cross-entropies in nats per text token of the targets of a split."""
+
+    entropy: float  # of the tokens' own frequencies: no model that ignores context does better
+    unigram: float  # of the training split's frequencies, add-one smoothed
+    bigram: float  # given the token before; training counts, interpolated with the unigram
+
+
+def unigram_entropy(loader: Loader, num_rows: int | None = None) -> float:
+    """Entropy in nats of the text tokens among the targets of the first `num_rows` rows."""
+    return _entropy(_text_counts(loader, num_rows))
+
+
+def baselines(train: Loader, validation: Loader, num_rows: int | None = None) -> Baselines:
+    """What models without attention reach on the same target tokens as `evaluate_loss`.
+
+    The unigram and bigram models count all tokens of the training store; the bigram is interpolated
+    with the unigram by Witten-Bell smoothing (Witten & Bell 1991). A target token's predecessor is
+    the one before it in the text, which the model sees only when it is not masked.
+    """
+    size = validation.vocabulary.vocab_size
+    tokens = train.cache.read_rows(np.array([0]), train.cache.num_tokens)[0].astype(np.int64)
+    counts = np.bincount(tokens, minlength=size).astype(np.float64)
+    unigram_V = (counts + 1.0) / (counts.sum() + size)
+    pairs, pair_counts = np.unique(tokens[:-1] * size + tokens[1:], return_counts=True)
+    first = pairs // size
+    following = np.bincount(first, pair_counts, minlength=size)
+    kinds = np.bincount(first, minlength=size)
+
+    def log_p(previous: np.ndarray, token: np.ndarray) -> np.ndarray:
+        place = np.minimum(np.searchsorted(pairs, previous * size + token), len(pairs) - 1)
+        seen = np.where(pairs[place] == previous * size + token, pair_counts[place], 0)
+        total = following[previous] + kinds[previous]
+        backed_off = (seen + kinds[previous] * unigram_V[token]) / np.maximum(total, 1)
+        return np.log(np.where(total > 0, backed_off, unigram_V[token]))
+
+    target_counts = _text_counts(validation, num_rows)
+    total = target_counts.sum()
+    bigram = 0.0
+    for rows in _batches(validation, num_rows):
+        previous, token = _targets_in_context(rows, validation)
+        bigram -= log_p(previous, token).sum()
+    return Baselines(
+        entropy=_entropy(target_counts),
+        unigram=float(-(target_counts * np.log(unigram_V)).sum() / total),
+        bigram=float(bigram / total),
+    )
+
+
+def _targets_in_context(rows: dict, loader: Loader) -> tuple[np.ndarray, np.ndarray]:
+    """(token before it in the text, token) of every text token among the targets.
+
+    A span's first token follows, in the text, the last token before its sentinel in the inputs.
+    """
+    is_text, previous, token = loader.vocabulary.is_text, [], []
+    for inputs, targets in zip(
+        rows["encoder_input_tokens"], rows["decoder_target_tokens"], strict=True
+    ):
+        before = {int(s): int(t) for t, s in zip(inputs, inputs[1:], strict=False)}
+        for i in np.flatnonzero(is_text(targets)):
+            last = int(targets[i - 1]) if i else 0
+            previous.append(last if is_text(np.array([last]))[0] else before.get(last, 0))
+            token.append(int(targets[i]))
+    return np.array(previous, np.int64), np.array(token, np.int64)
+
+
+def _batches(loader: Loader, num_rows: int | None):
+    num_rows = min(num_rows or loader.num_rows, loader.num_rows)
+    for step in range(math.ceil(num_rows / loader.batch_size)):
+        rows = loader.rows(step)
+        keep = num_rows - step * loader.batch_size
+        yield {name: x[:keep] for name, x in rows.items()}
+
+
+def _text_counts(loader: Loader, num_rows: int | None) -> np.ndarray:
+    counts = np.zeros(loader.vocabulary.vocab_size)
+    for rows in _batches(loader, num_rows):
+        targets = rows["decoder_target_tokens"]
+        text = targets[loader.vocabulary.is_text(targets)]
+        counts += np.bincount(text, minlength=len(counts))
+    return counts
+
+
+def _entropy(counts: np.ndarray) -> float:
+    p = counts[counts > 0] / counts.sum()
+    return float(-(p * np.log(p)).sum())

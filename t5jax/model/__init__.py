@@ -1,0 +1,1 @@
+"""The T5 family as readable modules; knows axes by name, nothing of meshes, data or training."""

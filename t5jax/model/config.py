@@ -1,0 +1,249 @@
+"""Shapes of the T5 family: T5Config and one function per published size.
+
+Numbers: T5 1.0 from Raffel et al. 2020 (JMLR 21/140) section 2.1 and 3.6; the others from the
+released configurations of T5 1.1, mT5, umT5 and ByT5.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+from t5jax.errors import ConfigError
+
+ACTIVATIONS = ("linear", "relu", "gelu", "gelu_exact", "silu", "sigmoid", "tanh")
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class T5Config:
+    """What the model is, and (below the line) how it is computed.
+
+    Nothing below the line changes a result by more than rounding.
+    """
+
+    vocab_size: int = 32128  # rows of the embedding table: at least the vocabulary's ids
+    emb_dim: int = 512
+    num_heads: int = 6
+    head_dim: int = 64  # not emb_dim / num_heads: see T5 1.1 small, 3B, 11B, ByT5
+    mlp_dim: int = 1024
+    num_encoder_layers: int = 8
+    num_decoder_layers: int = 8
+    mlp_activations: tuple[str, ...] = ("gelu", "linear")  # two: gated (GLU variants), one: plain
+    tied_embeddings: bool = False  # logits from the token embedding, scaled by emb_dim**-0.5
+    relpos_num_buckets: int = 32
+    relpos_max_distance: int = 128
+    per_layer_relative_bias: bool = False  # umT5; otherwise one table per stack
+    dropout_rate: float = 0.0
+    # ---- how it is computed
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"  # of activations and of weights in use
+    attention: Literal["auto", "einsum", "per_example"] = "auto"
+    unroll_layers: int | Literal["all"] = 1  # of the scan over layers; compile time grows with it
+    remat: Literal["none", "dots", "full"] = "none"  # what the backward pass computes again
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type is int and value < 1:
+                raise ConfigError(f"model.{field.name} = {value}: must be at least 1")
+        if not 0.0 <= self.dropout_rate < 1.0:
+            raise ConfigError(f"model.dropout_rate = {self.dropout_rate}: must be in [0, 1)")
+        if len(self.mlp_activations) not in (1, 2):
+            raise ConfigError(
+                f"model.mlp_activations = {self.mlp_activations}: give one activation, "
+                'or two for a gated MLP, e.g. ("gelu", "linear")'
+            )
+        for name in self.mlp_activations:
+            if name not in ACTIVATIONS:
+                raise ConfigError(
+                    f"model.mlp_activations: {name!r} is unknown; there are {', '.join(ACTIVATIONS)}"
+                )
+        if self.relpos_num_buckets % 4:
+            raise ConfigError(
+                f"model.relpos_num_buckets = {self.relpos_num_buckets}: must be a multiple of 4 "
+                "(two directions, each half exact and half logarithmic)"
+            )
+        if self.unroll_layers != "all" and self.unroll_layers < 1:
+            raise ConfigError(f"model.unroll_layers = {self.unroll_layers}: at least 1, or 'all'")
+        if self.dtype not in ("bfloat16", "float32"):
+            raise ConfigError(
+                f"model.dtype = {self.dtype!r}: bfloat16 or float32 "
+                "(T5's activations overflow in float16)"
+            )
+
+
+def _t5_1_0(**shape) -> T5Config:
+    return T5Config(
+        **{"mlp_activations": ("relu",), "tied_embeddings": True, "dropout_rate": 0.1, **shape}
+    )
+
+
+def _stack(layers: int, emb: int, mlp: int, heads: int, head_dim: int = 64) -> dict[str, int]:
+    return {
+        "num_encoder_layers": layers,
+        "num_decoder_layers": layers,
+        "emb_dim": emb,
+        "mlp_dim": mlp,
+        "num_heads": heads,
+        "head_dim": head_dim,
+    }
+
+
+_GATED = {
+    "small": _stack(8, 512, 1024, 6),
+    "base": _stack(12, 768, 2048, 12),
+    "large": _stack(24, 1024, 2816, 16),
+    "xl": _stack(24, 2048, 5120, 32),
+    "xxl": _stack(24, 4096, 10240, 64),
+}
+
+
+def t5_small(**changes) -> T5Config:
+    """T5 1.0 small, 60,506,624 parameters."""
+    return _t5_1_0(**{**_stack(6, 512, 2048, 8), **changes})
+
+
+def t5_base(**changes) -> T5Config:
+    """T5 1.0 base, 222,903,552 parameters."""
+    return _t5_1_0(**{**_stack(12, 768, 3072, 12), **changes})
+
+
+def t5_large(**changes) -> T5Config:
+    """T5 1.0 large, 737,668,096 parameters."""
+    return _t5_1_0(**{**_stack(24, 1024, 4096, 16), **changes})
+
+
+def t5_3b(**changes) -> T5Config:
+    """T5 1.0 3B, 2,851,598,336 parameters."""
+    return _t5_1_0(**{**_stack(24, 1024, 16384, 32, head_dim=128), **changes})
+
+
+def t5_11b(**changes) -> T5Config:
+    """T5 1.0 11B, 11,307,321,344 parameters."""
+    return _t5_1_0(**{**_stack(24, 1024, 65536, 128, head_dim=128), **changes})
+
+
+def t5_1_1_small(**changes) -> T5Config:
+    """T5 1.1 small (also LM-adapted and FLAN-T5), 76,961,152 parameters."""
+    return T5Config(**{**_GATED["small"], **changes})
+
+
+def t5_1_1_base(**changes) -> T5Config:
+    """T5 1.1 base (also LM-adapted and FLAN-T5), 247,577,856 parameters."""
+    return T5Config(**{**_GATED["base"], **changes})
+
+
+def t5_1_1_large(**changes) -> T5Config:
+    """T5 1.1 large (also LM-adapted and FLAN-T5), 783,150,080 parameters."""
+    return T5Config(**{**_GATED["large"], **changes})
+
+
+def t5_1_1_xl(**changes) -> T5Config:
+    """T5 1.1 xl (also LM-adapted and FLAN-T5), 2,849,757,184 parameters."""
+    return T5Config(**{**_GATED["xl"], **changes})
+
+
+def t5_1_1_xxl(**changes) -> T5Config:
+    """T5 1.1 xxl (also LM-adapted and FLAN-T5), 11,135,332,352 parameters."""
+    return T5Config(**{**_GATED["xxl"], **changes})
+
+
+def _mt5(size: str, changes: dict) -> T5Config:
+    return T5Config(**{**_GATED[size], "vocab_size": 250112, **changes})
+
+
+def _umt5(size: str, changes: dict) -> T5Config:
+    shape = {"vocab_size": 256384, "per_layer_relative_bias": True}
+    return T5Config(**{**_GATED[size], **shape, **changes})
+
+
+def _byt5(encoder: int, decoder: int, emb: int, mlp: int, heads: int, changes: dict) -> T5Config:
+    shape = _stack(encoder, emb, mlp, heads) | {"num_decoder_layers": decoder, "vocab_size": 384}
+    return T5Config(**{**shape, **changes})
+
+
+def mt5_small(**changes) -> T5Config:
+    """mT5 small, 300,176,768 parameters."""
+    return _mt5("small", changes)
+
+
+def mt5_base(**changes) -> T5Config:
+    """mT5 base, 582,401,280 parameters."""
+    return _mt5("base", changes)
+
+
+def mt5_large(**changes) -> T5Config:
+    """mT5 large, 1,229,581,312 parameters."""
+    return _mt5("large", changes)
+
+
+def mt5_xl(**changes) -> T5Config:
+    """mT5 xl, 3,742,619,648 parameters."""
+    return _mt5("xl", changes)
+
+
+def mt5_xxl(**changes) -> T5Config:
+    """mT5 xxl, 12,921,057,280 parameters."""
+    return _mt5("xxl", changes)
+
+
+def umt5_small(**changes) -> T5Config:
+    """umT5 small, 306,601,984 parameters."""
+    return _umt5("small", changes)
+
+
+def umt5_base(**changes) -> T5Config:
+    """umT5 base, 592,043,520 parameters."""
+    return _umt5("base", changes)
+
+
+def umt5_xl(**changes) -> T5Config:
+    """umT5 xl, 3,768,356,864 parameters."""
+    return _umt5("xl", changes)
+
+
+def umt5_xxl(**changes) -> T5Config:
+    """umT5 xxl, 12,972,531,712 parameters."""
+    return _umt5("xxl", changes)
+
+
+def byt5_small(**changes) -> T5Config:
+    """ByT5 small, 299,637,760 parameters."""
+    return _byt5(12, 4, 1472, 3584, 6, changes)
+
+
+def byt5_base(**changes) -> T5Config:
+    """ByT5 base, 581,653,248 parameters."""
+    return _byt5(18, 6, 1536, 3968, 12, changes)
+
+
+def byt5_large(**changes) -> T5Config:
+    """ByT5 large, 1,228,183,552 parameters."""
+    return _byt5(36, 12, 1536, 3840, 16, changes)
+
+
+def byt5_xl(**changes) -> T5Config:
+    """ByT5 xl, 3,737,801,728 parameters."""
+    return _byt5(36, 12, 2560, 6720, 32, changes)
+
+
+def byt5_xxl(**changes) -> T5Config:
+    """ByT5 xxl, 12,906,899,328 parameters."""
+    return _byt5(36, 12, 4672, 12352, 64, changes)
+
+
+_1_1 = {
+    "small": t5_1_1_small,
+    "base": t5_1_1_base,
+    "large": t5_1_1_large,
+    "xl": t5_1_1_xl,
+    "xxl": t5_1_1_xxl,
+}
+
+SIZES: dict[str, Callable[..., T5Config]] = {
+    **{f.__name__: f for f in (t5_small, t5_base, t5_large, t5_3b, t5_11b)},
+    **{f"t5_1_1_{size}": f for size, f in _1_1.items()},
+    **{f"t5_lm_adapt_{size}": f for size, f in _1_1.items()},
+    **{f"flan_t5_{size}": f for size, f in _1_1.items()},
+    **{f.__name__: f for f in (mt5_small, mt5_base, mt5_large, mt5_xl, mt5_xxl)},
+    **{f.__name__: f for f in (umt5_small, umt5_base, umt5_xl, umt5_xxl)},
+    **{f.__name__: f for f in (byt5_small, byt5_base, byt5_large, byt5_xl, byt5_xxl)},
+}

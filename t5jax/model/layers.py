@@ -1,0 +1,215 @@
+"""The layers of T5: RMSNorm, Attention, MLP (plain or gated) and the TransformerBlock made of them.
+
+Shape suffixes: B rows, T target/query length, S source/key length, D emb_dim, N heads, H head_dim,
+F mlp_dim. Every parameter names its axes; `sharding.py` is the only file that knows where they
+live. Initial values are T5X's. Randomness is an argument: `keys_B`, one key per row, so that a
+row's dropout does not depend on how a batch was cut; None means evaluation.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from t5jax.model.attention import MASKED, Mask, attend
+from t5jax.model.config import T5Config
+from t5jax.model.position import RelativePositionBias
+
+ACTIVATIONS = {
+    "linear": lambda x: x,
+    "relu": jax.nn.relu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=True),  # T5 1.1's: the tanh approximation
+    "gelu_exact": lambda x: jax.nn.gelu(x, approximate=False),
+    "silu": jax.nn.silu,
+    "sigmoid": jax.nn.sigmoid,
+    "tanh": jnp.tanh,
+}
+fan_in_normal = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+fan_in_truncated = jax.nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+
+
+def new_param(rngs: nnx.Rngs, init, **axes: int) -> nnx.Param:
+    """A float32 weight whose axes are given by name: `new_param(rngs, init, embed=512, mlp=1024)`."""
+    return nnx.Param(init(rngs.params(), tuple(axes.values())), axes=tuple(axes))
+
+
+def split_keys(keys_B: jax.Array | None, num: int):
+    """`num` independent sets of row keys, [num, B]; of None as many times None."""
+    if keys_B is None:
+        return (None,) * num
+    return jax.vmap(lambda key: jax.random.split(key, num), out_axes=1)(keys_B)
+
+
+def dropout(x_BTD: jax.Array, rate: float, keys_B: jax.Array | None) -> jax.Array:
+    """Zeroes features, the same ones at every position (Mesh TensorFlow, T5X)."""
+    if keys_B is None or rate == 0.0:
+        return x_BTD
+    shape = (1, *x_BTD.shape[2:])
+    keep_B1D = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, shape))(keys_B)
+    return jnp.where(keep_B1D, x_BTD / (1.0 - rate), 0.0).astype(x_BTD.dtype)
+
+
+class RMSNorm(nnx.Module):
+    """T5's layer norm: it neither subtracts the mean nor adds a bias. Computed in float32."""
+
+    def __init__(self, cfg: T5Config):
+        self.scale = nnx.Param(jnp.ones(cfg.emb_dim), axes=("embed",))
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        x = x_BTD.astype(jnp.float32)
+        x *= jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-6)
+        return x.astype(x_BTD.dtype) * self.scale[...].astype(x_BTD.dtype)
+
+
+class KeyValue(NamedTuple):
+    """Keys and values of one attention layer, [B, S, N, H] each."""
+
+    key: jax.Array
+    value: jax.Array
+
+
+class Attention(nnx.Module):
+    """Multi-head attention. The usual 1/sqrt(head_dim) is folded into the query's initial scale.
+
+    Heads and their features share one axis of a weight, as Adafactor and T5 checkpoints expect.
+    """
+
+    def __init__(self, cfg: T5Config, *, rngs: nnx.Rngs):
+        D, H, NH = cfg.emb_dim, cfg.head_dim, cfg.num_heads * cfg.head_dim
+        query_init = jax.nn.initializers.variance_scaling(1.0 / H, "fan_in", "normal")
+        self.query = new_param(rngs, query_init, embed=D, heads=NH)
+        self.key = new_param(rngs, fan_in_normal, embed=D, heads=NH)
+        self.value = new_param(rngs, fan_in_normal, embed=D, heads=NH)
+        self.out = new_param(rngs, fan_in_normal, heads=NH, embed=D)
+        self.num_heads, self.dropout_rate = cfg.num_heads, cfg.dropout_rate
+        self.implementation = cfg.attention
+
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        memory_BSD: jax.Array,
+        bias_NTS: jax.Array | None,
+        mask: Mask,
+        keys_B: jax.Array | None = None,
+    ) -> jax.Array:
+        """Queries from x, keys and values from memory (x itself for self-attention); [B, T, D]."""
+        key, value = self.keys_and_values(memory_BSD)
+        # Dropping a probability at every query at once, as T5 does, is dropping that key's value.
+        value = dropout_values(value, self.dropout_rate, keys_B)
+        y_BTNH = attend(self._project(x_BTD, self.query), key, value, bias_NTS, mask, self.implementation)
+        return y_BTNH.reshape(*y_BTNH.shape[:2], -1) @ self.out[...]
+
+    def keys_and_values(self, memory_BSD: jax.Array) -> KeyValue:
+        return KeyValue(self._project(memory_BSD, self.key), self._project(memory_BSD, self.value))
+
+    def decode(self, x_BD: jax.Array, memory: KeyValue, bias_BNS: jax.Array) -> jax.Array:
+        """Attention of one position to what is stored; bias carries position and mask. [B, D]."""
+        q_BNH = self._project(x_BD, self.query)
+        scores_BNS = jnp.einsum(
+            "BNH,BSNH->BNS", q_BNH, memory.key, preferred_element_type=jnp.float32
+        )
+        probs_BNS = jax.nn.softmax(scores_BNS + bias_BNS).astype(x_BD.dtype)
+        y_BNH = jnp.einsum("BNS,BSNH->BNH", probs_BNS, memory.value)
+        return y_BNH.reshape(x_BD.shape[0], -1) @ self.out[...]
+
+    def _project(self, x: jax.Array, weight: nnx.Param) -> jax.Array:
+        y = x @ weight[...]
+        return y.reshape(*y.shape[:-1], self.num_heads, -1)
+
+
+def dropout_values(v_BSNH: jax.Array, rate: float, keys_B: jax.Array | None) -> jax.Array:
+    """Zeroes whole values of single heads at single positions."""
+    if keys_B is None or rate == 0.0:
+        return v_BSNH
+    shape = (*v_BSNH.shape[1:3], 1)
+    keep_BSN1 = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, shape))(keys_B)
+    return jnp.where(keep_BSN1, v_BSNH / (1.0 - rate), 0.0).astype(v_BSNH.dtype)
+
+
+class MLP(nnx.Module):
+    """Feed-forward layer without biases: `act(x wi) wo`, or gated `act0(x wi_0) act1(x wi_1) wo`."""
+
+    def __init__(self, cfg: T5Config, *, rngs: nnx.Rngs):
+        D, F = cfg.emb_dim, cfg.mlp_dim
+        self.activations, self.dropout_rate = cfg.mlp_activations, cfg.dropout_rate
+        if len(cfg.mlp_activations) == 1:
+            self.wi = new_param(rngs, fan_in_truncated, embed=D, mlp=F)
+        else:
+            self.wi_0 = new_param(rngs, fan_in_truncated, embed=D, mlp=F)
+            self.wi_1 = new_param(rngs, fan_in_truncated, embed=D, mlp=F)
+        self.wo = new_param(rngs, fan_in_truncated, mlp=F, embed=D)
+
+    def __call__(self, x: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
+        if len(self.activations) == 1:
+            hidden = ACTIVATIONS[self.activations[0]](x @ self.wi[...])
+        else:
+            gate, up = ACTIVATIONS[self.activations[0]], ACTIVATIONS[self.activations[1]]
+            hidden = gate(x @ self.wi_0[...]) * up(x @ self.wi_1[...])
+        return dropout(hidden, self.dropout_rate, keys_B) @ self.wo[...]
+
+
+class TransformerBlock(nnx.Module):
+    """Pre-norm residual block; with cross-attention it is a decoder block."""
+
+    def __init__(self, cfg: T5Config, *, decoder: bool, rngs: nnx.Rngs):
+        if cfg.per_layer_relative_bias:
+            self.relpos_bias = RelativePositionBias(cfg, bidirectional=not decoder, rngs=rngs)
+        self.self_attention_norm = RMSNorm(cfg)
+        self.self_attention = Attention(cfg, rngs=rngs)
+        if decoder:
+            self.cross_attention_norm = RMSNorm(cfg)
+            self.cross_attention = Attention(cfg, rngs=rngs)
+        self.mlp_norm = RMSNorm(cfg)
+        self.mlp = MLP(cfg, rngs=rngs)
+        self.dropout_rate, self.per_layer_bias = cfg.dropout_rate, cfg.per_layer_relative_bias
+
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        bias_NTT: jax.Array | None,
+        mask: Mask,
+        memory: tuple[jax.Array, Mask] | None = None,
+        keys_B: jax.Array | None = None,
+    ) -> jax.Array:
+        """`memory` is the encoder's output [B, S, D] and who may look at it; `bias_NTT` is the
+        stack's position bias, None where every block has its own. Returns [B, T, D]."""
+        keys = split_keys(keys_B, 6)
+        if self.per_layer_bias:
+            bias_NTT = self.relpos_bias(x_BTD.shape[1], x_BTD.shape[1])
+        y = self.self_attention_norm(x_BTD)
+        y = self.self_attention(y, y, bias_NTT, mask, keys[0])
+        x_BTD += dropout(y, self.dropout_rate, keys[1])
+        if memory is not None:
+            encoded_BSD, cross_mask = memory
+            y = self.cross_attention_norm(x_BTD)
+            y = self.cross_attention(y, encoded_BSD, None, cross_mask, keys[2])
+            x_BTD += dropout(y, self.dropout_rate, keys[3])
+        y = self.mlp(self.mlp_norm(x_BTD), keys[4])
+        return x_BTD + dropout(y, self.dropout_rate, keys[5])
+
+    def decode(
+        self,
+        x_BD: jax.Array,
+        past: KeyValue,
+        index: jax.Array,
+        bias_NS: jax.Array | None,
+        encoded: KeyValue,
+        encoded_bias_B1S: jax.Array,
+    ) -> tuple[jax.Array, KeyValue]:
+        """One position of a decoder block: (x, past with this position's keys and values stored).
+
+        `past` holds all positions of the output, those from `index` on not yet written; `bias_NS`
+        is the stack's bias of this position to all of them."""
+        length = past.key.shape[1]
+        if self.per_layer_bias:
+            bias_NS = self.relpos_bias.at(index, length)
+        y_BD = self.self_attention_norm(x_BD)
+        new = self.self_attention.keys_and_values(y_BD)
+        store = lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x[:, None], index, axis=1)
+        past = KeyValue(*map(store, past, new))
+        future_S = jnp.where(jnp.arange(length) <= index, 0.0, MASKED)
+        x_BD += self.self_attention.decode(y_BD, past, bias_NS[None] + future_S)
+        y_BD = self.cross_attention_norm(x_BD)
+        x_BD += self.cross_attention.decode(y_BD, encoded, encoded_bias_B1S)
+        return x_BD + self.mlp(self.mlp_norm(x_BD)), past

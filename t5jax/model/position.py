@@ -1,0 +1,70 @@
+"""T5's relative position bias (Raffel et al. 2020, section 2.1; buckets as in Mesh TensorFlow)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from t5jax.model.config import T5Config
+
+
+def relative_position_buckets(
+    distance: np.ndarray, *, bidirectional: bool, num_buckets: int, max_distance: int
+) -> np.ndarray:
+    """Bucket of each distance `key position - query position`, int32, same shape.
+
+    Near distances get a bucket each; from half of a direction's buckets on they share
+    logarithmically wider ones, the last of which takes all distances from `max_distance` on.
+    Bidirectional: the upper half of the buckets is for keys after the query; otherwise keys after
+    the query all fall into bucket 0. In NumPy float64 because device logarithms of lower precision
+    move the edges.
+    """
+    if bidirectional:
+        num_buckets //= 2
+        first = np.where(distance > 0, num_buckets, 0)
+        distance = np.abs(distance)
+    else:
+        first, distance = 0, np.maximum(-distance, 0)
+    exact = num_buckets // 2
+    # Exact powers lie on edges: 1e-9 decides them as every published implementation does.
+    scaled = np.log(np.maximum(distance, exact) / exact) / np.log(max_distance / exact)
+    far = exact + np.floor(scaled * (num_buckets - exact) + 1e-9).astype(np.int32)
+    bucket = np.where(distance < exact, distance, np.minimum(far, num_buckets - 1))
+    return (first + bucket).astype(np.int32)
+
+
+class RelativePositionBias(nnx.Module):
+    """One learned number per head and bucket of distance."""
+
+    def __init__(self, cfg: T5Config, *, bidirectional: bool, rngs: nnx.Rngs):
+        shape = (cfg.num_heads, cfg.relpos_num_buckets)
+        init = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+        self.embedding = nnx.Param(init(rngs.params(), shape), axes=("heads", "relpos_buckets"))
+        self.max_distance = cfg.relpos_max_distance
+        self.bidirectional = bidirectional
+
+    def __call__(self, query_length: int, key_length: int) -> jax.Array:
+        """Bias [N, T, S] of every query position and key position, in the table's dtype."""
+        T, S = query_length, key_length
+        by_distance = self.by_distance(np.arange(1 - T, S + 1))  # one more than needed: see below
+        # bias[t, s] depends on s - t only: lay the T+S distances T times in a row and read it with
+        # rows one shorter. Indexing [T, S] buckets would make the gradient a scatter of T*S numbers.
+        N, W = by_distance.shape
+        flat = jnp.broadcast_to(by_distance[:, None], (N, T, W)).reshape(N, T * W)
+        return flat[:, T - 1 : T * W - 1].reshape(N, T, W - 1)[:, :, :S]
+
+    def by_distance(self, distance: np.ndarray) -> jax.Array:
+        """Bias [N, len(distance)] of keys at `distance` after the query."""
+        table = self.embedding[...]
+        buckets = relative_position_buckets(
+            distance,
+            bidirectional=self.bidirectional,
+            num_buckets=table.shape[-1],
+            max_distance=self.max_distance,
+        )
+        return table[:, buckets]
+
+    def at(self, index: jax.Array, length: int) -> jax.Array:
+        """Bias [N, length] of the query position `index` (traced) to positions 0 … length-1."""
+        by_distance = self.by_distance(np.arange(1 - length, length))
+        return jax.lax.dynamic_slice_in_dim(by_distance, length - 1 - index, length, axis=1)

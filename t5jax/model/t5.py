@@ -1,0 +1,194 @@
+"""The T5 encoder-decoder, made of the blocks in `layers.py`.
+
+Shape suffixes: B rows, T target length, S source length, D emb_dim, N heads, H head_dim, V vocab,
+L layers.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from t5jax.model.attention import MASKED, Mask
+from t5jax.model.config import T5Config
+from t5jax.model.layers import (
+    KeyValue,
+    RMSNorm,
+    TransformerBlock,
+    dropout,
+    fan_in_truncated,
+    new_param,
+    split_keys,
+)
+from t5jax.model.position import RelativePositionBias
+from t5jax.sharding import constrain
+
+Batch = dict[str, jax.Array]
+
+
+class Stack(nnx.Module):
+    """Equal blocks whose weights lie stacked along a leading `layers` axis, however they run."""
+
+    def __init__(self, cfg: T5Config, num_layers: int, *, decoder: bool, rngs: nnx.Rngs):
+        if not cfg.per_layer_relative_bias:
+            self.relpos_bias = RelativePositionBias(cfg, bidirectional=not decoder, rngs=rngs)
+        make = lambda key: TransformerBlock(cfg, decoder=decoder, rngs=nnx.Rngs(params=key))
+        self.layers = jax.vmap(make)(jax.random.split(rngs.params(), num_layers))
+        self.final_norm = RMSNorm(cfg)
+        self.num_layers, self.dropout_rate = num_layers, cfg.dropout_rate
+        self.shared_bias = not cfg.per_layer_relative_bias
+        self.remat, self.unroll = cfg.remat, cfg.unroll_layers
+
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        mask: Mask,
+        memory: tuple[jax.Array, Mask] | None = None,
+        keys_B: jax.Array | None = None,
+    ) -> jax.Array:
+        T, rate = x_BTD.shape[1], self.dropout_rate
+        bias_NTT = self.relpos_bias(T, T) if self.shared_bias else None
+        in_keys, out_keys, *layer_keys = split_keys(keys_B, 2 + self.num_layers)
+
+        def block(x_BTD, layer, keys_B):
+            x_BTD = layer(x_BTD, bias_NTT, mask, memory, keys_B)
+            return constrain(x_BTD, "batch", None, None)
+
+        block = rematerialized(block, self.remat)
+        x_BTD = dropout(x_BTD, rate, in_keys)
+        if self.unroll == "all" or self.unroll >= self.num_layers:
+            for layer, keys in zip(unstack(self.layers, self.num_layers), layer_keys, strict=True):
+                x_BTD = block(x_BTD, layer, keys)
+        else:
+            scanned = (self.layers, None if keys_B is None else jnp.stack(layer_keys))
+            body = lambda x_BTD, layer: (block(x_BTD, *layer), None)
+            x_BTD, _ = jax.lax.scan(body, x_BTD, scanned, unroll=self.unroll)
+        return dropout(self.final_norm(x_BTD), rate, out_keys)
+
+
+class DecoderState(NamedTuple):
+    """What decoding keeps between positions; every layer's arrays along the leading axis."""
+
+    past: KeyValue  # [L, B, T, N, H] of the output so far
+    encoded: KeyValue  # [L, B, S, N, H] of the encoder's output, computed once
+    encoded_bias: jax.Array  # [B, 1, S] float32: padding of the input
+
+
+class EncoderDecoder(nnx.Module):
+    """T5 (Raffel et al. 2020), its 1.1 variant and their multilingual and byte-level relatives."""
+
+    def __init__(self, cfg: T5Config, *, rngs: nnx.Rngs):
+        D, V = cfg.emb_dim, cfg.vocab_size
+        normal = jax.nn.initializers.normal(1.0)
+        self.token_embedder = new_param(rngs, normal, vocab=V, embed=D)
+        self.encoder = Stack(cfg, cfg.num_encoder_layers, decoder=False, rngs=rngs)
+        self.decoder = Stack(cfg, cfg.num_decoder_layers, decoder=True, rngs=rngs)
+        if not cfg.tied_embeddings:
+            self.logits_dense = new_param(rngs, fan_in_truncated, embed=D, vocab=V)
+        self.tied = cfg.tied_embeddings
+
+    def __call__(self, batch: Batch, keys_B: jax.Array | None = None) -> jax.Array:
+        """Teacher-forced logits, float32 [B, T, V], of a batch of seqio's encoder-decoder features.
+
+        `keys_B` turns dropout on. Packed batches carry `*_segment_ids`; without them every row is
+        one segment and id 0 is padding.
+        """
+        hidden_BTD, table_DV = self.hidden_and_table(batch, keys_B)
+        logits_BTV = logits(hidden_BTD, table_DV)
+        return constrain(logits_BTV, "batch", None, "vocab")
+
+    def hidden_and_table(self, batch: Batch, keys_B: jax.Array | None = None):
+        """Decoder output [B, T, D] and the table [D, V] whose product with it is the logits: what a
+        loss needs that never holds all logits at once."""
+        encoder_keys, decoder_keys = split_keys(keys_B, 2)
+        encoder_segments = segment_ids(batch, "encoder", "encoder_input_tokens")
+        decoder_segments = segment_ids(batch, "decoder", "decoder_target_tokens")
+        encoded_BSD = self.encode(batch["encoder_input_tokens"], encoder_segments, encoder_keys)
+        x_BTD = self.decoder(
+            self.embed(batch["decoder_input_tokens"]),
+            Mask(decoder_segments, decoder_segments, causal=True),
+            (encoded_BSD, Mask(decoder_segments, encoder_segments)),
+            decoder_keys,
+        )
+        return self._scaled(x_BTD), self.logits_table()
+
+    def encode(self, tokens_BS: jax.Array, segments_BS: jax.Array, keys_B=None) -> jax.Array:
+        return self.encoder(self.embed(tokens_BS), Mask(segments_BS, segments_BS), keys_B=keys_B)
+
+    def embed(self, tokens: jax.Array) -> jax.Array:
+        # Gathering from a table split both ways would make XLA copy all of it to every device.
+        table_VD = constrain(self.token_embedder[...], "vocab", None)
+        return constrain(table_VD[tokens], "batch", *(None,) * tokens.ndim)
+
+    def logits_table(self) -> jax.Array:
+        return self.token_embedder[...].T if self.tied else self.logits_dense[...]
+
+    def _scaled(self, x: jax.Array) -> jax.Array:
+        return x * (x.shape[-1] ** -0.5) if self.tied else x
+
+    def start_decoding(self, tokens_BS: jax.Array, max_length: int) -> DecoderState:
+        """Encodes the inputs (0 is padding) and makes room for `max_length` output positions."""
+        segments_BS = (tokens_BS > 0).astype(jnp.int32)
+        encoded_BSD = self.encode(tokens_BS, segments_BS)
+        cross = lambda layer: layer.cross_attention.keys_and_values(encoded_BSD)
+        encoded = jax.lax.map(cross, self.decoder.layers)
+        shape = (*encoded.key.shape[:2], max_length, *encoded.key.shape[3:])
+        empty = jnp.zeros(shape, encoded.key.dtype)
+        bias_B1S = jnp.where(segments_BS > 0, 0.0, MASKED)[:, None]
+        return DecoderState(KeyValue(empty, empty), encoded, bias_B1S)
+
+    def decode(
+        self, tokens_B: jax.Array, index: jax.Array, state: DecoderState
+    ) -> tuple[jax.Array, DecoderState]:
+        """Logits, float32 [B, V], after the decoder read `tokens_B` at position `index`."""
+        length = state.past.key.shape[2]
+        bias_NS = self.decoder.relpos_bias.at(index, length) if self.decoder.shared_bias else None
+
+        def body(x_BD, layer_and_memory):
+            layer, past, encoded = layer_and_memory
+            return layer.decode(x_BD, past, index, bias_NS, encoded, state.encoded_bias)
+
+        layers = (self.decoder.layers, state.past, state.encoded)
+        x_BD, past = jax.lax.scan(body, self.embed(tokens_B), layers)
+        hidden_BD = self._scaled(self.decoder.final_norm(x_BD))
+        return logits(hidden_BD, self.logits_table()), state._replace(past=past)
+
+
+def logits(hidden: jax.Array, table_DV: jax.Array) -> jax.Array:
+    """Operands in the compute dtype, accumulated and returned in float32."""
+    return jnp.einsum("...D,DV->...V", hidden, table_DV, preferred_element_type=jnp.float32)
+
+
+def segment_ids(batch: Batch, side: str, tokens: str) -> jax.Array:
+    """Packed batches carry segment ids; in others every row is one segment and 0 is padding."""
+    return batch.get(f"{side}_segment_ids", (batch[tokens] > 0).astype(jnp.int32))
+
+
+def unstack(tree, num: int) -> list:
+    """The slices of a stacked pytree; by `split`, whose gradient is one concatenation."""
+    leaves, structure = jax.tree.flatten(tree)
+    slices = [[x[0] for x in jax.lax.split(leaf, (1,) * num)] for leaf in leaves]
+    return [jax.tree.unflatten(structure, layer) for layer in zip(*slices, strict=True)]
+
+
+def rematerialized(block, policy: str):
+    """Computes a block's activations again in the backward pass: none, all but dots, or all."""
+    if policy == "none":
+        return block
+    policies = {
+        "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        "full": jax.checkpoint_policies.nothing_saveable,
+    }
+    return jax.checkpoint(block, policy=policies[policy], prevent_cse=False)
+
+
+def abstract_model(cfg: T5Config) -> EncoderDecoder:
+    """The model with shapes in place of arrays."""
+    return nnx.eval_shape(lambda: EncoderDecoder(cfg, rngs=nnx.Rngs(params=0)))
+
+
+def init_params(cfg: T5Config, key: jax.Array) -> dict:
+    """Fresh float32 parameters as a nested dict keyed like the attributes of the modules."""
+    model = EncoderDecoder(cfg, rngs=nnx.Rngs(params=key))
+    return nnx.to_pure_dict(nnx.state(model, nnx.Param))

@@ -1,0 +1,176 @@
+"""Progress for people: a bar on a terminal, plain lines at a bounded rate anywhere else."""
+
+import collections
+import datetime
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TextIO
+
+Metrics = Mapping[str, Any]
+
+
+class Progress(Protocol):
+    def step(self, step: int, metrics: Metrics) -> None: ...
+    def message(self, text: str) -> None: ...
+    def restart(self, step: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class NoProgress:
+    """Prints nothing: for "off", and for every process but the first."""
+
+    def step(self, step: int, metrics: Metrics) -> None: ...
+    def message(self, text: str) -> None: ...
+    def restart(self, step: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class ProgressLines:
+    """A line for the first and the last step, and one every `seconds_between_lines` between."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        num_train_steps: int,
+        seconds_between_lines: float,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._stream, self._num_train_steps = stream, num_train_steps
+        self._seconds, self._clock = seconds_between_lines, clock
+        self._pace = Pace(clock)
+        self._printed_at: float | None = None
+        self._waiting: tuple[int, Metrics] | None = None  # the newest step, while not printed
+
+    def step(self, step: int, metrics: Metrics) -> None:
+        self._pace.step(step)
+        self._waiting = (step, metrics)
+        now = self._clock()
+        if (
+            self._printed_at is None
+            or now - self._printed_at >= self._seconds
+            or step >= self._num_train_steps
+        ):
+            self._printed_at = now
+            self._print_waiting()
+
+    def message(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+    def restart(self, step: int) -> None:
+        self._waiting = None
+        self._pace.restart()
+
+    def close(self) -> None:
+        """Prints the last step of a run that stopped early."""
+        self._print_waiting()
+
+    def _print_waiting(self) -> None:
+        if self._waiting is not None:
+            step, metrics = self._waiting
+            self._waiting = None
+            place = f"step {step}/{self._num_train_steps}"
+            eta = format_eta(self._pace.seconds_left(self._num_train_steps))
+            self.message("  ".join([place, *format_metrics(metrics), eta]))
+
+
+class ProgressBar:
+    """A tqdm bar with the loss, the speed and the time left; messages appear above it."""
+
+    def __init__(
+        self, stream: TextIO, num_train_steps: int, clock: Callable[[], float] = time.monotonic
+    ):
+        import tqdm
+
+        self._stream, self._num_train_steps = stream, num_train_steps
+        self._pace = Pace(clock)
+        self._bar = tqdm.tqdm(
+            total=num_train_steps,
+            file=stream,
+            dynamic_ncols=True,
+            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
+        )
+
+    def step(self, step: int, metrics: Metrics) -> None:
+        self._pace.step(step)
+        eta = format_eta(self._pace.seconds_left(self._num_train_steps))
+        shown = format_metrics({name: metrics.get(name) for name in _BAR_METRICS})
+        self._bar.set_postfix_str("  ".join([*shown, eta]), refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def message(self, text: str) -> None:
+        self._bar.write(text, file=self._stream)
+
+    def restart(self, step: int) -> None:
+        self._pace.restart()
+        self._bar.n = step
+        self._bar.refresh()
+
+    def close(self) -> None:
+        self._bar.refresh()
+        self._bar.close()
+
+
+class Pace:
+    """Seconds per step over the last reports. The first report only starts the clock: compiling and
+    restoring lie before it. Pauses between later steps count, because they will come again."""
+
+    def __init__(self, clock: Callable[[], float], window: int = 200):
+        self._clock = clock
+        self._reports = collections.deque(maxlen=window)  # of (time, step)
+
+    def step(self, step: int) -> None:
+        self._reports.append((self._clock(), step))
+
+    def restart(self) -> None:
+        self._reports.clear()
+
+    def seconds_left(self, num_train_steps: int) -> float | None:
+        if len(self._reports) < 2 or self._reports[-1][1] <= self._reports[0][1]:
+            return None
+        (t0, step0), (t1, step1) = self._reports[0], self._reports[-1]
+        return (num_train_steps - step1) * (t1 - t0) / (step1 - step0)
+
+
+def format_metrics(metrics: Metrics) -> list[str]:
+    """The metrics a person follows while a run trains, each as a short text; None is left out."""
+    return [
+        write(metrics[name]) for name, write in _COLUMNS.items() if metrics.get(name) is not None
+    ]
+
+
+def format_all(metrics: Metrics) -> list[str]:
+    """All metrics: those of `format_metrics`, then the others under their own names."""
+    others = [
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in metrics.items()
+        if name not in _COLUMNS and value is not None
+    ]
+    return format_metrics(metrics) + others
+
+
+def format_eta(seconds: float | None) -> str:
+    return f"eta {'?' if seconds is None else datetime.timedelta(seconds=round(seconds))}"
+
+
+def format_count(value: float) -> str:
+    """Three digits and a unit: 12.3k, 4.56M."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * limit:
+            return f"{value / limit:#.3g}".rstrip(".") + unit
+    return f"{value:.3g}"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.0f} %" if fraction >= 0.0995 else f"{100 * fraction:.1f} %"
+
+
+_COLUMNS: dict[str, Callable[[float], str]] = {
+    "loss": lambda x: f"loss {x:.3f}",
+    "text_loss": lambda x: f"text {x:.3f}",
+    "accuracy": lambda x: f"acc {x:.3f}",
+    "learning_rate": lambda x: f"lr {x:.3g}",
+    "grad_norm": lambda x: f"gnorm {x:.3g}",
+    "tokens_per_second_per_device": lambda x: f"{format_count(x)} tok/s/dev",
+    "mfu": lambda x: f"MFU {_percent(x)}",
+}
+_BAR_METRICS = ("loss", "text_loss", "tokens_per_second_per_device")

@@ -1,0 +1,115 @@
+"""One process or several: starting `jax.distributed` by flags, environment or detection."""
+
+import dataclasses
+import os
+from typing import Any
+
+from t5jax.errors import ConfigError
+
+# What launch/ scripts set, for the three fields of the same order in RuntimeConfig.
+ENVIRONMENT = ("T5JAX_COORDINATOR", "T5JAX_NUM_PROCESSES", "T5JAX_PROCESS_ID")
+FIELDS = ("coordinator_address", "num_processes", "process_id")
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class RuntimeConfig:
+    """How processes find one another, and how long they wait. Times are in seconds, 0 means never.
+
+    A dead host is noticed after `heartbeat_timeout_seconds`; a living but stuck one only by the
+    watchdog, after `step_timeout_seconds` (`first_step_timeout_seconds` while it compiles).
+    """
+
+    coordinator_address: str | None = None  # host:port of process 0
+    num_processes: int | None = None
+    process_id: int | None = None
+    detect_cluster: bool = True  # Slurm, Open MPI, TPU, Kubernetes, as jax.distributed does
+    initialization_timeout_seconds: int = 300
+    heartbeat_timeout_seconds: int = 30
+    shutdown_timeout_seconds: int = 60
+    step_timeout_seconds: float = 900
+    first_step_timeout_seconds: float = 3600
+
+    def __post_init__(self):
+        for name in ("initialization", "heartbeat", "shutdown"):
+            if getattr(self, f"{name}_timeout_seconds") < 1:
+                value = getattr(self, f"{name}_timeout_seconds")
+                raise ConfigError(f"runtime.{name}_timeout_seconds={value}: must be at least 1")
+        for name in ("step_timeout_seconds", "first_step_timeout_seconds"):
+            if getattr(self, name) < 0:
+                value = getattr(self, name)
+                raise ConfigError(f"runtime.{name}={value}: must be positive, or 0 for no limit")
+        if self.coordinator_address is not None:
+            _check_address(self.coordinator_address)
+
+
+def start(config: RuntimeConfig) -> int:
+    """Joins the other processes of the run, if there are any; returns the number of processes.
+
+    The three flags, or else the three variables of ENVIRONMENT, say who takes part; without them
+    the cluster is detected; without a cluster this is the only process. Must be called before
+    anything touches a jax device.
+
+    Raises:
+      ConfigError: some of the three values are given and others are missing, or they are wrong.
+    """
+    given = _given(config)
+    missing = [name for name, value in given.items() if value is None]
+    waits: dict[str, Any] = {
+        "initialization_timeout": config.initialization_timeout_seconds,
+        "heartbeat_timeout_seconds": config.heartbeat_timeout_seconds,
+        "shutdown_timeout_seconds": config.shutdown_timeout_seconds,
+    }
+    if len(missing) == len(given):
+        return _start_detected(waits) if config.detect_cluster else 1
+    if missing:
+        raise ConfigError(
+            f"runtime: {', '.join(sorted(set(given) - set(missing)))} given but not "
+            f"{', '.join(missing)}; give all three (or none, to detect the cluster)"
+        )
+    if not 0 <= given["process_id"] < given["num_processes"]:
+        raise ConfigError(
+            f"runtime.process_id={given['process_id']}: must be at least 0 and below "
+            f"runtime.num_processes={given['num_processes']}"
+        )
+    _check_address(given["coordinator_address"])
+    if given["num_processes"] == 1:
+        return 1  # nobody to wait for
+    import jax
+
+    jax.distributed.initialize(**given, **waits)
+    return given["num_processes"]
+
+
+def _start_detected(waits: dict[str, Any]) -> int:
+    import jax
+
+    try:
+        jax.distributed.initialize(**waits)
+    except ValueError as error:
+        # jax has no public question "is there a cluster?"; without one it misses the address.
+        if "coordinator_address" not in str(error):
+            raise
+        return 1
+    return jax.process_count()
+
+
+def _given(config: RuntimeConfig) -> dict[str, Any]:
+    """Flags win over the environment, value by value."""
+    given = {name: getattr(config, name) for name in FIELDS}
+    for name, variable in zip(FIELDS, ENVIRONMENT, strict=True):
+        text = os.environ.get(variable)
+        if given[name] is not None or not text:
+            continue
+        if name != "coordinator_address" and not text.isdecimal():
+            raise ConfigError(f"{variable}={text!r}: must be a whole number")
+        given[name] = text if name == "coordinator_address" else int(text)
+    return given
+
+
+def _check_address(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(
+            f"runtime.coordinator_address={address!r}: must be HOST:PORT of process 0, "
+            "for example 10.0.0.1:8476"
+        )

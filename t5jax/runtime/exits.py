@@ -1,0 +1,134 @@
+"""How a run ends: an exit code that says why, and never a hang.
+
+With several processes an ordinary exception would hang all hosts for minutes: Python's exit waits
+for the others at jax's shutdown barrier, and they wait for this one inside a collective. So a
+process that fails says why and leaves with `os._exit`; its peers notice the closed connection and
+do the same.
+"""
+
+import enum
+import errno
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from t5jax.errors import CheckpointError, ConfigError, DataError
+
+
+class ExitCode(enum.IntEnum):
+    """Launchers start again after 70, 75 and 143 (and signals), never after the others."""
+
+    DONE = 0
+    CONFIG = 64
+    DATA = 65  # bad data, or too many bad steps
+    NO_CHECKPOINT = 66
+    INTERNAL = 70  # a fault of the program, or of a peer
+    CANNOT_WRITE = 73
+    WATCHDOG = 75
+    INTERRUPTED = 130
+    PREEMPTED = 143
+
+
+class Preempted(Exception):
+    """The run was asked to leave, and has saved the state after `step`."""
+
+    def __init__(self, step: int):
+        super().__init__(f"preempted: the state after step {step} is saved; start again to resume")
+        self.step = step
+
+
+class TooManyBadSteps(ValueError):
+    """So many steps in a row had no finite loss or gradient that going on makes no sense."""
+
+
+_CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
+_CANNOT_WRITE |= {errno.EIO}
+
+
+def run_guarded(main: Callable[[], int | None]) -> int:
+    """Runs an act to its end and returns its exit code; see ExitCode for what maps to what.
+
+    User errors print one message, internal errors the traceback too. After a failure with
+    `jax.distributed` started this does not return: it flushes and leaves with `os._exit`. After
+    success or an agreed preemption, which all hosts reach together, it shuts jax down in order.
+    """
+    try:
+        code = main() or ExitCode.DONE
+    except BaseException as error:
+        code = _report(error)
+    if not _distributed():
+        return code
+    if code not in (ExitCode.DONE, ExitCode.PREEMPTED):
+        leave(code)
+    import jax
+
+    try:
+        jax.distributed.shutdown()
+    except Exception as error:
+        # Our own work is complete and saved, but a peer did not arrive: the launcher must know.
+        print(f"{_who()}: a peer did not reach the end: {error}", file=sys.stderr)
+        leave(ExitCode.INTERNAL)
+    return code
+
+
+def leave(code: int) -> None:
+    """Ends the process now, without exit handlers (jax's would wait for the peers)."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code for an exception that ended an act."""
+    match error:
+        case SystemExit(code=None):
+            return ExitCode.DONE
+        case SystemExit(code=int(code)):
+            return code
+        case SystemExit() | ConfigError():
+            return ExitCode.CONFIG
+        case DataError() | TooManyBadSteps():
+            return ExitCode.DATA
+        case CheckpointError():
+            return ExitCode.NO_CHECKPOINT
+        case OSError(errno=number) if number in _CANNOT_WRITE:
+            return ExitCode.CANNOT_WRITE
+        case Preempted():
+            return ExitCode.PREEMPTED
+        case KeyboardInterrupt():
+            return ExitCode.INTERRUPTED
+    return ExitCode.INTERNAL
+
+
+def _report(error: BaseException) -> int:
+    code = exit_code(error)
+    if code == ExitCode.INTERNAL and not isinstance(error, SystemExit):
+        traceback.print_exception(error)
+    if isinstance(error, SystemExit):
+        message = error.code if isinstance(error.code, str) else ""
+    elif isinstance(error, KeyboardInterrupt):
+        message = "interrupted"
+    else:
+        message = str(error) or type(error).__name__
+    if code == ExitCode.INTERNAL and _distributed():
+        message += "\n(if another host ended first, what it said is the reason)"
+    if message:
+        print(f"{_who()}: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+def _who() -> str:
+    if not _distributed():
+        return "error"
+    import jax
+
+    return f"error on host {jax.process_index()}"
+
+
+def _distributed() -> bool:
+    """Without importing jax: what has not been imported has not been started."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()

@@ -1,0 +1,88 @@
+"""A stuck process ends itself: heartbeats only tell that a host lives, not that it moves."""
+
+import contextlib
+import faulthandler
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+from t5jax.runtime.exits import ExitCode
+
+
+class Watchdog:
+    """Ends the process with exit code 75 and the stacks of all threads when beats stay away.
+
+    Args:
+      seconds: the longest time between two beats; 0 for no limit.
+      first_seconds: the longest time until the first beat, in which the step compiles; 0 for none.
+    """
+
+    def __init__(self, seconds: float, first_seconds: float = 0.0):
+        self._limit = seconds or math.inf
+        self._current_limit = first_seconds or math.inf
+        self._waited = 0.0
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        shortest = min(self._limit, self._current_limit, 60.0)
+        self._interval = min(1.0, shortest / 5)
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._thread.start()
+
+    def beat(self) -> None:
+        """A step has ended."""
+        self._restart(self._limit)
+
+    @contextlib.contextmanager
+    def suspended(self, seconds: float = 0.0) -> Iterator[None]:
+        """Allows `seconds` (0: any time) for work that takes longer than a step: compiling,
+        evaluation, the last save. The limit of before holds again afterwards, from zero."""
+        before = self._current_limit
+        self._restart(seconds or math.inf)
+        try:
+            yield
+        finally:
+            self._restart(before)
+
+    def close(self) -> None:
+        self._closed.set()
+        self._thread.join()
+
+    def __enter__(self) -> "Watchdog":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _restart(self, limit: float) -> None:
+        with self._lock:
+            self._waited, self._current_limit = 0.0, limit
+
+    def _watch(self) -> None:
+        before = time.monotonic()
+        while not self._closed.wait(self._interval):
+            now = time.monotonic()
+            # A process that was stopped and continued did not hang: count at most a few intervals.
+            passed = min(now - before, 5 * self._interval)
+            before = now
+            with self._lock:
+                self._waited += passed
+                expired = self._waited > self._current_limit
+                waited = self._waited
+            if expired:
+                _end(waited)
+
+
+def _end(waited: float) -> None:
+    print(
+        f"error: watchdog: no step ended for {waited:.0f} s, this process is stuck; the stacks of "
+        f"all threads follow; leaving with exit code {int(ExitCode.WATCHDOG)} "
+        "(runtime.step_timeout_seconds sets the limit)",
+        file=sys.stderr,
+        flush=True,
+    )
+    # The real descriptor: sys.stderr may have been replaced by an object without one.
+    faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
+    os._exit(ExitCode.WATCHDOG)

@@ -1,0 +1,259 @@
+"""The training loop: restore or begin, then step, report, evaluate and save until done.
+
+Step n is dispatched before the metrics of step n-1 are read, so that the devices never wait for
+Python; saving copies the state and goes on.
+"""
+
+import dataclasses
+import platform
+import time
+from importlib import metadata
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from t5jax import runtime
+from t5jax.assembly import build_program, open_loader
+from t5jax.checkpoints import Checkpoints
+from t5jax.config import RunConfig, to_text
+from t5jax.data.loader import Loader, Prefetcher
+from t5jax.errors import ConfigError
+from t5jax.evaluation.loss import evaluate_loss, unigram_entropy
+from t5jax.reporting import Reporter, Throughput, measure_matmul_peak, model_flops, peak_flops
+from t5jax.training.feeding import Feeder
+from t5jax.training.program import Program
+from t5jax.training.train_step import TrainState
+
+
+def train(config: RunConfig) -> None:
+    """Runs the config to its end, resuming what its workdir holds.
+
+    Raises ConfigError, DataError or CheckpointError before anything compiles where it can;
+    TooManyBadSteps, Preempted and OSError (a checkpoint could not be written) on the way.
+    """
+    runtime.start(config.runtime)
+    config.check_mesh(jax.device_count())
+    _agree_on(config)
+    loader = open_loader(config, "train", shuffle=True)
+    validation = None
+    if config.train.eval_every_steps:
+        validation = open_loader(config, "validation", shuffle=False)
+    program = build_program(config)
+    limits = config.runtime.step_timeout_seconds, config.runtime.first_step_timeout_seconds
+    reporter = Reporter(
+        config.workdir,
+        config.reporting,
+        num_train_steps=config.train.num_train_steps,
+        is_primary=jax.process_index() == 0,
+    )
+    with runtime.Watchdog(*limits) as watchdog, runtime.Preemption() as preemption, reporter:
+        Trainer(config, program, loader, validation, reporter, watchdog, preemption).run()
+
+
+@dataclasses.dataclass
+class Trainer:
+    """One run in progress."""
+
+    config: RunConfig
+    program: Program
+    loader: Loader
+    validation: Loader | None
+    reporter: Reporter
+    watchdog: runtime.Watchdog
+    preemption: runtime.Preemption
+
+    def __post_init__(self) -> None:
+        directory = epath.Path(self.config.workdir) / "checkpoints"
+        self.checkpoints = Checkpoints(directory, self.config.checkpoints)
+        self.learning_rate = self.config.optimizer.learning_rate_at(self.num_steps)
+        self.key = jax.random.key(self.config.train.seed)
+        self.throughput = self._throughput()
+        self.entropy: float | None = None
+
+    @property
+    def num_steps(self) -> int:
+        return self.config.train.num_train_steps
+
+    def run(self) -> None:
+        step, state = self._restore_or_begin()
+        if step >= self.num_steps:
+            self.reporter.event(step, "finished", note="nothing left to do")
+            return
+        train_step = self._compile(step)
+        feeder = Feeder(self.program.batch_sharding, self.loader.batch_size)
+        rows = feeder.rows.tolist()
+        unread: tuple[int, dict] | None = None
+        with Prefetcher(lambda n: self.loader.rows(n, rows), first_step=step) as batches:
+            while step < self.num_steps:
+                state, metrics = train_step(state, feeder.put(next(batches)), self.key)
+                step += 1
+                if unread is not None:
+                    self._report(*unread)
+                unread = (step, metrics)
+                leaving = self.preemption.reached(step)
+                if leaving or step == self.num_steps or self._pause_due(step):
+                    self._report(*unread)
+                    unread = None
+                    self._pause(step, state, last=leaving or step == self.num_steps)
+                self._report_saved()
+                if leaving:
+                    self.reporter.event(step, "preempted")
+                    raise runtime.Preempted(step)
+                self.watchdog.beat()
+        self.checkpoints.close()
+        self.reporter.event(step, "finished")
+
+    def _restore_or_begin(self) -> tuple[int, TrainState]:
+        """Newest good checkpoint, or fresh parameters if nothing was ever saved."""
+        notes: list[str] = []
+        restored = self.checkpoints.restore(self.program.abstract_state, log=notes.append)
+        for note in notes:
+            self.reporter.event(0, "fell_back", reason=note)
+        if restored is None:
+            state = self.program.init(self.config.train.seed)
+            self.reporter.event(0, "started", **self._size())
+            return 0, state
+        self.loader.restore(restored.record["data"], restored.step)
+        changed = changed_lines(restored.record["config"], to_text(self.config))
+        self.reporter.event(restored.step, "resumed", changed=changed or None)
+        return restored.step, restored.state
+
+    def _compile(self, step: int) -> jax.stages.Compiled:
+        start = time.perf_counter()
+        spec = {name: x.shape[1:] for name, x in self.loader.element_spec.items()}
+        batch = self.program.abstract_batch(spec, self.loader.batch_size)
+        compiled = self.program.compile_train_step(batch, self.key)
+        seconds = round(time.perf_counter() - start, 1)
+        self.reporter.event(step, "compiled", seconds=seconds, **_memory(compiled))
+        return compiled
+
+    def _report(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Reads the metrics of a step (waiting for it) and says what they are."""
+        numbers: dict[str, Any] = {k: np.asarray(v).item() for k, v in metrics.items()}
+        bad_steps = numbers.pop("bad_steps")
+        tokens = numbers["target_tokens"] + numbers.pop("input_tokens")
+        rates = self.throughput.update(tokens=tokens, rows=self.loader.batch_size)
+        # What the optimizer used: it does not count steps that were skipped, but those are few.
+        numbers["learning_rate"] = float(self.learning_rate(step - 1))
+        self.reporter.train(step, {**numbers, **rates})
+        if bad_steps:
+            self.reporter.event(step, "skipped_bad_step", in_a_row=bad_steps)
+        if bad_steps >= self.config.train.max_bad_steps:
+            raise runtime.TooManyBadSteps(
+                f"step {step}: loss or gradient was not finite {bad_steps} steps in a row; the "
+                f"parameters are those after step {step - bad_steps}. Lower the learning rate, "
+                "look at the data of these steps, or start again from an earlier checkpoint"
+            )
+
+    def _pause_due(self, step: int) -> bool:
+        return self._evaluation_due(step) or self.checkpoints.due(step)
+
+    def _evaluation_due(self, step: int) -> bool:
+        every = self.config.train.eval_every_steps
+        return self.validation is not None and (step % every == 0 or step == self.num_steps)
+
+    def _pause(self, step: int, state: TrainState, *, last: bool) -> None:
+        """Evaluates and saves, whichever is due."""
+        with self.watchdog.suspended(self.config.runtime.first_step_timeout_seconds):
+            metrics = self._evaluate(step, state) if self._evaluation_due(step) else None
+            if last or self.checkpoints.due(step):
+                self.checkpoints.save(step, state, self._record(step), metrics)
+            if last:
+                self.checkpoints.wait()
+        self.throughput.pause()
+
+    def _evaluate(self, step: int, state: TrainState) -> dict[str, float]:
+        assert self.validation is not None
+        num_rows = self.config.train.num_eval_rows
+        metrics = evaluate_loss(self.program, state.params, self.validation, num_rows)
+        if self.entropy is None:
+            self.entropy = unigram_entropy(self.validation, num_rows)
+        metrics["unigram_entropy"] = self.entropy
+        self.reporter.evaluation(step, "validation", metrics)
+        return {f"validation/{name}": value for name, value in metrics.items()}
+
+    def _record(self, step: int) -> dict[str, Any]:
+        return {
+            "config": to_text(self.config),
+            "data": self.loader.state(step),
+            "vocabulary": self.loader.vocabulary.fingerprint,
+            "environment": environment(),
+        }
+
+    def _report_saved(self) -> None:
+        for step in self.checkpoints.committed():
+            self.reporter.event(step, "saved")
+
+    def _size(self) -> dict[str, Any]:
+        params = jax.tree.leaves(self.program.abstract_state.params)
+        mesh = "x".join(str(n) for n in self.program.mesh.shape.values())
+        return {
+            "parameters": sum(x.size for x in params),
+            "mesh": mesh,
+            "devices": f"{jax.device_count()} {jax.devices()[0].device_kind}",
+            "train_tokens": self.loader.cache.num_tokens,
+        }
+
+    def _throughput(self) -> Throughput:
+        lengths = self.loader.inputs_length, self.loader.targets_length
+        device, dtype = jax.devices()[0], self.config.model.dtype
+        peak = peak_flops(device.device_kind, dtype)
+        if peak is None and device.platform == "cpu" and jax.device_count() == 1:
+            peak = measure_matmul_peak(dtype, 0.5)
+        return Throughput(
+            num_devices=jax.device_count(),
+            flops_per_row=model_flops(self.config.model, 1, *lengths),
+            peak=peak,
+        )
+
+
+def _agree_on(config: RunConfig) -> None:
+    """All hosts see the same directory and run the same config with the same versions."""
+    directory = epath.Path(config.workdir)
+    known = ("config.txt", "checkpoints", "metrics.jsonl")
+    if directory.exists() and any(directory.iterdir()):
+        if not any((directory / name).exists() for name in known):
+            raise ConfigError(
+                f"workdir = {config.workdir!r} exists and holds something other than a run; "
+                "choose another directory"
+            )
+    runtime.shared_directory_check(config.workdir)
+    text = to_text(config)
+    common = [line for line in text.splitlines() if not line.startswith("runtime.process_id")]
+    runtime.agree("the effective config", "\n".join(common))
+    runtime.agree("the software", str(sorted(environment().items())))
+    if jax.process_index() == 0:
+        (directory / "config.txt").write_text(text)
+
+
+def changed_lines(before: str, after: str) -> list[str]:
+    """Settings that differ between two effective configs, as they are now."""
+    old = set(before.splitlines())
+    return [line for line in after.splitlines() if line not in old]
+
+
+def environment() -> dict[str, str]:
+    """Versions that can change a result."""
+    packages = ("t5jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"  # run from a source tree
+    return {"python": platform.python_version(), **versions}
+
+
+def _memory(compiled: jax.stages.Compiled) -> dict[str, float]:
+    """Of one device, in GB, as the compiler plans it."""
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return {}
+    arguments = analysis.argument_size_in_bytes
+    total = arguments + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return {
+        "state_gb": round(arguments / 1e9, 3),
+        "peak_gb": round((total + analysis.temp_size_in_bytes) / 1e9, 3),
+    }

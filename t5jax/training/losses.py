@@ -1,0 +1,222 @@
+"""What training minimises: `loss(model, batch, keys_B) -> LossSums`.
+
+Losses return sums over tokens and never means, so that microbatches, hosts and evaluation batches
+with different numbers of real tokens add up exactly; the caller divides once.
+
+Shape suffixes: B rows, T target length, D emb_dim, V vocab.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from t5jax.errors import ConfigError
+
+Batch = dict[str, jax.Array]
+EOS_ID = 1  # of every T5 vocabulary
+
+
+class LossSums(NamedTuple):
+    """Float32 scalars, summed over target tokens; add them freely, divide once."""
+
+    objective: jax.Array  # what is minimised is objective / denominator
+    denominator: jax.Array
+    loss: jax.Array  # plain cross-entropy in nats: no z-loss, no smoothing
+    z_loss: jax.Array
+    correct: jax.Array
+    weight: jax.Array  # target tokens that count
+    text_loss: jax.Array  # cross-entropy on text: neither sentinels nor EOS
+    text_weight: jax.Array
+
+
+Loss = Callable[[Any, Batch, jax.Array | None], LossSums]
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class CrossEntropy:
+    """Teacher-forced cross-entropy, per target token, with T5's z-loss and T5X's label smoothing.
+
+    objective = -Σ_v q_v log p_v - H(q) + z_loss · log²Z, where q puts 1 - label_smoothing on the
+    target and shares the rest among the other rows of the table, H is its entropy (so that a perfect
+    prediction scores 0) and Z the softmax normaliser (T5X, `cross_entropy_with_logits`).
+    """
+
+    z_loss: float = 1e-4  # keeps the softmax normaliser near one
+    label_smoothing: float = 0.0
+    # What the summed objective is divided by: the target tokens that count, all target positions,
+    # each row's segments averaged first, nothing, or (with "constant") normalizing_factor.
+    normalizer: Literal["target_tokens", "target_positions", "sequences", "sum", "constant"] = (
+        "target_tokens"
+    )
+    normalizing_factor: float | None = None  # e.g. 2048*114, for slots made by Mesh TensorFlow
+    num_chunks: int = 1  # of the target positions; only one chunk's logits exist at a time
+    first_sentinel_id: int | None = None  # None: taken from the vocabulary of the run
+
+    def __post_init__(self) -> None:
+        if self.z_loss < 0:
+            raise ConfigError(f"loss.z_loss = {self.z_loss}: must not be negative")
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ConfigError(f"loss.label_smoothing = {self.label_smoothing}: must be in [0, 1)")
+        if self.num_chunks < 1:
+            raise ConfigError(f"loss.num_chunks = {self.num_chunks}: must be at least 1")
+        if (self.normalizer == "constant") != (self.normalizing_factor is not None):
+            raise ConfigError(
+                f"loss.normalizing_factor = {self.normalizing_factor} with loss.normalizer = "
+                f"{self.normalizer!r}: the factor is for 'constant', which needs it"
+            )
+
+    def __call__(self, model, batch: Batch, keys_B: jax.Array | None) -> LossSums:
+        hidden_BTD, table_DV = model.hidden_and_table(batch, keys_B)
+        targets_BT = batch["decoder_target_tokens"]
+        weights_BT = batch["decoder_loss_weights"].astype(jnp.float32)
+        scales_BT, denominator = self._normalization(batch, weights_BT)
+        objective, (nll_BT, log_z_BT, correct_BT) = summed_cross_entropy(
+            hidden_BTD,
+            table_DV,
+            targets_BT,
+            scales_BT,
+            z_loss=self.z_loss,
+            label_smoothing=self.label_smoothing,
+            num_chunks=self.num_chunks,
+        )
+        text_BT = weights_BT * (targets_BT != EOS_ID)
+        if self.first_sentinel_id is not None:
+            text_BT *= targets_BT < self.first_sentinel_id
+        return LossSums(
+            objective=objective,
+            denominator=denominator,
+            loss=jnp.sum(nll_BT * weights_BT),
+            z_loss=jnp.sum(self.z_loss * log_z_BT**2 * weights_BT),
+            correct=jnp.sum(correct_BT * weights_BT),
+            weight=jnp.sum(weights_BT),
+            text_loss=jnp.sum(nll_BT * text_BT),
+            text_weight=jnp.sum(text_BT),
+        )
+
+    def _normalization(self, batch: Batch, weights_BT: jax.Array):
+        """Weight of each token in the objective [B, T], and what the sum is divided by."""
+        if self.normalizer == "sequences":
+            return _average_per_sequence(batch, weights_BT)
+        denominator = {
+            "target_tokens": lambda: jnp.sum(weights_BT),
+            "target_positions": lambda: jnp.float32(weights_BT.size),
+            # Shared evenly by rows, so that microbatches add up to the whole.
+            "constant": lambda: jnp.float32(0.0),
+            "sum": lambda: jnp.float32(0.0),
+        }[self.normalizer]()
+        return weights_BT, denominator
+
+    def divisor(self, denominator: jax.Array) -> jax.Array:
+        """What to divide the objective summed over the whole batch by."""
+        if self.normalizer == "constant":
+            assert self.normalizing_factor is not None
+            return jnp.float32(self.normalizing_factor)
+        return jnp.float32(1.0) if self.normalizer == "sum" else jnp.maximum(denominator, 1.0)
+
+
+def _average_per_sequence(batch: Batch, weights_BT: jax.Array):
+    """Every sequence counts 1, however long: token weights over their segment's total weight."""
+    segments_BT = batch.get("decoder_segment_ids", jnp.ones_like(batch["decoder_target_tokens"]))
+    same_BTT = (segments_BT[:, :, None] == segments_BT[:, None, :]).astype(jnp.float32)
+    total_BT = jnp.einsum("BTU,BU->BT", same_BTT, weights_BT)
+    scales_BT = weights_BT / jnp.maximum(total_BT, 1e-9)
+    return scales_BT, jnp.sum(scales_BT)
+
+
+def summed_cross_entropy(
+    hidden_BTD, table_DV, targets_BT, scales_BT, *, z_loss, label_smoothing, num_chunks
+):
+    """Σ scales · (smoothed cross-entropy + z-loss) of the logits hidden @ table.
+
+    Returns (float32 scalar, (cross-entropy [B, T], log Z [B, T], correct [B, T] bool)). Gradients
+    are made with the values, chunk by chunk of the target positions, so that no more than one
+    chunk's float32 logits [B, T/num_chunks, V] exist and no product is computed twice.
+    """
+    T = targets_BT.shape[1]
+    padding = -T % num_chunks
+    chunked = lambda x: jnp.moveaxis(
+        jnp.pad(x, ((0, 0), (0, padding)) + ((0, 0),) * (x.ndim - 2)).reshape(
+            x.shape[0], num_chunks, -1, *x.shape[2:]
+        ),
+        1,
+        0,
+    )
+    chunks = [chunked(x) for x in (hidden_BTD, targets_BT, scales_BT)]
+    total, per_token = _chunked(*chunks, table_DV, z_loss, label_smoothing)
+    whole = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1)[:, :T]
+    return total, jax.tree.map(whole, per_token)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _chunked(hidden, targets, scales, table_DV, z_loss, label_smoothing):
+    def body(total, chunk):
+        value, per_token, _ = _one_chunk(*chunk, table_DV, z_loss, label_smoothing)
+        return total + value, per_token
+
+    return _scan(body, jnp.float32(0.0), (hidden, targets, scales))
+
+
+def _forward(hidden, targets, scales, table_DV, z_loss, label_smoothing):
+    def body(carry, chunk):
+        total, dtable_DV = carry
+        hidden_BTD = chunk[0]
+        value, per_token, dlogits = _one_chunk(*chunk, table_DV, z_loss, label_smoothing)
+        dlogits_BTV = dlogits().astype(hidden_BTD.dtype)
+        f32 = {"preferred_element_type": jnp.float32}
+        dhidden_BTD = jnp.einsum("BTV,DV->BTD", dlogits_BTV, table_DV, **f32)
+        dtable_DV += jnp.einsum("BTD,BTV->DV", hidden_BTD, dlogits_BTV, **f32)
+        return (total + value, dtable_DV), (per_token, dhidden_BTD.astype(hidden_BTD.dtype))
+
+    zero = (jnp.float32(0.0), jnp.zeros(table_DV.shape, jnp.float32))
+    (total, dtable_DV), (per_token, dhidden) = _scan(body, zero, (hidden, targets, scales))
+    return (total, per_token), (dhidden, dtable_DV.astype(table_DV.dtype))
+
+
+def _backward(z_loss, label_smoothing, residuals, cotangents):
+    dhidden, dtable_DV = residuals
+    dtotal = cotangents[0]  # the per-token values are for reporting: no gradient through them
+    scaled = lambda x: (x * dtotal).astype(x.dtype)
+    return scaled(dhidden), None, None, scaled(dtable_DV)
+
+
+_chunked.defvjp(_forward, _backward)
+
+
+def _scan(body, carry, chunks):
+    """lax.scan, without a loop for a single chunk."""
+    if chunks[0].shape[0] > 1:
+        return jax.lax.scan(body, carry, chunks)
+    carry, y = body(carry, jax.tree.map(lambda x: x[0], chunks))
+    return carry, jax.tree.map(lambda x: x[None], y)
+
+
+def _one_chunk(hidden_BTD, targets_BT, scales_BT, table_DV, z_loss, label_smoothing):
+    """Summed objective, per-token values, and a function making d objective / d logits."""
+    V = table_DV.shape[1]
+    off = label_smoothing / (V - 1)
+    on = 1.0 - label_smoothing
+    logits_BTV = jnp.einsum(
+        "BTD,DV->BTV", hidden_BTD, table_DV, preferred_element_type=jnp.float32
+    )
+    # A comparison instead of an index: the vocabulary may be divided among devices.
+    is_target_BTV = jax.lax.broadcasted_iota(jnp.int32, logits_BTV.shape, 2) == targets_BT[..., None]
+    log_z_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
+    nll_BT = log_z_BT - jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
+    correct_BT = jnp.argmax(logits_BTV, axis=-1) == targets_BT
+    smoothed_BT = nll_BT
+    if label_smoothing:
+        entropy = -(on * jnp.log(on) + (V - 1) * off * jnp.log(off + 1e-20))
+        off_target_BT = V * log_z_BT - jnp.sum(logits_BTV, axis=-1)
+        smoothed_BT = (on - off) * nll_BT + off * off_target_BT - entropy
+    total = jnp.sum(scales_BT * (smoothed_BT + z_loss * log_z_BT**2))
+
+    def dlogits():
+        p_BTV = jnp.exp(logits_BTV - log_z_BT[..., None])
+        q_BTV = jnp.where(is_target_BTV, on, off)
+        return scales_BT[..., None] * ((1.0 + 2.0 * z_loss * log_z_BT[..., None]) * p_BTV - q_BTV)
+
+    return total, (nll_BT, log_z_BT, correct_BT), dlogits

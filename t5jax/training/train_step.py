@@ -1,0 +1,129 @@
+"""One optimizer step: sum the gradients of the microbatches, divide once, update."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from t5jax.training.losses import Batch, CrossEntropy, LossSums
+
+Params = dict  # nested dict of arrays, keyed like the attributes of the modules
+
+
+class TrainState(NamedTuple):
+    """All that changes in training, besides the position in the data."""
+
+    step: jax.Array  # int32: batches consumed, skipped ones included
+    params: Params  # float32
+    opt_state: optax.OptState
+    bad_steps: jax.Array  # int32: steps skipped in a row because loss or gradient was not finite
+
+
+def row_keys(key: jax.Array, step: jax.Array, num_rows: int) -> jax.Array:
+    """A key per row of the global batch, so that its dropout is the same however it is cut."""
+    key = jax.random.fold_in(key, step)
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(num_rows))
+
+
+def make_train_step(
+    model_def: nnx.GraphDef,
+    loss: CrossEntropy,
+    tx: optax.GradientTransformation,
+    *,
+    dtype: str,
+    num_microbatches: int = 1,
+    dropout: bool,
+):
+    """Returns `train_step(state, batch, key) -> (state, metrics)`, for the caller to jit.
+
+    `batch` holds seqio's features, int32 [B, T]; B divides by `num_microbatches`. A step whose loss
+    or gradient is not finite leaves parameters and optimizer as they were and is counted.
+    """
+
+    def loss_fn(params: Params, batch: Batch, keys_B: jax.Array | None):
+        model = nnx.merge(model_def, cast(params, dtype))
+        sums = loss(model, batch, keys_B)
+        return sums.objective, sums
+
+    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+
+    def summed_gradients(params: Params, batch: Batch, keys_B) -> tuple[Params, LossSums]:
+        if num_microbatches == 1:
+            (_, sums), grads = grad_fn(params, batch, keys_B)
+            return grads, sums
+
+        def body(totals, microbatch):
+            (_, sums), grads = grad_fn(params, *microbatch)
+            return jax.tree.map(jnp.add, totals, (grads, sums)), None
+
+        # Interleaved, so that every device keeps the rows it already holds.
+        split = lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1)
+        zeros = jax.tree.map(jnp.zeros_like, params), LossSums(*jnp.zeros(len(LossSums._fields)))
+        return jax.lax.scan(body, zeros, jax.tree.map(split, (batch, keys_B)))[0]
+
+    def train_step(state: TrainState, batch: Batch, key: jax.Array):
+        num_rows = batch["decoder_target_tokens"].shape[0]
+        keys_B = row_keys(key, state.step, num_rows) if dropout else None
+        grads, sums = summed_gradients(state.params, batch, keys_B)
+        divisor = loss.divisor(sums.denominator)
+        grads = jax.tree.map(lambda g: g / divisor, grads)
+        grad_norm = optax.global_norm(grads)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        good = jnp.isfinite(sums.objective) & jnp.isfinite(grad_norm)
+        params, opt_state = jax.tree.map(
+            lambda new, old: jnp.where(good, new, old),
+            (params, opt_state),
+            (state.params, state.opt_state),
+        )
+        bad_steps = jnp.where(good, 0, state.bad_steps + 1)
+        metrics = {
+            **summary(sums),
+            "grad_norm": grad_norm,
+            "param_norm": optax.global_norm(params),
+            "bad_steps": bad_steps,
+            **token_counts(batch),
+        }
+        return TrainState(state.step + 1, params, opt_state, bad_steps), metrics
+
+    return train_step
+
+
+def make_eval_step(model_def: nnx.GraphDef, loss: CrossEntropy, *, dtype: str):
+    """Returns `eval_step(params, batch) -> LossSums` without dropout, for the caller to jit."""
+
+    def eval_step(params: Params, batch: Batch) -> LossSums:
+        return loss(nnx.merge(model_def, cast(params, dtype)), batch, None)
+
+    return eval_step
+
+
+def cast(params: Params, dtype: str) -> Params:
+    """Parameters as the model uses them; before FSDP gathers them, so that half as much travels."""
+    return jax.tree.map(lambda p: p.astype(dtype), params)
+
+
+def summary(sums: LossSums) -> dict:
+    """Means per token of summed losses; works on arrays and on numbers."""
+    return {
+        "loss": sums.loss / sums.weight,
+        "text_loss": sums.text_loss / sums.text_weight,
+        "z_loss": sums.z_loss / sums.weight,
+        "accuracy": sums.correct / sums.weight,
+        "target_tokens": sums.weight,
+    }
+
+
+def token_counts(batch: Batch) -> dict[str, jax.Array]:
+    """Share of positions that are not padding, and how many input tokens there are."""
+    real = {side: batch[name] != 0 for side, name in _TOKENS.items()}
+    return {
+        "non_padding_inputs": jnp.mean(real["inputs"].astype(jnp.float32)),
+        "non_padding_targets": jnp.mean(real["targets"].astype(jnp.float32)),
+        "input_tokens": jnp.sum(real["inputs"].astype(jnp.float32)),
+    }
+
+
+_TOKENS = {"inputs": "encoder_input_tokens", "targets": "decoder_target_tokens"}
