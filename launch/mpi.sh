@@ -7,9 +7,9 @@
 # What stands before -- goes to mpirun. Needs: t5jax at the same path on every host
 # (T5JAX=/path/to/venv/bin/t5jax, default: the one in PATH) and a shared work directory. Under Open
 # MPI 4 JAX finds the other processes by itself; elsewhere name the first host and a free port on
-# it. On GPUs start one process per GPU. When one process fails, mpirun ends the others; on SIGTERM
-# it passes the signal on, the processes save and leave, and are killed after T5JAX_GRACE seconds
-# (default 300).
+# it. On GPUs start one process per GPU. When one process fails, mpirun ends the others, and the
+# exit code is that of the first. Interrupting the script, or SIGTERM to it, stops the run in order:
+# every process gets SIGTERM, saves and leaves.
 #
 # Has been run: not yet.
 set -euo pipefail
@@ -26,10 +26,12 @@ fi
 shift
 
 export PYTHONUNBUFFERED=1
-export OMPI_MCA_odls_base_sigkill_timeout=${T5JAX_GRACE:-300} # Open MPI 4; default: 1 second
-export PRTE_MCA_odls_base_sigkill_timeout=${T5JAX_GRACE:-300} # Open MPI 5
+# Between SIGTERM and SIGKILL to the rest, after one process has ended badly. mpirun sits it out even
+# if nobody is left, so it must be short, and a run that is to save cannot be stopped by that SIGTERM.
+export OMPI_MCA_odls_base_sigkill_timeout=5 PRTE_MCA_odls_base_sigkill_timeout=5 # Open MPI 4 and 5
 
-# Rank and size have other names in every MPI.
+# Rank and size have other names in every MPI. SIGUSR1 is a signal that mpirun passes on, to all of a
+# rank's processes, so the run itself must ignore it.
 # shellcheck disable=SC2016  # expanded on the hosts
 process='
     if [[ -n ${T5JAX_COORDINATOR:-} ]]; then
@@ -41,7 +43,27 @@ process='
         echo "this is not Open MPI 4: set T5JAX_COORDINATOR=HOST:PORT of the first host" >&2
         exit 64
     fi
-    exec "$@"'
+    trap "" USR1
+    "$@" & run=$!
+    trap "kill -TERM $run" USR1
+    trap : TERM
+    wait $run
+    code=$?
+    while kill -0 $run 2>/dev/null; do # a trapped signal ends wait early
+        wait $run
+        code=$?
+    done
+    exit $code'
 
-exec mpirun --bind-to none "${mpirun_options[@]}" \
-    bash -c "$process" process "${T5JAX:-t5jax}" train "$@"
+# In a session of its own, out of reach of the terminal: mpirun answers an interrupt by killing.
+setsid mpirun --bind-to none "${mpirun_options[@]}" \
+    bash -c "$process" process "${T5JAX:-t5jax}" train "$@" &
+mpirun=$!
+trap 'kill -USR1 "$mpirun"' INT TERM HUP
+code=0
+wait "$mpirun" || code=$?
+while kill -0 "$mpirun" 2>/dev/null; do
+    code=0
+    wait "$mpirun" || code=$?
+done
+exit "$code"

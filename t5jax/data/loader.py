@@ -106,8 +106,8 @@ class Loader:
         inputs_BS = np.zeros((len(ids_B), self.inputs_length), np.int32)
         targets_BT = np.zeros((len(ids_B), self.targets_length), np.int32)
         starts_B, lengths_B = self._spans(ids_B)
-        for first in range(0, len(starts_B), _BLOCK_ROWS):
-            block = slice(first, min(first + _BLOCK_ROWS, len(starts_B)))
+        for first in range(0, len(ids_B), _BLOCK_ROWS):
+            block = slice(first, first + _BLOCK_ROWS)
             inputs_BK, targets_BK = self._corrupt(ids_B[block], starts_B[block], lengths_B[block])
             inputs_BS[block, : inputs_BK.shape[1]] = inputs_BK
             targets_BT[block, : targets_BK.shape[1]] = targets_BK
@@ -124,7 +124,7 @@ class Loader:
         """Which tokens of which shards, and which of their documents, row `row` of a step shows."""
         ids_B = self._example_ids(step, [row])
         starts_B, lengths_B = self._spans(ids_B)
-        return self.cache.places(int(starts_B[0]), int(lengths_B[0])) if len(starts_B) else []
+        return self.cache.places(int(starts_B[0]), int(lengths_B[0]))
 
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint before `step` keeps: the next example and what it refers to."""
@@ -176,19 +176,22 @@ class Loader:
         return first + rows_B
 
     def _spans(self, ids_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(start, length) in the store of each example; without shuffling, of those that exist."""
+        """(start, length) in the store of each example; length 0 after a single pass's last."""
         if not self.shuffle:
-            rows_B = ids_B[ids_B < self.num_rows]
-            starts_B = rows_B * self._raw
-        else:
-            epochs_B, positions_B = np.divmod(ids_B, self.num_rows)
-            rows_B, starts_B = np.empty_like(ids_B), np.empty_like(ids_B)
-            for epoch in np.unique(epochs_B).tolist():
-                permutation, offset = _epoch(self.num_rows, self.cache.num_tokens, self.seed, epoch)
-                here_B = epochs_B == epoch
-                rows_B[here_B] = permutation(positions_B[here_B])
-                starts_B[here_B] = (rows_B[here_B] * self._raw + offset) % self.cache.num_tokens
-        return starts_B, np.where(rows_B == self.num_rows - 1, self._last_length, self._raw)
+            exists_B = ids_B < self.num_rows
+            rows_B = np.where(exists_B, ids_B, 0)
+            return rows_B * self._raw, np.where(exists_B, self._row_lengths(rows_B), 0)
+        epochs_B, positions_B = np.divmod(ids_B, self.num_rows)
+        rows_B, starts_B = np.empty_like(ids_B), np.empty_like(ids_B)
+        for epoch in np.unique(epochs_B).tolist():
+            permutation, offset = _epoch(self.num_rows, self.cache.num_tokens, self.seed, epoch)
+            here_B = epochs_B == epoch
+            rows_B[here_B] = permutation(positions_B[here_B])
+            starts_B[here_B] = (rows_B[here_B] * self._raw + offset) % self.cache.num_tokens
+        return starts_B, self._row_lengths(rows_B)
+
+    def _row_lengths(self, rows_B: np.ndarray) -> np.ndarray:
+        return np.where(rows_B == self.num_rows - 1, self._last_length, self._raw)
 
     def _corrupt(
         self, ids_B: np.ndarray, starts_B: np.ndarray, lengths_B: np.ndarray

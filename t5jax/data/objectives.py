@@ -182,8 +182,10 @@ def _composition(keys_B: np.ndarray, items: int, parts: int, stream: int) -> np.
     gaps_BG = random_bits(keys_B, items - 1, stream)
     largest_B1 = np.partition(gaps_BG, parts - 2, axis=1)[:, parts - 2 : parts - 1]
     cuts_BC = np.flatnonzero(gaps_BG <= largest_B1).reshape(len(keys_B), parts - 1)
-    cuts_BC -= np.arange(len(keys_B))[:, None] * (items - 1) - 1
-    return np.diff(cuts_BC, axis=1, prepend=0, append=items)
+    edges_BE = np.empty((len(keys_B), parts + 1), np.int64)
+    edges_BE[:, 0], edges_BE[:, -1] = 0, items
+    edges_BE[:, 1:-1] = cuts_BC - (np.arange(len(keys_B))[:, None] * (items - 1) - 1)
+    return edges_BE[:, 1:] - edges_BE[:, :-1]
 
 
 def unique_sentinels(
@@ -203,13 +205,16 @@ def unique_sentinels(
     keep_BL = starts_BL | ~mask_BL
     if lengths_B is not None:
         keep_BL &= np.arange(mask_BL.shape[1]) < lengths_B[:, None]
-    coded_BL = tokens_BL.astype(np.int32)
+    # Runs are numbered by their positions in the flattened batch, and kept tokens counted by
+    # bits: NumPy's cumsum and count_nonzero along rows would cost as much as all the rest.
+    length = mask_BL.shape[1]
+    coded_BL = tokens_BL.astype(np.int32, order="C")
     places = np.flatnonzero(starts_BL)
-    runs_B = np.count_nonzero(starts_BL, axis=1)
-    runs_before = np.repeat(np.cumsum(runs_B) - runs_B, runs_B)
-    coded_BL.ravel()[places] = first_sentinel - (np.arange(len(places)) - runs_before)
+    first_run_B = np.searchsorted(places, np.arange(len(mask_BL)) * length)
+    numbers = np.arange(len(places)) - first_run_B[places // length]
+    coded_BL.ravel()[places] = first_sentinel - numbers
     kept = coded_BL[keep_BL]
-    counts_B = np.count_nonzero(keep_BL, axis=1)
+    counts_B = np.bitwise_count(np.packbits(keep_BL, axis=1)).sum(axis=1, dtype=np.int64)
     out_BK = np.zeros((len(mask_BL), width), np.int32)
     if np.all(counts_B == width - 1):
         out_BK[:, :-1] = kept.reshape(len(mask_BL), width - 1)

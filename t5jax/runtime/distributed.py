@@ -5,9 +5,13 @@ import os
 from typing import Any
 
 from t5jax.errors import ConfigError
+from t5jax.runtime import lifeline
 
 # What launch/ scripts set, for the three fields of the same order in RuntimeConfig.
 ENVIRONMENT = ("T5JAX_COORDINATOR", "T5JAX_NUM_PROCESSES", "T5JAX_PROCESS_ID")
+# One of these is set wherever a cluster could be detected, except on TPU machines.
+_MARKERS = {"SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri", "KUBERNETES_SERVICE_HOST", "TPU_WORKER_ID"}
+_MARKERS |= {"MEGASCALE_NUM_SLICES", "JAX_COORDINATOR_ADDRESS"}
 FIELDS = ("coordinator_address", "num_processes", "process_id")
 
 
@@ -15,8 +19,9 @@ FIELDS = ("coordinator_address", "num_processes", "process_id")
 class RuntimeConfig:
     """How processes find one another, and how long they wait. Times are in seconds, 0 means never.
 
-    A dead host is noticed after `heartbeat_timeout_seconds`; a living but stuck one only by the
-    watchdog, after `step_timeout_seconds` (`first_step_timeout_seconds` while it compiles).
+    A dead process is noticed at once, a host that lost power or network after
+    `heartbeat_timeout_seconds`, a living but stuck one by the watchdog after `step_timeout_seconds`
+    (`first_step_timeout_seconds` while it compiles).
     """
 
     coordinator_address: str | None = None  # host:port of process 0
@@ -47,7 +52,7 @@ def start(config: RuntimeConfig) -> int:
 
     The three flags, or else the three variables of ENVIRONMENT, say who takes part; without them
     the cluster is detected; without a cluster this is the only process. Must be called before
-    anything touches a jax device.
+    anything touches a jax device; afterwards devices are there.
 
     Raises:
       ConfigError: some of the three values are given and others are missing, or they are wrong.
@@ -77,6 +82,7 @@ def start(config: RuntimeConfig) -> int:
     import jax
 
     jax.distributed.initialize(**given, **waits)
+    lifeline.connect(given["coordinator_address"].rpartition(":")[0].strip("[]"))
     return given["num_processes"]
 
 
@@ -90,6 +96,13 @@ def _start_detected(waits: dict[str, Any]) -> int:
         if "coordinator_address" not in str(error):
             raise
         return 1
+    except RuntimeError as error:
+        if "must be called before" in str(error) and not _MARKERS & os.environ.keys():
+            return 1  # devices are in use already, as in an interactive session: no cluster either
+        error.add_note("runtime.detect_cluster=False runs this process alone")
+        raise
+    if jax.process_count() > 1:
+        lifeline.connect(None)
     return jax.process_count()
 
 

@@ -2,8 +2,8 @@
 
 With several processes an ordinary exception would hang all hosts for minutes: Python's exit waits
 for the others at jax's shutdown barrier, and they wait for this one inside a collective. So a
-process that fails says why and leaves with `os._exit`; its peers notice the closed connection and
-do the same.
+process that fails says why and leaves with `os._exit`; its peers learn it from the lifeline and
+leave too.
 """
 
 import enum
@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable
 
 from t5jax.errors import CheckpointError, ConfigError, DataError
+from t5jax.runtime import lifeline
 
 
 class ExitCode(enum.IntEnum):
@@ -64,6 +65,7 @@ def run_guarded(main: Callable[[], int | None]) -> int:
         leave(code)
     import jax
 
+    lifeline.announce(ExitCode.DONE)
     try:
         jax.distributed.shutdown()
     except Exception as error:
@@ -75,10 +77,15 @@ def run_guarded(main: Callable[[], int | None]) -> int:
 
 def leave(code: int) -> None:
     """Ends the process now, without exit handlers (jax's would wait for the peers)."""
+    lifeline.announce(code)
+    lifeline.within(5.0, _flush)
+    os._exit(code)
+
+
+def _flush() -> None:
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
 
 
 def exit_code(error: BaseException) -> int:

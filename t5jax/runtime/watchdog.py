@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+from t5jax.runtime import lifeline
 from t5jax.runtime.exits import ExitCode
 
 
@@ -76,13 +77,14 @@ class Watchdog:
 
 
 def _end(waited: float) -> None:
-    print(
+    message = (
         f"error: watchdog: no step ended for {waited:.0f} s, this process is stuck; the stacks of "
         f"all threads follow; leaving with exit code {int(ExitCode.WATCHDOG)} "
-        "(runtime.step_timeout_seconds sets the limit)",
-        file=sys.stderr,
-        flush=True,
+        "(runtime.step_timeout_seconds sets the limit)"
     )
+    lifeline.within(2.0, lambda: print(message, file=sys.stderr, flush=True))
     # The real descriptor: sys.stderr may have been replaced by an object without one.
-    faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
+    faulthandler.dump_traceback(file=2, all_threads=True)
+    lifeline.announce(ExitCode.WATCHDOG)
+    lifeline.within(2.0, sys.stdout.flush)
     os._exit(ExitCode.WATCHDOG)

@@ -125,15 +125,6 @@ def test_order_borders_and_masks_are_fresh_in_each_epoch(cache):
         assert 0.08 < len(one & other) / len(one) < 0.22
 
 
-def test_masks_of_equal_rows_differ(tmp_path):
-    """With one row per epoch the text is always the same; its mask must not be."""
-    build_cache(NumberSource(), "train", tmp_path, vocabulary=Numbers())
-    cache = TokenCache.open(tmp_path)
-    loader = loader_of(cache, inputs_length=9_200, targets_length=2_100, batch_size=6, shuffle=True)
-    with pytest.raises(ConfigError, match="sentinels"):
-        loader.objective.check(inputs_length=9_200, targets_length=2_100, num_sentinels=99)
-
-
 @pytest.mark.parametrize("inputs_length", [96, 40])
 def test_store_smaller_than_a_row_and_a_batch(tmp_path, inputs_length):
     class Small(NumberSource):
@@ -201,12 +192,33 @@ def test_seed_changes_everything(cache):
 def test_batches_are_pinned(cache):
     """The order of a seed must never change: a resumed run depends on it."""
     batch = loader_of(cache).rows(9)
-    assert [recovered(batch, row)[0] for row in range(13)] == PINNED_FIRST_TOKENS
-    assert batch["decoder_target_tokens"][4].tolist() == PINNED_TARGETS
-
-
-PINNED_FIRST_TOKENS = []
-PINNED_TARGETS = []
+    firsts = [recovered(batch, row)[0] for row in range(13)]
+    assert firsts == [302, 4797, 3376, 3694, 7871, 8401, 6811, 1680, 1256, 938, 6175, 1150, 4224]
+    targets = batch["decoder_target_tokens"][4]
+    assert targets[:22].tolist() == [
+        20099,
+        7889,
+        7890,
+        7891,
+        7892,
+        7893,
+        7894,
+        20098,
+        7944,
+        7945,
+        7946,
+        20097,
+        7948,
+        7949,
+        20096,
+        7951,
+        7952,
+        7953,
+        20095,
+        7975,
+        7976,
+        1,
+    ]
 
 
 # --- state ------------------------------------------------------------------------------------
@@ -239,14 +251,8 @@ def test_resume_with_another_batch_size_loses_nothing(cache):
         (last, 49, 20, 583 + 62),
     ):
         assert_same(loader.rows(step, [row]), single.rows(example))
-    with pytest.raises(IndexError, match="before the restored position"):
-        loader_of(cache, batch_size=100).__class__.rows(_restored_at_zero(cache), 1)
-
-
-def _restored_at_zero(cache):
-    loader = loader_of(cache, batch_size=10)
-    loader.restore(loader.state(0), 5)
-    return loader
+    with pytest.raises(IndexError, match="step 14 lies before the restored position"):
+        last.rows(14)
 
 
 @pytest.mark.parametrize(
@@ -362,8 +368,8 @@ def test_documents_of(cache):
 
 
 def test_settings_that_do_not_fit(cache):
-    with pytest.raises(ConfigError, match="targets_length=26 is too short"):
-        loader_of(cache, targets_length=26 if SpanCorruption().lengths(96).targets > 26 else 0)
+    with pytest.raises(ConfigError, match="targets_length=21 is too short"):
+        loader_of(cache, targets_length=21)
     with pytest.raises(ConfigError, match="batch_size=0"):
         loader_of(cache, batch_size=0)
     with pytest.raises(ConfigError, match="needs 114 sentinels, the vocabulary has 100"):
@@ -387,11 +393,10 @@ def test_bad_ids_are_named(tmp_path, bad):
     tokens = np.fromfile(path, np.uint16)
     tokens[1234] = bad
     tokens.tofile(path)
-    loader = loader_of(TokenCache.open(tmp_path), batch_size=95)
+    loader = loader_of(TokenCache.open(tmp_path), batch_size=95)  # one epoch
     message = rf"feature text .* id {bad} at token 1234 of shard-00002 .* \(2 to 20099\)"
     with pytest.raises(DataError, match=message):
-        for step in range(2):
-            loader.rows(step)
+        loader.rows(0)
 
 
 # --- permutation ------------------------------------------------------------------------------
@@ -478,8 +483,6 @@ def test_prefetcher_wakes_a_waiting_consumer_when_closed():
     release = threading.Event()
     batches = Prefetcher(lambda step: {"waited": release.wait(20)})
     closer = threading.Timer(0.05, lambda: (release.set(), batches.close()))
-    with batches._changed:
-        pass
     closer.start()
     outcome = []
     try:

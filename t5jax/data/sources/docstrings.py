@@ -23,18 +23,30 @@ from t5jax.errors import DataError
 
 STANDARD_LIBRARY = "python"  # counts as one package
 VALIDATION_SHARE = 0.065
-_LARGEST_VALIDATION_SHARE = (
-    0.02  # of one package: a large one alone would make validation about one thing
-)
+# Of one package: a large one alone would make validation about one thing.
+_LARGEST_VALIDATION_SHARE = 0.02
 _SHARD = "all"
 
 # Tests and copies of other packages: their strings are not documentation, or are documentation of
 # something else.
-_SKIPPED_FOLDERS = frozenset(
-    "test tests testing _testing testdata _vendor vendor vendored _vendored externals third_party "
-    "lib2to3 idlelib "
-    "site-packages dist-packages __pycache__".split()  # noqa: SIM905
-)
+_SKIPPED_FOLDERS = {
+    "test",
+    "tests",
+    "testing",
+    "_testing",
+    "testdata",
+    "_vendor",
+    "vendor",
+    "vendored",
+    "_vendored",
+    "externals",
+    "third_party",
+    "lib2to3",
+    "idlelib",
+    "site-packages",
+    "dist-packages",
+    "__pycache__",
+}
 _NOT_A_PACKAGE = re.compile(r".*\.(dist-info|egg-info|data|libs)\Z")
 _WHITE_OR_MARK = re.compile(r"[\W_]+")
 

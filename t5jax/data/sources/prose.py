@@ -16,7 +16,9 @@ _CODE_PROMPT = re.compile(r">>>|\.\.\. |In \[\d*\]:|Out\[\d*\]:|[$%#!] ")
 _RULE = re.compile(r"([=\-~^\"'`#*+_.:])\1{2,}\Z")
 _TABLE = re.compile(r"\|.*\|\Z|\+.*\+\Z|\S {3,}\S.* {3,}\S|={2,} +={2,}|-{2,} +-{2,}|[─│┌└├╭╰]")
 _BULLET = re.compile(r"(?:[-*+•]|\(?(?:\d{1,2}|[a-zA-Z])[.)])\s+(?=\S)")
-_FIELD = re.compile(r"[:@][a-z]+(?: [^:\s]+){0,3}:\s*")  # ":param x: what it is", "@return: …"
+_FIELD = re.compile(
+    r"[:@][a-z]+(?: [^:\s]+){0,3}:(?:\s+|\Z)"
+)  # ":param x: what it is", "@return: …"
 _NAME = r"`{0,2}\*{0,2}[A-Za-z_][\w.\[\]-]*`{0,2}"
 # NumPy's "x, y : array_like", a line of its own; Google's "x (int): what it is".
 _TYPED = re.compile(rf"{_NAME}(?:(?:,| or) {_NAME})* : ")
@@ -31,7 +33,7 @@ _MARKUP = (  # (a character without which the pattern cannot match, pattern, rep
     ("*", re.compile(r"\*{1,3}(?=\S)([^*]+?)(?<=\S)\*{1,3}"), r"\1"),  # *emphasis*
     ("[", re.compile(r"\s*\[(?:\d+|#?\w+)\]_"), ""),  # [1]_
     ("_", re.compile(r"(?<=\w)_{1,2}(?=[\s.,;)]|\Z)"), ""),  # link_
-    ("<", re.compile(r"</?[a-zA-Z][^<>\n]{0,60}>"), ""),  # <b>
+    ("<", re.compile(r"</?(?:a|b|br|code|em|i|li|p|strong|tt|ul)(?: [^<>]*)?/?>"), ""),  # <b>
     ("\\", re.compile(r"\\([*`_|<>\\ ])"), r"\1"),  # \* in reStructuredText
 )
 
@@ -39,12 +41,16 @@ _WORD = re.compile(  # letters, between white space; quotes, brackets and stops 
     r"(?<!\S)[\"'“‘(\[]*[A-Za-z]+(?:[-'’/][A-Za-z]+)*[\"'”’)\]]*[.,;:!?]*[\"'”’)]*(?!\S)"
 )
 _FUNCTION_WORDS = frozenset(
-    """a all also an and any are as at be been but by can each either for from has have how if in
-    into is it its may more must no not of on one only or other should so such than that the their
-    then there these this to use used value was when where whether which while will with you
-    your""".split()
+    re.findall(
+        r"\w+",
+        """a all also an and any are as at be been but by can each either for from has have how if
+        in into is it its may more must no not of on one only or other should so such than that the
+        their then there these this to use used value was when where whether which while will with
+        you your""",
+    )
 )
 _SENTENCE = re.compile(r"[\"'“‘(]?[A-Z].*[.!?][\"'”’)]*\Z", re.DOTALL)
+_PLAIN_START = re.compile(r"[a-z]+[ ,'-]")
 _LAST_SENTENCE = re.compile(r"(?<=[.!?])\s+[^.!?]*:\Z")  # "… is possible. For example:"
 _NOT_PROSE = re.compile(
     r"https?:|www\.|[{}<>=\\|^~@$#]|\(\)|__|:{2}|-{2}|\.{4}|[^\x00-\x7f–—‘’“”…é°×]"
@@ -77,7 +83,7 @@ def as_sentences(text: str, described: bool) -> str:
     """
     text = _LAST_SENTENCE.sub("", " ".join(text.split()))
     if described and len(text) > 1:
-        text = text[0].upper() + text[1:] if text[1].islower() or text[1] == " " else text
+        text = text[0].upper() + text[1:] if _PLAIN_START.match(text) else text
         text += "." if text[-1].isalnum() or text[-1] in "\"')" else ""
     return text
 
@@ -98,12 +104,11 @@ def reads_as_english(paragraph: str) -> bool:
 
 
 def text_blocks(docstring: str) -> Iterator[tuple[str, bool]]:
-    """Text that belongs together, and whether it describes a parameter or is a list item; markup
-    still in it."""
+    """Text that belongs together, markup still in it; and whether it is a description: that of a
+    parameter, or a list item."""
     block = _Block()
-    hidden_below: int | None = (
-        None  # lines indented deeper than this belong to a code block or a directive
-    )
+    # Lines indented deeper than this belong to a code block or a directive.
+    hidden_below: int | None = None
     fenced = in_code = False
     for raw in inspect.cleandoc(docstring).splitlines():
         line = raw.strip()
@@ -168,10 +173,7 @@ class _Block:
     def add(self, line: str, indent: int) -> Iterator[tuple[str, bool]]:
         """Takes a line in; gives what was gathered before when the line begins something new."""
         if len(self.lines) == 1 and indent > self.last and _TITLE.match(self.lines[0]):
-            self.lines, self.described = (
-                [],
-                True,
-            )  # "Args:", "x", a term: a heading over its description
+            self.lines, self.described = [], True  # "Args:", "x": a heading over a description
         item = _FIELD.match(line) if line[0] in ":@" else None
         if not (line[0].isalpha() and line[1:2].isalpha()):  # most lines are plain text: spare them
             item = item or _BULLET.match(line)
@@ -187,6 +189,8 @@ class _Block:
         if item:
             self.described = True
             line = line[item.end() :]
+            name = _TYPED.match(line) or _ENTRY.match(line)  # "- x: what it is"
+            line = line[name.end() :] if name else line
         if not self.lines:
             self.first = indent
         self.lines.append(line)

@@ -2,6 +2,7 @@
 tokens."""
 
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -88,10 +89,11 @@ class TextVocabulary(seqio.Vocabulary):
         return self.vocabulary.decode(ids)
 
     def _encode_tf(self, s):
-        def encode(text: bytes) -> np.ndarray:
+        def encode(text: Any) -> np.ndarray:
+            text = text if isinstance(text, bytes) else text.item()  # eager calls give an array
             return self.vocabulary.encode(text.decode(), sentinels=False).astype(np.int32)
 
-        ids = tf.numpy_function(encode, [s], tf.int32)
+        ids = tf.numpy_function(encode, [tf.convert_to_tensor(s)], tf.int32)
         ids.set_shape([None])
         return ids
 
@@ -102,7 +104,7 @@ class TextVocabulary(seqio.Vocabulary):
             ]
             return np.array(texts, object).reshape(rows.shape[:-1])
 
-        texts = tf.numpy_function(decode, [ids], tf.string)
+        texts = tf.numpy_function(decode, [tf.convert_to_tensor(ids)], tf.string)
         texts.set_shape(ids.shape[:-1])
         return texts
 

@@ -1,0 +1,72 @@
+# Each target sets up what it needs. Needs: python3.11, make, the package index.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+CONFIG := configs/quickstart.py
+RUN := runs/quickstart
+QUICKSTART_FLAGS ?=
+TESTS := $(BIN)/python -m pytest
+
+.PHONY: quickstart test test-all lint format bench lock clean
+
+quickstart: $(VENV)/installed
+	test -e runs/data/quickstart.model || $(BIN)/t5jax vocab train $(CONFIG) --num-pieces 4000 --max-characters 4000000
+	$(BIN)/t5jax cache $(CONFIG)
+	$(BIN)/t5jax train $(CONFIG) $(QUICKSTART_FLAGS)
+	$(BIN)/t5jax evaluate $(RUN)
+	@echo; echo "A sentence with blanks, and what the model makes of it:"
+	@echo '  Returns the <extra_id_0> of the array along the given <extra_id_1>.'
+	@$(BIN)/t5jax predict $(RUN) 'Returns the <extra_id_0> of the array along the given <extra_id_1>.' | sed 's/^/  /'
+	@echo; echo "Loss curve: $(RUN)/loss.png    TensorBoard: $(BIN)/tensorboard --logdir $(RUN)"
+	@echo "Next:"
+	@echo "  source $(BIN)/activate"
+	@echo "  t5jax train $(CONFIG) --train.num-train-steps 5000     # goes on where this run ended"
+	@echo "  t5jax predict $(RUN) 'The <extra_id_0> must be a string.'"
+	@echo "  t5jax inspect data $(CONFIG) --step 10                 # what the model sees"
+	@echo "  t5jax inspect model configs/t5_1_1_base_c4.py          # a real size"
+
+test: $(VENV)/installed
+	$(TESTS) -n 2 --dist loadfile -m "not slow and not parity"
+
+test-all: $(VENV)/installed-parity
+	$(TESTS) -n 2 --dist loadfile
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed-parity
+	$(BIN)/python benchmarks/data_loader.py
+	$(BIN)/python benchmarks/train_step.py
+
+# Exact versions, with hashes, for Python 3.11; from the ranges in pyproject.toml.
+lock: $(VENV)/installed
+	$(UV) pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url -o requirements.lock
+	# torch names the CUDA libraries it needs itself; pinning them here would force them on CPUs.
+	$(UV) pip compile pyproject.toml --extra dev --extra parity --python-version 3.11 \
+		--no-header --no-annotate --no-emit-index-url \
+		| grep -vE "^(nvidia-|cuda-|triton)" > requirements-parity.lock
+
+clean:
+	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache
+
+$(VENV)/bin/uv:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
+
+$(VENV)/installed: $(UV) requirements.lock pyproject.toml
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+# pip, not uv: it takes a CPU build of torch where the machine is set up to offer one.
+$(VENV)/installed-parity: $(VENV)/installed requirements-parity.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-parity.lock
+	@touch $@

@@ -1,0 +1,47 @@
+"""A T5 1.1-shaped model of 14 M parameters on a few dozen megabytes of English text.
+
+Command:   DATA=/path/to/text t5jax train configs/small_text.py, after `t5jax cache` with the flags
+           --data.train-files "$DATA/*.jsonl.gz" --data.validation-files "$DATA/c4-validation*.gz"
+           --data.vocabulary.path /path/to/t5/spiece.model
+Hardware:  2 CPU cores, about an hour
+Result:    docs/small_text.md has the curve, the validation loss beside count models, and samples
+"""
+
+from t5jax.checkpoints import CheckpointConfig
+from t5jax.config import RunConfig, TrainConfig
+from t5jax.data.config import DataConfig
+from t5jax.data.vocabularies import SentencePieceVocabulary
+from t5jax.model.config import T5Config
+from t5jax.training.optimizers import AdamW
+from t5jax.training.schedules import WarmupStableDecay
+
+
+def config() -> RunConfig:
+    return RunConfig(
+        workdir="runs/small_text",
+        model=T5Config(
+            emb_dim=256,
+            num_heads=4,
+            mlp_dim=640,
+            num_encoder_layers=4,
+            num_decoder_layers=3,
+            tied_embeddings=True,
+            dtype="float32",
+            unroll_layers="all",
+        ),
+        data=DataConfig(
+            mixture="jsonl_span_corruption",
+            train_files=("data/text/*.jsonl.gz",),
+            validation_files=("data/text/c4-validation*.json.gz",),
+            vocabulary=SentencePieceVocabulary(path="data/t5/spiece.model"),
+            inputs_length=256,
+            cache_dir="runs/data",
+        ),
+        train=TrainConfig(
+            num_train_steps=4000, batch_size=16, eval_every_steps=500, num_eval_rows=512
+        ),
+        optimizer=AdamW(
+            learning_rate=2e-3, schedule=WarmupStableDecay(warmup_steps=200, decay_fraction=0.3)
+        ),
+        checkpoints=CheckpointConfig(save_every_steps=500),
+    )

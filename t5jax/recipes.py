@@ -1,0 +1,101 @@
+"""Published pre-training recipes as functions of a model; `configs/` has a file per run.
+
+Both read C4 (en) as AllenAI's JSON lines through one token store, which all their runs share. What
+a function leaves open is how a run is laid out: mesh, microbatches, and what the model's size brings
+(unrolling, rematerialisation).
+"""
+
+from t5jax.checkpoints import CheckpointConfig
+from t5jax.config import RunConfig, TrainConfig
+from t5jax.data.config import DataConfig
+from t5jax.data.vocabularies import SentencePieceVocabulary
+from t5jax.model.config import T5Config
+from t5jax.reporting import ReportingConfig
+from t5jax.sharding import MeshConfig
+from t5jax.training.losses import CrossEntropy
+from t5jax.training.optimizers import Adafactor, AdamW
+from t5jax.training.schedules import Cosine, Rsqrt
+
+
+def c4_json() -> DataConfig:
+    """C4 (en) with T5's vocabulary: 568 tokens of text a row, as 512 inputs and 114 targets."""
+    return DataConfig(
+        mixture="c4_json_span_corruption",
+        train_files=("data/c4/en/c4-train.*.json.gz",),
+        validation_files=("data/c4/en/c4-validation.*.json.gz",),
+        vocabulary=SentencePieceVocabulary(path="data/t5/spiece.model"),
+        inputs_length=512,
+        cache_dir="data/cache",
+    )
+
+
+def t5_1_1_pretraining(
+    workdir: str,
+    model: T5Config,
+    *,
+    mesh: MeshConfig | None = None,
+    num_microbatches: int = 1,
+) -> RunConfig:
+    """T5 1.1's own pre-training: a million steps of 2048 rows, about 10^12 tokens of text.
+
+    Adafactor with rate 1/sqrt(max(step, 10 000)), no dropout, z-loss 1e-4, bfloat16 activations
+    (Raffel et al. 2020, section 3.1.2 and 3.7; the released T5 1.1 configurations).
+    """
+    return RunConfig(
+        workdir=workdir,
+        model=model,
+        data=c4_json(),
+        train=TrainConfig(
+            num_train_steps=1_000_000,
+            batch_size=2048,
+            num_microbatches=num_microbatches,
+            eval_every_steps=10_000,
+            num_eval_rows=16_384,
+        ),
+        loss=CrossEntropy(z_loss=1e-4),
+        optimizer=Adafactor(learning_rate=1.0, schedule=Rsqrt(warmup_steps=10_000)),
+        mesh=mesh or MeshConfig(),
+        checkpoints=CheckpointConfig(save_every_steps=1000, keep_every_steps=100_000),
+        reporting=ReportingConfig(log_every_steps=10),
+    )
+
+
+def nanot5_pretraining(
+    workdir: str,
+    model: T5Config,
+    *,
+    mesh: MeshConfig | None = None,
+    num_microbatches: int = 1,
+) -> RunConfig:
+    """nanoT5's pre-training: 65 536 steps of 128 rows, Nawrot 2023 (arXiv:2309.02373).
+
+    AdamW whose updates are scaled by the RMS of the parameters, rate 2e-2, warm-up of 10 000 steps
+    from half of it, then half a cosine to 1e-5; plain cross-entropy, no dropout. Published for base
+    only. Not nanoT5's: parameters start as T5X's do, and C4 is cut into rows as T5 does it.
+    """
+    return RunConfig(
+        workdir=workdir,
+        model=model,
+        data=c4_json(),
+        train=TrainConfig(
+            num_train_steps=65_536,
+            batch_size=128,
+            num_microbatches=num_microbatches,
+            eval_every_steps=4096,
+            num_eval_rows=8192,
+        ),
+        loss=CrossEntropy(z_loss=0.0),
+        optimizer=AdamW(
+            learning_rate=2e-2,
+            schedule=Cosine(warmup_steps=10_000, initial_fraction=0.5, final_fraction=5e-4),
+            beta1=0.9,
+            beta2=0.999,
+            eps=1e-6,
+            weight_decay=0.0,
+            rms_scaled=True,
+            global_norm_clip=1.0,
+        ),
+        mesh=mesh or MeshConfig(),
+        checkpoints=CheckpointConfig(save_every_steps=1024, keep_every_steps=16_384),
+        reporting=ReportingConfig(log_every_steps=10),
+    )
