@@ -4,7 +4,9 @@ Nothing heavy is imported before it is needed: `t5jax --help` answers at once.
 """
 
 import argparse
+import re
 import sys
+from typing import NoReturn
 
 from t5jax import __version__
 
@@ -14,8 +16,7 @@ Every run is a Python config file; --section.field VALUE changes a value of it.
 """
 EPILOG = """\
 examples:
-  t5jax vocab train configs/quickstart.py           a vocabulary from the run's own text
-  t5jax cache configs/quickstart.py                 tokenise the text once
+  t5jax cache configs/quickstart.py --new-vocabulary 1000    vocabulary and tokens, once
   t5jax train configs/quickstart.py --train.num-train-steps 2000
   t5jax train configs/quickstart.py --help          every setting, with its value
   t5jax evaluate runs/quickstart
@@ -23,89 +24,175 @@ examples:
   t5jax inspect model configs/t5_1_1_base_c4.py
   t5jax inspect data configs/quickstart.py --step 100
 """
+SETTINGS = """\
+settings: any value of the config as --section.field VALUE, after everything else;
+`t5jax train CONFIG --help` lists them with their values
+"""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the act that `argv` names; returns the exit code (see runtime.ExitCode)."""
-    parser = _parser()
-    arguments, flags = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
-    takes_flags = getattr(arguments, "takes_flags", False)
-    if flags and not takes_flags:
-        parser.error(f"unrecognized arguments: {' '.join(flags)}")
+    words, flags = split_flags(sys.argv[1:] if argv is None else argv)
+    arguments, unknown = _parser().parse_known_args(words)
+    if unknown:
+        arguments.parser.error(
+            f"unrecognized arguments: {' '.join(unknown)}\nvalues of the config are set with "
+            "--section.field VALUE (or --workdir DIR); a config's --help lists them"
+        )
     from t5jax.runtime.exits import run_guarded
 
-    return run_guarded(lambda: _ACTS[arguments.act](arguments, flags))
+    act = _settings_help if arguments.show_settings else _ACTS[arguments.act]
+    return run_guarded(lambda: act(arguments, flags))
+
+
+_FLAG = re.compile(r"--[A-Za-z][\w-]*(\.[\w-]+)+(=.*)?|--workdir(=.*)?", re.DOTALL)
+
+
+def split_flags(words: list[str]) -> tuple[list[str], list[str]]:
+    """(the words for the act, the `--section.field VALUE ...` that change its config).
+
+    Only workdir has no section. A setting takes the words after it up to the next option, because
+    it may be a list; so what an act is about comes before the settings.
+    """
+    rest: list[str] = []
+    flags: list[str] = []
+    taking = False
+    for place, word in enumerate(words):
+        if word == "--":
+            return rest + words[place:], flags
+        if _FLAG.fullmatch(word):
+            flags.append(word)
+            taking = "=" not in word
+        elif taking and not re.match(r"-(?![\d.])", word):
+            flags.append(word)
+        else:
+            rest.append(word)
+            taking = False
+    return rest, flags
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends with our exit code for a wrong command line; argparse's is 2."""
+
+    def error(self, message: str) -> NoReturn:
+        from t5jax.runtime.exits import ExitCode
+
+        self.print_usage(sys.stderr)
+        self.exit(ExitCode.CONFIG, f"{self.prog}: error: {message}\n")
+
+
+class _Help(argparse.Action):
+    """Prints the help of an act; after a CONFIG its settings and their values follow."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        parser.print_help()
+        if getattr(namespace, "config", None) is None:
+            parser.exit()
+        namespace.show_settings = True
 
 
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "t5jax", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw, allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"t5jax {__version__}")
     acts = parser.add_subparsers(dest="act", required=True, metavar="ACT")
-
-    def act(name: str, summary: str, first: str | None, about_first: str = "") -> argparse.ArgumentParser:
-        # A config's own --help is tyro's, with every setting: so argparse's is off there.
-        new = acts.add_parser(
-            name, help=summary, description=summary, allow_abbrev=False, add_help=first != "config"
-        )
-        if first is not None:
-            new.add_argument(first, metavar=first.upper(), help=about_first)
-            new.set_defaults(takes_flags=True)
-        return new
-
-    config = "Python file that defines config() -> RunConfig"
-    workdir = "of a run: the folder that holds its checkpoints"
-    act("train", "run a config to its end; resumes what its workdir holds", "config", config)
-
-    evaluate = act("evaluate", "loss and perplexity of a checkpoint", "workdir", workdir)
-    evaluate.add_argument("--split", default="validation")
-    evaluate.add_argument("--step", type=int, help="default: the newest good checkpoint")
-    evaluate.add_argument("--num-rows", type=int, help="default: the whole split")
-    evaluate.add_argument("--baselines", action="store_true", help="count models beside it")
-    evaluate.add_argument("--json", action="store_true")
-
-    predict = act("predict", "fill the blanks <extra_id_0> … of texts", "workdir", workdir)
-    predict.add_argument("text", nargs="*", help="default: lines of standard input")
-    predict.add_argument("--file", help="a file with a text a line")
-    predict.add_argument("--step", type=int, help="default: the newest good checkpoint")
-    predict.add_argument("--max-length", type=int, default=64, help="tokens of output (64)")
-    predict.add_argument("--batch-size", type=int, default=8)
-    predict.add_argument("--json", action="store_true", help="JSON lines: input, output, filled")
-
-    inspect = acts.add_parser("inspect", help="look at a model or its data before a run")
-    kinds = inspect.add_subparsers(dest="kind", required=True, metavar="WHAT")
-    model = kinds.add_parser("model", help="parameters, shapes, shardings, memory", add_help=False)
-    data = kinds.add_parser("data", help="decoded rows of a step, with masks", add_help=False)
-    for kind in (model, data):
-        kind.add_argument("config", metavar="CONFIG", help=config)
-        kind.set_defaults(takes_flags=True)
-    data.add_argument("--split", default="train")
-    data.add_argument("--step", type=int, default=0)
-    data.add_argument("--rows", type=int, default=2)
-
-    cache = act("cache", "tokenise a config's data into the store that training reads", "config", config)
-    cache.add_argument("--split", action="append", default=[], help="default: all; repeatable")
-    cache.add_argument("--num-processes", type=int, default=2)
-    cache.add_argument("--overwrite", action="store_true", help="replace a store of something else")
-
-    vocab = acts.add_parser("vocab", help="vocabularies")
-    train = vocab.add_subparsers(dest="kind", required=True, metavar="WHAT").add_parser(
-        "train", help="a T5-compatible SentencePiece model from a config's text", add_help=False
-    )
-    train.add_argument("config", metavar="CONFIG", help=config)
-    train.add_argument("--num-pieces", type=int, default=32000, help="without the sentinels")
-    train.add_argument("--max-characters", type=int, default=100_000_000, help="of text to read")
-    train.set_defaults(takes_flags=True)
-
-    tasks = act("tasks", "the tasks that can be trained on", None)
-    tasks.add_argument("name", nargs="?", help="show decoded examples of this task")
-    tasks.add_argument("--config", help="config that names files and modules of the tasks")
-    tasks.add_argument("--split", default="train")
-    tasks.add_argument("--examples", type=int, default=3)
-    tasks.set_defaults(takes_flags=True)
+    _train_options(_act(acts, "train", "run a config to its end; resumes what its workdir holds"))
+    _evaluate_options(_act(acts, "evaluate", "loss and perplexity of a checkpoint"))
+    _predict_options(_act(acts, "predict", "fill the blanks <extra_id_0> … of texts"))
+    inspect = _group(acts, "inspect", "look at a model or its data before a run")
+    _config_option(_act(inspect, "model", "parameters, shapes, shardings, memory"))
+    _inspect_data_options(_act(inspect, "data", "decoded rows of a step, with masks"))
+    _cache_options(_act(acts, "cache", "tokenise a config's data into the store training reads"))
+    vocab = _group(acts, "vocab", "vocabularies")
+    _vocab_options(_act(vocab, "train", "a T5-compatible SentencePiece model of a config's text"))
+    _tasks_options(_act(acts, "tasks", "the tasks that can be trained on, and their examples"))
     return parser
+
+
+def _act(acts, name: str, summary: str) -> argparse.ArgumentParser:
+    new = acts.add_parser(
+        name, help=summary, description=f"{summary}.", epilog=SETTINGS, allow_abbrev=False,
+        add_help=False, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    new.add_argument("-h", "--help", action=_Help, nargs=0, help="after a CONFIG: its settings too")
+    new.set_defaults(parser=new, show_settings=False)
+    return new
+
+
+def _group(acts, name: str, summary: str):
+    group = acts.add_parser(name, help=summary, description=f"{summary}.", allow_abbrev=False)
+    return group.add_subparsers(dest="kind", required=True, metavar="WHAT")
+
+
+def _config_option(act: argparse.ArgumentParser) -> None:
+    act.add_argument("config", metavar="CONFIG", help="Python file with config() -> RunConfig")
+
+
+def _workdir_option(act: argparse.ArgumentParser) -> None:
+    act.add_argument("run", metavar="WORKDIR", help="of a run: where its checkpoints are")
+    act.add_argument("--step", type=int, help="default: the newest good checkpoint")
+
+
+def _train_options(act: argparse.ArgumentParser) -> None:
+    _config_option(act)
+
+
+def _evaluate_options(act: argparse.ArgumentParser) -> None:
+    _workdir_option(act)
+    act.add_argument("--split", default="validation", help="(validation)")
+    act.add_argument("--num-rows", type=int, help="default: the whole split")
+    act.add_argument("--baselines", action="store_true", help="unigram and bigram models beside it")
+    act.add_argument("--json", action="store_true", help="one line of JSON")
+
+
+def _predict_options(act: argparse.ArgumentParser) -> None:
+    _workdir_option(act)
+    act.add_argument("text", metavar="TEXT", nargs="*", help="default: lines of standard input")
+    act.add_argument("--file", help="a file with a text a line")
+    act.add_argument("--max-length", type=int, default=64, help="tokens of output (64)")
+    act.add_argument("--batch-size", type=int, default=8, help="texts at a time (8)")
+    act.add_argument("--json", action="store_true", help="JSON lines: input, output, filled")
+
+
+def _inspect_data_options(act: argparse.ArgumentParser) -> None:
+    _config_option(act)
+    act.add_argument("--split", default="train", help="(train)")
+    act.add_argument("--step", type=int, default=0, help="counted from 0 (0)")
+    act.add_argument("--rows", type=int, default=2, help="how many of the batch to show (2)")
+
+
+def _cache_options(act: argparse.ArgumentParser) -> None:
+    _config_option(act)
+    act.add_argument(
+        "--split", action="append", default=[], help="default: all; may be given several times"
+    )
+    act.add_argument("--num-processes", type=int, default=2, help="(2)")
+    act.add_argument("--overwrite", action="store_true", help="replace a store of something else")
+
+
+def _vocab_options(act: argparse.ArgumentParser) -> None:
+    _config_option(act)
+    act.add_argument(
+        "--num-pieces", type=int, default=32_000, help="without the sentinels (32 000)"
+    )
+    act.add_argument(
+        "--max-characters", type=int, default=100_000_000, help="of text to read (100 000 000)"
+    )
+
+
+def _tasks_options(act: argparse.ArgumentParser) -> None:
+    act.add_argument("name", metavar="TASK", nargs="?", help="tell about this one; default: all")
+    act.add_argument("--config", help="show examples, from the files and modules of this config")
+    act.add_argument("--split", default="train", help="of the examples (train)")
+    act.add_argument("--examples", type=int, default=3, help="how many (3)")
+
+
+def _settings_help(a: argparse.Namespace, flags: list[str]) -> None:
+    from t5jax.config import load, override
+
+    override(load(a.config, flags), ["--help"], program=f"{a.parser.prog} {a.config}")
 
 
 def _train(a: argparse.Namespace, flags: list[str]) -> None:
@@ -118,7 +205,7 @@ def _evaluate(a: argparse.Namespace, flags: list[str]) -> None:
     from t5jax.acts import evaluate
 
     evaluate.run(
-        a.workdir,
+        a.run,
         flags,
         split=a.split,
         step=a.step,
@@ -132,7 +219,7 @@ def _predict(a: argparse.Namespace, flags: list[str]) -> None:
     from t5jax.acts import predict
 
     predict.run(
-        a.workdir,
+        a.run,
         a.text,
         flags,
         file=a.file,
@@ -158,7 +245,12 @@ def _cache(a: argparse.Namespace, flags: list[str]) -> None:
     from t5jax.acts import cache
 
     cache.run(
-        a.config, flags, splits=a.split, num_processes=a.num_processes, overwrite=a.overwrite
+        a.config,
+        flags,
+        splits=a.split,
+        num_processes=a.num_processes,
+        overwrite=a.overwrite,
+        new_vocabulary=a.new_vocabulary,
     )
 
 

@@ -6,12 +6,16 @@ saved with the run and in every checkpoint, and reads back into the same RunConf
 """
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import importlib.util
 import pathlib
+import re
+import traceback
 import types
 import typing
+from collections.abc import Iterator
 from typing import Any
 
 from t5jax.checkpoints import CheckpointConfig
@@ -19,7 +23,7 @@ from t5jax.data.config import DataConfig
 from t5jax.errors import ConfigError
 from t5jax.model.config import T5Config
 from t5jax.reporting import ReportingConfig
-from t5jax.runtime import RuntimeConfig
+from t5jax.runtime import ExitCode, RuntimeConfig
 from t5jax.sharding import MeshConfig
 from t5jax.training.losses import CrossEntropy
 from t5jax.training.optimizers import Adafactor, Optimizer
@@ -74,11 +78,38 @@ class RunConfig:
                 f"train.batch_size = {self.train.batch_size} does not divide into "
                 f"train.num_microbatches = {self.train.num_microbatches} equal parts"
             )
+        self._check_evaluation()
+
+    def _check_evaluation(self) -> None:
+        """Settings that need evaluations have no effect without them."""
+        every, checkpoints = self.train.eval_every_steps, self.checkpoints
+        if not every and self.train.num_eval_rows is not None:
+            raise ConfigError(
+                f"train.num_eval_rows = {self.train.num_eval_rows} has no effect, because "
+                "train.eval_every_steps = 0 means never: change one of them"
+            )
+        if checkpoints.keep_best and not every:
+            raise ConfigError(
+                f"checkpoints.keep_best = {checkpoints.keep_best} needs evaluations: set "
+                "train.eval_every_steps"
+            )
+        if checkpoints.keep_best and checkpoints.save_every_steps % every:
+            raise ConfigError(
+                f"checkpoints.keep_best = {checkpoints.keep_best}: a step is saved every "
+                f"checkpoints.save_every_steps = {checkpoints.save_every_steps} and has no metric "
+                f"unless train.eval_every_steps = {every} divides that"
+            )
 
     def check_mesh(self, num_devices: int) -> None:
         """What depends on the number of devices. Raises ConfigError with the numbers."""
         data, fsdp, tensor = self.mesh.shape(num_devices)
         sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+        for axis, size in sizes.items():
+            if size > 1 and not any(axis in axes for axes in self.mesh.rules.values()):
+                raise ConfigError(
+                    f"mesh.{axis} = {size}: nothing is divided along it, so {size} devices would "
+                    f"do the same work; name {axis!r} in mesh.batch or another rule of the mesh"
+                )
         replicas = 1
         for axis in self.mesh.batch:
             replicas *= sizes[axis]
@@ -112,42 +143,125 @@ def load(path: str, flags: list[str] | None = None) -> RunConfig:
 
     Raises ConfigError (naming file, field, value and next step) on anything that does not fit.
     """
-    file = pathlib.Path(path)
-    if not file.is_file():
-        near = difflib.get_close_matches(str(path), map(str, pathlib.Path().glob("configs/**/*.py")))
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"there is no config file {path}{hint}")
-    spec = importlib.util.spec_from_file_location(f"t5jax_config_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    make = getattr(module, "config", None)
-    if not callable(make):
-        raise ConfigError(f"{path} defines no function `config() -> RunConfig`")
-    config = make()
+    config = _run_file(path)
     if not isinstance(config, RunConfig):
         raise ConfigError(f"{path}: config() returned {type(config).__name__}, not a RunConfig")
-    config = override(config, flags or [], program=f"t5jax ... {path}")
+    check_types(config)
+    config = override(config, flags or [], program=f"t5jax train {path}")
     config.check()
     return config
 
 
+def _run_file(path: str) -> Any:
+    """What `config()` of the file returns. Its mistakes become ConfigErrors with file and line."""
+    file = pathlib.Path(path)
+    if not file.is_file():
+        near = difflib.get_close_matches(
+            str(path), map(str, pathlib.Path().glob("configs/**/*.py"))
+        )
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"there is no config file {path}{hint}")
+    spec = importlib.util.spec_from_file_location(f"t5jax_config_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} is not a Python file: its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    with _mistakes_of(file):
+        spec.loader.exec_module(module)
+    if not callable(getattr(module, "config", None)):
+        raise ConfigError(f"{path} defines no function `config() -> RunConfig`")
+    with _mistakes_of(file):
+        return module.config()
+
+
+@contextlib.contextmanager
+def _mistakes_of(file: pathlib.Path) -> Iterator[None]:
+    """Whatever goes wrong in a config file is the user's to mend: where, what, and a suggestion."""
+    try:
+        yield
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [f for f in frames if pathlib.Path(f.filename).absolute() == file.absolute()]
+        line = error.lineno if isinstance(error, SyntaxError) else own[-1].lineno if own else None
+        place = str(file) if line is None else f"{file}, line {line}"
+        what = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{place}: {what}{_did_you_mean(error)}") from error
+
+
+def _did_you_mean(error: Exception) -> str:
+    """For a section that was given a field which it does not have."""
+    found = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    sections = {cls.__name__: cls for cls in _sections(RunConfig)}
+    if found is None or found[1] not in sections:
+        return ""
+    fields = [field.name for field in dataclasses.fields(sections[found[1]])]
+    near = difflib.get_close_matches(found[2], fields, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; it has {', '.join(fields)}"
+
+
+def _sections(hint: Any) -> Iterator[Any]:
+    """The dataclasses that a config can be made of."""
+    for cls in (hint, *typing.get_args(hint)):
+        if dataclasses.is_dataclass(cls):
+            yield cls
+            for inner in typing.get_type_hints(cls).values():
+                yield from _sections(inner)
+
+
+def check_types(section: Any, prefix: str = "") -> None:
+    """Raises ConfigError for a value that is not of its field's declared type.
+
+    Python itself would only notice where the value is used.
+    """
+    hints = typing.get_type_hints(type(section))
+    for field in dataclasses.fields(section):
+        value, hint = getattr(section, field.name), hints[field.name]
+        if not _fits(value, hint):
+            raise ConfigError(
+                f"{prefix}{field.name} = {value!r}: a {type(value).__name__}, "
+                f"but the field is declared as {getattr(hint, '__name__', hint)}"
+            )
+        if dataclasses.is_dataclass(value):
+            check_types(value, f"{prefix}{field.name}.")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in options)
+    if origin is typing.Literal:
+        return value in options
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(item, options[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(item, options[1]) for item in value.values())
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, int | float if hint is float else hint)
+
+
 def override(config: RunConfig, flags: list[str], *, program: str) -> RunConfig:
-    """The config with `--section.field value` applied; tyro refuses what does not fit and exits."""
+    """The config with `--section.field value` applied.
+
+    What does not fit is refused with a suggestion and an exit (SystemExit), as `--help` is.
+    """
     import tyro
 
     keep_structure = (
         tyro.conf.AvoidSubcommands,  # an optimizer's fields can be set, not another optimizer
         tyro.conf.FlagConversionOff,  # booleans take True or False, like any other value
     )
-    return tyro.cli(RunConfig, default=config, args=flags, prog=program, config=keep_structure)
+    try:
+        return tyro.cli(RunConfig, default=config, args=flags, prog=program, config=keep_structure)
+    except SystemExit as end:
+        # tyro has said what is wrong; its own exit code is 2.
+        raise SystemExit(ExitCode.CONFIG if end.code else 0) from None
 
 
 # ---- the effective config as text
 
 
 def to_text(config: RunConfig) -> str:
-    """One `section.field = value` a line, sorted as declared; a union's class as `section: Class`."""
+    """One `section.field = value` a line, as declared; a union's class as `section: Class`."""
     lines = []
 
     def visit(prefix: str, value: Any, hint: Any) -> None:
@@ -172,7 +286,10 @@ def from_text(text: str) -> RunConfig:
     for number, line in enumerate(text.splitlines(), 1):
         if " = " in line:
             name, literal = line.split(" = ", 1)
-            values[name] = ast.literal_eval(literal)
+            try:
+                values[name] = ast.literal_eval(literal)
+            except (ValueError, SyntaxError) as error:
+                raise ConfigError(f"line {number} of a saved config: {line!r}: {error}") from error
         elif ": " in line:
             name, classes[name] = line.split(": ", 1)
         elif line.strip():
@@ -185,13 +302,18 @@ def from_text(text: str) -> RunConfig:
         name = classes.pop(prefix, options[0].__name__)
         cls = next((c for c in options if c.__name__ == name), None)
         if cls is None:
-            raise ConfigError(f"a saved config says {prefix}: {name}, which does not exist (any more)")
+            raise ConfigError(
+                f"a saved config says {prefix}: {name}, which does not exist (any more)"
+            )
         hints, arguments = typing.get_type_hints(cls), {}
         for field in dataclasses.fields(cls):
             path = f"{prefix}.{field.name}" if prefix else field.name
             if any(key == path or key.startswith(f"{path}.") for key in (*values, *classes)):
                 arguments[field.name] = build(path, hints[field.name])
-        return cls(**arguments)
+        try:
+            return cls(**arguments)
+        except TypeError as error:
+            raise ConfigError(f"a saved config does not fit: {error}") from error
 
     config = build("", RunConfig)
     if values:

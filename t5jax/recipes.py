@@ -1,8 +1,7 @@
 """Published pre-training recipes as functions of a model; `configs/` has a file per run.
 
-Both read C4 (en) as AllenAI's JSON lines through one token store, which all their runs share. What
-a function leaves open is how a run is laid out: mesh, microbatches, and what the model's size brings
-(unrolling, rematerialisation).
+What a function leaves open is how a run is laid out: mesh and microbatches here, unrolling and
+rematerialisation in the model that it is given.
 """
 
 from t5jax.checkpoints import CheckpointConfig
@@ -18,7 +17,15 @@ from t5jax.training.schedules import Cosine, Rsqrt
 
 
 def c4_json() -> DataConfig:
-    """C4 (en) with T5's vocabulary: 568 tokens of text a row, as 512 inputs and 114 targets."""
+    """C4 (en) with T5's vocabulary: 568 tokens of text a row, as 512 inputs and 114 targets.
+
+    The files are AllenAI's, en/c4-train.*.json.gz and en/c4-validation.*.json.gz, under data/c4,
+    and T5's spiece.model under data/t5; --data.train-files, --data.validation-files and
+    --data.vocabulary.path name other places. All runs on C4 share one token store, so that
+    `t5jax cache` has to run for one of them only. C4 as TFDS prepared it:
+    --data.mixture c4_v220_span_corruption --data.train-files --data.validation-files
+    --data.tfds-data-dir DIR (the two file lists empty).
+    """
     return DataConfig(
         mixture="c4_json_span_corruption",
         train_files=("data/c4/en/c4-train.*.json.gz",),
@@ -36,10 +43,10 @@ def t5_1_1_pretraining(
     mesh: MeshConfig | None = None,
     num_microbatches: int = 1,
 ) -> RunConfig:
-    """T5 1.1's own pre-training: a million steps of 2048 rows, about 10^12 tokens of text.
+    """T5 1.1's own pre-training: a million steps of 2048 rows, 10^12 tokens of text.
 
     Adafactor with rate 1/sqrt(max(step, 10 000)), no dropout, z-loss 1e-4, bfloat16 activations
-    (Raffel et al. 2020, section 3.1.2 and 3.7; the released T5 1.1 configurations).
+    (Raffel et al. 2020, sections 3.1.2 and 3.7; the released T5 1.1 configurations).
     """
     return RunConfig(
         workdir=workdir,

@@ -12,6 +12,7 @@ Metrics = Mapping[str, Any]
 class Progress(Protocol):
     def step(self, step: int, metrics: Metrics) -> None: ...
     def message(self, text: str) -> None: ...
+    def flush(self) -> None: ...
     def restart(self, step: int) -> None: ...
     def close(self) -> None: ...
 
@@ -21,6 +22,7 @@ class NoProgress:
 
     def step(self, step: int, metrics: Metrics) -> None: ...
     def message(self, text: str) -> None: ...
+    def flush(self) -> None: ...
     def restart(self, step: int) -> None: ...
     def close(self) -> None: ...
 
@@ -51,7 +53,7 @@ class ProgressLines:
             or step >= self._num_train_steps
         ):
             self._printed_at = now
-            self._print_waiting()
+            self.flush()
 
     def message(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
@@ -61,10 +63,10 @@ class ProgressLines:
         self._pace.restart()
 
     def close(self) -> None:
-        """Prints the last step of a run that stopped early."""
-        self._print_waiting()
+        self.flush()
 
-    def _print_waiting(self) -> None:
+    def flush(self) -> None:
+        """Prints the newest step, unless it has been."""
         if self._waiting is not None:
             step, metrics = self._waiting
             self._waiting = None
@@ -99,6 +101,9 @@ class ProgressBar:
 
     def message(self, text: str) -> None:
         self._bar.write(text, file=self._stream)
+
+    def flush(self) -> None:
+        self._bar.refresh()
 
     def restart(self, step: int) -> None:
         self._pace.restart()

@@ -26,6 +26,8 @@ from t5jax.reporting.records import (
 )
 from t5jax.reporting.writers import TensorBoardWriter, WandbWriter, Writer, check_wandb
 
+_ENDINGS = ("preempted", "finished")
+
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class ReportingConfig:
@@ -115,6 +117,7 @@ class Reporter:
         metrics = plain(metrics)
         self._log.append(make_record(EVALUATION, step, metrics, split=split))
         self._write_scalars(step, f"evaluation/{split}", metrics)
+        self._progress.flush()  # the training loss of that step beside it
         self._progress.message("  ".join([f"step {step}", f"{split}:", *format_all(metrics)]))
 
     def event(self, step: int, kind: str, **fields: Any) -> None:
@@ -132,6 +135,8 @@ class Reporter:
                 writer.restart(step)
             self._progress.restart(step)
         self._log.append(make_record(kind, step, fields))
+        if kind in _ENDINGS:
+            self._progress.flush()
         words = [f"step {step}", kind.replace("_", " "), *format_all(fields)]
         self._progress.message("  ".join(words))
 

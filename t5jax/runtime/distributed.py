@@ -57,6 +57,7 @@ def start(config: RuntimeConfig) -> int:
     Raises:
       ConfigError: some of the three values are given and others are missing, or they are wrong.
     """
+    _serialize_virtual_devices()
     given = _given(config)
     missing = [name for name, value in given.items() if value is None]
     waits: dict[str, Any] = {
@@ -84,6 +85,18 @@ def start(config: RuntimeConfig) -> int:
     jax.distributed.initialize(**given, **waits)
     lifeline.connect(given["coordinator_address"].rpartition(":")[0].strip("[]"))
     return given["num_processes"]
+
+
+def _serialize_virtual_devices() -> None:
+    """With several virtual CPU devices one program at a time: they share a pool of as many threads
+    as there are cores, and the collectives of two programs in flight can take all of them waiting
+    for each other (measured: XLA gives up after 40 s)."""
+    import jax
+
+    if jax.config.jax_num_cpu_devices > 1 or "host_platform_device_count" in os.environ.get(
+        "XLA_FLAGS", ""
+    ):
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 def _start_detected(waits: dict[str, Any]) -> int:

@@ -92,6 +92,7 @@ def report_a_run(workdir, **settings):
             if step == 4:
                 reporter.evaluation(4, "validation", {"loss": 3.5, "perplexity": 33.1})
                 reporter.event(4, "skipped_bad_step", reason="NaN")
+        reporter.event(7, "finished")
 
 
 def test_elsewhere_than_on_a_terminal_there_is_no_bar(tmp_path, monkeypatch):
@@ -101,15 +102,33 @@ def test_elsewhere_than_on_a_terminal_there_is_no_bar(tmp_path, monkeypatch):
     assert [line.split("  ")[0] for line in lines] == [
         "step 0",
         "step 1/7",
+        "step 4/7",  # beside the evaluation
         "step 4",
         "step 4",
         "step 7/7",
+        "step 7",
     ]
     assert lines[0] == "step 0  started  parameters 1234"
-    assert lines[2] == "step 4  validation:  loss 3.500  perplexity 33.1"
-    assert lines[3] == "step 4  skipped bad step  reason NaN"
+    assert lines[3] == "step 4  validation:  loss 3.500  perplexity 33.1"
+    assert lines[4] == "step 4  skipped bad step  reason NaN"
     assert "\r" not in sys.stderr.getvalue()
     assert "|" not in sys.stderr.getvalue()
+
+
+def test_a_run_that_is_preempted_shows_its_last_step_before_saying_so(tmp_path, capfd):
+    config = ReportingConfig(tensorboard=False, plot=False, progress="lines")
+    with Reporter(tmp_path, config, num_train_steps=99, is_primary=True) as reporter:
+        for step in (1, 2, 3):
+            reporter.train(step, {"loss": 2.0})
+        reporter.event(2, "saved")
+        reporter.event(3, "preempted")
+    lines = [line.split("  ")[:2] for line in capfd.readouterr().err.splitlines()]
+    assert lines == [
+        ["step 1/99", "loss 2.000"],
+        ["step 2", "saved"],
+        ["step 3/99", "loss 2.000"],
+        ["step 3", "preempted"],
+    ]
 
 
 def test_off_prints_nothing(tmp_path, capfd):

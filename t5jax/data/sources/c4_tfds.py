@@ -113,10 +113,8 @@ def _not_prepared(config: str, version: str | None, folder: str) -> str:
     wanted = f"c4/{config}" + (f":{version}" if version else "")
     return (
         f"{wanted} is not prepared under {folder}. Name the directory that holds it with "
-        "data.tfds_data_dir (a local "
-        "directory or gs://bucket/folder) or the variable TFDS_DATA_DIR; or take C4 as AllenAI's "
-        "JSON lines "
-        "(mixture c4_json_span_corruption, data.train_files='…/c4-train.*.json.gz'); or prepare "
-        "it, a Beam job over "
-        f"7 TB: tfds build {wanted}"
+        "data.tfds_data_dir (local, or gs://bucket/folder) or the variable TFDS_DATA_DIR; or take "
+        "C4 as AllenAI's JSON lines (mixture c4_json_span_corruption, "
+        "data.train_files='…/c4-train.*.json.gz'); or prepare it, a Beam job over 7 TB: "
+        f"tfds build {wanted}"
     )

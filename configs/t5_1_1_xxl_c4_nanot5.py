@@ -1,0 +1,21 @@
+"""T5 1.1 xxl on C4, 11 billion parameters: nanoT5's recipe, 65 536 steps of 128 rows.
+
+Command:   t5jax cache configs/t5_1_1_xxl_c4_nanot5.py
+           t5jax train configs/t5_1_1_xxl_c4_nanot5.py
+Hardware:  laid out for 8 GPUs of 80 GB in one machine, parameters shared: 16 rows each
+Data:      C4 and T5's vocabulary, where `c4_json` in t5jax/recipes.py says
+Result:    not yet run, and nothing is published for this size
+"""
+
+from t5jax.config import RunConfig
+from t5jax.model.config import t5_1_1_xxl
+from t5jax.recipes import nanot5_pretraining
+from t5jax.sharding import MeshConfig
+
+
+def config() -> RunConfig:
+    return nanot5_pretraining(
+        "runs/t5_1_1_xxl_c4_nanot5",
+        t5_1_1_xxl(remat="dots"),
+        mesh=MeshConfig(fsdp=8),
+    )

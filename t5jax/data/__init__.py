@@ -1,0 +1,1 @@
+"""Text to batches: vocabularies, sources, objectives, the token store and its loader. No JAX here."""
