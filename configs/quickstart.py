@@ -10,21 +10,21 @@ from t5jax.checkpoints import CheckpointConfig
 from t5jax.data.config import DataConfig
 from t5jax.data.vocabularies import SentencePieceVocabulary
 from t5jax.model.config import T5Config
-from t5jax.training.optimizers import Adafactor
-from t5jax.training.schedules import Rsqrt
+from t5jax.training.optimizers import AdamW
+from t5jax.training.schedules import Cosine
 
 
 def config() -> RunConfig:
     return RunConfig(
         workdir="runs/quickstart",
         model=T5Config(
-            vocab_size=4224,  # 4000 pieces, 100 sentinels, up to a multiple of 128
+            vocab_size=1152,  # 1000 pieces, 100 sentinels, up to a multiple of 128
             emb_dim=128,
             num_heads=4,
             head_dim=32,
             mlp_dim=256,
-            num_encoder_layers=3,
-            num_decoder_layers=3,
+            num_encoder_layers=2,
+            num_decoder_layers=2,
             dtype="float32",
             unroll_layers="all",
         ),
@@ -40,6 +40,6 @@ def config() -> RunConfig:
             eval_every_steps=250,
             num_eval_rows=1024,
         ),
-        optimizer=Adafactor(learning_rate=1.0, schedule=Rsqrt(warmup_steps=1000)),
+        optimizer=AdamW(learning_rate=2e-2, rms_scaled=True, schedule=Cosine(warmup_steps=50)),
         checkpoints=CheckpointConfig(save_every_steps=250),
     )

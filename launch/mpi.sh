@@ -11,7 +11,8 @@
 # exit code is that of the first. Interrupting the script, or SIGTERM to it, stops the run in order:
 # every process gets SIGTERM, saves and leaves.
 #
-# Has been run: not yet.
+# Has been run: with Open MPI 4.1.4, two and three CPU processes on one machine: to the end, killed
+# process, SIGTERM. Not on several machines, not on GPUs, not with Open MPI 5 or MPICH.
 set -euo pipefail
 
 mpirun_options=()
@@ -26,12 +27,12 @@ fi
 shift
 
 export PYTHONUNBUFFERED=1
-# Between SIGTERM and SIGKILL to the rest, after one process has ended badly. mpirun sits it out even
-# if nobody is left, so it must be short, and a run that is to save cannot be stopped by that SIGTERM.
+# Seconds between SIGTERM and SIGKILL to the rest, after one process has ended badly. mpirun sits
+# them out even if nobody is left, so they must be few, and too few for a save: hence SIGUSR1.
 export OMPI_MCA_odls_base_sigkill_timeout=5 PRTE_MCA_odls_base_sigkill_timeout=5 # Open MPI 4 and 5
 
-# Rank and size have other names in every MPI. SIGUSR1 is a signal that mpirun passes on, to all of a
-# rank's processes, so the run itself must ignore it.
+# Rank and size have other names in every MPI. SIGUSR1 is a signal that mpirun passes on, to all
+# processes of a rank, so the run itself must ignore it.
 # shellcheck disable=SC2016  # expanded on the hosts
 process='
     if [[ -n ${T5JAX_COORDINATOR:-} ]]; then

@@ -10,7 +10,7 @@
 # run of more than T5JAX_GOOD_SECONDS (default 1800) starts the count anew. SIGTERM and SIGINT to
 # this script end it: the command gets SIGTERM, and is not started again. Needs nothing but bash.
 #
-# Has been run: not yet.
+# Has been run: yes, with launch/ssh.sh and launch/mpi.sh, and every exit code in the tests.
 set -uo pipefail
 
 if (($# == 0)); then
@@ -30,6 +30,7 @@ while true; do
     started=$SECONDS
     "$@" &
     child=$!
+    if [[ -n $stopped ]]; then kill -TERM "$child"; fi # it came while the command was starting
     wait "$child"
     code=$?
     # A trapped signal ends `wait` early: the command is still saving.
@@ -50,7 +51,8 @@ while true; do
         exit "$code"
     fi
     echo "$0: exit code $code, starting again" >&2
-    sleep "${T5JAX_RESTART_SECONDS:-5}" &
-    wait $! # a signal ends `wait` at once, but not a sleep in the foreground
-    if [[ -n $stopped ]]; then exit "$code"; fi
+    for ((second = 0; second < ${T5JAX_RESTART_SECONDS:-5}; second++)); do
+        if [[ -n $stopped ]]; then exit "$code"; fi
+        sleep 1
+    done
 done

@@ -14,7 +14,8 @@
 # or killing the script stops the run in order: every process gets SIGTERM, saves and leaves; one
 # that has not left after T5JAX_GRACE seconds (default 300) is killed.
 #
-# Has been run: not yet.
+# Has been run: with OpenSSH 9.2, two and three CPU processes on one machine: to the end, killed
+# process, unreachable host, interrupt, SIGTERM, kill -9 of this script. Not on several machines.
 set -euo pipefail
 
 if (($# < 2)) || [[ ! -r $1 ]]; then

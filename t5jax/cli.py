@@ -34,6 +34,9 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the act that `argv` names; returns the exit code (see runtime.ExitCode)."""
     words, flags = split_flags(sys.argv[1:] if argv is None else argv)
     arguments, unknown = _parser().parse_known_args(words)
+    if arguments.act == "predict":  # argparse overlooks texts that come after an option
+        arguments.text += [word for word in unknown if not word.startswith("-")]
+        unknown = [word for word in unknown if word.startswith("-")]
     if unknown:
         arguments.parser.error(
             f"unrecognized arguments: {' '.join(unknown)}\nvalues of the config are set with "
@@ -168,7 +171,10 @@ def _cache_options(act: argparse.ArgumentParser) -> None:
     act.add_argument(
         "--split", action="append", default=[], help="default: all; may be given several times"
     )
-    act.add_argument("--num-processes", type=int, default=2, help="(2)")
+    act.add_argument("--num-processes", type=int, default=1, help="(1)")
+    act.add_argument(
+        "--new-vocabulary", type=int, metavar="PIECES", help="first train one, if there is none"
+    )
     act.add_argument("--overwrite", action="store_true", help="replace a store of something else")
 
 

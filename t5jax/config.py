@@ -296,7 +296,9 @@ def from_text(text: str) -> RunConfig:
             raise ConfigError(f"line {number} of a saved config is not `field = value`: {line!r}")
 
     def build(prefix: str, hint: Any) -> Any:
-        options = [h for h in typing.get_args(hint) or (hint,) if dataclasses.is_dataclass(h)]
+        options: list[Any] = [
+            h for h in typing.get_args(hint) or (hint,) if dataclasses.is_dataclass(h)
+        ]
         if not options or prefix in values:
             return values.pop(prefix)
         name = classes.pop(prefix, options[0].__name__)

@@ -70,18 +70,13 @@ def test_equal_on_every_mesh():
             assert fingerprints({"x": placed})["x"] == expected, (shape, spec)
 
 
-def test_of_a_sharded_array_only_sums_travel():
+def test_nothing_travels_between_devices():
     sharding = NamedSharding(mesh((2, 2, 2)), PartitionSpec("data", ("fsdp", "tensor")))
-    replicated = NamedSharding(sharding.mesh, PartitionSpec())
-    compiled = fingerprint._compiled(replicated).lower(
+    compiled = fingerprint._sharded(sharding, 2).lower(
         jax.ShapeDtypeStruct((64, 128), jnp.float32, sharding=sharding)
     )
-    collectives = re.findall(
-        r"= \S*\[([\d,]*)\]\S* (?:all-|collective-|reduce-scatter)", compiled.compile().as_text()
-    )
-    assert collectives, "no collective found: the expression no longer fits XLA's text"
-    sizes = [np.prod([int(n) for n in shape.split(",") if n]) for shape in collectives]
-    assert max(sizes) <= 16
+    text = compiled.compile().as_text()
+    assert not re.search(r"all-reduce|all-gather|collective-permute|all-to-all", text)
 
 
 def test_arrays_on_different_devices_together():

@@ -5,9 +5,13 @@ import numpy as np
 from t5jax.assembly import open_loader
 from t5jax.config import load
 from t5jax.data.loader import Loader
+from t5jax.errors import ConfigError
 
 
 def run(config_file: str, flags: list[str], *, split: str, step: int, num_rows: int) -> None:
+    for name, value, least in (("--step", step, 0), ("--rows", num_rows, 1)):
+        if value < least:
+            raise ConfigError(f"{name} {value}: at least {least}")
     loader = open_loader(load(config_file, flags), split, shuffle=split == "train")
     print(
         f"{loader.cache.directory}: {loader.cache.num_tokens:,} tokens, {loader.num_rows:,} rows "
@@ -26,8 +30,9 @@ def _print_row(loader: Loader, row: dict[str, np.ndarray], step: int, index: int
         documents = f"documents {place.first_document} to {place.last_document}"
         print(f"  from    {place.source}: {documents}, token {place.token_offset:,} on")
     inputs, targets = row["encoder_input_tokens"], row["decoder_target_tokens"]
-    print(f"  inputs  {loader.vocabulary.decode(inputs[inputs != 0])}")
-    print(f"  targets {loader.vocabulary.decode(targets[targets != 0])}")
+    for name, ids in (("inputs", inputs), ("targets", targets)):
+        text = loader.vocabulary.decode(ids[ids != 0]).replace("\n", "\\n")
+        print(f"  {name:7s} {text}")
     print(f"  inputs  {_kinds(loader, inputs)}")
     print(f"  targets {_kinds(loader, targets)}   ('.' text, 'S' sentinel, 'E' EOS, '_' padding)")
     print(f"  weights {_runs(''.join('1' if w else '0' for w in row['decoder_loss_weights']))}")

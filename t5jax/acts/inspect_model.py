@@ -1,4 +1,4 @@
-"""`t5jax inspect model CONFIG`: every parameter with its shape and layout, and what it all takes."""
+"""`t5jax inspect model CONFIG`: every parameter, its shape and layout, and what it all takes."""
 
 import math
 
@@ -6,6 +6,7 @@ import jax
 
 from t5jax import runtime
 from t5jax.config import RunConfig, load
+from t5jax.data.config import objective_of
 from t5jax.reporting import model_flops
 from t5jax.sharding import MESH_AXES
 from t5jax.training.program import Program
@@ -52,20 +53,25 @@ def _print_parameters(state: TrainState) -> None:
 def _print_totals(config: RunConfig, state: TrainState, num_devices: int) -> None:
     mesh = config.mesh.shape(num_devices)
     layout = " x ".join(f"{name}={n}" for name, n in zip(MESH_AXES, mesh, strict=True))
-    lengths = config.data.inputs_length, config.data.targets_length
     print(f"\nparameters       {sum(x.size for x in jax.tree.leaves(state.params)):,}")
     print(f"mesh             {layout} over {num_devices} {jax.devices()[0].device_kind} device(s)")
     for name, tree in (("parameters", state.params), ("optimizer state", state.opt_state)):
         print(f"{name:16s} {_gigabytes(tree):8.3f} GB per device, {_whole(tree):8.3f} GB in all")
     print(f"gradients        {_gigabytes(state.params):8.3f} GB per device")
-    if lengths[1] is not None:
-        flops = model_flops(config.model, config.train.batch_size, *lengths)
-        print(f"FLOPs            {flops:.4g} per step of {config.train.batch_size} rows")
+    lengths = (
+        config.data.inputs_length,
+        config.data.targets_length_for(objective_of(config.data)),
+    )
+    flops = model_flops(config.model, config.train.batch_size, *lengths)
+    print(
+        f"FLOPs            {flops:.4g} per step of {config.train.batch_size} rows, "
+        f"{lengths[0]} inputs and {lengths[1]} targets"
+    )
 
 
 def _gigabytes(tree) -> float:
-    sizes = (math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
-    return sum(sizes) / 1e9
+    shards = [(x.sharding.shard_shape(x.shape), x.dtype.itemsize) for x in jax.tree.leaves(tree)]
+    return sum(math.prod(shape) * size for shape, size in shards) / 1e9
 
 
 def _whole(tree) -> float:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import pathlib
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -12,7 +13,7 @@ import numpy as np
 
 from t5jax.acts.saved_run import SavedRun, open_run
 from t5jax.decoding import greedy
-from t5jax.errors import DataError
+from t5jax.errors import ConfigError, DataError
 from t5jax.training.train_step import cast
 
 _BLANK = re.compile(r"\s*<extra_id_(\d+)>")
@@ -23,6 +24,13 @@ def run(
     workdir: str, texts: list[str], flags: list[str], *, file: str | None, step: int | None,
     max_length: int, batch_size: int, as_json: bool,
 ) -> None:  # fmt: skip
+    if file is not None and texts:
+        raise ConfigError(f"--file {file} and {len(texts)} texts on the command line: give one")
+    if file is not None and not pathlib.Path(file).is_file():
+        raise DataError(f"--file {file}: there is no such file")
+    for name, value in (("--batch-size", batch_size), ("--max-length", max_length)):
+        if value < 1:
+            raise ConfigError(f"{name} {value}: at least 1")
     saved = open_run(workdir, step, flags, act="predict")
     if file is not None:
         with open(file, encoding="utf-8") as lines:
@@ -95,8 +103,6 @@ def _lines(lines: TextIO) -> Iterator[str]:
 
 
 def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    if size < 1:
-        raise DataError(f"--batch-size {size}: at least 1")
     batch: list[str] = []
     for text in texts:
         batch.append(text)

@@ -60,5 +60,9 @@ def _print_examples(data: DataConfig, split: str, num_examples: int) -> None:
     print()
     for number, example in enumerate(preview(data, split=split, num_examples=num_examples)):
         print(f"example {number} of {split}")
-        print(f"  inputs   {len(example.inputs):4d} tokens  {example.inputs_text}")
-        print(f"  targets  {len(example.targets):4d} tokens  {example.targets_text}")
+        for name, ids, text in (
+            ("inputs", example.inputs, example.inputs_text),
+            ("targets", example.targets, example.targets_text),
+        ):
+            in_one_line = text.replace("\n", "\\n")
+            print(f"  {name:7s} {len(ids):4d} tokens  {in_one_line}")

@@ -14,7 +14,9 @@ any other change (swapped, shifted, zeroed words) goes unseen with a probability
 """
 
 import functools
-from collections.abc import Callable, Mapping
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
+
+from t5jax.runtime import gather_texts
 
 Fingerprint = list[int]  # the two sums; a list because JSON has no tuples
 
@@ -43,38 +47,81 @@ def fingerprints(arrays: Mapping[str, jax.Array]) -> dict[str, Fingerprint]:
     Arrays may have any dtype (also bool, complex, 4- and 8-bit, PRNG keys), any rank and size 0,
     and may be spread over several hosts: then all hosts must call this with the same arrays.
     """
-    sums = {}
     for path, array in arrays.items():
         if not isinstance(array, jax.Array):
             raise TypeError(f"{path} is a {type(array).__name__}; a state holds jax arrays only")
-        # One small program per shape compiles faster than one of all arrays: stacks repeat shapes.
-        sums[path] = _compiled(_replicated(array))(array)
-    return {path: np.asarray(pair).tolist() for path, pair in sums.items()}
+    # One small program per shape compiles faster than one of all arrays: stacks repeat shapes.
+    partial = {path: _sums_by_device(array) for path, array in arrays.items()}
+    here = {path: _added(arrays[path], sums) for path, sums in partial.items()}
+    spread = sorted(path for path, array in arrays.items() if not array.is_fully_addressable)
+    if spread:
+        hosts = [json.loads(t) for t in gather_texts(json.dumps([here[path] for path in spread]))]
+        for path, *sums in zip(spread, *hosts, strict=True):
+            here[path] = [sum(pair) % 2**32 for pair in zip(*sums, strict=True)]
+    return here
 
 
-def _replicated(array: jax.Array) -> NamedSharding | None:
-    """Every host must be able to read the result, and hosts read replicated arrays only."""
+def _sums_by_device(array: jax.Array) -> jax.Array:
+    """uint32 [devices, 2]: what every device holds, summed by itself.
+
+    Nothing travels between devices: dozens of programs that wait for each other's collectives,
+    all in flight at once, have been seen to stop several processes for good.
+    """
     if not isinstance(array.sharding, NamedSharding):
-        return None
-    return NamedSharding(array.sharding.mesh, PartitionSpec())
+        return _single(array)[None]
+    return _sharded(array.sharding, array.ndim)(array)
+
+
+def _added(array: jax.Array, sums: jax.Array) -> Fingerprint:
+    """The sums over this host's devices, every part of the array counted once."""
+    first = {shard.device for shard in array.addressable_shards if shard.replica_id == 0}
+    parts = [np.asarray(part.data)[0] for part in sums.addressable_shards if part.device in first]
+    return [int(x) % 2**32 for x in np.sum(parts, axis=0, dtype=np.uint64)] if parts else [0, 0]
+
+
+@jax.jit
+def _single(array: jax.Array) -> jax.Array:
+    return _two_sums(array, array.shape, [0] * array.ndim)
 
 
 @functools.cache
-def _compiled(out_sharding: NamedSharding | None) -> Callable[[jax.Array], jax.Array]:
-    return jax.jit(_two_sums, out_shardings=out_sharding)
+def _sharded(sharding: NamedSharding, ndim: int) -> Callable[[jax.Array], jax.Array]:
+    mesh = sharding.mesh
+    spec = tuple(sharding.spec) + (None,) * (ndim - len(sharding.spec))
+
+    def local(part: jax.Array) -> jax.Array:
+        parts = [math.prod(mesh.shape[a] for a in _axes(entry)) for entry in spec]
+        whole = tuple(n * size for n, size in zip(parts, part.shape, strict=True))
+        index = [lax.axis_index(_axes(entry)) if _axes(entry) else 0 for entry in spec]
+        start = [i * size for i, size in zip(index, part.shape, strict=True)]
+        return _two_sums(part, whole, start)[None]
+
+    rows = PartitionSpec(mesh.axis_names)
+    by_device = jax.shard_map(
+        local, mesh=mesh, in_specs=PartitionSpec(*spec), out_specs=rows, check_vma=False
+    )
+    return jax.jit(by_device)
 
 
-def _two_sums(array: jax.Array) -> jax.Array:
-    """uint32 [2]."""
-    words = _words(array)
+def _axes(entry) -> tuple[str, ...]:
+    if entry is None:
+        return ()
+    return entry if isinstance(entry, tuple) else (entry,)
+
+
+def _two_sums(part: jax.Array, whole: tuple[int, ...], start: Sequence[Any]) -> jax.Array:
+    """uint32 [2] of a part that begins at `start` of an array of shape `whole`."""
+    words = _words(part)
+    whole = whole + words.shape[part.ndim :]  # an element may be several words
+    start = [*start, *[0] * (words.ndim - part.ndim)]
     position = jnp.zeros(words.shape, jnp.uint32)
     for axis in range(words.ndim):
         index = lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-        position = position * np.uint32(words.shape[axis] % 2**32) + index
+        index += jnp.asarray(start[axis]).astype(jnp.uint32)
+        position = position * np.uint32(whole[axis] % 2**32) + index
     mixed = _mix(words ^ (position * np.uint32(2654435761) + np.uint32(2654435769)))
     add = lambda a, b: (a[0] + b[0], a[1] + b[1])
-    # One reduction for both sums: on CPU ten times faster than two (XLA vectorises it), and a
-    # sharded array is still summed where it lies: only the sums travel.
+    # One reduction for both sums: on CPU ten times faster than two (XLA vectorises it).
     zero = np.uint32(0)
     return jnp.stack(lax.reduce((words, mixed), (zero, zero), add, tuple(range(words.ndim))))
 

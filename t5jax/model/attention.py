@@ -58,7 +58,8 @@ def attend(
 
 
 # One row after the other, its scores never leaving the cache; the backward pass computes the
-# probabilities again from the stored log-sum-exp, as in FlashAttention (Dao et al. 2022).
+# probabilities again from what normalised them, as in FlashAttention (Dao et al. 2022). Maximum and
+# sum are stored apart: in a row without any allowed key, MASKED + log(sum) would round to MASKED.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
@@ -82,21 +83,22 @@ def _forward(q_BTNH, k_BSNH, v_BSNH, bias_NTS, query_segments, key_segments, cau
         sum_NT1 = jnp.sum(exp_NTS, axis=-1, keepdims=True)
         probs_NTS = (exp_NTS / sum_NT1).astype(v_SNH.dtype)
         y_TNH = jnp.einsum("NTS,SNH->TNH", probs_NTS, v_SNH, preferred_element_type=jnp.float32)
-        return y_TNH.astype(v_SNH.dtype), max_NT1 + jnp.log(sum_NT1)
+        return y_TNH.astype(v_SNH.dtype), (max_NT1, sum_NT1)
 
     rows = (q_BTNH, k_BSNH, v_BSNH, query_segments, key_segments)
-    y_BTNH, logsumexp_BNT1 = jax.lax.map(row, rows)
-    return y_BTNH, (*rows, bias_NTS, y_BTNH, logsumexp_BNT1)
+    y_BTNH, normalizers = jax.lax.map(row, rows)
+    return y_BTNH, (*rows, bias_NTS, y_BTNH, normalizers)
 
 
 def _backward(causal, residuals, dy_BTNH):
-    q_BTNH, k_BSNH, v_BSNH, query_segments, key_segments, bias_NTS, y_BTNH, lse_BNT1 = residuals
+    q_BTNH, k_BSNH, v_BSNH, query_segments, key_segments, bias_NTS, y_BTNH, normalizers = residuals
     f32 = {"preferred_element_type": jnp.float32}
 
     def row(dbias_NTS, args):
-        q_TNH, k_SNH, v_SNH, query_segments_T, key_segments_S, y_TNH, lse_NT1, dy_TNH = args
+        q_TNH, k_SNH, v_SNH, query_segments_T, key_segments_S, y_TNH, dy_TNH = args[:7]
+        max_NT1, sum_NT1 = args[7]
         scores_NTS = _scores(q_TNH, k_SNH, bias_NTS, query_segments_T, key_segments_S, causal)
-        probs_NTS = jnp.exp(scores_NTS - lse_NT1)
+        probs_NTS = jnp.exp(scores_NTS - max_NT1) / sum_NT1
         dv_SNH = jnp.einsum("NTS,TNH->SNH", probs_NTS.astype(v_SNH.dtype), dy_TNH, **f32)
         dprobs_NTS = jnp.einsum("TNH,SNH->NTS", dy_TNH, v_SNH, **f32)
         delta_NT = jnp.einsum("TNH,TNH->NT", dy_TNH, y_TNH, **f32)
@@ -108,7 +110,7 @@ def _backward(causal, residuals, dy_BTNH):
             dbias_NTS += dscores_NTS
         return dbias_NTS, (dq_TNH, dk_SNH, dv_SNH.astype(v_SNH.dtype))
 
-    rows = (q_BTNH, k_BSNH, v_BSNH, query_segments, key_segments, y_BTNH, lse_BNT1, dy_BTNH)
+    rows = (q_BTNH, k_BSNH, v_BSNH, query_segments, key_segments, y_BTNH, dy_BTNH, normalizers)
     zero = None if bias_NTS is None else jnp.zeros(bias_NTS.shape, jnp.float32)
     dbias_NTS, (dq_BTNH, dk_BSNH, dv_BSNH) = jax.lax.scan(row, zero, rows)
     if bias_NTS is not None:

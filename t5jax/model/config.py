@@ -61,8 +61,22 @@ class T5Config:
                 f"model.relpos_num_buckets = {self.relpos_num_buckets}: must be a multiple of 4 "
                 "(two directions, each half exact and half logarithmic)"
             )
-        if self.unroll_layers != "all" and self.unroll_layers < 1:
-            raise ConfigError(f"model.unroll_layers = {self.unroll_layers}: at least 1, or 'all'")
+        if self.relpos_max_distance <= self.relpos_num_buckets // 2:
+            raise ConfigError(
+                f"model.relpos_max_distance = {self.relpos_max_distance}: must be more than "
+                f"{self.relpos_num_buckets // 2}, the distances with a bucket of their own"
+            )
+        for name, choices in {
+            "attention": ("auto", "einsum", "per_example"),
+            "remat": ("none", "dots", "full"),
+        }.items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    f"model.{name} = {getattr(self, name)!r}: choose one of {', '.join(choices)}"
+                )
+        unroll = self.unroll_layers
+        if unroll != "all" and (not isinstance(unroll, int) or unroll < 1):
+            raise ConfigError(f"model.unroll_layers = {unroll!r}: at least 1, or 'all'")
         if self.dtype not in ("bfloat16", "float32"):
             raise ConfigError(
                 f"model.dtype = {self.dtype!r}: bfloat16 or float32 "
