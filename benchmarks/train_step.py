@@ -50,9 +50,7 @@ def t5jax_step(options):
     optimizer = make(learning_rate=1e-3, schedule=Constant())
     mesh = MeshConfig()
     program = Program(
-        model=t5_1_1_small(
-            dtype=options.dtype, dropout_rate=options.dropout, unroll_layers="all"
-        ),
+        model=t5_1_1_small(dtype=options.dtype, dropout_rate=options.dropout, unroll_layers="all"),
         loss=CrossEntropy(z_loss=0.0, num_chunks=options.num_chunks),
         tx=optimizer.build(1000),
         mesh_config=mesh,
@@ -177,7 +175,9 @@ def compare(dropout: float, options) -> None:
         ours.step(), theirs.step()
     ours.close(), theirs.close()
     median = lambda side: statistics.median(r["seconds"] for r in side.results)
-    ratios = [b["seconds"] / a["seconds"] for a, b in zip(ours.results, theirs.results, strict=True)]
+    ratios = [
+        b["seconds"] / a["seconds"] for a, b in zip(ours.results, theirs.results, strict=True)
+    ]
     peak = matmul_peak(options.dtype)
     flops = step_flops()
     print(f"\ndropout {dropout}, {options.optimizer}, {options.dtype}: median of {options.steps}")
@@ -196,10 +196,13 @@ def compare(dropout: float, options) -> None:
 def matmul_peak(dtype: str) -> float:
     """FLOP/s of a large matrix product, measured here and now."""
     code = (
-        "from t5jax.reporting.throughput import measure_matmul_peak as m;"
-        f"print(m({dtype!r}, 3.0))"
+        f"from t5jax.reporting.throughput import measure_matmul_peak as m;print(m({dtype!r}, 3.0))"
     )
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    return float(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+    )
 
 
 def step_flops() -> float:

@@ -1,12 +1,13 @@
 """A small T5 that learns to fill in blanks of English technical prose, from no download at all.
 
-Command:   make quickstart  (or: t5jax vocab train, t5jax cache, t5jax train with this file)
+Command:   make quickstart, or t5jax cache --new-vocabulary 1000 and t5jax train with this file
 Hardware:  2 CPU cores
-Text:      the documentation strings of the Python packages installed beside t5jax
+Data:      the documentation strings of the Python packages installed beside t5jax
+Result:    loss on text tokens well below their unigram entropy; docs/benchmarks.md has the figures
 """
 
-from t5jax.config import RunConfig, TrainConfig
 from t5jax.checkpoints import CheckpointConfig
+from t5jax.config import RunConfig, TrainConfig
 from t5jax.data.config import DataConfig
 from t5jax.data.vocabularies import SentencePieceVocabulary
 from t5jax.model.config import T5Config

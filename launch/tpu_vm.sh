@@ -40,7 +40,8 @@ case $act in
         ;;
     train)
         # $$ of the detached shell becomes the process id of restart.sh, which stop signals.
-        on_all_hosts "cd t5jax && PYTHONUNBUFFERED=1 setsid nohup bash -c 'echo \$\$ >train.pid
+        on_all_hosts "cd t5jax || exit
+            PYTHONUNBUFFERED=1 setsid nohup bash -c 'echo \$\$ >train.pid
             exec launch/restart.sh .venv/bin/t5jax train \"\$@\"' train $(printf '%q ' "$@") \
             >>train.log 2>&1 </dev/null &"
         ;;

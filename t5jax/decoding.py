@@ -39,7 +39,13 @@ def greedy(
         allowed_V = jnp.arange(logits_BV.shape[1]) < num_ids
         next_B = jnp.argmax(jnp.where(allowed_V, logits_BV, -jnp.inf), axis=-1).astype(jnp.int32)
         next_B = jnp.where(ended_B, 0, next_B)
-        return index + 1, next_B, ended_B | (next_B == EOS_ID), output_BT.at[:, index].set(next_B), state
+        return (
+            index + 1,
+            next_B,
+            ended_B | (next_B == EOS_ID),
+            output_BT.at[:, index].set(next_B),
+            state,
+        )
 
     start = jnp.zeros(B, jnp.int32)  # padding is also what starts a T5 decoder
     carry = (

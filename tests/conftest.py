@@ -1,4 +1,4 @@
-"""Every test runs on eight virtual CPU devices; real data comes through one environment variable."""
+"""Every test runs on eight virtual CPU devices; real data comes through a variable."""
 
 import os
 import pathlib

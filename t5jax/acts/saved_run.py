@@ -1,9 +1,9 @@
 """A run as its checkpoints describe it: what evaluating and predicting start from."""
 
-import pathlib
 from typing import NamedTuple
 
 import jax
+from etils import epath
 
 from t5jax import runtime
 from t5jax.assembly import build_program
@@ -20,8 +20,8 @@ class SavedRun(NamedTuple):
     step: int
 
 
-def checkpoint_directory(workdir: str) -> pathlib.Path:
-    directory = pathlib.Path(workdir) / "checkpoints"
+def checkpoint_directory(workdir: str) -> epath.Path:
+    directory = epath.Path(workdir) / "checkpoints"
     if not directory.is_dir():
         raise CheckpointError(
             f"{workdir} holds no checkpoints; give the workdir of a run (`t5jax train` prints it)"

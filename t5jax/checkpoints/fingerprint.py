@@ -76,7 +76,8 @@ def _added(array: jax.Array, sums: jax.Array) -> Fingerprint:
     """The sums over this host's devices, every part of the array counted once."""
     first = {shard.device for shard in array.addressable_shards if shard.replica_id == 0}
     parts = [np.asarray(part.data)[0] for part in sums.addressable_shards if part.device in first]
-    return [int(x) % 2**32 for x in np.sum(parts, axis=0, dtype=np.uint64)] if parts else [0, 0]
+    total = np.array(parts, np.uint64).reshape(-1, 2).sum(axis=0) % 2**32
+    return total.tolist()
 
 
 @jax.jit

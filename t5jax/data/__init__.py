@@ -1,1 +1,1 @@
-"""Text to batches: vocabularies, sources, objectives, the token store and its loader. No JAX here."""
+"""Text to batches: vocabularies, sources, objectives, the token store, its loader. No JAX."""

@@ -1,5 +1,6 @@
 """Loss and perplexity of a model on a split, beside the entropy of the tokens it predicts."""
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -32,7 +33,8 @@ def evaluate_loss(program: Program, params, loader: Loader, num_rows: int | None
             totals += np.array(jax.device_get(pending), np.float64)
         pending = sums
     totals += np.array(jax.device_get(pending), np.float64)
-    metrics = {name: float(x) for name, x in summary(LossSums(*totals)).items()}
+    sums = LossSums(*totals)  # pyright: ignore[reportArgumentType]  (numbers, not arrays)
+    metrics = {name: float(x) for name, x in summary(sums).items()}
     del metrics["z_loss"]
     return {
         **metrics,
@@ -100,7 +102,7 @@ def _targets_in_context(rows: dict, loader: Loader) -> tuple[np.ndarray, np.ndar
     for inputs, targets in zip(
         rows["encoder_input_tokens"], rows["decoder_target_tokens"], strict=True
     ):
-        before = {int(s): int(t) for t, s in zip(inputs, inputs[1:], strict=False)}
+        before = {int(s): int(t) for t, s in itertools.pairwise(inputs)}
         for i in np.flatnonzero(is_text(targets)):
             last = int(targets[i - 1]) if i else 0
             previous.append(last if is_text(np.array([last]))[0] else before.get(last, 0))

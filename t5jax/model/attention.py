@@ -47,9 +47,7 @@ def attend(
     if implementation == "per_example":
         return _per_example(q_BTNH, k_BSNH, v_BSNH, bias_NTS, *mask)
     assert implementation == "einsum", implementation
-    scores_BNTS = jnp.einsum(
-        "BTNH,BSNH->BNTS", q_BTNH, k_BSNH, preferred_element_type=jnp.float32
-    )
+    scores_BNTS = jnp.einsum("BTNH,BSNH->BNTS", q_BTNH, k_BSNH, preferred_element_type=jnp.float32)
     scores_BNTS += mask.bias()[:, None]
     if bias_NTS is not None:
         scores_BNTS += bias_NTS.astype(jnp.float32)
@@ -113,7 +111,7 @@ def _backward(causal, residuals, dy_BTNH):
     rows = (q_BTNH, k_BSNH, v_BSNH, query_segments, key_segments, y_BTNH, dy_BTNH, normalizers)
     zero = None if bias_NTS is None else jnp.zeros(bias_NTS.shape, jnp.float32)
     dbias_NTS, (dq_BTNH, dk_BSNH, dv_BSNH) = jax.lax.scan(row, zero, rows)
-    if bias_NTS is not None:
+    if dbias_NTS is not None:
         dbias_NTS = dbias_NTS.astype(bias_NTS.dtype)
     return dq_BTNH, dk_BSNH, dv_BSNH, dbias_NTS, None, None
 

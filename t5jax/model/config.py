@@ -6,10 +6,12 @@ released configurations of T5 1.1, mT5, umT5 and ByT5.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 from t5jax.errors import ConfigError
 
+AttentionImplementation = Literal["auto", "einsum", "per_example"]
+Remat = Literal["none", "dots", "full"]
 ACTIVATIONS = ("linear", "relu", "gelu", "gelu_exact", "silu", "sigmoid", "tanh")
 
 
@@ -35,9 +37,9 @@ class T5Config:
     dropout_rate: float = 0.0
     # ---- how it is computed
     dtype: Literal["bfloat16", "float32"] = "bfloat16"  # of activations and of weights in use
-    attention: Literal["auto", "einsum", "per_example"] = "auto"
+    attention: AttentionImplementation = "auto"
     unroll_layers: int | Literal["all"] = 1  # of the scan over layers; compile time grows with it
-    remat: Literal["none", "dots", "full"] = "none"  # what the backward pass computes again
+    remat: Remat = "none"  # what the backward pass computes again
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -54,7 +56,7 @@ class T5Config:
         for name in self.mlp_activations:
             if name not in ACTIVATIONS:
                 raise ConfigError(
-                    f"model.mlp_activations: {name!r} is unknown; there are {', '.join(ACTIVATIONS)}"
+                    f"model.mlp_activations: {name!r} is not one of {', '.join(ACTIVATIONS)}"
                 )
         if self.relpos_num_buckets % 4:
             raise ConfigError(
@@ -66,13 +68,11 @@ class T5Config:
                 f"model.relpos_max_distance = {self.relpos_max_distance}: must be more than "
                 f"{self.relpos_num_buckets // 2}, the distances with a bucket of their own"
             )
-        for name, choices in {
-            "attention": ("auto", "einsum", "per_example"),
-            "remat": ("none", "dots", "full"),
-        }.items():
-            if getattr(self, name) not in choices:
+        for name, kind in (("attention", AttentionImplementation), ("remat", Remat)):
+            if getattr(self, name) not in get_args(kind):
+                choices = ", ".join(get_args(kind))
                 raise ConfigError(
-                    f"model.{name} = {getattr(self, name)!r}: choose one of {', '.join(choices)}"
+                    f"model.{name} = {getattr(self, name)!r}: choose one of {choices}"
                 )
         unroll = self.unroll_layers
         if unroll != "all" and (not isinstance(unroll, int) or unroll < 1):

@@ -30,7 +30,7 @@ fan_in_truncated = jax.nn.initializers.variance_scaling(1.0, "fan_in", "truncate
 
 
 def new_param(rngs: nnx.Rngs, init, **axes: int) -> nnx.Param:
-    """A float32 weight whose axes are given by name: `new_param(rngs, init, embed=512, mlp=1024)`."""
+    """A float32 weight, its axes by name: `new_param(rngs, init, embed=512, mlp=1024)`."""
     return nnx.Param(init(rngs.params(), tuple(axes.values())), axes=tuple(axes))
 
 
@@ -97,7 +97,9 @@ class Attention(nnx.Module):
         key, value = self.keys_and_values(memory_BSD)
         # Dropping a probability at every query at once, as T5 does, is dropping that key's value.
         value = dropout_values(value, self.dropout_rate, keys_B)
-        y_BTNH = attend(self._project(x_BTD, self.query), key, value, bias_NTS, mask, self.implementation)
+        y_BTNH = attend(
+            self._project(x_BTD, self.query), key, value, bias_NTS, mask, self.implementation
+        )
         return y_BTNH.reshape(*y_BTNH.shape[:2], -1) @ self.out[...]
 
     def keys_and_values(self, memory_BSD: jax.Array) -> KeyValue:
@@ -128,7 +130,7 @@ def dropout_values(v_BSNH: jax.Array, rate: float, keys_B: jax.Array | None) -> 
 
 
 class MLP(nnx.Module):
-    """Feed-forward layer without biases: `act(x wi) wo`, or gated `act0(x wi_0) act1(x wi_1) wo`."""
+    """Feed-forward without biases: `act(x wi) wo`, or gated `act0(x wi_0) act1(x wi_1) wo`."""
 
     def __init__(self, cfg: T5Config, *, rngs: nnx.Rngs):
         D, F = cfg.emb_dim, cfg.mlp_dim
@@ -204,6 +206,7 @@ class TransformerBlock(nnx.Module):
         length = past.key.shape[1]
         if self.per_layer_bias:
             bias_NS = self.relpos_bias.at(index, length)
+        assert bias_NS is not None
         y_BD = self.self_attention_norm(x_BD)
         new = self.self_attention.keys_and_values(y_BD)
         store = lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x[:, None], index, axis=1)

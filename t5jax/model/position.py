@@ -48,7 +48,7 @@ class RelativePositionBias(nnx.Module):
         T, S = query_length, key_length
         by_distance = self.by_distance(np.arange(1 - T, S + 1))  # one more than needed: see below
         # bias[t, s] depends on s - t only: lay the T+S distances T times in a row and read it with
-        # rows one shorter. Indexing [T, S] buckets would make the gradient a scatter of T*S numbers.
+        # rows one shorter. Indexing by [T, S] buckets would make the gradient a scatter of T*S.
         N, W = by_distance.shape
         flat = jnp.broadcast_to(by_distance[:, None], (N, T, W)).reshape(N, T * W)
         return flat[:, T - 1 : T * W - 1].reshape(N, T, W - 1)[:, :, :S]

@@ -38,7 +38,8 @@ class Stack(nnx.Module):
         self.final_norm = RMSNorm(cfg)
         self.num_layers, self.dropout_rate = num_layers, cfg.dropout_rate
         self.shared_bias = not cfg.per_layer_relative_bias
-        self.remat, self.unroll = cfg.remat, cfg.unroll_layers
+        self.remat = cfg.remat
+        self.unroll = num_layers if cfg.unroll_layers == "all" else cfg.unroll_layers
 
     def __call__(
         self,
@@ -49,7 +50,8 @@ class Stack(nnx.Module):
     ) -> jax.Array:
         T, rate = x_BTD.shape[1], self.dropout_rate
         bias_NTT = self.relpos_bias(T, T) if self.shared_bias else None
-        in_keys, out_keys, *layer_keys = split_keys(keys_B, 2 + self.num_layers)
+        in_keys, out_keys, layers_keys = split_keys(keys_B, 3)
+        layer_keys = split_keys(layers_keys, self.num_layers)
 
         def block(x_BTD, layer, keys_B):
             x_BTD = layer(x_BTD, bias_NTT, mask, memory, keys_B)
@@ -57,11 +59,11 @@ class Stack(nnx.Module):
 
         block = rematerialized(block, self.remat)
         x_BTD = dropout(x_BTD, rate, in_keys)
-        if self.unroll == "all" or self.unroll >= self.num_layers:
+        if self.unroll >= self.num_layers:
             for layer, keys in zip(unstack(self.layers, self.num_layers), layer_keys, strict=True):
                 x_BTD = block(x_BTD, layer, keys)
         else:
-            scanned = (self.layers, None if keys_B is None else jnp.stack(layer_keys))
+            scanned = (self.layers, None if keys_B is None else layer_keys)
             body = lambda x_BTD, layer: (block(x_BTD, *layer), None)
             x_BTD, _ = jax.lax.scan(body, x_BTD, scanned, unroll=self.unroll)
         return dropout(self.final_norm(x_BTD), rate, out_keys)

@@ -93,9 +93,8 @@ def _serialize_virtual_devices() -> None:
     for each other (measured: XLA gives up after 40 s)."""
     import jax
 
-    if jax.config.jax_num_cpu_devices > 1 or "host_platform_device_count" in os.environ.get(
-        "XLA_FLAGS", ""
-    ):
+    devices: int = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
+    if devices > 1 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 

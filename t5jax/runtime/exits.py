@@ -123,7 +123,8 @@ def _report(error: BaseException) -> int:
     if code == ExitCode.INTERNAL and _distributed():
         message += "\n(if another host ended first, what it said is the reason)"
     if message:
-        print(f"{_who()}: {message}", file=sys.stderr, flush=True)
+        kind = "" if isinstance(error, Preempted) else f"{_who()}: "
+        print(f"{kind}{message}", file=sys.stderr, flush=True)
     return code
 
 

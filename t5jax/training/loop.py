@@ -213,12 +213,12 @@ def _agree_on(config: RunConfig) -> None:
     """All hosts see the same directory and run the same config with the same versions."""
     directory = epath.Path(config.workdir)
     known = ("config.txt", "checkpoints", "metrics.jsonl")
-    if directory.exists() and any(directory.iterdir()):
-        if not any((directory / name).exists() for name in known):
-            raise ConfigError(
-                f"workdir = {config.workdir!r} exists and holds something other than a run; "
-                "choose another directory"
-            )
+    used = directory.exists() and any(directory.iterdir())
+    if used and not any((directory / name).exists() for name in known):
+        raise ConfigError(
+            f"workdir = {config.workdir!r} exists and holds something other than a run; "
+            "choose another directory"
+        )
     runtime.shared_directory_check(config.workdir)
     text = to_text(config)
     common = [line for line in text.splitlines() if not line.startswith("runtime.process_id")]

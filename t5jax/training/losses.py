@@ -9,7 +9,7 @@ Shape suffixes: B rows, T target length, D emb_dim, V vocab.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -35,23 +35,23 @@ class LossSums(NamedTuple):
 
 Loss = Callable[[Any, Batch, jax.Array | None], LossSums]
 
+# What the summed objective is divided by: the target tokens that count, all target positions,
+# each row's segments averaged first, nothing, or (with "constant") normalizing_factor.
+Normalizer = Literal["target_tokens", "target_positions", "sequences", "sum", "constant"]
+
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class CrossEntropy:
     """Teacher-forced cross-entropy, per target token, with T5's z-loss and T5X's label smoothing.
 
     objective = -Σ_v q_v log p_v - H(q) + z_loss · log²Z, where q puts 1 - label_smoothing on the
-    target and shares the rest among the other rows of the table, H is its entropy (so that a perfect
-    prediction scores 0) and Z the softmax normaliser (T5X, `cross_entropy_with_logits`).
+    target and shares the rest among the other rows of the table, H is its entropy (a perfect
+    prediction scores 0) and Z the normaliser (T5X, `cross_entropy_with_logits`).
     """
 
     z_loss: float = 1e-4  # keeps the softmax normaliser near one
     label_smoothing: float = 0.0
-    # What the summed objective is divided by: the target tokens that count, all target positions,
-    # each row's segments averaged first, nothing, or (with "constant") normalizing_factor.
-    normalizer: Literal["target_tokens", "target_positions", "sequences", "sum", "constant"] = (
-        "target_tokens"
-    )
+    normalizer: Normalizer = "target_tokens"
     normalizing_factor: float | None = None  # e.g. 2048*114, for slots made by Mesh TensorFlow
     num_chunks: int = 1  # of the target positions; only one chunk's logits exist at a time
     first_sentinel_id: int | None = None  # None: taken from the vocabulary of the run
@@ -63,6 +63,13 @@ class CrossEntropy:
             raise ConfigError(f"loss.label_smoothing = {self.label_smoothing}: must be in [0, 1)")
         if self.num_chunks < 1:
             raise ConfigError(f"loss.num_chunks = {self.num_chunks}: must be at least 1")
+        if self.normalizer not in get_args(Normalizer):
+            choices = ", ".join(get_args(Normalizer))
+            raise ConfigError(f"loss.normalizer = {self.normalizer!r}: choose one of {choices}")
+        if self.normalizing_factor is not None and self.normalizing_factor <= 0:
+            raise ConfigError(
+                f"loss.normalizing_factor = {self.normalizing_factor}: must be above 0"
+            )
         if (self.normalizer == "constant") != (self.normalizing_factor is not None):
             raise ConfigError(
                 f"loss.normalizing_factor = {self.normalizing_factor} with loss.normalizer = "
@@ -145,8 +152,8 @@ def summed_cross_entropy(
         1,
         0,
     )
-    chunks = [chunked(x) for x in (hidden_BTD, targets_BT, scales_BT)]
-    total, per_token = _chunked(*chunks, table_DV, z_loss, label_smoothing)
+    hidden, targets, scales = map(chunked, (hidden_BTD, targets_BT, scales_BT))
+    total, per_token = _chunked(hidden, targets, scales, table_DV, z_loss, label_smoothing)
     whole = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1)[:, :T]
     return total, jax.tree.map(whole, per_token)
 
@@ -154,7 +161,10 @@ def summed_cross_entropy(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _chunked(hidden, targets, scales, table_DV, z_loss, label_smoothing):
     def body(total, chunk):
-        value, per_token, _ = _one_chunk(*chunk, table_DV, z_loss, label_smoothing)
+        hidden_BTD, targets_BT, scales_BT = chunk
+        value, per_token, _ = _one_chunk(
+            hidden_BTD, targets_BT, scales_BT, table_DV, z_loss, label_smoothing
+        )
         return total + value, per_token
 
     return _scan(body, jnp.float32(0.0), (hidden, targets, scales))
@@ -163,8 +173,10 @@ def _chunked(hidden, targets, scales, table_DV, z_loss, label_smoothing):
 def _forward(hidden, targets, scales, table_DV, z_loss, label_smoothing):
     def body(carry, chunk):
         total, dtable_DV = carry
-        hidden_BTD = chunk[0]
-        value, per_token, dlogits = _one_chunk(*chunk, table_DV, z_loss, label_smoothing)
+        hidden_BTD, targets_BT, scales_BT = chunk
+        value, per_token, dlogits = _one_chunk(
+            hidden_BTD, targets_BT, scales_BT, table_DV, z_loss, label_smoothing
+        )
         dlogits_BTV = dlogits().astype(hidden_BTD.dtype)
         f32 = {"preferred_element_type": jnp.float32}
         dhidden_BTD = jnp.einsum("BTV,DV->BTD", dlogits_BTV, table_DV, **f32)
@@ -199,11 +211,11 @@ def _one_chunk(hidden_BTD, targets_BT, scales_BT, table_DV, z_loss, label_smooth
     V = table_DV.shape[1]
     off = label_smoothing / (V - 1)
     on = 1.0 - label_smoothing
-    logits_BTV = jnp.einsum(
-        "BTD,DV->BTV", hidden_BTD, table_DV, preferred_element_type=jnp.float32
-    )
+    logits_BTV = jnp.einsum("BTD,DV->BTV", hidden_BTD, table_DV, preferred_element_type=jnp.float32)
     # A comparison instead of an index: the vocabulary may be divided among devices.
-    is_target_BTV = jax.lax.broadcasted_iota(jnp.int32, logits_BTV.shape, 2) == targets_BT[..., None]
+    is_target_BTV = (
+        jax.lax.broadcasted_iota(jnp.int32, logits_BTV.shape, 2) == targets_BT[..., None]
+    )
     log_z_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
     nll_BT = log_z_BT - jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
     correct_BT = jnp.argmax(logits_BTV, axis=-1) == targets_BT

@@ -59,7 +59,7 @@ class Program:
             key = jax.random.key(seed)
             return jax.jit(self._init, out_shardings=self.shardings)(key)
 
-    def compile_train_step(self, abstract_batch: Batch, key: jax.Array) -> jax.stages.Compiled:
+    def compile_train_step(self, abstract_batch, key: jax.Array) -> jax.stages.Compiled:
         """`train_step(state, batch, key) -> (state, metrics)`; the state passed in is consumed."""
         step = make_train_step(
             self.model_def,
@@ -88,7 +88,9 @@ class Program:
 
         return call
 
-    def abstract_batch(self, element_spec: dict[str, tuple[int, ...]], num_rows: int) -> Batch:
+    def abstract_batch(
+        self, element_spec: dict[str, tuple[int, ...]], num_rows: int
+    ) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of a batch whose rows have the shapes of `element_spec`."""
         return {
             name: jax.ShapeDtypeStruct((num_rows, *shape), np.int32, sharding=self.batch_sharding)

@@ -113,49 +113,12 @@ def test_genuine_t5x_checkpoint(real_data):
 
 # ---- packing
 
-PACKED_ROWS = [[(5, 3), (4, 6), (3, 2)], [(7, 4), (6, 5)]]  # (inputs, targets) of each sequence
-LENGTHS = (15, 12)  # one row is full on neither side
-
-
-def place(batch, row: int, start: tuple[int, int], number: int, ids) -> None:
-    """Writes one sequence, (inputs, targets), into a row."""
-    inputs, targets = (slice(at, at + len(x)) for at, x in zip(start, ids, strict=True))
-    batch["encoder_input_tokens"][row, inputs] = ids[0]
-    batch["decoder_target_tokens"][row, targets] = ids[1]
-    batch["decoder_input_tokens"][row, targets] = np.append(0, ids[1][:-1])
-    batch["decoder_loss_weights"][row, targets] = 1
-    batch["encoder_segment_ids"][row, inputs] = number
-    batch["decoder_segment_ids"][row, targets] = number
-
-
-def packed_and_alone(vocab_size: int):
-    """The same sequences in two rows and in five; where each sequence's targets went."""
-    rng = np.random.default_rng(11)
-    sides = "input_tokens", "segment_ids", "target_tokens", "loss_weights"
-    names = [f"{side}_{name}" for side in ("encoder", "decoder") for name in sides]
-    del names[2:4]  # the encoder has no targets
-    length = lambda name: LENGTHS[name.startswith("decoder")]
-    blank = lambda rows: {name: np.zeros((rows, length(name)), np.int32) for name in names}
-    packed, alone = blank(len(PACKED_ROWS)), blank(sum(map(len, PACKED_ROWS)))
-    places = []
-    for row, sequences in enumerate(PACKED_ROWS):
-        start = (0, 0)
-        for number, lengths in enumerate(sequences, 1):
-            ids = [rng.integers(2, vocab_size, n) for n in lengths]
-            place(packed, row, start, number, ids)
-            place(alone, len(places), (0, 0), 1, ids)
-            targets = slice(start[1], start[1] + lengths[1])
-            places.append((row, targets, len(places), slice(0, lengths[1])))
-            start = (start[0] + lengths[0], start[1] + lengths[1])
-    del alone["encoder_segment_ids"], alone["decoder_segment_ids"]
-    return packed, alone, places
-
 
 def test_packed_rows_equal_the_same_sequences_alone():
     """Logits and gradients; sequences alone in a row carry no segment ids at all."""
     cfg = tiny_t5.config("1.1")
     params = tiny_t5.random_params(cfg)
-    packed, alone, places = packed_and_alone(cfg.vocab_size)
+    packed, alone, places = tiny_t5.packed_and_alone(cfg.vocab_size)
     run = tiny_t5.with_gradients(cfg)
     (loss, logits), gradients = run(params, packed)
     (loss_alone, logits_alone), gradients_alone = run(params, alone)

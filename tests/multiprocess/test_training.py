@@ -12,6 +12,7 @@ import pytest
 from tests.multiprocess import tiny_run
 from tests.multiprocess.test_launch_local import codes, local, spread_of_exits
 
+pytestmark = pytest.mark.slow
 STEPS = 12
 
 
@@ -42,18 +43,13 @@ def one_process(config, tmp_path_factory):
     return dict(lines)
 
 
-@pytest.mark.parametrize(
-    "processes", [pytest.param(2), pytest.param(4, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("processes", [2, 4])
 def test_losses_do_not_depend_on_the_number_of_hosts(config, one_process, tmp_path, processes):
-    outcome = train(
-        config, tmp_path / "run", *MESH, processes=processes, devices=4 // processes
-    )
+    outcome = train(config, tmp_path / "run", *MESH, processes=processes, devices=4 // processes)
     assert outcome.code == 0
     assert dict(tiny_run.loss_lines(tmp_path / "run")) == one_process
 
 
-@pytest.mark.slow
 def test_a_killed_host_takes_the_others_along_and_two_hosts_resume_as_one(
     config, one_process, tmp_path
 ):
@@ -69,7 +65,6 @@ def test_a_killed_host_takes_the_others_along_and_two_hosts_resume_as_one(
     assert [line for line in lines if one_process[line[0]] != line[1]] == []
 
 
-@pytest.mark.slow
 def test_another_mesh_resumes_to_the_same_losses(config, one_process, tmp_path):
     workdir = tmp_path / "run"
     first = ("--train.num-train-steps", "5")
@@ -99,7 +94,6 @@ def kill_and_restart(command, environment, workdir, generator, *, kills: int, se
     return done
 
 
-@pytest.mark.slow
 def test_twenty_kills_on_real_text_change_no_loss(real_data, tmp_path):
     """`kill -9` at random moments: every loss line equals the uninterrupted run's, bit for bit."""
     steps, kills = 400, 20
@@ -112,7 +106,9 @@ def test_twenty_kills_on_real_text_change_no_loss(real_data, tmp_path):
         "--checkpoints.save-every-steps", "7",
     ]  # fmt: skip
     base = [sys.executable, "-m", "t5jax"]
-    environment = dict(os.environ, JAX_NUM_CPU_DEVICES="1", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "xla"))
+    environment = dict(
+        os.environ, JAX_NUM_CPU_DEVICES="1", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "xla")
+    )
     subprocess.run([*base, "cache", str(config), *flags], env=environment, check=True)
     command = [*base, "train", str(config), *flags]
     subprocess.run([*command, "--workdir", str(tmp_path / "whole")], env=environment, check=True)

@@ -4,7 +4,7 @@ import json
 import pathlib
 import pydoc_data.topics
 
-CONFIG = '''
+CONFIG = """
 from t5jax.checkpoints import CheckpointConfig
 from t5jax.config import RunConfig, TrainConfig
 from t5jax.data.config import DataConfig
@@ -29,7 +29,7 @@ def config() -> RunConfig:
         checkpoints=CheckpointConfig(save_every_steps=5),
         reporting=ReportingConfig(tensorboard=False, plot=False, seconds_between_lines=0),
     )
-'''
+"""
 
 
 def write_config(folder: pathlib.Path, steps: int) -> pathlib.Path:

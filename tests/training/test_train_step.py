@@ -1,0 +1,357 @@
+"""One step: the same on every mesh and however a batch is cut; nothing changes on a bad batch."""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from t5jax.model.config import T5Config
+from t5jax.model.t5 import init_params
+from t5jax.sharding import MeshConfig
+from t5jax.training.losses import CrossEntropy
+from t5jax.training.optimizers import Adafactor, AdamW
+from t5jax.training.program import Program
+from t5jax.training.schedules import Constant
+from t5jax.training.train_step import TrainState, cast, make_train_step, row_keys
+from tests.model import tiny_t5
+
+MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)]  # data, fsdp, tensor
+OPTIMIZERS = {
+    "adafactor": Adafactor(learning_rate=0.05, schedule=Constant(), min_dim_size_to_factor=20),
+    "adamw": AdamW(learning_rate=0.01, schedule=Constant(), weight_decay=0.1),
+}
+ROWS, INPUTS, TARGETS, STEPS = 32, 11, 7, 4
+
+
+def divisible_model(**changes) -> T5Config:
+    """What eight devices share one way or another has to divide among them; with dropout."""
+    shape = {
+        "vocab_size": 60, "emb_dim": 24, "num_heads": 4, "head_dim": 5, "mlp_dim": 28,
+        "num_encoder_layers": 3, "num_decoder_layers": 2, "dropout_rate": 0.1,
+    }  # fmt: skip
+    return tiny_t5.config("1.1", **{**shape, **changes})
+
+
+def build(mesh, optimizer="adafactor", num_microbatches=1, **changes) -> Program:
+    config = MeshConfig(data=mesh[0], fsdp=mesh[1], tensor=mesh[2])
+    return Program(
+        model=divisible_model(**changes),
+        loss=CrossEntropy(first_sentinel_id=50),
+        tx=OPTIMIZERS[optimizer].build(STEPS),
+        mesh_config=config,
+        mesh=config.build(),
+        num_microbatches=num_microbatches,
+    )
+
+
+def batches():
+    cfg = divisible_model()
+    return [tiny_t5.random_batch(cfg, ROWS, INPUTS, TARGETS, seed=step) for step in range(STEPS)]
+
+
+def start(program: Program) -> TrainState:
+    params = tiny_t5.random_params(program.model)
+    zero = np.zeros((), np.int32)
+    state = TrainState(zero, params, program.tx.init(params), zero)
+    return jax.device_put(state, program.shardings)
+
+
+def train(program: Program):
+    """Metrics of every step, and the last state. One compiled program takes all of them: a state
+    that came back in another layout, and would compile again in a loop, would be refused."""
+    spec = {name: x.shape[1:] for name, x in batches()[0].items()}
+    step = program.compile_train_step(program.abstract_batch(spec, ROWS), jax.random.key(0))
+    state, metrics = start(program), []
+    for batch in batches():
+        batch = jax.device_put(batch, program.batch_sharding)
+        state, numbers = step(state, batch, jax.random.key(3))
+        metrics.append({name: float(x) for name, x in numbers.items()})
+    return metrics, state
+
+
+@functools.cache
+def reference(optimizer: str):
+    """Eight replicas of everything, the batch in one piece."""
+    return train(build((8, 1, 1), optimizer))
+
+
+def assert_same_curve(program: Program, optimizer: str):
+    want, want_state = reference(optimizer)
+    got, state = train(program)
+    for step, (x, y) in enumerate(zip(got, want, strict=True)):
+        for name in y:
+            assert x[name] == pytest.approx(y[name], rel=1e-5), f"{name} of step {step}"
+    assert int(state.step) == STEPS
+    assert want[-1]["loss"] < want[0]["loss"] + 0.5  # it trains and does not diverge
+    for x, y in zip(jax.tree.leaves(state.params), jax.tree.leaves(want_state.params), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "num_microbatches", "changes"),
+    [
+        ((1, 8, 1), 2, {}),
+        ((2, 2, 2), 4, {}),
+        ((1, 2, 4), 1, {"unroll_layers": "all", "remat": "full"}),
+    ],
+)
+def test_adafactor_does_not_depend_on_the_layout(mesh, num_microbatches, changes):
+    program = build(mesh, "adafactor", num_microbatches, **changes)
+    assert_same_curve(program, "adafactor")
+
+
+def test_adamw_does_not_depend_on_the_layout():
+    assert_same_curve(build((2, 2, 2), "adamw", 2), "adamw")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("optimizer", "mesh", "num_microbatches"), itertools.product(OPTIMIZERS, MESHES, (1, 2, 4))
+)
+def test_every_layout(optimizer, mesh, num_microbatches):
+    assert_same_curve(build(mesh, optimizer, num_microbatches), optimizer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{"remat": "dots"}, {"unroll_layers": 2, "remat": "full"}])
+def test_remat_and_unrolling(changes):
+    assert_same_curve(build((2, 2, 2), **changes), "adafactor")
+
+
+def test_the_state_keeps_its_layout():
+    _, state = reference("adafactor")
+    wanted = build((8, 1, 1)).abstract_state
+    for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(wanted), strict=True):
+        assert x.sharding.is_equivalent_to(y.sharding, x.ndim)
+        assert x.dtype == y.dtype
+
+
+@pytest.mark.slow
+def test_fresh_parameters_do_not_depend_on_the_mesh():
+    states = [build(mesh).init(seed=5) for mesh in ((8, 1, 1), (1, 2, 4))]
+    for x, y in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_array_equal(x, y)
+    key = jax.random.key(5)
+    alone = jax.jit(functools.partial(init_params, divisible_model()))(key)
+    for x, y in zip(jax.tree.leaves(states[0].params), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_evaluation_of_shards_equals_that_of_the_whole():
+    program, batch = build((1, 2, 4)), batches()[0]
+    params = tiny_t5.random_params(program.model)
+    placed = jax.device_put(params, program.shardings.params)
+    got = program.eval_step(placed, jax.device_put(batch, program.batch_sharding))
+    cfg = dataclasses.replace(program.model, dropout_rate=0.0)
+    want, _ = jax.jit(functools.partial(tiny_t5.loss_and_logits, cfg))(params, batch)
+    assert float(got.loss) == pytest.approx(float(want), rel=1e-6)
+    assert float(got.weight) == batch["decoder_loss_weights"].sum()
+
+
+# ---- the step itself, with a model that compiles in no time
+
+
+class Bigram(nnx.Module):
+    """Predicts a token from the one before it; noise of its own for every row."""
+
+    def __init__(self, vocab_size=23, width=6):
+        self.table = nnx.Param(jnp.zeros((vocab_size, width)))
+        self.out = nnx.Param(jnp.zeros((width, vocab_size)))
+
+    def hidden_and_table(self, batch, keys_B):
+        hidden = self.table[...][batch["decoder_input_tokens"]]
+        if keys_B is not None:
+            noise = jax.vmap(lambda key: jax.random.bernoulli(key, 0.5, hidden.shape[1:]))(keys_B)
+            hidden = hidden * noise.astype(hidden.dtype)
+        return hidden, self.out[...]
+
+
+def bigram_params():
+    rng = np.random.default_rng(2)
+    return {
+        "table": rng.normal(size=(23, 6)).astype(np.float32),
+        "out": rng.normal(size=(6, 23)).astype(np.float32),
+    }
+
+
+def bigram_batch(seed=0, rows=8):
+    cfg = tiny_t5.config(vocab_size=23)
+    batch = tiny_t5.random_batch(cfg, rows, INPUTS, TARGETS, seed=seed)
+    return {**batch, "decoder_loss_weights": batch["decoder_loss_weights"].astype(np.float32)}
+
+
+def bigram_step(tx, loss=None, **options):
+    options = {"dtype": "float32", "dropout": False, **options}
+    return jax.jit(make_train_step(nnx.graphdef(Bigram()), loss or CrossEntropy(), tx, **options))
+
+
+def bigram_state(tx) -> TrainState:
+    params = bigram_params()
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(zero, params, tx.init(params), zero)
+
+
+@pytest.mark.parametrize("num_microbatches", [1, 2, 4])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        CrossEntropy(),
+        CrossEntropy(normalizer="target_positions"),
+        CrossEntropy(normalizer="sequences"),
+        CrossEntropy(normalizer="sum"),
+        CrossEntropy(normalizer="constant", normalizing_factor=17.0),
+    ],
+    ids=lambda loss: loss.normalizer,
+)
+def test_gradients_are_divided_once(loss, num_microbatches):
+    """Plain gradient descent at rate 1: what is subtracted is the gradient."""
+    tx, batch = optax.sgd(1.0), bigram_batch()
+    rows_weights = batch["decoder_loss_weights"].sum(axis=1)
+    assert len(np.unique(rows_weights.reshape(-1, 4).sum(axis=0))) > 1  # uneven microbatches
+
+    def objective(params):
+        logits = params["table"][batch["decoder_input_tokens"]] @ params["out"]
+        nll = optax.softmax_cross_entropy_with_integer_labels(
+            logits, batch["decoder_target_tokens"]
+        )
+        per_token = nll + loss.z_loss * jax.nn.logsumexp(logits, axis=-1) ** 2
+        per_token *= batch["decoder_loss_weights"]
+        return {
+            "target_tokens": per_token.sum() / rows_weights.sum(),
+            "target_positions": per_token.mean(),
+            "sequences": (per_token.sum(axis=1) / rows_weights).mean(),
+            "sum": per_token.sum(),
+            "constant": per_token.sum() / 17.0,
+        }[loss.normalizer]
+
+    params = bigram_params()
+    want = jax.grad(objective)(params)
+    step = bigram_step(tx, loss, num_microbatches=num_microbatches)
+    state, metrics = step(bigram_state(tx), batch, jax.random.key(0))
+    for name, gradient in want.items():
+        np.testing.assert_allclose(
+            params[name] - state.params[name], gradient, atol=2e-6, rtol=1e-4
+        )
+    assert float(metrics["grad_norm"]) == pytest.approx(float(optax.global_norm(want)), rel=1e-5)
+
+
+def test_metrics():
+    tx, batch, params = optax.sgd(0.0), bigram_batch(), bigram_params()
+    step = bigram_step(tx, CrossEntropy(z_loss=0.01, first_sentinel_id=20))
+    _, metrics = step(bigram_state(tx), batch, jax.random.key(0))
+    logits = params["table"][batch["decoder_input_tokens"]] @ params["out"]
+    log_z = np.log(np.exp(logits.astype(np.float64)).sum(-1))
+    targets, weights = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
+    nll = log_z - np.take_along_axis(logits, targets[..., None], -1)[..., 0]
+    text = weights * (targets < 20)
+    want = {
+        "loss": (nll * weights).sum() / weights.sum(),
+        "text_loss": (nll * text).sum() / text.sum(),
+        "z_loss": 0.01 * (log_z**2 * weights).sum() / weights.sum(),
+        "accuracy": ((logits.argmax(-1) == targets) * weights).sum() / weights.sum(),
+        "target_tokens": weights.sum(),
+        "param_norm": np.sqrt(sum((x.astype(np.float64) ** 2).sum() for x in params.values())),
+        "bad_steps": 0,
+        "non_padding_inputs": (batch["encoder_input_tokens"] > 0).mean(),
+        "non_padding_targets": (targets > 0).mean(),
+        "input_tokens": (batch["encoder_input_tokens"] > 0).sum(),
+    }
+    grad_norm = metrics.pop("grad_norm")
+    assert float(grad_norm) > 0
+    assert {k: float(v) for k, v in metrics.items()} == pytest.approx(want, rel=1e-5)
+
+
+def test_dropout_of_a_row_is_the_same_however_the_batch_is_cut():
+    tx = optax.sgd(0.1)
+    run = lambda batch, **options: bigram_step(tx, dropout=True, **options)(
+        bigram_state(tx), batch, jax.random.key(9)
+    )[1]
+    whole = float(run(bigram_batch())["loss"])
+    assert float(run(bigram_batch(), num_microbatches=4)["loss"]) == pytest.approx(whole, rel=1e-6)
+    without = bigram_step(tx)(bigram_state(tx), bigram_batch(), jax.random.key(9))[1]
+    assert abs(float(without["loss"]) - whole) > 0.01
+
+
+def test_row_keys():
+    """Of a row by its number and the step; how many rows there are does not matter."""
+    key = jax.random.key(1)
+    data = lambda step, rows: np.asarray(jax.random.key_data(row_keys(key, step, rows)))
+    np.testing.assert_array_equal(data(4, 3), data(4, 11)[:3])
+    everything = np.concatenate([data(step, 5) for step in range(7)])
+    assert len(np.unique(everything, axis=0)) == 35
+
+
+def assert_identical(got, want):
+    for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_array_equal(np.asarray(x).view(np.uint32), np.asarray(y).view(np.uint32))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_bad_batch_changes_nothing(optimizer, number):
+    """Parameters and optimizer stay as they were, bit for bit; the next good step counts anew."""
+    tx = OPTIMIZERS[optimizer].build(100)
+    step, key = bigram_step(tx, num_microbatches=2), jax.random.key(0)
+    bad = bigram_batch(seed=1)
+    bad["decoder_loss_weights"][3, 2] = number
+    good_state, metrics = step(bigram_state(tx), bigram_batch(), key)
+    assert int(metrics["bad_steps"]) == 0
+    state = good_state
+    for count in (1, 2, 3):
+        state, metrics = step(state, bad, key)
+        assert int(metrics["bad_steps"]) == int(state.bad_steps) == count
+        assert not np.isfinite(float(metrics["loss"]))
+        assert int(state.step) == 1 + count  # the batch is consumed
+        assert_identical((state.params, state.opt_state), (good_state.params, good_state.opt_state))
+    state, metrics = step(state, bigram_batch(seed=2), key)
+    assert int(metrics["bad_steps"]) == int(state.bad_steps) == 0
+    # As if the bad batches had never been: no dropout here, whose keys would know the step.
+    without, _ = step(good_state, bigram_batch(seed=2), key)
+    assert_identical((state.params, state.opt_state), (without.params, without.opt_state))
+    assert np.abs(state.params["table"] - good_state.params["table"]).max() > 0
+
+
+def test_a_bad_gradient_of_a_good_loss_changes_nothing():
+    """The root of 0 is 0, its derivative is infinite."""
+    tx = optax.sgd(0.1)
+    root = lambda model, batch, keys: CrossEntropy()(Rooted(model), batch, keys)
+    root.divisor = CrossEntropy().divisor
+    step = bigram_step(tx, root)
+    state = bigram_state(tx)
+    state.params["table"][:] = np.abs(state.params["table"])
+    good, metrics = step(state, bigram_batch(), jax.random.key(0))
+    assert int(metrics["bad_steps"]) == 0
+    good.params["table"] = jnp.abs(good.params["table"]).at[2:9, 1].set(0.0)
+    after, metrics = step(good, bigram_batch(), jax.random.key(0))
+    assert np.isfinite(float(metrics["loss"]))
+    assert int(metrics["bad_steps"]) == 1
+    assert_identical(after.params, good.params)
+
+
+class Rooted:
+    """A model whose output is the root of another's."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def hidden_and_table(self, batch, keys_B):
+        hidden, table = self.model.hidden_and_table(batch, keys_B)
+        return jnp.sqrt(hidden), table
+
+
+def test_parameters_are_cast_and_their_gradients_are_not():
+    params = bigram_params()
+    assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(cast(params, "bfloat16")))
+    tx = optax.sgd(0.1)
+    state, _ = bigram_step(tx, dtype="bfloat16")(
+        bigram_state(tx), bigram_batch(), jax.random.key(0)
+    )
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(state.params))
+    changed = np.asarray(state.params["out"] != jnp.bfloat16(state.params["out"]))
+    assert changed.mean() > 0.9  # the update was made to all the bits of the parameters
