@@ -111,7 +111,7 @@ def _backward(causal, residuals, dy_BTNH):
     rows = (q_BTNH, k_BSNH, v_BSNH, query_segments, key_segments, y_BTNH, dy_BTNH, normalizers)
     zero = None if bias_NTS is None else jnp.zeros(bias_NTS.shape, jnp.float32)
     dbias_NTS, (dq_BTNH, dk_BSNH, dv_BSNH) = jax.lax.scan(row, zero, rows)
-    if dbias_NTS is not None:
+    if dbias_NTS is not None and bias_NTS is not None:
         dbias_NTS = dbias_NTS.astype(bias_NTS.dtype)
     return dq_BTNH, dk_BSNH, dv_BSNH, dbias_NTS, None, None
 

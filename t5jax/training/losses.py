@@ -144,18 +144,20 @@ def summed_cross_entropy(
     chunk's float32 logits [B, T/num_chunks, V] exist and no product is computed twice.
     """
     T = targets_BT.shape[1]
-    padding = -T % num_chunks
-    chunked = lambda x: jnp.moveaxis(
-        jnp.pad(x, ((0, 0), (0, padding)) + ((0, 0),) * (x.ndim - 2)).reshape(
-            x.shape[0], num_chunks, -1, *x.shape[2:]
-        ),
-        1,
-        0,
-    )
-    hidden, targets, scales = map(chunked, (hidden_BTD, targets_BT, scales_BT))
-    total, per_token = _chunked(hidden, targets, scales, table_DV, z_loss, label_smoothing)
+    hidden = _in_chunks(hidden_BTD, num_chunks)
+    targets = _in_chunks(targets_BT, num_chunks)
+    scales = _in_chunks(scales_BT, num_chunks)
+    sums = _chunked(hidden, targets, scales, table_DV, z_loss, label_smoothing)
+    total, per_token = sums  # pyright: ignore[reportGeneralTypeIssues]
     whole = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1)[:, :T]
     return total, jax.tree.map(whole, per_token)
+
+
+def _in_chunks(x: jax.Array, num_chunks: int) -> jax.Array:
+    """[B, T, ...] -> [num_chunks, B, T / num_chunks, ...], T filled up with zeros."""
+    fill = -x.shape[1] % num_chunks
+    x = jnp.pad(x, ((0, 0), (0, fill)) + ((0, 0),) * (x.ndim - 2))
+    return jnp.moveaxis(x.reshape(x.shape[0], num_chunks, -1, *x.shape[2:]), 1, 0)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
