@@ -13,7 +13,7 @@ from t5jax.data.config import DataConfig
 from t5jax.data.vocabularies import SentencePieceVocabulary
 from t5jax.model.config import T5Config
 from t5jax.training.optimizers import AdamW
-from t5jax.training.schedules import WarmupStableDecay
+from t5jax.training.schedules import Cosine
 
 
 def config() -> RunConfig:
@@ -23,7 +23,7 @@ def config() -> RunConfig:
             emb_dim=256,
             num_heads=4,
             mlp_dim=640,
-            num_encoder_layers=4,
+            num_encoder_layers=3,
             num_decoder_layers=3,
             tied_embeddings=True,
             dtype="float32",
@@ -34,14 +34,12 @@ def config() -> RunConfig:
             train_files=("data/text/*.jsonl.gz",),
             validation_files=("data/text/c4-validation*.json.gz",),
             vocabulary=SentencePieceVocabulary(path="data/t5/spiece.model"),
-            inputs_length=256,
+            inputs_length=128,
             cache_dir="runs/data",
         ),
         train=TrainConfig(
-            num_train_steps=4000, batch_size=16, eval_every_steps=500, num_eval_rows=512
+            num_train_steps=1800, batch_size=16, eval_every_steps=200, num_eval_rows=1024
         ),
-        optimizer=AdamW(
-            learning_rate=2e-3, schedule=WarmupStableDecay(warmup_steps=200, decay_fraction=0.3)
-        ),
-        checkpoints=CheckpointConfig(save_every_steps=500),
+        optimizer=AdamW(learning_rate=2e-2, rms_scaled=True, schedule=Cosine(warmup_steps=100)),
+        checkpoints=CheckpointConfig(save_every_steps=200),
     )

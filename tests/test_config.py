@@ -264,7 +264,7 @@ def test_loading_leaves_nothing_behind(tiny):
         ("--model.dtype float16", "--model.dtype 'float16' bfloat16 float32"),
         ("--train.batch-size 0", "train.batch_size = 0: must be at least 1"),
         ("--model.mlp-activations gelu linear relu", "one activation, or two"),
-        ("--model.mlp-activations swish", "'swish' is unknown; there are linear, relu"),
+        ("--model.mlp-activations swish", "'swish' is not one of linear, relu"),
         ("--optimizer.learning-rate -1", "AdamW.learning_rate is -1.0"),
         ("--checkpoints.keep-every-steps 1500", "multiple of checkpoints.save_every_steps=1000"),
         ("--loss.normalizer constant", "loss.normalizing_factor = None"),

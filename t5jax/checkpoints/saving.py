@@ -205,7 +205,7 @@ class Checkpoints:
             STATE: ocp.PyTreeCheckpointHandler(),
             records.ITEM: ocp.JsonCheckpointHandler(records.FILE),
         }
-        return ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
+        return _Manager(self.directory, options=options, item_handlers=handlers)
 
     def _set_aside(self, steps: list[int]) -> None:
         """Moves steps that this run does not continue (damaged, or newer than the one asked for).
@@ -253,6 +253,13 @@ class Checkpoints:
                 continue  # cannot be the best; restore says why
             scores[step] = self._score(metrics)
         return scores
+
+
+class _Manager(ocp.CheckpointManager):
+    """Leaves preemption to the loop: two who ask jax with different counts mislead each other."""
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
 
 
 @dataclasses.dataclass

@@ -12,23 +12,27 @@ class Preemption:
 
     Alone, this process handles the signal itself; a second SIGTERM ends it at once. With several
     processes jax owns the signal (it would be swallowed if nobody asked), and `reached` is true at
-    one and the same step on all of them: the hosts agree on the newest step any of them is at, plus
-    one. So it must be asked once per step, on every host, with the same step numbers.
+    one and the same call on all of them: the hosts agree on the newest call any of them is at, plus
+    one. So it must be asked once per step, on every host.
     """
 
     def __init__(self):
         self._received = False
+        self._calls = -1
         self._previous = None
         in_main_thread = threading.current_thread() is threading.main_thread()
         if in_main_thread and not _distributed():  # elsewhere Python refuses to set handlers
             self._previous = signal.signal(signal.SIGTERM, self._on_signal)
 
-    def reached(self, step: int) -> bool:
-        """Whether to save the state after `step` and raise `Preempted(step)`."""
+    def reached(self) -> bool:
+        """Whether to save the state now and raise `Preempted(step)`."""
         if _distributed():
             from jax.experimental import multihost_utils
 
-            return bool(multihost_utils.reached_preemption_sync_point(step))
+            # Calls of this process, not training steps: a notice that comes before the first step
+            # makes jax agree on call 1, which the steps of a resumed run would never hit.
+            self._calls += 1
+            return bool(multihost_utils.reached_preemption_sync_point(self._calls))
         return self._received
 
     def close(self) -> None:

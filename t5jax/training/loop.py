@@ -92,7 +92,7 @@ class Trainer:
                 if unread is not None:
                     self._report(*unread)
                 unread = (step, metrics)
-                leaving = self.preemption.reached(step)
+                leaving = self.preemption.reached()
                 if leaving or step == self.num_steps or self._pause_due(step):
                     self._report(*unread)
                     unread = None

@@ -106,7 +106,7 @@ def test_every_activation_of_the_config_exists():
         ({"dropout_rate": -0.1}, "model.dropout_rate = -0.1"),
         ({"mlp_activations": ()}, "model.mlp_activations"),
         ({"mlp_activations": ("relu", "linear", "gelu")}, "model.mlp_activations"),
-        ({"mlp_activations": ("geglu",)}, "'geglu' is unknown; there are linear, relu"),
+        ({"mlp_activations": ("geglu",)}, "'geglu' is not one of linear, relu"),
         ({"relpos_num_buckets": 30}, "model.relpos_num_buckets = 30"),
         ({"relpos_max_distance": 16}, "model.relpos_max_distance = 16"),
         ({"unroll_layers": 0}, "model.unroll_layers = 0"),

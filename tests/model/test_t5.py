@@ -172,7 +172,7 @@ def baseline():
 def test_how_it_is_computed_does_not_change_the_result(baseline, changes):
     cfg, arguments, want = baseline
     got = tiny_t5.with_gradients(dataclasses.replace(cfg, **changes))(*arguments)
-    assert_close(got, want, 1e-6 if "attention" not in changes else PARITY)
+    assert_close(got, want, 5e-6 if "attention" not in changes else PARITY)
 
 
 def test_dropout_is_on_in_the_baseline(baseline, plain):

@@ -70,7 +70,7 @@ def preempted(_) -> None:
     with runtime.Preemption() as preemption:
 
         def leave(step):
-            if preemption.reached(step):
+            if preemption.reached():
                 raise runtime.Preempted(step)
 
         steps(10_000, leave)

@@ -1,0 +1,251 @@
+"""Names of axes -> layouts: the mesh, the parameters, the optimizer's slots, what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from t5jax import sharding
+from t5jax.errors import ConfigError
+from t5jax.model.t5 import abstract_model
+from t5jax.sharding import MeshConfig, param_specs, state_shardings
+from t5jax.training.losses import CrossEntropy
+from t5jax.training.optimizers import Adafactor, AdamW, OptaxOptimizer
+from t5jax.training.program import Program
+from t5jax.training.schedules import Constant
+from t5jax.training.train_step import TrainState
+from tests.model import tiny_t5
+
+MODEL = tiny_t5.config(
+    "1.1", vocab_size=60, emb_dim=24, num_heads=4, head_dim=7, mlp_dim=44, num_encoder_layers=3
+)
+
+
+def program(tx=None, config=None, model=MODEL) -> Program:
+    config = config or MeshConfig(data=2, fsdp=2, tensor=2)
+    return Program(
+        model=model,
+        loss=CrossEntropy(),
+        tx=tx or optax.sgd(0.1),
+        mesh_config=config,
+        mesh=config.build(),
+    )
+
+
+def by_path(tree) -> dict[str, object]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: isinstance(x, P))
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
+
+
+# ---- the mesh
+
+
+@pytest.mark.parametrize(
+    ("config", "devices", "shape"),
+    [
+        (MeshConfig(), 8, (8, 1, 1)),
+        (MeshConfig(data=1, fsdp=-1), 8, (1, 8, 1)),
+        (MeshConfig(fsdp=3, tensor=2), 30, (5, 3, 2)),
+        (MeshConfig(data=2, fsdp=2, tensor=2), 8, (2, 2, 2)),
+        (MeshConfig(), 1, (1, 1, 1)),
+    ],
+)
+def test_shape(config, devices, shape):
+    assert config.shape(devices) == shape
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (MeshConfig(fsdp=3), "data=-1 x fsdp=3 x tensor=1 does not make 8 devices"),
+        (MeshConfig(data=2, fsdp=2), "does not make 8 devices"),
+        (MeshConfig(data=16), "does not make 8 devices"),
+        (MeshConfig(data=0), "mesh.data = 0"),
+        (MeshConfig(tensor=-2), "mesh.tensor = -2"),
+        (MeshConfig(fsdp=-1), "only one of data, fsdp can be -1"),
+    ],
+)
+def test_shape_that_does_not_fit(config, message):
+    with pytest.raises(ConfigError, match=message):
+        config.shape(8)
+
+
+def test_axes_that_do_not_exist():
+    with pytest.raises(ConfigError, match=r"mesh\.mlp: 'model' is not one of"):
+        MeshConfig(mlp=("model",)).check()
+    MeshConfig().check()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (MeshConfig(batch=("data", "fsdp", "fsdp")), "mesh.batch"),
+        (MeshConfig(embed=("tensor",)), "mesh.embed .* mesh.vocab|mesh.vocab .* mesh.embed"),
+    ],
+)
+def test_an_array_cannot_use_a_mesh_axis_twice(config, message):
+    with pytest.raises(ConfigError, match=message):
+        config.check()
+
+
+def test_mesh_has_all_devices_and_lets_xla_propagate():
+    mesh = MeshConfig(data=2, fsdp=2, tensor=2).build()
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert {d.id for d in mesh.devices.flat} == {d.id for d in jax.devices()}
+    assert set(mesh.axis_types) == {jax.sharding.AxisType.Auto}
+
+
+# ---- parameters
+
+
+def test_layout_of_every_parameter():
+    config = MeshConfig(data=2, fsdp=2, tensor=2)
+    specs = by_path(param_specs(abstract_model(MODEL), config.rules, config.build()))
+    fsdp, tensor = ("fsdp",), ("tensor",)
+    into, out_of = P(None, fsdp, tensor), P(None, tensor, fsdp)
+    attention = {"query": into, "key": into, "value": into, "out": out_of}
+    layers = {
+        **{f"self_attention/{name}": spec for name, spec in attention.items()},
+        "self_attention_norm/scale": P(None, fsdp),
+        "mlp_norm/scale": P(None, fsdp),
+        "mlp/wi_0": into,
+        "mlp/wi_1": into,
+        "mlp/wo": out_of,
+    }
+    cross = {f"cross_attention/{name}": spec for name, spec in attention.items()}
+    cross["cross_attention_norm/scale"] = P(None, fsdp)
+    stack = {"relpos_bias/embedding": P(tensor, None), "final_norm/scale": P(fsdp)}
+    want = {
+        "token_embedder": P(tensor, fsdp),
+        "logits_dense": P(fsdp, tensor),
+        **{f"encoder/layers/{name}": spec for name, spec in layers.items()},
+        **{f"decoder/layers/{name}": spec for name, spec in {**layers, **cross}.items()},
+        **{f"{s}/{name}": spec for s in ("encoder", "decoder") for name, spec in stack.items()},
+    }
+    assert specs == want
+
+
+def test_rules_change_the_layout():
+    config = MeshConfig(data=2, fsdp=2, tensor=2, embed=(), vocab=("fsdp", "tensor"))
+    specs = by_path(param_specs(abstract_model(MODEL), config.rules, config.build()))
+    assert specs["token_embedder"] == P(("fsdp", "tensor"), None)
+    assert specs["encoder/layers/mlp/wo"] == P(None, ("tensor",), None)
+
+
+def test_a_bias_per_layer_is_stacked():
+    cfg = tiny_t5.config("umT5", emb_dim=24, num_heads=4, head_dim=7, mlp_dim=44, vocab_size=60)
+    config = MeshConfig(data=2, fsdp=2, tensor=2)
+    specs = by_path(param_specs(abstract_model(cfg), config.rules, config.build()))
+    assert specs["encoder/layers/relpos_bias/embedding"] == P(None, ("tensor",), None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocab_size": 61}, "token_embedder has vocab=61, .* into tensor = 2; change mesh.vocab"),
+        ({"mlp_dim": 45}, "mlp/wi_0 has mlp=45"),
+        ({"emb_dim": 25}, "embed=25, which does not divide into fsdp = 2"),
+        ({"num_heads": 3}, "relpos_bias/embedding has heads=3"),
+    ],
+)
+def test_sizes_that_do_not_divide(changes, message):
+    cfg = tiny_t5.config(
+        **{
+            "vocab_size": 60, "emb_dim": 24, "num_heads": 4, "head_dim": 6, "mlp_dim": 44,
+            **changes,
+        }
+    )  # fmt: skip
+    config = MeshConfig(data=2, fsdp=2, tensor=2)
+    with pytest.raises(ConfigError, match=message):
+        param_specs(abstract_model(cfg), config.rules, config.build())
+
+
+# ---- optimizer state
+
+SLOTS = {  # optimizer -> how many slots shaped like a parameter each parameter has
+    "adafactor": (Adafactor(schedule=Constant(), factored=False), 1),
+    "adafactor with momentum": (Adafactor(schedule=Constant(), factored=False, beta1=0.9), 2),
+    "adamw": (AdamW(schedule=Constant()), 2),
+    "adamw, rms-scaled": (AdamW(schedule=Constant(), rms_scaled=True), 2),
+    "lion": (OptaxOptimizer(factory="optax.lion", schedule=Constant()), 1),
+    "lamb": (OptaxOptimizer(factory="optax.lamb", schedule=Constant()), 2),
+}
+
+
+@pytest.mark.parametrize("name", SLOTS)
+def test_slots_lie_like_their_parameters(name):
+    """Each parameter's slots have its own layout, whatever tree the optimizer keeps them in."""
+    optimizer, num_slots = SLOTS[name]
+    state = program(optimizer.build(10)).abstract_state
+    params = by_path(state.params)
+    found = dict.fromkeys(params, 0)
+    for path, slot in by_path(state.opt_state).items():
+        owner = [p for p in params if path.endswith(f"/{p}")]
+        if not owner or params[owner[0]].shape != slot.shape:
+            assert slot.size <= 3, path  # a counter, of every layer at most
+            assert slot.sharding.spec == P(), path
+            continue
+        owner = max(owner, key=len)
+        found[owner] += 1
+        assert slot.sharding == params[owner].sharding, path
+    assert set(found.values()) == {num_slots}
+
+
+def test_factors_are_replicated_and_small():
+    tx = Adafactor(schedule=Constant(), min_dim_size_to_factor=20).build(10)
+    state = program(tx).abstract_state
+    slots = by_path(state.opt_state)
+    row = slots["v_row/encoder/layers/mlp/wi_0"]
+    assert (row.shape, row.sharding.spec) == ((3, 24), P())
+    whole = slots["v/encoder/layers/mlp_norm/scale"]
+    assert whole.sharding.spec == P(None, ("fsdp",))
+    assert state.step.sharding.spec == state.bad_steps.sharding.spec == P()
+
+
+def test_the_same_path_with_another_shape_is_not_laid_out_alike():
+    mesh = MeshConfig(data=2, fsdp=2, tensor=2).build()
+    shape = lambda *dims: jax.ShapeDtypeStruct(dims, jnp.float32)
+    slots = {"whole": {"a": {"w": shape(4, 6)}}, "factor": {"a": {"w": shape(6)}}}
+    state = TrainState(shape(), {"a": {"w": shape(4, 6)}}, slots, shape())
+    got = state_shardings(state, {"a": {"w": P("fsdp", "tensor")}}, mesh)
+    assert got.opt_state["whole"]["a"]["w"].spec == P("fsdp", "tensor")
+    assert got.opt_state["factor"]["a"]["w"].spec == P()
+
+
+# ---- activations
+
+
+def test_constrain_has_no_effect_without_rules():
+    x = jnp.ones((3, 5))
+    assert sharding.constrain(x, "batch", None) is x
+
+
+def test_constrain_lays_out_by_name():
+    config = MeshConfig(data=2, fsdp=2, tensor=2)
+    mesh = config.build()
+    with sharding.use(mesh, config.rules):
+        y = jax.jit(lambda x: sharding.constrain(x, "batch", None, "vocab"))(jnp.ones((8, 5, 6)))
+    want = NamedSharding(mesh, P(("data", "fsdp"), None, "tensor"))
+    assert y.sharding.is_equivalent_to(want, 3)
+    x = jnp.ones((8, 5))
+    assert sharding.constrain(x, "batch", None) is x  # the rules end with their block
+
+
+def test_rules_end_with_their_block_even_after_an_error():
+    config = MeshConfig()
+    with pytest.raises(KeyError), sharding.use(config.build(), config.rules):
+        sharding.constrain(jnp.ones((8, 2)), "no_such_axis", None)
+    x = jnp.ones((8, 2))
+    assert sharding.constrain(x, "batch", None) is x
+
+
+def test_batch_sharding_divides_rows_only():
+    config = MeshConfig(data=2, fsdp=2, tensor=2)
+    mesh = config.build()
+    x = jax.device_put(np.arange(24).reshape(8, 3), sharding.batch_sharding(mesh, config.rules))
+    assert {s.data.shape for s in x.addressable_shards} == {(2, 3)}
+    rows = {tuple(s.data[:, 0].tolist()) for s in x.addressable_shards}
+    assert rows == {(0, 3), (6, 9), (12, 15), (18, 21)}  # each pair of rows on two devices
