@@ -11,8 +11,8 @@ TESTS := $(BIN)/python -m pytest
 .PHONY: quickstart test test-all lint format bench lock clean
 
 quickstart: $(VENV)/installed
-	test -e runs/data/quickstart.model || $(BIN)/t5jax vocab train $(CONFIG) --num-pieces 4000 --max-characters 4000000
-	$(BIN)/t5jax cache $(CONFIG)
+	test -e runs/data/docstrings_span_corruption/validation/META.json || \
+		$(BIN)/t5jax cache $(CONFIG) --new-vocabulary 1000
 	$(BIN)/t5jax train $(CONFIG) $(QUICKSTART_FLAGS)
 	$(BIN)/t5jax evaluate $(RUN)
 	@echo; echo "A sentence with blanks, and what the model makes of it:"

@@ -36,11 +36,11 @@ def config() -> RunConfig:
             cache_dir="runs/data",
         ),
         train=TrainConfig(
-            num_train_steps=700,
-            batch_size=32,
-            eval_every_steps=175,
+            num_train_steps=1200,
+            batch_size=16,
+            eval_every_steps=300,
             num_eval_rows=1024,
         ),
-        optimizer=AdamW(learning_rate=2e-2, rms_scaled=True, schedule=Cosine(warmup_steps=50)),
-        checkpoints=CheckpointConfig(save_every_steps=175),
+        optimizer=AdamW(learning_rate=5e-2, rms_scaled=True, schedule=Cosine(warmup_steps=50)),
+        checkpoints=CheckpointConfig(save_every_steps=300),
     )

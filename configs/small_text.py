@@ -40,6 +40,6 @@ def config() -> RunConfig:
         train=TrainConfig(
             num_train_steps=1800, batch_size=16, eval_every_steps=200, num_eval_rows=1024
         ),
-        optimizer=AdamW(learning_rate=2e-2, rms_scaled=True, schedule=Cosine(warmup_steps=100)),
+        optimizer=AdamW(learning_rate=5e-2, rms_scaled=True, schedule=Cosine(warmup_steps=100)),
         checkpoints=CheckpointConfig(save_every_steps=200),
     )

@@ -19,7 +19,7 @@ def config() -> RunConfig:
     return RunConfig(
         workdir="{folder}/run",
         model=T5Config(vocab_size=384, emb_dim=24, num_heads=4, head_dim=6, mlp_dim=40,
-                       num_encoder_layers=2, num_decoder_layers=2, dropout_rate=0.1,
+                       num_encoder_layers=1, num_decoder_layers=1, dropout_rate=0.1,
                        dtype="float32"),
         data=DataConfig(mixture="text_span_corruption", train_files=("{folder}/*.txt",),
                         vocabulary=ByteVocabulary(extra_ids=100), inputs_length=61,
