@@ -78,10 +78,10 @@ def start(config: RuntimeConfig) -> int:
             f"runtime.num_processes={given['num_processes']}"
         )
     _check_address(given["coordinator_address"])
-    if given["num_processes"] == 1:
-        return 1  # nobody to wait for
     import jax
 
+    # Also for one process: its collectives are then those of several (on CPUs Gloo's, which add in
+    # another order than XLA's own within a process), so that hosts can come and go bit for bit.
     jax.distributed.initialize(**given, **waits)
     lifeline.connect(given["coordinator_address"].rpartition(":")[0].strip("[]"))
     return given["num_processes"]
