@@ -36,7 +36,7 @@ def config() -> RunConfig:
             cache_dir="runs/data",
         ),
         train=TrainConfig(
-            num_train_steps=1200,
+            num_train_steps=900,
             batch_size=16,
             eval_every_steps=300,
             num_eval_rows=1024,
