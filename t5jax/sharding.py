@@ -19,6 +19,13 @@ from t5jax.errors import ConfigError
 
 MESH_AXES = ("data", "fsdp", "tensor")
 AxisRules = Mapping[str, tuple[str, ...]]
+_AXES_OF_ONE_ARRAY = (  # of the logits, the tables, the kernels, the position bias
+    ("batch", "vocab"),
+    ("vocab", "embed"),
+    ("embed", "heads"),
+    ("embed", "mlp"),
+    ("heads", "relpos_buckets"),
+)
 _rules: contextvars.ContextVar[AxisRules | None] = contextvars.ContextVar(
     "axis_rules", default=None
 )
@@ -67,6 +74,14 @@ class MeshConfig:
             for axis in axes:
                 if axis not in MESH_AXES:
                     raise ConfigError(f"mesh.{name}: {axis!r} is not one of {MESH_AXES}")
+            if len(set(axes)) < len(axes):
+                raise ConfigError(f"mesh.{name} = {axes}: names an axis twice")
+        for one, other in _AXES_OF_ONE_ARRAY:
+            for axis in set(self.rules[one]) & set(self.rules[other]):
+                raise ConfigError(
+                    f"mesh.{one} and mesh.{other} both use {axis!r}, but are axes of one array: "
+                    "a mesh axis can divide only one of them"
+                )
 
     def build(self) -> jax.sharding.Mesh:
         # Auto: XLA propagates shardings. JAX's own default, Explicit, would reject FSDP's layouts.

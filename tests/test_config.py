@@ -214,12 +214,12 @@ def test_flags_change_values_of_every_kind(tiny):
     flags = """--workdir runs/other --train.batch-size 32 --optimizer.learning-rate 0.5
         --optimizer.rms_scaled True --optimizer.schedule.warmup-steps 4 --model.unroll-layers all
         --data.vocabulary.extra-ids 99 --data.targets-length None --checkpoints.keep-every-steps
-        2000 --mesh.data -1 --mesh.vocab fsdp tensor --mesh.heads --model.dtype=float32"""
+        2000 --mesh.data -1 --mesh.mlp data tensor --mesh.heads --model.dtype=float32"""
     config = load(tiny, flags.split())
     expected = dataclasses.replace(
         load(tiny),
         workdir="runs/other",
-        mesh=MeshConfig(vocab=("fsdp", "tensor"), heads=()),
+        mesh=MeshConfig(mlp=("data", "tensor"), heads=()),
         checkpoints=CheckpointConfig(keep_every_steps=2000),
         optimizer=AdamW(learning_rate=0.5, rms_scaled=True, schedule=Cosine(warmup_steps=4)),
     )

@@ -31,8 +31,6 @@ def python(script: str) -> subprocess.CompletedProcess:
 def test_alone_without_flags_or_cluster():
     assert runtime.start(RuntimeConfig()) == 1
     assert runtime.start(RuntimeConfig(detect_cluster=False)) == 1
-    flags = {"coordinator_address": "127.0.0.1:9", "num_processes": 1, "process_id": 0}
-    assert runtime.start(RuntimeConfig(**flags)) == 1
 
 
 @pytest.mark.parametrize(
