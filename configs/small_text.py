@@ -4,7 +4,7 @@ Command:   DATA=/path/to/text t5jax train configs/small_text.py, after `t5jax ca
            --data.train-files "$DATA/*.jsonl.gz" --data.validation-files "$DATA/c4-validation*.gz"
            --data.vocabulary.path /path/to/t5/spiece.model
 Hardware:  2 CPU cores, about an hour
-Result:    docs/small_text.md has the curve, the validation loss beside count models, and samples
+Result:    not yet run to its end
 """
 
 from t5jax.checkpoints import CheckpointConfig

@@ -1,0 +1,132 @@
+"""Greedy decoding: where it ends, what padding does to it, what it may choose."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from t5jax.decoding import greedy
+from t5jax.model.t5 import EncoderDecoder, abstract_model
+from t5jax.training.losses import EOS_ID
+from tests.model import tiny_t5
+
+CFG = tiny_t5.config("1.1")
+MAX_LENGTH = 17
+
+
+@functools.cache
+def params():
+    """Random, with EOS likely enough that some rows end early and some not at all."""
+    weights = tiny_t5.random_params(CFG, seed=4)
+    weights["logits_dense"][:, EOS_ID] *= 2.5
+    return weights
+
+
+def inputs(rows=9, length=13):
+    tokens = tiny_t5.random_batch(CFG, rows, length, 1)["encoder_input_tokens"]
+    for row in tokens:
+        row[np.flatnonzero(row)[-1]] = EOS_ID
+    return tokens
+
+
+def decode(tokens, num_ids=CFG.vocab_size, cfg=CFG, weights=None):
+    outputs = greedy(
+        nnx.graphdef(abstract_model(cfg)),
+        weights or params(),
+        tokens,
+        max_length=MAX_LENGTH,
+        num_ids=num_ids,
+    )
+    assert outputs.shape == (len(tokens), MAX_LENGTH)
+    assert outputs.dtype == jnp.int32
+    return np.asarray(outputs)
+
+
+def by_teacher_forcing(tokens):
+    """Without a cache: the whole model on everything said so far, again for every token."""
+    model = jax.jit(lambda weights, batch: tiny_t5.build(CFG, weights)(batch))
+    said = np.zeros((len(tokens), MAX_LENGTH), np.int32)
+    ended = np.zeros(len(tokens), bool)
+    for index in range(MAX_LENGTH):
+        batch = {
+            "encoder_input_tokens": tokens,
+            "decoder_input_tokens": np.pad(said, ((0, 0), (1, 0)))[:, :-1],
+            "decoder_target_tokens": np.ones_like(said),  # no position is padding
+        }
+        choice = np.argmax(model(params(), batch)[:, index], axis=-1)
+        said[:, index] = np.where(ended, 0, choice)
+        ended |= choice == EOS_ID
+    return said
+
+
+@pytest.fixture(scope="module")
+def outputs():
+    return decode(inputs())
+
+
+def test_equals_decoding_without_a_cache(outputs):
+    np.testing.assert_array_equal(outputs, by_teacher_forcing(inputs()))
+    assert len(np.unique(outputs, axis=0)) > 5
+
+
+def test_ends_with_eos_and_zeros(outputs):
+    ends = (outputs == EOS_ID).argmax(axis=1)
+    has_end = (outputs == EOS_ID).any(axis=1)
+    assert 0 < has_end.sum() < len(outputs)
+    for row, end in zip(outputs[has_end], ends[has_end], strict=True):
+        assert (row[end + 1 :] == 0).all()
+        assert (row == EOS_ID).sum() == 1
+
+
+def test_batch_and_padding_do_not_matter(outputs):
+    """A row alone, in another place, padded further: the same output."""
+    tokens = inputs()
+    longer = np.pad(tokens[::-1], ((0, 0), (0, 6)))
+    np.testing.assert_array_equal(decode(longer)[::-1], outputs)
+    np.testing.assert_array_equal(decode(tokens[4:5]), outputs[4:5])
+
+
+def test_rows_that_fill_up_a_batch_say_nothing(outputs):
+    tokens = inputs()
+    tokens[[0, 3]] = 0
+    got = decode(tokens)
+    assert not got[[0, 3]].any()
+    rest = [1, 2, *range(4, len(tokens))]
+    np.testing.assert_array_equal(got[rest], outputs[rest])
+    assert not decode(np.zeros_like(tokens)).any()  # nothing to do at all, and it ends
+
+
+def test_spare_rows_of_the_table_are_never_chosen():
+    """The result is that of a table which ends with the vocabulary."""
+    num_ids = 40
+    tokens = np.minimum(inputs(), num_ids - 1)
+    assert (decode(tokens) >= num_ids).any()
+    got = decode(tokens, num_ids=num_ids)
+    weights = {
+        **params(),
+        "token_embedder": params()["token_embedder"][:num_ids],
+        "logits_dense": params()["logits_dense"][:, :num_ids],
+    }
+    cut = dataclasses.replace(CFG, vocab_size=num_ids)
+    np.testing.assert_array_equal(got, decode(tokens, num_ids, cut, weights))
+
+
+def test_stops_when_all_rows_have_ended(outputs, monkeypatch):
+    """Not at `MAX_LENGTH`: as many steps as the longest output has tokens."""
+    steps = []
+    decode_one = EncoderDecoder.decode
+
+    def counted(self, tokens_B, index, state):
+        jax.debug.callback(lambda: steps.append(1))
+        return decode_one(self, tokens_B, index, state)
+
+    monkeypatch.setattr(EncoderDecoder, "decode", counted)
+    ending = (outputs == EOS_ID).any(axis=1)
+    got = decode(inputs()[ending])
+    jax.effects_barrier()
+    np.testing.assert_array_equal(got, outputs[ending])
+    assert len(steps) == (got > 0).any(axis=0).nonzero()[0].max() + 1 < MAX_LENGTH
