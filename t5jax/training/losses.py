@@ -182,7 +182,9 @@ def _forward(hidden, targets, scales, table_DV, z_loss, label_smoothing):
         dlogits_BTV = dlogits().astype(hidden_BTD.dtype)
         f32 = {"preferred_element_type": jnp.float32}
         dhidden_BTD = jnp.einsum("BTV,DV->BTD", dlogits_BTV, table_DV, **f32)
-        dtable_DV += jnp.einsum("BTD,BTV->DV", hidden_BTD, dlogits_BTV, **f32)
+        # As one matrix product; see model.layers.dense.
+        rows = lambda x: x.reshape(-1, x.shape[-1])
+        dtable_DV += jnp.einsum("ND,NV->DV", rows(hidden_BTD), rows(dlogits_BTV), **f32)
         return (total + value, dtable_DV), (per_token, dhidden_BTD.astype(hidden_BTD.dtype))
 
     zero = (jnp.float32(0.0), jnp.zeros(table_DV.shape, jnp.float32))
