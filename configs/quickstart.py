@@ -32,15 +32,15 @@ def config() -> RunConfig:
         data=DataConfig(
             mixture="docstrings_span_corruption",
             vocabulary=SentencePieceVocabulary(path="runs/data/quickstart.model"),
-            inputs_length=128,
+            inputs_length=64,
             cache_dir="runs/data",
         ),
         train=TrainConfig(
-            num_train_steps=900,
-            batch_size=16,
-            eval_every_steps=300,
+            num_train_steps=1000,
+            batch_size=32,
+            eval_every_steps=250,
             num_eval_rows=1024,
         ),
         optimizer=AdamW(learning_rate=5e-2, rms_scaled=True, schedule=Cosine(warmup_steps=50)),
-        checkpoints=CheckpointConfig(save_every_steps=300),
+        checkpoints=CheckpointConfig(save_every_steps=250),
     )
