@@ -36,11 +36,11 @@ def config() -> RunConfig:
             cache_dir="runs/data",
         ),
         train=TrainConfig(
-            num_train_steps=1000,
+            num_train_steps=1500,
             batch_size=32,
-            eval_every_steps=250,
+            eval_every_steps=500,
             num_eval_rows=1024,
         ),
         optimizer=AdamW(learning_rate=5e-2, rms_scaled=True, schedule=Cosine(warmup_steps=50)),
-        checkpoints=CheckpointConfig(save_every_steps=250),
+        checkpoints=CheckpointConfig(save_every_steps=500),
     )

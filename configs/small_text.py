@@ -20,12 +20,11 @@ def config() -> RunConfig:
     return RunConfig(
         workdir="runs/small_text",
         model=T5Config(
-            emb_dim=256,
+            emb_dim=160,
             num_heads=4,
-            mlp_dim=640,
+            mlp_dim=512,
             num_encoder_layers=3,
             num_decoder_layers=3,
-            tied_embeddings=True,
             dtype="float32",
             unroll_layers="all",
         ),
@@ -38,8 +37,8 @@ def config() -> RunConfig:
             cache_dir="runs/data",
         ),
         train=TrainConfig(
-            num_train_steps=1800, batch_size=16, eval_every_steps=200, num_eval_rows=1024
+            num_train_steps=4400, batch_size=16, eval_every_steps=400, num_eval_rows=1024
         ),
         optimizer=AdamW(learning_rate=5e-2, rms_scaled=True, schedule=Cosine(warmup_steps=100)),
-        checkpoints=CheckpointConfig(save_every_steps=200),
+        checkpoints=CheckpointConfig(save_every_steps=400),
     )

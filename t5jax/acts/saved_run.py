@@ -9,7 +9,7 @@ from t5jax import runtime
 from t5jax.assembly import build_program
 from t5jax.checkpoints import latest_record, read_record, restore_params
 from t5jax.config import RunConfig, from_text, override
-from t5jax.errors import CheckpointError
+from t5jax.errors import CheckpointError, ConfigError
 from t5jax.training.program import Program
 
 
@@ -37,7 +37,13 @@ def open_run(workdir: str, step: int | None, flags: list[str], *, act: str) -> S
     directory = checkpoint_directory(workdir)
     record = latest_record(directory) if step is None else read_record(directory, step)
     config = from_text(record.content["config"])
+    trained_in = config.workdir
     config = override(config, flags, program=f"t5jax {act} {workdir}")
+    if config.workdir != trained_in:
+        raise ConfigError(
+            f"--workdir {config.workdir} has no effect here: `t5jax {act} WORKDIR` reads the "
+            f"checkpoints of {workdir}; give the other run in its place"
+        )
     config.check()
     runtime.start(config.runtime)
     config.check_mesh(jax.device_count())

@@ -27,9 +27,10 @@ def import_tensorflow() -> Any:
     else:
         with stderr_held_back():
             tensorflow = _installed("tensorflow")
-    for kind in ("GPU", "TPU"):
-        if tensorflow.config.get_visible_devices(kind):
-            tensorflow.config.set_visible_devices([], kind)
+    with stderr_held_back():  # looking for a GPU where there is none prints an error
+        for kind in ("GPU", "TPU"):
+            if tensorflow.config.get_visible_devices(kind):
+                tensorflow.config.set_visible_devices([], kind)
     return tensorflow
 
 

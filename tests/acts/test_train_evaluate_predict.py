@@ -172,6 +172,8 @@ def test_evaluate_refuses_what_is_not_there(finished, tmp_path, capsys):
     assert "7" in capsys.readouterr().err
     assert main(["evaluate", str(finished), "--split", "test"]) == 65
     assert "t5jax cache" in capsys.readouterr().err
+    assert main(["evaluate", str(finished), "--workdir", str(tmp_path)]) == 64
+    assert f"--workdir {tmp_path} has no effect here" in capsys.readouterr().err
 
 
 # ---- predict

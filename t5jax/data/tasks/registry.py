@@ -54,6 +54,8 @@ def load_modules(modules: Sequence[str]) -> None:
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    if modules:
+        import_seqio()  # they will: here it comes without TensorFlow's banner
     for name in modules:
         try:
             importlib.import_module(name)
