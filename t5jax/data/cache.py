@@ -15,7 +15,6 @@ import json
 import multiprocessing
 import os
 import pathlib
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,10 +25,12 @@ import numpy as np
 from t5jax.data.token_store import (
     ENDS_DTYPE,
     META,
+    NAME_RULE,
     VOCABULARY_FILE,
     CacheInfo,
     ShardInfo,
     TokenCache,
+    can_name_directory,
     read_info,
 )
 from t5jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary, Vocabulary
@@ -37,7 +38,6 @@ from t5jax.errors import DataError
 
 __all__ = ["CacheInfo", "DocumentSource", "TokenCache", "build_cache", "cache_directory"]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:#-]{0,127}")
 _FLUSH_TOKENS = 1 << 20
 
 
@@ -60,11 +60,8 @@ class DocumentSource(Protocol):
 def cache_directory(cache_dir: str | os.PathLike, task: str, split: str) -> pathlib.Path:
     """`<cache_dir>/<task>/<split>`; DataError for a name that could leave `cache_dir`."""
     for what, name in (("task", task), ("split", split)):
-        if not _NAME.fullmatch(name) or ".." in name:
-            raise DataError(
-                f"{what} name {name!r} cannot name a directory: begin with a letter or digit, then "
-                "letters, digits and _ . : # - (no '..', at most 128)"
-            )
+        if not can_name_directory(name):
+            raise DataError(f"{what} name {name!r} cannot name a directory: {NAME_RULE}")
     return pathlib.Path(cache_dir) / task / split
 
 

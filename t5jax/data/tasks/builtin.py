@@ -5,20 +5,16 @@ Nothing here imports TensorFlow or seqio.
 """
 
 import dataclasses
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from t5jax.data.objectives import SpanCorruption
 from t5jax.data.sources import C4Tfds, Docstrings, JsonLines, Parquet, Source, TextFiles
+from t5jax.data.token_store import NAME_RULE, can_name_directory
 from t5jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from t5jax.data.config import DataConfig
-
-# A task's name becomes a folder of the cache. seqio's own pattern also takes ".", ".." and a
-# trailing newline.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:#-]{0,127}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,8 +93,5 @@ BUILTIN_TASKS = {
 
 def check_task_name(name: str) -> None:
     """Raises ConfigError for a name that cannot be a folder's everywhere."""
-    if not _NAME.fullmatch(name) or ".." in name:
-        raise ConfigError(
-            f"task name {name!r}: begin with a letter or digit, then letters, digits and _ . : # - "
-            "(no '..', at most 128 characters)"
-        )
+    if not can_name_directory(name):
+        raise ConfigError(f"task name {name!r}: {NAME_RULE}")
