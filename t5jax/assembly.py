@@ -12,7 +12,10 @@ from t5jax.training.program import Program
 
 
 def open_loader(config: RunConfig, split: str, *, shuffle: bool) -> Loader:
-    """The rows of a split from its token store, checked against vocabulary and model.
+    """The rows of a split from its token store, checked against vocabulary, model and loss.
+
+    Shuffled, in batches of the train step; in order, in batches of one of its microbatches, because
+    evaluation must not need more memory than training.
 
     Raises:
       DataError: there is no store (the message has the command that makes it), or it is damaged.
@@ -28,13 +31,18 @@ def open_loader(config: RunConfig, split: str, *, shuffle: bool) -> Loader:
             f"model.vocab_size = {config.model.vocab_size}: the vocabulary has "
             f"{data.vocabulary.vocab_size} ids; the table needs at least as many rows"
         )
+    targets_length = data.targets_length_for(objective)
+    if config.loss.num_chunks > targets_length:
+        raise ConfigError(
+            f"loss.num_chunks = {config.loss.num_chunks}: at most the {targets_length} targets"
+        )
     return Loader(
         store,
         objective,
         data.vocabulary,
-        batch_size=config.train.batch_size,
+        batch_size=config.train.batch_size // (1 if shuffle else config.train.num_microbatches),
         inputs_length=data.inputs_length,
-        targets_length=data.targets_length_for(objective),
+        targets_length=targets_length,
         seed=data.seed,
         shuffle=shuffle,
     )

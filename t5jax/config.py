@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import difflib
 import importlib.util
+import math
 import pathlib
 import re
 import traceback
@@ -17,6 +18,8 @@ import types
 import typing
 from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
 
 from t5jax.checkpoints import CheckpointConfig
 from t5jax.data.config import DataConfig
@@ -27,6 +30,9 @@ from t5jax.runtime import ExitCode, RuntimeConfig
 from t5jax.sharding import MeshConfig
 from t5jax.training.losses import CrossEntropy
 from t5jax.training.optimizers import Adafactor, Optimizer
+
+# What an evaluation says that can be compared between steps.
+EVALUATION_METRICS = ("loss", "text_loss", "accuracy", "perplexity", "text_perplexity")
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -45,6 +51,10 @@ class TrainConfig:
         for name in ("num_train_steps", "batch_size", "num_microbatches", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train.{name} = {getattr(self, name)}: must be at least 1")
+        if self.num_train_steps > np.iinfo(np.int32).max:
+            raise ConfigError(f"train.num_train_steps = {self.num_train_steps}: at most 2^31 - 1")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"train.seed = {self.seed}: from 0 to 2^32 - 1")
         if self.eval_every_steps < 0:
             raise ConfigError(f"train.eval_every_steps = {self.eval_every_steps}: 0 means never")
         if self.num_eval_rows is not None and self.num_eval_rows < 1:
@@ -68,11 +78,10 @@ class RunConfig:
 
     def check(self) -> None:
         """What concerns one section, or several, and needs no device. Raises ConfigError."""
+        check_finite(self)
         self.data.check()
         self.mesh.check()
         self.optimizer.build(self.train.num_train_steps)
-        if self.data.targets_length is not None:
-            _at_most("loss.num_chunks", self.loss.num_chunks, self.data.targets_length)
         if self.train.batch_size % self.train.num_microbatches:
             raise ConfigError(
                 f"train.batch_size = {self.train.batch_size} does not divide into "
@@ -92,6 +101,12 @@ class RunConfig:
             raise ConfigError(
                 f"checkpoints.keep_best = {checkpoints.keep_best} needs evaluations: set "
                 "train.eval_every_steps"
+            )
+        known = [f"validation/{name}" for name in EVALUATION_METRICS]
+        if checkpoints.keep_best and checkpoints.best_metric not in known:
+            raise ConfigError(
+                f"checkpoints.best_metric = {checkpoints.best_metric!r} is not a metric of the "
+                f"evaluations; one of {', '.join(known)}"
             )
         if checkpoints.keep_best and checkpoints.save_every_steps % every:
             raise ConfigError(
@@ -128,11 +143,6 @@ class RunConfig:
                 f"model.num_heads = {self.model.num_heads} does not divide among {per_heads} "
                 f"devices; change mesh.tensor = {tensor} or mesh.heads"
             )
-
-
-def _at_most(name: str, value: int, limit: int) -> None:
-    if value > limit:
-        raise ConfigError(f"{name} = {value}: at most {limit}")
 
 
 # ---- reading a config file and the flags
@@ -222,6 +232,16 @@ def check_types(section: Any, prefix: str = "") -> None:
             )
         if dataclasses.is_dataclass(value):
             check_types(value, f"{prefix}{field.name}.")
+
+
+def check_finite(section: Any, prefix: str = "") -> None:
+    """Raises ConfigError for a number that is infinite or not a number."""
+    for field in dataclasses.fields(section):
+        name, value = f"{prefix}{field.name}", getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            check_finite(value, f"{name}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{name} = {value}: must be a finite number")
 
 
 def _fits(value: Any, hint: Any) -> bool:

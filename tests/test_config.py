@@ -263,6 +263,8 @@ def test_loading_leaves_nothing_behind(tiny):
         # bad value
         ("--model.dtype float16", "--model.dtype 'float16' bfloat16 float32"),
         ("--train.batch-size 0", "train.batch_size = 0: must be at least 1"),
+        ("--train.seed 4294967296", "train.seed = 4294967296: from 0 to 2^32 - 1"),
+        ("--train.num-train-steps 2147483648", "2147483648: at most 2^31 - 1"),
         ("--model.mlp-activations gelu linear relu", "one activation, or two"),
         ("--model.mlp-activations swish", "'swish' is not one of linear, relu"),
         ("--optimizer.learning-rate -1", "AdamW.learning_rate is -1.0"),
@@ -286,7 +288,10 @@ def test_flags_that_do_not_fit_are_refused(tiny, capsys, flags, words):
         ("--data.train-files x.txt", r"data.train_files=\('x.txt',\) has no effect"),
         ("--data.mixture text_span_corruption", "data.train_files is empty"),
         ("--data.inputs-length 4096", "sentinels"),
-        ("--loss.num-chunks 9 --data.targets-length 8", "targets"),
+        ("--checkpoints.keep-best 1 --checkpoints.best-metric validation/los", "validation/loss, "),
+        # numbers that nothing can be done with
+        ("--loss.z-loss nan", "loss.z_loss = nan: must be a finite number"),
+        ("--reporting.seconds-between-lines inf", "seconds_between_lines = inf: must be a finite"),
         ("--mesh.batch dat", "mesh.batch: 'dat' is not one of"),
         ("--optimizer.schedule.warmup-steps 31", "warmup_steps is 31, longer than the run of 30"),
         # without effect

@@ -6,6 +6,7 @@ import jax
 
 from t5jax.acts.saved_run import open_run
 from t5jax.assembly import open_loader
+from t5jax.errors import ConfigError
 from t5jax.evaluation.loss import baselines, evaluate_loss, unigram_entropy
 
 
@@ -13,6 +14,8 @@ def run(
     workdir: str, flags: list[str], *, split: str, step: int | None, num_rows: int | None,
     with_baselines: bool, as_json: bool,
 ) -> None:  # fmt: skip
+    if num_rows is not None and num_rows < 1:
+        raise ConfigError(f"--num-rows {num_rows}: at least 1; without it, the whole split")
     saved = open_run(workdir, step, flags, act="evaluate")
     loader = open_loader(saved.config, split, shuffle=False)
     metrics = evaluate_loss(saved.program, saved.params, loader, num_rows)

@@ -45,6 +45,11 @@ def open_run(workdir: str, step: int | None, flags: list[str], *, act: str) -> S
             f"checkpoints of {workdir}; give the other run in its place"
         )
     config.check()
+    if record.content["vocabulary"] != config.data.vocabulary.fingerprint:
+        raise ConfigError(
+            f"data.vocabulary = {config.data.vocabulary} is not the one that {workdir} was trained "
+            "with (the file has changed since): name the original with --data.vocabulary.path"
+        )
     runtime.start(config.runtime)
     config.check_mesh(jax.device_count())
     program = build_program(config)

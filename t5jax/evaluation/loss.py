@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,14 +15,21 @@ from t5jax.training.program import Program
 from t5jax.training.train_step import summary
 
 
-def evaluate_loss(program: Program, params, loader: Loader, num_rows: int | None = None) -> dict:
+def evaluate_loss(
+    program: Program,
+    params,
+    loader: Loader,
+    num_rows: int | None = None,
+    after_batch: Callable[[], None] = lambda: None,
+) -> dict:
     """Mean loss in nats per target token over the first `num_rows` rows (None: all), each once.
 
     Returns loss, text_loss (on text tokens: no sentinels, no EOS), accuracy, perplexity,
-    text_perplexity, target_tokens, num_rows. Sums of batches are added in float64.
+    text_perplexity, target_tokens, num_rows. Sums of batches are added in float64. `after_batch` is
+    called when a batch has been computed.
     """
     feeder = Feeder(program.batch_sharding, loader.batch_size)
-    num_rows = min(num_rows or loader.num_rows, loader.num_rows)
+    num_rows = loader.num_rows if num_rows is None else min(num_rows, loader.num_rows)
     totals, steps = np.zeros(len(LossSums._fields)), math.ceil(num_rows / loader.batch_size)
     pending = None
     for step in range(steps):
@@ -31,6 +39,7 @@ def evaluate_loss(program: Program, params, loader: Loader, num_rows: int | None
         sums = program.eval_step(params, feeder.put(rows))
         if pending is not None:
             totals += np.array(jax.device_get(pending), np.float64)
+            after_batch()
         pending = sums
     totals += np.array(jax.device_get(pending), np.float64)
     sums = LossSums(*totals)  # pyright: ignore[reportArgumentType]  (numbers, not arrays)
@@ -111,7 +120,7 @@ def _targets_in_context(rows: dict, loader: Loader) -> tuple[np.ndarray, np.ndar
 
 
 def _batches(loader: Loader, num_rows: int | None):
-    num_rows = min(num_rows or loader.num_rows, loader.num_rows)
+    num_rows = loader.num_rows if num_rows is None else min(num_rows, loader.num_rows)
     for step in range(math.ceil(num_rows / loader.batch_size)):
         rows = loader.rows(step)
         keep = num_rows - step * loader.batch_size

@@ -57,9 +57,10 @@ class Stack(nnx.Module):
             x_BTD = layer(x_BTD, bias_NTT, mask, memory, keys_B)
             return constrain(x_BTD, "batch", None, None)
 
-        block = rematerialized(block, self.remat)
+        in_scan = self.unroll < self.num_layers
+        block = rematerialized(block, self.remat, in_scan=in_scan)
         x_BTD = dropout(x_BTD, rate, in_keys)
-        if self.unroll >= self.num_layers:
+        if not in_scan:
             for layer, keys in zip(unstack(self.layers, self.num_layers), layer_keys, strict=True):
                 x_BTD = block(x_BTD, layer, keys)
         else:
@@ -174,7 +175,7 @@ def unstack(tree, num: int) -> list:
     return [jax.tree.unflatten(structure, layer) for layer in zip(*slices, strict=True)]
 
 
-def rematerialized(block, policy: str):
+def rematerialized(block, policy: str, *, in_scan: bool):
     """Computes a block's activations again in the backward pass: none, all but dots, or all."""
     if policy == "none":
         return block
@@ -182,7 +183,7 @@ def rematerialized(block, policy: str):
         "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
         "full": jax.checkpoint_policies.nothing_saveable,
     }
-    return jax.checkpoint(block, policy=policies[policy], prevent_cse=False)
+    return jax.checkpoint(block, policy=policies[policy], prevent_cse=not in_scan)
 
 
 def abstract_model(cfg: T5Config) -> EncoderDecoder:

@@ -3,7 +3,7 @@
 Nothing here imports jax before it is needed, so that `t5jax --help` answers at once.
 """
 
-from t5jax.runtime.agreement import agree, gather_texts, shared_directory_check
+from t5jax.runtime.agreement import agree, gather_texts, is_probe, shared_directory_check
 from t5jax.runtime.distributed import RuntimeConfig, start
 from t5jax.runtime.exits import ExitCode, Preempted, TooManyBadSteps, run_guarded
 from t5jax.runtime.preemption import Preemption
@@ -18,6 +18,7 @@ __all__ = [
     "Watchdog",
     "agree",
     "gather_texts",
+    "is_probe",
     "run_guarded",
     "shared_directory_check",
     "start",

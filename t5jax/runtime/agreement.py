@@ -12,6 +12,8 @@ import numpy as np
 
 from t5jax.errors import ConfigError
 
+_PROBE = ".shared_"
+
 
 def gather_texts(text: str) -> list[str]:
     """The texts of all processes, by process index."""
@@ -73,7 +75,7 @@ def shared_directory_check(workdir: str, patience_seconds: float = 10.0) -> None
     from etils import epath  # like the checkpoints: local paths and gs:// alike
 
     nonce = gather_texts(secrets.token_hex(16))[0]
-    probe = epath.Path(workdir) / f".shared_{nonce}"
+    probe = epath.Path(workdir) / f"{_PROBE}{nonce}"
     failure = None
     if jax.process_index() == 0:
         try:
@@ -93,8 +95,13 @@ def shared_directory_check(workdir: str, patience_seconds: float = 10.0) -> None
     if blind:
         raise ConfigError(
             f"workdir {workdir} is not shared: host {', '.join(blind)} of {len(sees)} cannot read "
-            "what host 0 wrote there. Use a directory that all hosts mount, or gs://"
+            "what host 0 wrote there. Use a directory that all hosts mount"
         )
+
+
+def is_probe(name: str) -> bool:
+    """Whether a file of a workdir is one that a killed `shared_directory_check` left behind."""
+    return name.startswith(_PROBE)
 
 
 def _appears(path, content: str, patience_seconds: float) -> bool:

@@ -36,6 +36,10 @@ class Watchdog:
         """A step has ended."""
         self._restart(self._limit)
 
+    def extend(self) -> None:
+        """Something shorter than a step's work has ended: the limit in force counts from zero."""
+        self._restart(self._current_limit)
+
     @contextlib.contextmanager
     def suspended(self, seconds: float = 0.0) -> Iterator[None]:
         """Allows `seconds` (0: any time) for work that takes longer than a step: compiling,

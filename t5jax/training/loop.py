@@ -67,7 +67,7 @@ class Trainer:
     def __post_init__(self) -> None:
         directory = epath.Path(self.config.workdir) / "checkpoints"
         self.checkpoints = Checkpoints(directory, self.config.checkpoints)
-        self.learning_rate = self.config.optimizer.learning_rate_at(self.num_steps)
+        self.learning_rates = self._learning_rates()
         self.key = jax.random.key(self.config.train.seed)
         self.throughput = self._throughput()
         self.entropy: float | None = None
@@ -78,6 +78,8 @@ class Trainer:
 
     def run(self) -> None:
         step, state = self._restore_or_begin()
+        if jax.process_index() == 0:
+            (epath.Path(self.config.workdir) / "config.txt").write_text(to_text(self.config))
         if step >= self.num_steps:
             self.reporter.event(step, "finished", note="nothing left to do")
             return
@@ -136,7 +138,7 @@ class Trainer:
         tokens = numbers["target_tokens"] + numbers.pop("input_tokens")
         rates = self.throughput.update(tokens=tokens, rows=self.loader.batch_size)
         # What the optimizer used: it does not count steps that were skipped, but those are few.
-        numbers["learning_rate"] = float(self.learning_rate(step - 1))
+        numbers["learning_rate"] = float(self.learning_rates[step - 1])
         self.reporter.train(step, {**numbers, **rates})
         if bad_steps:
             self.reporter.event(step, "skipped_bad_step", in_a_row=bad_steps)
@@ -167,7 +169,9 @@ class Trainer:
     def _evaluate(self, step: int, state: TrainState) -> dict[str, float]:
         assert self.validation is not None
         num_rows = self.config.train.num_eval_rows
-        metrics = evaluate_loss(self.program, state.params, self.validation, num_rows)
+        metrics = evaluate_loss(
+            self.program, state.params, self.validation, num_rows, after_batch=self.watchdog.extend
+        )
         if self.entropy is None:
             self.entropy = unigram_entropy(self.validation, num_rows)
         metrics["unigram_entropy"] = self.entropy
@@ -196,6 +200,12 @@ class Trainer:
             "train_tokens": self.loader.cache.num_tokens,
         }
 
+    def _learning_rates(self) -> np.ndarray:
+        """float32 [num_steps], once: asking the schedule between steps would queue behind one."""
+        schedule = self.config.optimizer.learning_rate_at(self.num_steps)
+        rates = schedule(np.arange(self.num_steps, dtype=np.int32))
+        return np.broadcast_to(np.asarray(rates, np.float32), (self.num_steps,))
+
     def _throughput(self) -> Throughput:
         lengths = self.loader.inputs_length, self.loader.targets_length
         device, dtype = jax.devices()[0], self.config.model.dtype
@@ -213,8 +223,9 @@ def _agree_on(config: RunConfig) -> None:
     """All hosts see the same directory and run the same config with the same versions."""
     directory = epath.Path(config.workdir)
     known = ("config.txt", "checkpoints", "metrics.jsonl")
-    used = directory.exists() and any(directory.iterdir())
-    if used and not any((directory / name).exists() for name in known):
+    found = {path.name for path in directory.iterdir()} if directory.exists() else set()
+    found = {name for name in found if not runtime.is_probe(name)}
+    if found and found.isdisjoint(known):
         raise ConfigError(
             f"workdir = {config.workdir!r} exists and holds something other than a run; "
             "choose another directory"
@@ -224,8 +235,6 @@ def _agree_on(config: RunConfig) -> None:
     common = [line for line in text.splitlines() if not line.startswith("runtime.process_id")]
     runtime.agree("the effective config", "\n".join(common))
     runtime.agree("the software", str(sorted(environment().items())))
-    if jax.process_index() == 0:
-        (directory / "config.txt").write_text(text)
 
 
 def changed_lines(before: str, after: str) -> list[str]:

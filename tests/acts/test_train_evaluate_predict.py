@@ -8,7 +8,9 @@ import shutil
 
 import pytest
 
+from t5jax.assembly import open_loader
 from t5jax.cli import main
+from t5jax.config import load
 
 BLANKS = ["The value of the <extra_id_0> is returned", "A <extra_id_0> is an <extra_id_1>."]
 
@@ -128,6 +130,41 @@ def test_a_model_without_room_for_the_vocabulary(tiny, tmp_path, capsys):
     assert "model.vocab_size = 358: the vocabulary has 359 ids" in capsys.readouterr().err
 
 
+def test_more_chunks_than_targets(tiny, tmp_path, capsys):
+    words = ["train", str(tiny / "tiny.py"), "--workdir", str(tmp_path / "run")]
+    assert main([*words, "--loss.num-chunks", "999"]) == 64
+    assert f"loss.num_chunks = 999: at most the {targets_length()} targets" in (
+        capsys.readouterr().err
+    )
+
+
+def test_steps_without_a_finite_loss_end_the_run(tiny, tmp_path, capsys):
+    """The first update makes the parameters useless: every step after it is skipped."""
+    words = ["train", str(tiny / "tiny.py"), "--workdir", str(tmp_path / "run")]
+    words += ["--optimizer.learning-rate", "1e30", "--optimizer.clipping-threshold", "None"]
+    assert main([*words, "--train.max-bad-steps", "3"]) == 65
+    said = capsys.readouterr().err
+    assert "not finite 3 steps in a row; the parameters are those after step" in said
+    skipped = [record["in_a_row"] for record in records(tmp_path / "run", "skipped_bad_step")]
+    assert skipped == [1, 2, 3]
+
+
+def test_what_a_killed_start_leaves_does_not_stop_the_next(tiny, tmp_path):
+    (tmp_path / ".shared_0123").write_text("0123")
+    words = [str(tiny / "tiny.py"), "--workdir", str(tmp_path)]
+    assert main(["train", *words, "--train.num-train-steps", "1"]) == 0
+    assert (tmp_path / "config.txt").exists()
+
+
+def test_evaluation_takes_no_more_rows_at_a_time_than_training(tiny):
+    config = load(str(tiny / "tiny.py"), ["--train.num-microbatches", "2"])
+    sizes = [
+        open_loader(config, split, shuffle=shuffle).batch_size
+        for split, shuffle in (("train", True), ("validation", False))
+    ]
+    assert sizes == [16, 8]
+
+
 # ---- cache
 
 
@@ -174,6 +211,14 @@ def test_evaluate_refuses_what_is_not_there(finished, tmp_path, capsys):
     assert "t5jax cache" in capsys.readouterr().err
     assert main(["evaluate", str(finished), "--workdir", str(tmp_path)]) == 64
     assert f"--workdir {tmp_path} has no effect here" in capsys.readouterr().err
+    assert main(["evaluate", str(finished), "--num-rows", "0"]) == 64
+    assert "--num-rows 0: at least 1" in capsys.readouterr().err
+
+
+def test_another_vocabulary_than_the_runs_is_refused(finished, capsys):
+    for act in (["evaluate", str(finished)], ["predict", str(finished), "A <extra_id_0>."]):
+        assert main([*act, "--data.vocabulary.extra-ids", "90"]) == 64
+        assert "is not the one that" in capsys.readouterr().err
 
 
 # ---- predict

@@ -180,13 +180,17 @@ def test_dropout_is_on_in_the_baseline(baseline, plain):
     assert np.abs(logits - plain[3]).max() > 0.1
 
 
-@pytest.mark.parametrize(("remat", "times"), [("none", 0), ("dots", 2), ("full", 2)])
-def test_remat_is_in_the_program(remat, times):
-    """Once per stack; the policies differ in what they keep, checked above to be only that."""
-    cfg = tiny_t5.config(remat=remat)
+@pytest.mark.parametrize(
+    ("remat", "unroll", "times"),
+    [("none", 1, 0), ("dots", 1, 2), ("full", 1, 2), ("none", "all", 0), ("full", "all", 5)],
+)
+def test_remat_is_in_the_program(remat, unroll, times):
+    """Once per scanned stack, once per unrolled layer; without the scan, which keeps a forward pass
+    from being merged with its second one, the compiler must be told not to."""
+    cfg = tiny_t5.config(remat=remat, unroll_layers=unroll)
     params, batch = tiny_t5.random_params(cfg), tiny_t5.random_batch(cfg, **BATCH)
     jaxpr = jax.make_jaxpr(lambda p: tiny_t5.loss_and_logits(cfg, p, batch)[0])(params)
-    assert str(jaxpr).count("prevent_cse=False") == times
+    assert str(jaxpr).count(f"prevent_cse={unroll == 'all'}") == times
 
 
 def test_bfloat16_is_close_to_float32(plain):

@@ -66,6 +66,14 @@ def test_schedule_follows_its_formula(schedule, formula):
 
 
 @pytest.mark.parametrize(("schedule", "formula"), FORMULAS)
+def test_schedule_takes_all_steps_of_a_run_at_once(schedule, formula):
+    """The loop asks for the rates before it begins, so that it need not ask between steps."""
+    rates = np.broadcast_to(schedule.build(RATE, RUN)(np.arange(RUN, dtype=np.int32)), RUN)
+    expected = [formula(s) for s in range(RUN)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-6, atol=1e-7 * RATE)
+
+
+@pytest.mark.parametrize(("schedule", "formula"), FORMULAS)
 def test_schedule_takes_python_integers_and_int32_scalars(schedule, formula):
     rate = schedule.build(RATE, RUN)
     for step in (3, jnp.int32(3), np.int64(3)):
