@@ -1,10 +1,10 @@
-"""A T5 1.1-shaped model of 14 M parameters on a few dozen megabytes of English text.
+"""A T5 1.1-shaped model of 13 M parameters on a few dozen megabytes of English text.
 
 Command:   DATA=/path/to/text t5jax train configs/small_text.py, after `t5jax cache` with the flags
            --data.train-files "$DATA/*.jsonl.gz" --data.validation-files "$DATA/c4-validation*.gz"
            --data.vocabulary.path /path/to/t5/spiece.model
-Hardware:  2 CPU cores, about an hour
-Result:    not yet run to its end
+Hardware:  2 CPU cores, 40 minutes with nothing beside it
+Result:    text loss 6.80 nats on C4 validation rows, unigram model 7.35; docs/small_text.md
 """
 
 from t5jax.checkpoints import CheckpointConfig
