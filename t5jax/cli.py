@@ -119,7 +119,9 @@ def _act(acts, name: str, summary: str) -> argparse.ArgumentParser:
         name, help=summary, description=f"{summary}.", epilog=SETTINGS, allow_abbrev=False,
         add_help=False, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    new.add_argument("-h", "--help", action=_Help, nargs=0, help="after a CONFIG: its settings too")
+    new.add_argument(
+        "-h", "--help", action=_Help, nargs=0, help="after a CONFIG file: its settings too"
+    )
     new.set_defaults(parser=new, show_settings=False)
     return new
 

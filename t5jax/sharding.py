@@ -60,7 +60,8 @@ class MeshConfig:
         if math.prod(sizes.values()) != num_devices:
             raise ConfigError(
                 f"mesh: data={self.data} x fsdp={self.fsdp} x tensor={self.tensor} does not make "
-                f"{num_devices} devices; set one of them to -1 or change their product"
+                f"{num_devices} device{'s' * (num_devices != 1)}; set one of them to -1 or change "
+                "their product (on CPUs, JAX_NUM_CPU_DEVICES sets the number of devices)"
             )
         return sizes["data"], sizes["fsdp"], sizes["tensor"]
 

@@ -38,7 +38,7 @@ def run(
 _NOTES = {
     "loss": "nats per target token",
     "text_loss": "nats per text token (sentinels and EOS left out)",
-    "unigram_entropy": "nats: entropy of the same text tokens' own frequencies",
+    "unigram_entropy": "nats: entropy of these rows' text tokens, by their own frequencies",
     "unigram_model": "nats: frequencies of the training split",
     "bigram_model": "nats: given the token before, from the training split",
 }

@@ -27,7 +27,8 @@ DEFAULT_SENTINELS = 100  # what T5 reserves, and what is reused where none were 
 _SENTINEL = re.compile(r"<extra_id_(\d+)>")
 _GLUED_SENTINEL = re.compile(r"(?<=\S)(?=<extra_id_\d+>)")
 _HOW_TO_TRAIN = (
-    "train one that does with `t5jax vocab train`, or with spm_train "
+    "train one with `t5jax cache CONFIG --new-vocabulary PIECES` (or `t5jax vocab train`), or with "
+    "spm_train "
     "--pad_id=0 --eos_id=1 --unk_id=2 --bos_id=-1"
 )
 
@@ -144,8 +145,9 @@ class SentencePieceVocabulary(Vocabulary):
             stat = os.stat(self.path)
         except OSError as error:
             raise DataError(
-                f"vocabulary {self.path!r} cannot be read ({error.strerror}); give the path of a "
-                f"SentencePiece model whose pad is 0, eos 1 and unk 2, or {_HOW_TO_TRAIN}"
+                f"vocabulary {self.path!r} cannot be read from {os.getcwd()} ({error.strerror}); "
+                "give the path of a SentencePiece model whose pad is 0, eos 1 and unk 2, or "
+                f"{_HOW_TO_TRAIN}"
             ) from error
         return _load_model(self.path, self.extra_ids, stat.st_mtime_ns, stat.st_size)
 
@@ -339,8 +341,8 @@ def _training_error(error: RuntimeError, vocab_size: int) -> DataError:
     reason = str(error)
     if limit := re.search(r"too high .*value <= (\d+)", reason):
         return DataError(
-            f"vocab_size={vocab_size} is more than the text supports ({limit[1]} pieces at most); "
-            "lower vocab_size or give more text"
+            f"a vocabulary of {vocab_size} pieces is more than the text supports ({limit[1]} "
+            "pieces at most); ask for fewer or give more text"
         )
     if needed := re.search(r"smaller than required_chars. \d+ vs (\d+)", reason):
         return DataError(

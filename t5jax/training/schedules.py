@@ -263,5 +263,5 @@ def _check_run(schedule, learning_rate: float, num_train_steps: int, *, warmup_i
         raise ConfigError(
             f"{name}.warmup_steps is {schedule.warmup_steps}, longer than the run of "
             f"{num_train_steps} training steps, so the learning rate would never be reached: "
-            f"set warmup_steps to at most {num_train_steps}, or train longer"
+            f"set optimizer.schedule.warmup_steps to at most {num_train_steps}, or train longer"
         )

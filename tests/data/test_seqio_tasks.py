@@ -271,13 +271,16 @@ STEPS = [
 def shout(dataset):
     return dataset.map(lambda x: {"targets": tf.strings.upper(x["targets"]), "inputs": ""})
 
-def add(name, steps):
+ABSENT = seqio.Feature(seqio.SentencePieceVocabulary("absent.model", extra_ids=100))
+
+def add(name, steps, features=FEATURES):
     source = seqio.TextLineDataSource({"train": "PATH"})
-    seqio.TaskRegistry.add(name, source=source, preprocessors=steps, output_features=FEATURES)
+    seqio.TaskRegistry.add(name, source=source, preprocessors=steps, output_features=features)
 
 add("mine", STEPS)
 add("mine_loud", [*STEPS[:2], shout, *STEPS[2:]])
 add("mine_supervised", [*STEPS[:3], seqio.preprocessors.append_eos])
+add("mine_unread", STEPS, {"inputs": ABSENT, "targets": ABSENT})
 add("mine_changed", [*STEPS[:5], shout, STEPS[5]])
 seqio.MixtureRegistry.add("mine_mixed", ["mine", "mine_loud"], default_rate=1.0)
 """
@@ -323,6 +326,7 @@ def test_a_users_task_gives_the_cache_its_text(module):
         ("mine_supervised", {}, "cannot be cached for pretraining.*SpanCorruptionPreprocessor"),
         ("mine_changed", {}, "the cache would leave out the rest"),
         ("mine_mixed", {}, "mixture of several tasks"),
+        ("mine_unread", {}, "task mine_unread: its vocabulary absent.model cannot be read from /"),
         ("minee", {}, "no task 'minee'.*did you mean mine"),
         ("mine", {"vocabulary": ByteVocabulary()}, "data.vocabulary=.*must agree"),
         ("mine", {"modules": ("no_tasks",)}, "names 'no_tasks', but there is no such module"),

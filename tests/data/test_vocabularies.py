@@ -201,7 +201,7 @@ def test_training_reads_only_what_it_may(tmp_path):
 @pytest.mark.parametrize(
     ("documents", "size", "message"),
     [
-        (SENTENCES, 5000, r"vocab_size=5000 is more than the text supports \(\d+ pieces at most"),
+        (SENTENCES, 5000, r"5000 pieces is more than the text supports \(\d+ pieces at most"),
         (SENTENCES, 9, "does not even hold the text's characters"),
         ([], 100, "is there text"),
         (["", "\n \n"], 100, "is there text"),

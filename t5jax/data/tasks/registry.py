@@ -122,7 +122,9 @@ def registered_task(name: str) -> Any:
     check_task_name(name)
     seqio = import_seqio()
     if name in seqio.TaskRegistry.names():
-        return seqio.TaskRegistry.get(name)
+        task = seqio.TaskRegistry.get(name)
+        _check_vocabularies(task)
+        return task
     if name in seqio.MixtureRegistry.names():
         raise ConfigError(
             f"{name} is a mixture of several tasks; only single tasks are supported yet: name one "
@@ -135,6 +137,17 @@ def registered_task(name: str) -> Any:
         f"no task {name!r} is registered ({hint}); name the module that registers it in "
         "data.modules"
     )
+
+
+def _check_vocabularies(task: Any) -> None:
+    """seqio reads a vocabulary's file when it is first used, wherever that is."""
+    gfile = import_tensorflow().io.gfile
+    for feature in task.output_features.values():
+        path = getattr(feature.vocabulary, "sentencepiece_model_file", None)
+        if path and not gfile.exists(path):
+            raise ConfigError(
+                f"task {task.name}: its vocabulary {path} cannot be read from {os.getcwd()}"
+            )
 
 
 def task_source(
