@@ -123,7 +123,11 @@ def registered_task(name: str) -> Any:
     seqio = import_seqio()
     if name in seqio.TaskRegistry.names():
         task = seqio.TaskRegistry.get(name)
-        _check_vocabularies(task)
+        for feature in task.output_features.values():
+            if path := _absent_file(feature.vocabulary):
+                raise ConfigError(
+                    f"task {name}: its vocabulary {path} cannot be read from {os.getcwd()}"
+                )
         return task
     if name in seqio.MixtureRegistry.names():
         raise ConfigError(
@@ -139,15 +143,11 @@ def registered_task(name: str) -> Any:
     )
 
 
-def _check_vocabularies(task: Any) -> None:
-    """seqio reads a vocabulary's file when it is first used, wherever that is."""
-    gfile = import_tensorflow().io.gfile
-    for feature in task.output_features.values():
-        path = getattr(feature.vocabulary, "sentencepiece_model_file", None)
-        if path and not gfile.exists(path):
-            raise ConfigError(
-                f"task {task.name}: its vocabulary {path} cannot be read from {os.getcwd()}"
-            )
+def _absent_file(vocabulary: Any) -> str | None:
+    """The vocabulary's file if it is not there: seqio looks when it first needs it, wherever
+    that is."""
+    path = getattr(vocabulary, "sentencepiece_model_file", None)
+    return path if path and not import_tensorflow().io.gfile.exists(path) else None
 
 
 def task_source(
@@ -291,7 +291,7 @@ def _row(task: Any) -> TaskRow:
         objective = str(split_preprocessors(task)[1])
     except ConfigError:
         objective = "not cacheable: " + " -> ".join(_step_name(step) for step in task.preprocessors)
-    vocabularies = {name: str(feature.vocabulary) for name, feature in task.output_features.items()}
+    vocabularies = {name: _vocabulary(feature) for name, feature in task.output_features.items()}
     return TaskRow(
         name=task.name,
         source=str(task.source),
@@ -299,6 +299,11 @@ def _row(task: Any) -> TaskRow:
         vocabulary="; ".join(sorted(set(vocabularies.values()))),
         objective=objective,
     )
+
+
+def _vocabulary(feature: Any) -> str:
+    absent = _absent_file(feature.vocabulary)
+    return f"{absent} (not there)" if absent else str(feature.vocabulary)
 
 
 def _step_name(step: Any) -> str:
