@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from t5jax.errors import ConfigError
 from t5jax.training.losses import EOS_ID, CrossEntropy, LossSums
@@ -192,7 +193,7 @@ def largest_array(jaxpr) -> int:
     sizes = [0]
     for equation in jaxpr.eqns:
         sizes += [math.prod(getattr(x.aval, "shape", ())) for x in equation.outvars]
-        sizes += [largest_array(inner) for inner in jax.core.jaxprs_in_params(equation.params)]
+        sizes += [largest_array(inner) for inner in jaxprs_in_params(equation.params)]
     return max(sizes)
 
 
