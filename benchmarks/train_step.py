@@ -2,7 +2,7 @@
 
     python benchmarks/train_step.py [--steps 7] [--optimizer adafactor] [--dropout 0.0 0.1]
 
-Each side runs in a process of its own (so that peak memory is its own), is warmed up, and then the
+Each side runs in a process of its own (so that peak memory is its own), and the
 two take turns. A turn is two steps, of which the second is timed: memory that a process has freed
 goes back to the host while the other one works, and touching it again would be timed as a step of
 training, where steps follow each other. Medians are compared. Also printed: compile time, peak

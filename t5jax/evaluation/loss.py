@@ -29,7 +29,7 @@ def evaluate_loss(
     called when a batch has been computed.
     """
     feeder = Feeder(program.batch_sharding, loader.batch_size)
-    num_rows = loader.num_rows if num_rows is None else min(num_rows, loader.num_rows)
+    num_rows = _rows_to_read(loader, num_rows)
     totals, steps = np.zeros(len(LossSums._fields)), math.ceil(num_rows / loader.batch_size)
     pending = None
     for step in range(steps):
@@ -119,8 +119,12 @@ def _targets_in_context(rows: dict, loader: Loader) -> tuple[np.ndarray, np.ndar
     return np.array(previous, np.int64), np.array(token, np.int64)
 
 
+def _rows_to_read(loader: Loader, num_rows: int | None) -> int:
+    return loader.num_rows if num_rows is None else min(num_rows, loader.num_rows)
+
+
 def _batches(loader: Loader, num_rows: int | None):
-    num_rows = loader.num_rows if num_rows is None else min(num_rows, loader.num_rows)
+    num_rows = _rows_to_read(loader, num_rows)
     for step in range(math.ceil(num_rows / loader.batch_size)):
         rows = loader.rows(step)
         keep = num_rows - step * loader.batch_size

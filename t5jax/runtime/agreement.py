@@ -111,7 +111,7 @@ def _appears(path, content: str, patience_seconds: float) -> bool:
             if path.read_text() == content:
                 return True
         except OSError:
-            pass  # not there, or not yet: that is the question
+            pass  # not to be read, or not yet: an answer too, and the others wait for one
         if time.monotonic() > deadline:
             return False
         time.sleep(0.2)

@@ -10,7 +10,7 @@ import pytest
 
 from t5jax.assembly import open_loader
 from t5jax.cli import main
-from t5jax.config import load
+from t5jax.config import EVALUATION_METRICS, load
 
 BLANKS = ["The value of the <extra_id_0> is returned", "A <extra_id_0> is an <extra_id_1>."]
 
@@ -188,6 +188,7 @@ def test_evaluate_says_what_the_run_said(finished, capsys):
     recorded = records(finished, "evaluation")[-1]
     for name in ("loss", "text_loss", "accuracy", "unigram_entropy", "num_rows"):
         assert said[name] == recorded[name], name
+    assert set(EVALUATION_METRICS) <= said.keys(), "what checkpoints.best_metric may name"
     assert said["perplexity"] == pytest.approx(math.exp(said["loss"]))
     assert (said["step"], said["split"]) == (30, "validation")
     assert 2.0 < said["unigram_entropy"] < math.log(256)
