@@ -11,7 +11,7 @@ TESTS := $(BIN)/python -m pytest
 .PHONY: quickstart test test-all lint format bench lock clean
 
 quickstart: $(VENV)/installed
-	test -e runs/data/docstrings_span_corruption/validation/META.json || \
+	test -e runs/data/docstrings/validation/META.json || \
 		$(BIN)/t5jax cache $(CONFIG) --new-vocabulary 1000
 	$(BIN)/t5jax train $(CONFIG) $(QUICKSTART_FLAGS)
 	$(BIN)/t5jax evaluate $(RUN)

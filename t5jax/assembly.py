@@ -3,57 +3,74 @@
 import dataclasses
 
 from t5jax.config import RunConfig
-from t5jax.data.cache import cache_directory
+from t5jax.data.live import LiveLoader
 from t5jax.data.loader import Loader
-from t5jax.data.objectives import from_dict
-from t5jax.data.token_store import TokenCache
-from t5jax.errors import ConfigError, DataError
+from t5jax.data.opening import open_in_order, open_loader
+from t5jax.errors import ConfigError
 from t5jax.training.program import Program
 
+TrainLoader = Loader | LiveLoader
 
-def open_loader(config: RunConfig, split: str, *, shuffle: bool) -> Loader:
-    """The rows of a split from its token store, checked against vocabulary, model and loss.
 
-    Shuffled, in batches of the train step; in order, in batches of one of its microbatches, because
-    evaluation must not need more memory than training.
+def open_train_loader(config: RunConfig) -> TrainLoader:
+    """The shuffled batches of the run, checked against vocabulary, model and loss.
 
     Raises:
       DataError: there is no store (the message has the command that makes it), or it is damaged.
       ConfigError: lengths, objective, vocabulary and model do not fit each other.
     """
-    data = config.data
-    store = TokenCache.open(cache_directory(data.cache_dir, data.mixture, split), data.vocabulary)
-    if store.info.objective is None:
-        raise DataError(f"the store {store.directory} records no objective; build it again")
-    objective = from_dict(store.info.objective)
-    if data.vocabulary.vocab_size > config.model.vocab_size:
+    _check_vocabulary(config)
+    loader = open_loader(config.data, batch_size=config.train.batch_size)
+    _check_chunks(config, loader.targets_length)
+    return loader
+
+
+def open_evaluation_loaders(config: RunConfig, split: str) -> dict[str, Loader]:
+    """By task, one pass over a split in order, in batches of one of the train step's microbatches,
+    because evaluation must not need more memory than training. Raises as `open_train_loader`."""
+    _check_vocabulary(config)
+    loaders = open_in_order(
+        config.data,
+        split,
+        batch_size=config.train.batch_size // config.train.num_microbatches,
+        num_rows=config.train.num_eval_rows,
+    )
+    for loader in loaders.values():
+        _check_chunks(config, loader.targets_length)
+    return loaders
+
+
+def _check_vocabulary(config: RunConfig) -> None:
+    if config.data.vocabulary.vocab_size > config.model.vocab_size:
         raise ConfigError(
             f"model.vocab_size = {config.model.vocab_size}: the vocabulary has "
-            f"{data.vocabulary.vocab_size} ids; the table needs at least as many rows"
+            f"{config.data.vocabulary.vocab_size} ids; the table needs at least as many rows"
         )
-    targets_length = data.targets_length_for(objective)
+    first, given = config.data.vocabulary.first_sentinel_id, config.loss.first_sentinel_id
+    if given not in (None, first):
+        raise ConfigError(
+            f"loss.first_sentinel_id = {given}: the vocabulary's is {first}; leave it None"
+        )
+
+
+def _check_chunks(config: RunConfig, targets_length: int) -> None:
     if config.loss.num_chunks > targets_length:
         raise ConfigError(
             f"loss.num_chunks = {config.loss.num_chunks}: at most the {targets_length} targets"
         )
-    return Loader(
-        store,
-        objective,
-        data.vocabulary,
-        batch_size=config.train.batch_size // (1 if shuffle else config.train.num_microbatches),
-        inputs_length=data.inputs_length,
-        targets_length=targets_length,
-        seed=data.seed,
-        shuffle=shuffle,
-    )
 
 
-def build_program(config: RunConfig) -> Program:
-    """Model, loss, optimizer and mesh of the run. Uses devices, so after `runtime.start`."""
+def build_program(config: RunConfig, num_tasks: int = 1) -> Program:
+    """Model, loss, optimizer and mesh of the run; the loss of each of several tasks is told apart.
+
+    Uses devices, so after `runtime.start`.
+    """
     loss = config.loss
     if loss.first_sentinel_id is None:
         first = config.data.vocabulary.first_sentinel_id
         loss = dataclasses.replace(loss, first_sentinel_id=first)
+    if num_tasks > 1:
+        loss = dataclasses.replace(loss, num_tasks=num_tasks)
     return Program(
         model=config.model,
         loss=loss,

@@ -28,6 +28,15 @@ SETTINGS = """\
 settings: any value of the config as --section.field VALUE, after everything else;
 `t5jax train CONFIG --help` lists them with their values
 """
+TASKS_EXAMPLES = """\
+examples:
+  t5jax tasks                                           everything that has a name
+  t5jax tasks --filter translate
+  t5jax tasks super_glue_boolq_v102                     what it is, which settings it reads
+  t5jax tasks docstrings:prefix_lm --config configs/quickstart.py
+  t5jax tasks my_task --config configs/mine.py --split validation --html my_task.html
+  t5jax tasks all_mix                                   a mixture: sizes and rates
+"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -109,8 +118,16 @@ def _parser() -> argparse.ArgumentParser:
     _inspect_data_options(_act(inspect, "data", "decoded rows of a step, with masks"))
     _cache_options(_act(acts, "cache", "tokenise a config's data into the store training reads"))
     vocab = _group(acts, "vocab", "vocabularies")
-    _vocab_options(_act(vocab, "train", "a T5-compatible SentencePiece model of a config's text"))
-    _tasks_options(_act(acts, "tasks", "the tasks that can be trained on, and their examples"))
+    _vocab_train_options(
+        _act(vocab, "train", "a T5-compatible SentencePiece model of a config's text")
+    )
+    _vocab_extend_options(
+        _act(vocab, "extend", "a SentencePiece model with more pieces; the old ids stay")
+    )
+    _vocab_grow_options(
+        _act(vocab, "grow", "begin a run with another's parameters and an extended vocabulary")
+    )
+    _tasks_options(_act(acts, "tasks", "what can be trained on, and what the model sees of it"))
     return parser
 
 
@@ -180,7 +197,7 @@ def _cache_options(act: argparse.ArgumentParser) -> None:
     act.add_argument("--overwrite", action="store_true", help="replace a store of something else")
 
 
-def _vocab_options(act: argparse.ArgumentParser) -> None:
+def _vocab_train_options(act: argparse.ArgumentParser) -> None:
     _config_option(act)
     act.add_argument(
         "--num-pieces", type=int, default=32_000, help="without the sentinels (32 000)"
@@ -188,13 +205,55 @@ def _vocab_options(act: argparse.ArgumentParser) -> None:
     act.add_argument(
         "--max-characters", type=int, default=100_000_000, help="of text to read (100 000 000)"
     )
+    act.add_argument(
+        "--character-coverage", type=float, default=0.9995,
+        help="share of the text's characters that get pieces (0.9995)",
+    )  # fmt: skip
+    act.add_argument(
+        "--byte-fallback", action="store_true", help="spell the other characters as bytes"
+    )
+
+
+def _vocab_extend_options(act: argparse.ArgumentParser) -> None:
+    act.add_argument("file", metavar="FILE", help="SentencePiece model, or t5, mt5, umt5")
+    act.add_argument("-o", "--output", required=True, metavar="OUT", help="the new model")
+    act.add_argument("--extra-ids", type=int, help="sentinels on top of FILE (100)")
+    act.add_argument(
+        "--pieces", nargs="+", default=[], metavar="PIECE",
+        help=r"texts to be one id wherever they stand, as they are; \n and \t are understood",
+    )  # fmt: skip
+    act.add_argument("--pieces-file", metavar="FILE", help="the same, one a line")
+    act.add_argument("--from", dest="source", metavar="CONFIG", help="learn pieces from its text")
+    act.add_argument("--num-pieces", type=int, help="how many to learn")
+    act.add_argument(
+        "--max-characters", type=int, default=20_000_000, help="of text to read (20 000 000)"
+    )
+
+
+def _vocab_grow_options(act: argparse.ArgumentParser) -> None:
+    _workdir_option(act)
+    act.add_argument(
+        "config", metavar="CONFIG", help="of the new run: extended vocabulary, larger table"
+    )
 
 
 def _tasks_options(act: argparse.ArgumentParser) -> None:
-    act.add_argument("name", metavar="TASK", nargs="?", help="tell about this one; default: all")
-    act.add_argument("--config", help="show examples, from the files and modules of this config")
+    act.epilog = f"{TASKS_EXAMPLES}\n{SETTINGS}"
+    act.add_argument(
+        "name",
+        metavar="NAME",
+        nargs="?",
+        help="a task, a mixture, CORPUS:OBJECTIVE; default: all",
+    )
+    act.add_argument(
+        "--config", help="read the task with this config's files, modules, vocabulary and lengths"
+    )
+    act.add_argument("--filter", metavar="TEXT", help="only what has TEXT in name or description")
     act.add_argument("--split", default="train", help="of the examples (train)")
-    act.add_argument("--examples", type=int, default=3, help="how many (3)")
+    act.add_argument("--examples", type=int, default=3, help="how many to show (3)")
+    act.add_argument("--scan", type=int, default=2000, help="how many to measure (2000)")
+    act.add_argument("--html", metavar="FILE", help="write a page: rows in colour, spans, plots")
+    act.add_argument("--json", action="store_true", help="the same as JSON")
 
 
 def _settings_help(a: argparse.Namespace, flags: list[str]) -> None:
@@ -263,15 +322,56 @@ def _cache(a: argparse.Namespace, flags: list[str]) -> None:
 
 
 def _vocab(a: argparse.Namespace, flags: list[str]) -> None:
+    {"train": _vocab_train, "extend": _vocab_extend, "grow": _vocab_grow}[a.kind](a, flags)
+
+
+def _vocab_train(a: argparse.Namespace, flags: list[str]) -> None:
     from t5jax.acts import vocab
 
-    vocab.run(a.config, flags, num_pieces=a.num_pieces, max_characters=a.max_characters)
+    vocab.train(
+        a.config,
+        flags,
+        num_pieces=a.num_pieces,
+        max_characters=a.max_characters,
+        character_coverage=a.character_coverage,
+        byte_fallback=a.byte_fallback,
+    )
+
+
+def _vocab_extend(a: argparse.Namespace, flags: list[str]) -> None:
+    from t5jax.acts import vocab
+
+    vocab.extend(
+        a.file,
+        flags,
+        output=a.output,
+        extra_ids=a.extra_ids,
+        pieces=a.pieces,
+        pieces_file=a.pieces_file,
+        config_file=a.source,
+        num_pieces=a.num_pieces,
+        max_characters=a.max_characters,
+    )
+
+
+def _vocab_grow(a: argparse.Namespace, flags: list[str]) -> None:
+    from t5jax.acts import grow
+
+    grow.run(a.run, a.config, flags, step=a.step)
 
 
 def _tasks(a: argparse.Namespace, flags: list[str]) -> None:
     from t5jax.acts import tasks
 
-    tasks.run(a.name, a.config, flags, split=a.split, num_examples=a.examples)
+    options = tasks.Options(
+        split=a.split,
+        num_examples=a.examples,
+        scan=a.scan,
+        html=a.html,
+        filter_text=a.filter,
+        as_json=a.json,
+    )
+    tasks.run(a.name, a.config, flags, options)
 
 
 _ACTS = {

@@ -11,8 +11,10 @@ import dataclasses
 import difflib
 import importlib.util
 import math
+import os
 import pathlib
 import re
+import sys
 import traceback
 import types
 import typing
@@ -175,6 +177,8 @@ def _run_file(path: str) -> Any:
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path} is not a Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # where the modules of data.modules are looked for, too
     with _mistakes_of(file):
         spec.loader.exec_module(module)
     if not callable(getattr(module, "config", None)):

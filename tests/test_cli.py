@@ -168,3 +168,11 @@ def test_python_m_is_the_same_program():
         [sys.executable, "-m", "t5jax", "--version"], capture_output=True, text=True
     )
     assert (ended.returncode, ended.stdout) == (0, f"t5jax {__version__}\n")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = f"{sys.executable} -m t5jax tasks | head -1; echo ended ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] in ("ended 141", "ended 0")  # 0: all fitted the pipe
+    assert "Traceback" not in ended.stderr
+    assert "BrokenPipe" not in ended.stderr

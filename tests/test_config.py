@@ -373,7 +373,7 @@ def test_a_missing_file_gets_a_suggestion(tmp_path, monkeypatch):
         ("batch_size=16", "batch_size=-2", "line 17: train.batch_size = -2: must be at least 1"),
         ("learning_rate=0.003", "lerning_rate=1", "AdamW.*did you mean learning_rate"),
         ("emb_dim=24", "emb_dmi=24", "T5Config.*did you mean emb_dim"),
-        ('"runs/data"', "None", "data.cache_dir = None: a NoneType"),
+        ('"runs/data"', "7", "data.cache_dir = 7: a int"),
         ("inputs_length=64", 'train_files=["a"]', r"data.train_files = \['a'\]: a list"),
         ("optimizer=AdamW(learning_rate=0.003)", "optimizer='adamw'", "optimizer = 'adamw': a str"),
         ("AdamW(learning_rate=0.003)", "AdamW(learning_rate=0.003", "line .*SyntaxError"),

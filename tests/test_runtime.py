@@ -238,4 +238,4 @@ def test_lifeline_without_connection_says_so(capsys):
 
 
 def test_codes_are_those_that_launchers_know():
-    assert sorted(exits.ExitCode) == [0, 64, 65, 66, 70, 73, 75, 130, 143]
+    assert sorted(exits.ExitCode) == [0, 64, 65, 66, 70, 73, 75, 130, 141, 143]

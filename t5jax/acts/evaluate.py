@@ -5,9 +5,16 @@ import json
 import jax
 
 from t5jax.acts.saved_run import open_run
-from t5jax.assembly import open_loader
+from t5jax.assembly import open_evaluation_loaders
+from t5jax.data.opening import open_in_order
 from t5jax.errors import ConfigError
-from t5jax.evaluation.loss import baselines, evaluate_loss, unigram_entropy
+from t5jax.evaluation.loss import (
+    baselines,
+    evaluate_loss,
+    loss_metrics,
+    rows_to_read,
+    unigram_entropy,
+)
 
 
 def run(
@@ -17,22 +24,26 @@ def run(
     if num_rows is not None and num_rows < 1:
         raise ConfigError(f"--num-rows {num_rows}: at least 1; without it, the whole split")
     saved = open_run(workdir, step, flags, act="evaluate")
-    loader = open_loader(saved.config, split, shuffle=False)
-    metrics = evaluate_loss(saved.program, saved.params, loader, num_rows)
-    metrics["unigram_entropy"] = unigram_entropy(loader, num_rows)
-    if with_baselines:
-        train = open_loader(saved.config, "train", shuffle=False)
-        found = baselines(train, loader, num_rows)
-        metrics |= {"unigram_model": found.unigram, "bigram_model": found.bigram}
+    found = {}
+    for name, loader in open_evaluation_loaders(saved.config, split).items():
+        sums = evaluate_loss(saved.program, saved.params, loader, num_rows)
+        found[name] = loss_metrics(sums) | {
+            "num_rows": rows_to_read(loader, num_rows),
+            "unigram_entropy": unigram_entropy(loader, num_rows),
+        }
+        if with_baselines:
+            train = open_in_order(saved.config.data, "train", batch_size=loader.batch_size)
+            models = baselines(train[name], loader, num_rows)
+            found[name] |= {"unigram_model": models.unigram, "bigram_model": models.bigram}
     if jax.process_index() != 0:
         return
-    if as_json:
-        print(json.dumps({"step": saved.step, "split": split, **metrics}))
-        return
-    print(f"step {saved.step} of {workdir} on {split} of {saved.config.data.mixture}")
-    for name, value in metrics.items():
-        note = _NOTES.get(name, "")
-        print(f"  {name:16s} {value:12,.4f}  {note}".rstrip())
+    for name, metrics in found.items():
+        if as_json:
+            print(json.dumps({"step": saved.step, "split": split, "task": name, **metrics}))
+            continue
+        print(f"step {saved.step} of {workdir} on {split} of {name}")
+        for metric, value in metrics.items():
+            print(f"  {metric:16s} {value:12,.4f}  {_NOTES.get(metric, '')}".rstrip())
 
 
 _NOTES = {

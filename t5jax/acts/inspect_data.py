@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from t5jax.assembly import open_loader
+from t5jax.assembly import TrainLoader, open_evaluation_loaders, open_train_loader
 from t5jax.config import load
 from t5jax.data.loader import Loader
 from t5jax.errors import ConfigError
@@ -12,11 +12,28 @@ def run(config_file: str, flags: list[str], *, split: str, step: int, num_rows: 
     for name, value, least in (("--step", step, 0), ("--rows", num_rows, 1)):
         if value < least:
             raise ConfigError(f"{name} {value}: at least {least}")
-    loader = open_loader(load(config_file, flags), split, shuffle=split == "train")
-    print(
-        f"{loader.cache.directory}: {loader.cache.num_tokens:,} tokens, {loader.num_rows:,} rows "
-        f"an epoch, {loader.num_steps:,} steps of {loader.batch_size} rows"
-    )
+    config = load(config_file, flags)
+    loaders: dict[str, TrainLoader] = {"": open_train_loader(config)} if split == "train" else {}
+    for loader in (loaders or open_evaluation_loaders(config, split)).values():
+        if not isinstance(loader, Loader):
+            raise ConfigError(
+                "data.cache_dir is None: rows of a step can be asked for only where there is a "
+                "store; set data.cache_dir and run t5jax cache"
+            )
+        _print_step(loader, step, num_rows)
+
+
+def _print_step(loader: Loader, step: int, num_rows: int) -> None:
+    for component in loader.components:
+        directory = component.store.directory if component.store else "in memory"
+        print(
+            f"{component.name}: {directory}, {component.rows.num_rows:,} rows an epoch of "
+            f"{component.rows.examples_per_row:.2f} examples"
+        )
+    if loader.mixing is not None and len(loader.components) > 1:
+        for name, share in loader.mixing.shares(step * loader.batch_size).items():
+            print(f"  {share:8.3%} of the rows at step {step}  {name}")
+    print(f"{loader.num_rows:,} rows, {loader.num_steps:,} steps of {loader.batch_size} rows")
     rows = loader.rows(step)
     for name, x in rows.items():
         print(f"  {name:24s} {x.dtype} {x.shape}, {np.mean(x != 0):6.1%} not 0")
@@ -26,15 +43,32 @@ def run(config_file: str, flags: list[str], *, split: str, step: int, num_rows: 
 
 def _print_row(loader: Loader, row: dict[str, np.ndarray], step: int, index: int) -> None:
     print(f"\nstep {step}, row {index}")
-    for place in loader.documents_of(step, index):
-        documents = f"documents {place.first_document} to {place.last_document}"
-        print(f"  from    {place.source}: {documents}, token {place.token_offset:,} on")
-    inputs, targets = row["encoder_input_tokens"], row["decoder_target_tokens"]
-    for name, ids in (("inputs", inputs), ("targets", targets)):
-        text = loader.vocabulary.decode(ids[ids != 0]).replace("\n", "\\n")
-        print(f"  {name:7s} {text}")
-    print(f"  inputs  {_kinds(loader, inputs)}")
-    print(f"  targets {_kinds(loader, targets)}   ('.' text, 'S' sentinel, 'E' EOS, '_' padding)")
+    for origin in loader.origins(step, index):
+        place = origin.place
+        if origin.feature == "text":
+            where = (
+                f"documents {place.first_document} to {place.last_document}, "
+                f"token {place.token_offset:,} on"
+            )
+        elif origin.feature == "inputs":
+            where = f"example {place.first_document}"
+        else:
+            continue
+        print(f"  from    {origin.task}, {place.source}: {where}")
+    for name, ids in (
+        ("inputs", row["encoder_input_tokens"]),
+        ("targets", row["decoder_target_tokens"]),
+    ):
+        segments = row.get("encoder_segment_ids" if name == "inputs" else "decoder_segment_ids")
+        for segment in [None] if segments is None else range(1, int(segments.max()) + 1):
+            shown = ids[ids != 0] if segment is None else ids[segments == segment]
+            text = loader.vocabulary.decode(shown).replace("\n", "\\n")
+            print(f"  {name:7s} {'' if segment is None else f'{segment}: '}{text}")
+    print(f"  inputs  {_kinds(loader, row['encoder_input_tokens'])}")
+    print(
+        f"  targets {_kinds(loader, row['decoder_target_tokens'])}"
+        "   ('.' text, 'S' sentinel, 'E' EOS, '_' padding; x12: 12 of them)"
+    )
     print(f"  weights {_runs(''.join('1' if w else '0' for w in row['decoder_loss_weights']))}")
 
 

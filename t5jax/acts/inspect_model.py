@@ -6,7 +6,7 @@ import jax
 
 from t5jax import runtime
 from t5jax.config import RunConfig, load
-from t5jax.data.config import objective_of
+from t5jax.data.config import tasks_of
 from t5jax.reporting import model_flops
 from t5jax.sharding import MESH_AXES
 from t5jax.training.program import Program
@@ -60,7 +60,7 @@ def _print_totals(config: RunConfig, state: TrainState, num_devices: int) -> Non
     print(f"gradients        {_gigabytes(state.params):8.3f} GB per device")
     lengths = (
         config.data.inputs_length,
-        config.data.targets_length_for(objective_of(config.data)),
+        config.data.targets_length_for(tasks_of(config.data)),
     )
     flops = model_flops(config.model, config.train.batch_size, *lengths)
     print(

@@ -1,6 +1,6 @@
-"""Building the offline token store: tokenise a source once, with any number of processes.
+"""Building the offline token store: tokenise texts once, with any number of processes.
 
-A store is `<cache_dir>/<task>/<split>/`; `token_store.py` describes its files and reads them. One
+A store is `<cache_dir>/<corpus>/<split>/`; `token_store.py` describes its files and reads them. One
 shard of the source becomes one shard of the store, so that a build which was killed goes on where
 it stopped, and any number of processes writes the same bytes.
 """
@@ -17,43 +17,64 @@ import os
 import pathlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
+from t5jax.data.records import Rejected
 from t5jax.data.token_store import (
     ENDS_DTYPE,
     META,
     NAME_RULE,
-    VOCABULARY_FILE,
     CacheInfo,
+    FeatureInfo,
     ShardInfo,
-    TokenCache,
     can_name_directory,
     read_info,
+    shard_info,
 )
-from t5jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary, Vocabulary
+from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError
-
-__all__ = ["CacheInfo", "DocumentSource", "TokenCache", "build_cache", "cache_directory"]
 
 _FLUSH_TOKENS = 1 << 20
 
+# One document or example: each feature's text, or its ids (int32, no EOS) where a task tokenises
+# itself.
+Document = Mapping[str, str | np.ndarray]
 
-class DocumentSource(Protocol):
-    """Where documents come from. Must be picklable: every process of a build gets a copy.
 
-    A source may also have `shard_fingerprint(split, shard) -> str` (size and time, a checksum): a
-    finished shard is then made again when its source changed.
+class Texts(Protocol):
+    """What is tokenised. Must be picklable: every process of a build gets a copy.
+
+    Texts that are others in every epoch, and so are never stored, also have `of_epoch(epoch) ->
+    Texts`.
     """
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """("text",) or ("inputs", "targets")."""
+        ...
+
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that exist."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Whatever decides what the texts are, as JSON."""
+        ...
 
     def shards(self, split: str) -> list[str]:
         """Names of the split's shards, in their order."""
         ...
 
-    def documents(self, split: str, shard: str) -> Iterator[str]:
-        """The texts of one shard, the same ones in the same order every time."""
+    def shard_fingerprint(self, split: str, shard: str) -> str:
+        """Changes when the shard does (size and time, a checksum): it is then made again."""
+        ...
+
+    def documents(self, split: str, shard: str, rejected: Rejected) -> Iterator[Document]:
+        """The documents of one shard, the same ones in the same order every time; what is left
+        out is counted in `rejected`."""
         ...
 
 
@@ -66,21 +87,20 @@ def cache_directory(cache_dir: str | os.PathLike, task: str, split: str) -> path
 
 
 def build_cache(
-    source: DocumentSource,
+    texts: Texts,
     split: str,
     directory: str | os.PathLike,
     *,
     vocabulary: Vocabulary,
-    objective: Any = None,
     num_processes: int = 1,
     progress: Callable[[str], None] | None = None,
     overwrite: bool = False,
 ) -> CacheInfo:
-    """Tokenises one split of a source into `directory` and returns what META.json says.
+    """Tokenises one split of the texts into `directory` and returns what META.json says.
 
     May be killed at any moment and called again: shards that are finished, by the same vocabulary
     from the same source, are kept, and the result is the same byte for byte. A literal
-    `<extra_id_0>` in a document is text, never a sentinel. `objective.to_dict()` is recorded.
+    `<extra_id_0>` is text in a document, and a sentinel in the inputs and targets of a task.
     `num_processes=1` works inline; more are spawned, so a script that calls this needs the usual
     `if __name__ == "__main__"`. `progress` gets a line after each shard.
     Raises DataError when the directory holds a complete store of something else (unless
@@ -89,30 +109,26 @@ def build_cache(
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     with _only_builder(directory):
-        description = _describe(source)
-        jobs = _jobs(source, split, directory, vocabulary)
+        description = json.loads(_json(texts.describe()))
+        jobs = _jobs(texts, split, directory, vocabulary)
         _refuse_other_store(jobs, directory, description, overwrite)
-        shards = _build_shards(jobs, source, split, vocabulary, num_processes, progress)
+        shards = _build_shards(jobs, texts, split, vocabulary, num_processes, progress)
         info = CacheInfo(
             split=split,
             dtype=jobs[0].dtype.name,
-            vocabulary=_vocabulary_record(vocabulary),
-            objective=objective.to_dict() if objective is not None else None,
+            vocabulary=vocabulary.to_dict(),
             source=description,
-            documents=sum(s.documents for s in shards),
-            tokens=sum(s.tokens for s in shards),
-            characters=sum(s.characters for s in shards),
-            utf8_bytes=sum(s.utf8_bytes for s in shards),
+            features=tuple(texts.features),
             shards=shards,
         )
-        if info.tokens == 0:
+        if info.total("tokens") == 0:
             raise DataError(
                 f"split {split!r} of {description} gave {info.documents} documents and no tokens: "
                 "nothing to store; check the source's files and the name of its text field"
             )
-        if isinstance(vocabulary, SentencePieceVocabulary):
-            _write(directory / VOCABULARY_FILE, vocabulary.model_bytes())
-        _remove_strangers(directory, shards)
+        if vocabulary.file_name:
+            _write(directory / vocabulary.file_name, vocabulary.file_bytes() or b"")
+        _remove_strangers(directory, info)
         _write(directory / META, _json(dataclasses.asdict(info)))
     return info
 
@@ -127,23 +143,20 @@ class _Job:
     dtype: np.dtype
 
 
-def _jobs(
-    source: DocumentSource, split: str, directory: pathlib.Path, vocabulary: Vocabulary
-) -> list[_Job]:
-    names = source.shards(split)
+def _jobs(texts: Texts, split: str, directory: pathlib.Path, vocabulary: Vocabulary) -> list[_Job]:
+    names = texts.shards(split)
     if not names:
-        raise DataError(f"split {split!r} of {_describe(source)} has no shards: no file matches")
+        raise DataError(f"split {split!r} of {texts.describe()} has no shards: no file matches")
     if repeated := {name for name in names if names.count(name) > 1}:
         raise DataError(f"split {split!r} names shards twice: {sorted(repeated)[:5]}")
-    fingerprint = getattr(source, "shard_fingerprint", lambda split, shard: "")
-    description = _json(_describe(source)).decode()
+    description = _json(texts.describe()).decode()
     return [
         _Job(
             directory=directory,
             name=f"shard-{number:05d}",
             source=name,
             source_fingerprint=hashlib.sha256(
-                f"{description}{split}\0{name}\0{fingerprint(split, name)}".encode()
+                f"{description}{split}\0{name}\0{texts.shard_fingerprint(split, name)}".encode()
             ).hexdigest(),
             vocabulary_fingerprint=vocabulary.fingerprint,
             dtype=np.dtype("<u2" if vocabulary.vocab_size <= 1 << 16 else "<u4"),
@@ -154,7 +167,7 @@ def _jobs(
 
 def _build_shards(
     jobs: list[_Job],
-    source: DocumentSource,
+    texts: Texts,
     split: str,
     vocabulary: Vocabulary,
     num_processes: int,
@@ -165,7 +178,7 @@ def _build_shards(
     if missing:
         (jobs[0].directory / META).unlink(missing_ok=True)  # it would vouch for a store in pieces
     report = _Report(progress, len(jobs), len(done))
-    build = functools.partial(_build_shard, source=source, split=split, vocabulary=vocabulary)
+    build = functools.partial(_build_shard, texts=texts, split=split, vocabulary=vocabulary)
     if num_processes <= 1 or len(missing) <= 1:
         built = map(build, missing)
     else:
@@ -197,85 +210,103 @@ def _in_processes(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _build_shard(
-    job: _Job, *, source: DocumentSource, split: str, vocabulary: Vocabulary
-) -> ShardInfo:
+def _build_shard(job: _Job, *, texts: Texts, split: str, vocabulary: Vocabulary) -> ShardInfo:
     """Writes one shard; its .json record comes last and makes it count as finished."""
-    stem = job.directory / job.name
-    ends, tokens, characters, utf8_bytes = [], 0, 0, 0
-    digest = hashlib.sha256()
-    with _new_file(stem.with_suffix(".tokens")) as file:
-        for chunk in _chunks(_tokenised(job, source, split, vocabulary)):
-            data = np.concatenate([ids for ids, _ in chunk]).astype(job.dtype).tobytes()
-            digest.update(data)
-            file.write(data)
-            for ids, text in chunk:
-                tokens += len(ids)
-                ends.append(tokens)
-                characters += len(text)
-                utf8_bytes += len(text.encode("utf-8", "surrogatepass"))
-    ends_data = np.asarray(ends, ENDS_DTYPE).tobytes()
-    _write(stem.with_suffix(".ends"), ends_data)
+    rejected = Rejected()
+    with contextlib.ExitStack() as files:
+        writers = {
+            name: _FeatureWriter(
+                job, name, files.enter_context(_new_file(_path(job, name, "tokens")))
+            )
+            for name in texts.features
+        }
+        for number, document in enumerate(texts.documents(split, job.source, rejected)):
+            for name, writer in writers.items():
+                text = document[name]
+                ids = text
+                if isinstance(text, str):
+                    ids = vocabulary.encode(text, sentinels=name != "text")
+                writer.add(ids, text, f"{job.source}: document {number}", vocabulary)
+        for writer in writers.values():
+            writer.flush()
+    features = {name: writer.finish() for name, writer in writers.items()}
     info = ShardInfo(
         name=job.name,
         source=job.source,
         source_fingerprint=job.source_fingerprint,
         vocabulary_fingerprint=job.vocabulary_fingerprint,
-        documents=len(ends),
-        tokens=tokens,
-        characters=characters,
-        utf8_bytes=utf8_bytes,
-        tokens_sha256=digest.hexdigest(),
-        ends_sha256=hashlib.sha256(ends_data).hexdigest(),
+        documents=len(next(iter(writers.values())).ends),
+        features=features,
+        rejected=dataclasses.asdict(rejected),
     )
-    _write(stem.with_suffix(".json"), _json(dataclasses.asdict(info)))
+    _write(job.directory / f"{job.name}.json", _json(dataclasses.asdict(info)))
     return info
 
 
-Document = tuple[np.ndarray, str]
+def _path(job: _Job, feature: str, kind: str) -> pathlib.Path:
+    return job.directory / f"{job.name}.{feature}.{kind}"
 
 
-def _tokenised(
-    job: _Job, source: DocumentSource, split: str, vocabulary: Vocabulary
-) -> Iterator[Document]:
-    for number, text in enumerate(source.documents(split, job.source)):
-        ids = vocabulary.encode(text, sentinels=False)
+class _FeatureWriter:
+    """Tokens of one feature of a shard, written a million at a time: that costs nothing, and fits
+    anywhere."""
+
+    def __init__(self, job: _Job, feature: str, file: BinaryIO):
+        self._job, self._feature, self._file = job, feature, file
+        self.ends: list[int] = []
+        self._tokens = self._characters = self._utf8_bytes = 0
+        self._waiting: list[np.ndarray] = []
+        self._num_waiting = 0
+        self._digest = hashlib.sha256()
+
+    def add(self, ids, text: str | np.ndarray, place: str, vocabulary: Vocabulary) -> None:
         if len(ids) and ids.min() <= vocabulary.eos_id:
             raise DataError(
-                f"{job.source}: document {number} encodes to id {ids.min()}, which is reserved for "
-                "padding or EOS; the vocabulary is not T5-compatible"
+                f"{place} encodes to id {ids.min()}, which is reserved for padding or EOS; the "
+                "vocabulary is not T5-compatible, or the task puts EOS there itself"
             )
-        yield ids, text
+        self._waiting.append(ids)
+        self._num_waiting += len(ids)
+        self._tokens += len(ids)
+        self.ends.append(self._tokens)
+        if isinstance(text, str):
+            self._characters += len(text)
+            self._utf8_bytes += len(text.encode("utf-8", "surrogatepass"))
+        if self._num_waiting >= _FLUSH_TOKENS:
+            self.flush()
 
+    def flush(self) -> None:
+        if self._waiting:
+            data = np.concatenate(self._waiting).astype(self._job.dtype).tobytes()
+            self._digest.update(data)
+            self._file.write(data)
+            self._waiting, self._num_waiting = [], 0
 
-def _chunks(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    """Enough documents at a time that writing costs nothing, few enough to fit anywhere."""
-    chunk, size = [], 0
-    for document in documents:
-        chunk.append(document)
-        size += len(document[0])
-        if size >= _FLUSH_TOKENS:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+    def finish(self) -> FeatureInfo:
+        ends = np.asarray(self.ends, ENDS_DTYPE).tobytes()
+        _write(_path(self._job, self._feature, "ends"), ends)
+        return FeatureInfo(
+            tokens=self._tokens,
+            characters=self._characters,
+            utf8_bytes=self._utf8_bytes,
+            tokens_sha256=self._digest.hexdigest(),
+            ends_sha256=hashlib.sha256(ends).hexdigest(),
+        )
 
 
 def _finished(job: _Job) -> ShardInfo | None:
     """The shard's record, if an earlier build completed it from the same source and vocabulary."""
-    stem = job.directory / job.name
     try:
-        info = ShardInfo(**json.loads(stem.with_suffix(".json").read_bytes()))
-        tokens_size = stem.with_suffix(".tokens").stat().st_size
-        ends_size = stem.with_suffix(".ends").stat().st_size
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+        info = shard_info(json.loads((job.directory / f"{job.name}.json").read_bytes()))
+        sizes_fit = all(
+            _path(job, name, "ends").stat().st_size == info.documents * ENDS_DTYPE.itemsize
+            and _path(job, name, "tokens").stat().st_size == feature.tokens * job.dtype.itemsize
+            for name, feature in info.features.items()
+        )
+    except (FileNotFoundError, json.JSONDecodeError, TypeError, KeyError):
         return None  # never finished, or written by another version: made again
     wanted = (job.source, job.source_fingerprint, job.vocabulary_fingerprint)
     found = (info.source, info.source_fingerprint, info.vocabulary_fingerprint)
-    sizes_fit = (
-        ends_size == info.documents * ENDS_DTYPE.itemsize
-        and tokens_size == info.tokens * job.dtype.itemsize
-    )
     return info if wanted == found and sizes_fit else None
 
 
@@ -292,13 +323,20 @@ class _Report:
     def __call__(self, info: ShardInfo) -> None:
         self._done += 1
         self._documents += info.documents
-        self._tokens += info.tokens
+        self._tokens += sum(feature.tokens for feature in info.features.values())
         if self._progress:
             rate = self._tokens / max(time.monotonic() - self._start, 1e-9)
             self._progress(
                 f"cache: {self._done}/{self._shards} shards, {self._documents} documents, "
                 f"{self._tokens / 1e6:.1f} M tokens, {rate / 1e6:.2f} M/s"
             )
+            if info.rejected["places"]:
+                self._progress(
+                    f"cache: {info.source}: {info.rejected['records']} records left out, "
+                    f"{info.rejected['damaged_files']} files broken off; the first:"
+                )
+            for line in info.rejected["places"]:
+                self._progress(f"cache: left out: {line}")
 
 
 def _die_with_parent() -> None:
@@ -327,33 +365,24 @@ def _refuse_other_store(
     ):
         if found != wanted:
             raise DataError(
-                f"{directory} holds a token store with another {what} ({_shorten(found)}, now "
-                f"{_shorten(wanted)}); delete it, ask for overwriting, or use another directory"
+                f"{directory} holds a token store with another {what} "
+                f"({_difference(found, wanted)}); delete it, ask for overwriting (--overwrite), or "
+                "use another directory"
             )
+
+
+def _difference(found: Any, wanted: Any, name: str = "") -> str:
+    """Where two records differ: `source.train_files: [...], now [...]`."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        keys = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
+        parts = [_difference(found.get(key), wanted.get(key), f"{name}{key}.") for key in keys]
+        return "; ".join(parts)
+    return f"{name.rstrip('.')}{': ' if name else ''}{_shorten(found)}, now {_shorten(wanted)}"
 
 
 def _shorten(value: Any) -> str:
     text = str(value)
-    return text if len(text) <= 200 else f"{text[:200]}…"
-
-
-def _describe(source: DocumentSource) -> dict[str, Any]:
-    """The source's type and its settings, as JSON will give them back."""
-    kind = type(source)
-    record: dict[str, Any] = {"type": f"{kind.__module__}.{kind.__qualname__}"}
-    if dataclasses.is_dataclass(source):
-        shown = [field.name for field in dataclasses.fields(source) if field.repr]
-        record |= {name: getattr(source, name) for name in shown}
-    return json.loads(_json(record))
-
-
-def _vocabulary_record(vocabulary: Vocabulary) -> dict[str, Any]:
-    return {
-        "type": "bytes" if isinstance(vocabulary, ByteVocabulary) else "sentencepiece",
-        "extra_ids": vocabulary.extra_ids,
-        "vocab_size": vocabulary.vocab_size,
-        "fingerprint": vocabulary.fingerprint,
-    }
+    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 @contextlib.contextmanager
@@ -367,11 +396,13 @@ def _only_builder(directory: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def _remove_strangers(directory: pathlib.Path, shards: list[ShardInfo]) -> None:
-    """Shards of an earlier build that had more of them, and files that a kill left half written."""
-    names = {shard.name for shard in shards}
+def _remove_strangers(directory: pathlib.Path, info: CacheInfo) -> None:
+    """Shards or features of an earlier build that had more of them, and what a kill left half
+    written."""
+    kinds = [f"{name}.{kind}" for name in info.features for kind in ("tokens", "ends")]
+    ours = {f"{shard.name}.{kind}" for shard in info.shards for kind in (*kinds, "json")}
     for path in directory.glob("shard-*"):
-        if path.suffix == ".tmp" or path.stem not in names:
+        if path.name not in ours:
             path.unlink()
 
 

@@ -1,29 +1,55 @@
-"""The data section of a run: which task, from which files, with which vocabulary and lengths."""
+"""The data section of a run: which task or mixture, from which files, with which vocabulary and
+lengths."""
 
 import dataclasses
 import difflib
 
-from t5jax.data.objectives import SpanCorruption
-from t5jax.data.sources import Source
-from t5jax.data.tasks.builtin import BUILTIN_TASKS, check_task_name
-from t5jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary
+from t5jax.data import objectives
+from t5jax.data.objectives import Objective
+from t5jax.data.records import BadRecordPolicy
+from t5jax.data.tasks import registry
+from t5jax.data.tasks.mixtures import Mixture
+from t5jax.data.tasks.task import Task, TextTask, objective_of
+from t5jax.data.vocabularies import (
+    ByteVocabulary,
+    HuggingFaceVocabulary,
+    SentencePieceVocabulary,
+)
 from t5jax.errors import ConfigError
+
+_SETTINGS = (  # fields that some tasks read and others do not
+    "train_files",
+    "validation_files",
+    "test_files",
+    "text_column",
+    "tfds_data_dir",
+    "datasets_dir",
+    "huggingface_dataset",
+)
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class DataConfig:
     """What a run reads. Lengths are in tokens and count EOS."""
 
-    mixture: str  # a task of `t5jax tasks`, or one that a module of `modules` registers with seqio
+    mixture: str  # a task or mixture of `t5jax tasks`, or one that a module of `modules` registers
     modules: tuple[str, ...] = ()  # Python modules (dotted names) that register tasks
-    train_files: tuple[str, ...] = ()  # paths or glob patterns
+    train_files: tuple[str, ...] = ()  # paths, glob patterns or URLs (gs://, s3://)
     validation_files: tuple[str, ...] = ()
-    text_column: str = "text"  # of JSON lines and parquet files
+    test_files: tuple[str, ...] = ()
+    text_column: str = "text"  # of JSON lines, TSV and parquet files
     tfds_data_dir: str | None = None  # None: the variable TFDS_DATA_DIR, or TFDS's default
-    vocabulary: SentencePieceVocabulary | ByteVocabulary
+    datasets_dir: str | None = None  # GLUE, SuperGLUE, SQuAD, ... as local files; None: TFDS
+    huggingface_dataset: str | None = None  # name on the hub, or a folder
+    vocabulary: SentencePieceVocabulary | ByteVocabulary | HuggingFaceVocabulary
+    objective: str | None = None  # instead of the text tasks' own: "prefix_lm", or with arguments
     inputs_length: int = 512
     targets_length: int | None = None  # None: what the objective makes of inputs_length
-    cache_dir: str  # where the tokenised text is kept
+    pack: bool = True  # several examples in a row, where a task has examples
+    max_text_tokens: int | None = None  # of each text task: its first ones, repeated exactly
+    cache_dir: str | None  # where the tokenised text is kept; None: tokenised while training reads
+    on_bad_record: str = "error"  # or "skip": leave it out and count it
+    max_bad_fraction: float = 0.001  # of a file's records that may be left out
     seed: int = 0  # of the order of the data and of the noise
 
     def check(self) -> None:
@@ -31,91 +57,131 @@ class DataConfig:
 
         Files are not opened: whether they are there, the source says when the cache is built.
         """
-        check_task_name(self.mixture)
-        task = BUILTIN_TASKS.get(self.mixture)
-        if task is None and not self.modules:
+        registry.check_task_name(self.mixture)
+        self._check_values()
+        found = registry.builtin(self.mixture)
+        if found is None:
+            if not self.modules and self.mixture not in registry.own_names():
+                self._check_known()
+            return  # the rest is checked when the modules are imported: `check_tasks`
+        if self.modules:
             raise ConfigError(
-                f"data.mixture={self.mixture!r} is not a task of "
-                f"t5jax{_did_you_mean(self.mixture)}; `t5jax tasks` "
-                "lists them; for a task of your own name the module that registers it in "
-                "data.modules"
-            )
-        if task is not None and self.modules:
-            raise ConfigError(
-                f"data.modules={self.modules} has no effect: {self.mixture} is a task of t5jax; "
+                f"data.modules={self.modules} has no effect: {self.mixture} comes with t5jax; "
                 "leave it empty"
             )
-        for name in task.required if task else ():
-            if not getattr(self, name):
-                raise ConfigError(f"data.{name} is empty: {self.mixture} needs it")
-        self._check_effect(task.settings if task else ())
-        for name in ("train_files", "validation_files", "modules"):
-            if isinstance(getattr(self, name), str):
-                raise ConfigError(
-                    f"data.{name}={getattr(self, name)!r}: a tuple of strings is expected"
-                )
-        if not self.cache_dir:
-            raise ConfigError("data.cache_dir is empty: name a folder for the tokenised text")
-        if self.seed < 0:
-            raise ConfigError(f"data.seed={self.seed}: give 0 or more")
-        if task is not None:
-            self.check_lengths(task.objective)
+        self.check_tasks(registry.tasks_of(self.mixture, self))
 
-    def check_lengths(self, objective: SpanCorruption) -> None:
-        """Raises ConfigError when a row of the objective does not fit the lengths or the
-        sentinels."""
-        objective.check(
-            inputs_length=self.inputs_length,
-            targets_length=self.targets_length_for(objective),
-            num_sentinels=self.vocabulary.num_sentinels,
-        )
-
-    def targets_length_for(self, objective: SpanCorruption) -> int:
-        """`targets_length`, or what the objective makes of `inputs_length`."""
-        if self.targets_length is not None:
-            return self.targets_length
-        return objective.lengths(self.inputs_length).targets
-
-    def _check_effect(self, read: tuple[str, ...]) -> None:
-        source_settings = {name for task in BUILTIN_TASKS.values() for name in task.settings}
+    def check_tasks(self, tasks: list[Task]) -> None:
+        """Raises ConfigError for what does not fit the tasks of the mixture."""
+        for task in tasks:
+            for name in task.required:
+                if not getattr(self, name):
+                    raise ConfigError(f"data.{name} is empty: {task.name} needs it")
+        read = {name for task in tasks for name in task.settings}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name in source_settings and field.name not in read and value != field.default:
+            if field.name in _SETTINGS and field.name not in read and value != field.default:
                 raise ConfigError(
                     f"data.{field.name}={value!r} has no effect on {self.mixture}: leave it out, "
                     "or take another task"
                 )
+        texts = [task for task in tasks if objective_of(task) is not None]
+        for name in ("objective", "max_text_tokens"):
+            if getattr(self, name) is not None and not texts:
+                raise ConfigError(
+                    f"data.{name}={getattr(self, name)!r} has no effect on {self.mixture}, which "
+                    "has no task of plain text: leave it out"
+                )
+        if not self.pack and len(texts) == len(tasks):
+            raise ConfigError(f"data.pack=False has no effect on {self.mixture}: leave it out")
+        self.check_lengths(tasks)
+
+    def check_lengths(self, tasks: list[Task]) -> None:
+        """Raises ConfigError when a row of a text task does not fit the lengths or sentinels, and
+        when nothing says how long the targets are."""
+        targets_length = self.targets_length_for(tasks)
+        for task in tasks:
+            objective = self.objective_for(task)
+            if objective is not None:
+                objective.check(
+                    inputs_length=self.inputs_length - len(self.prefix_ids(task)),
+                    targets_length=targets_length,
+                    num_sentinels=self.vocabulary.num_sentinels,
+                )
+
+    def objective_for(self, task: Task) -> Objective | None:
+        """The objective of a text task: the config's, or the task's own; None for examples."""
+        own = objective_of(task)
+        if own is None or self.objective is None:
+            return own
+        return objectives.parse(self.objective)
+
+    def prefix_ids(self, task: Task):
+        """int32 ids that stand in front of every row's inputs."""
+        prefix = task.prefix if isinstance(task, TextTask) else ""
+        return self.vocabulary.encode(prefix) if prefix else ()
+
+    def targets_length_for(self, tasks: list[Task]) -> int:
+        """`targets_length`, or the most that the text tasks' objectives make of `inputs_length`."""
+        if self.targets_length is not None:
+            return self.targets_length
+        found = [self.objective_for(task) for task in tasks]
+        if None in found:
+            names = [task.name for task, o in zip(tasks, found, strict=True) if o is None]
+            raise ConfigError(
+                f"data.targets_length is not set, and {', '.join(names[:5])} has examples of its "
+                "own: say how many tokens targets may have (T5: 84 for GLUE, 62 for SuperGLUE, 97 "
+                "for SQuAD, 512 for translation and summaries)"
+            )
+        lengths = [
+            o.lengths(self.inputs_length - len(self.prefix_ids(task))).targets
+            for task, o in zip(tasks, found, strict=True)
+            if o is not None
+        ]
+        return max(lengths)
+
+    def _check_known(self) -> None:
+        near = difflib.get_close_matches(self.mixture, registry.builtin_names(), n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        registry.load_entry_points()
+        if self.mixture not in registry.own_names():
+            raise ConfigError(
+                f"data.mixture={self.mixture!r} is not a task or mixture of t5jax{hint}; `t5jax "
+                "tasks` lists them; for one of your own name the module that registers it in "
+                "data.modules"
+            )
+
+    def _check_values(self) -> None:
+        for name in ("train_files", "validation_files", "test_files", "modules"):
+            if isinstance(getattr(self, name), str):
+                raise ConfigError(
+                    f"data.{name}={getattr(self, name)!r}: a tuple of strings is expected"
+                )
+        if self.cache_dir is not None and not self.cache_dir:
+            raise ConfigError(
+                "data.cache_dir is empty: name a folder for the tokenised text, or None to "
+                "tokenise while training reads"
+            )
+        if self.seed < 0:
+            raise ConfigError(f"data.seed={self.seed}: give 0 or more")
+        for name in ("inputs_length", "targets_length", "max_text_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"data.{name}={value}: give 1 or more")
+        BadRecordPolicy(policy=self.on_bad_record, max_fraction=self.max_bad_fraction)
+        if self.objective is not None:
+            objectives.parse(self.objective)
 
 
-def source_of(data: DataConfig) -> Source:
-    """The documents of the config's task. TensorFlow is imported for a user's own task only.
-
-    Raises ConfigError for an unknown task and for one that cannot be cached.
-    """
-    task = BUILTIN_TASKS.get(data.mixture)
-    return task.source(data) if task else _registered(data)[0]
-
-
-def objective_of(data: DataConfig) -> SpanCorruption:
-    """The objective of the config's task. TensorFlow is imported for a user's own task only."""
-    task = BUILTIN_TASKS.get(data.mixture)
-    return task.objective if task else _registered(data)[1]
+def tasks_of(data: DataConfig) -> list[Task]:
+    """The tasks of the config's mixture, checked. TensorFlow is imported for a user's seqio task
+    only. Raises ConfigError for an unknown one, and for what does not fit."""
+    tasks = registry.tasks_of(data.mixture, data)
+    data.check_tasks(tasks)
+    return tasks
 
 
-def _registered(data: DataConfig) -> tuple[Source, SpanCorruption]:
-    from t5jax.data.tasks import registry
-
-    registry.load_modules(data.modules)
-    source, objective, vocabulary = registry.task_source(data.mixture, modules=data.modules)
-    if vocabulary.fingerprint != data.vocabulary.fingerprint:
-        raise ConfigError(
-            f"data.vocabulary={data.vocabulary} is not the one of task {data.mixture}, "
-            f"{vocabulary}: they must agree"
-        )
-    data.check_lengths(objective)
-    return source, objective
-
-
-def _did_you_mean(name: str) -> str:
-    near = difflib.get_close_matches(name, BUILTIN_TASKS, n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+def mixture_of(data: DataConfig) -> Mixture | None:
+    """The config's mixture; None when it names a single task."""
+    found = registry.find(data.mixture, data)
+    return found if isinstance(found, Mixture) else None

@@ -1,12 +1,13 @@
 """Reading the offline token store that `cache.py` builds: memory-mapped and by position.
 
-A store is one directory per split:
+A store is one directory per split of a corpus or task. Its features are `text` (plain documents, of
+which an objective makes inputs and targets) or `inputs` and `targets` (examples):
 
-    shard-00000.tokens   uint16 (uint32 beyond 65536 ids), documents back to back, no EOS
-    shard-00000.ends     uint64, the position after each document's last token
-    shard-00000.json     what the two files are: source, counts, checksums; written after them
-    vocabulary.model     the SentencePiece file that made the ids (bytes need none)
-    META.json            everything a reader checks; written last, so its presence means complete
+    shard-00000.text.tokens   uint16 (uint32 beyond 65536 ids), documents back to back, no EOS
+    shard-00000.text.ends     uint64, the position after each document's last token
+    shard-00000.json          what the files are: source, counts, checksums; written after them
+    vocabulary.model          the file that made the ids (tokenizer.json; bytes need none)
+    META.json                 all that a reader checks; written last, so it means complete
 """
 
 import dataclasses
@@ -15,17 +16,18 @@ import json
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from t5jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary, Vocabulary
+from t5jax.data import vocabularies
+from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError
 
 FORMAT = "t5jax token store"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 META = "META.json"
-VOCABULARY_FILE = "vocabulary.model"
 ENDS_DTYPE = np.dtype("<u8")
 MAKE_IT = "make it with: t5jax cache CONFIG"
 NAME_RULE = (
@@ -41,14 +43,9 @@ def can_name_directory(name: str) -> bool:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ShardInfo:
-    """One shard: `source` is its name there, the fingerprints are those of what made it."""
+class FeatureInfo:
+    """One feature of one shard."""
 
-    name: str
-    source: str
-    source_fingerprint: str
-    vocabulary_fingerprint: str
-    documents: int
     tokens: int
     characters: int
     utf8_bytes: int
@@ -57,29 +54,75 @@ class ShardInfo:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ShardInfo:
+    """One shard: `source` is its name there, the fingerprints are those of what made it.
+
+    `documents` counts examples where the store has inputs and targets. `rejected` says what was
+    left out, {"records": n, "damaged_files": n, "places": [the first of them]}, and what the
+    source's own rules took out, {"dropped": {rule: n}}.
+    """
+
+    name: str
+    source: str
+    source_fingerprint: str
+    vocabulary_fingerprint: str
+    documents: int
+    features: dict[str, FeatureInfo]
+    rejected: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class CacheInfo:
-    """META.json. `objective` is what the store was made for; its tokens are plain text's."""
+    """META.json: what the store holds, what made it, and its sums over shards."""
 
     split: str
     dtype: str
     vocabulary: dict[str, Any]
-    objective: dict[str, Any] | None
     source: dict[str, Any]
-    documents: int
-    tokens: int
-    characters: int
-    utf8_bytes: int
+    features: tuple[str, ...]
     shards: list[ShardInfo]
     format: str = FORMAT
     format_version: int = FORMAT_VERSION
+
+    @property
+    def documents(self) -> int:
+        return sum(shard.documents for shard in self.shards)
+
+    @property
+    def rejected(self) -> int:
+        """Records and files that were left out."""
+        return sum(s.rejected["records"] + s.rejected["damaged_files"] for s in self.shards)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """What the source's own rules took out, by rule."""
+        sums: dict[str, int] = {}
+        for shard in self.shards:
+            for rule, count in shard.rejected["dropped"].items():
+                sums[rule] = sums.get(rule, 0) + count
+        return sums
+
+    def total(self, what: str, feature: str | None = None) -> int:
+        """Sum of `tokens`, `characters` or `utf8_bytes` over shards (and features)."""
+        names = self.features if feature is None else (feature,)
+        return sum(getattr(shard.features[name], what) for shard in self.shards for name in names)
 
     @property
     def fingerprint(self) -> str:
         """sha256 (hex) of the vocabulary and of every shard's bytes: equal stores, equal rows."""
         digest = hashlib.sha256(f"{self.dtype} {self.vocabulary['fingerprint']}".encode())
         for shard in self.shards:
-            digest.update(f"{shard.tokens_sha256}{shard.ends_sha256}".encode())
+            for name in self.features:
+                info = shard.features[name]
+                digest.update(f"{name} {info.tokens_sha256}{info.ends_sha256}".encode())
         return digest.hexdigest()
+
+
+def shard_info(record: dict[str, Any]) -> ShardInfo:
+    """Inverse of `dataclasses.asdict`. Raises TypeError or KeyError when it does not fit."""
+    features = {name: FeatureInfo(**info) for name, info in record["features"].items()}
+    fields: dict[str, Any] = record | {"features": features}
+    return ShardInfo(**fields)
 
 
 def read_info(directory: str | os.PathLike) -> CacheInfo:
@@ -101,7 +144,8 @@ def read_info(directory: str | os.PathLike) -> CacheInfo:
             f"{path} has format {version}, this t5jax reads {(FORMAT, FORMAT_VERSION)}; delete "
             f"{directory}, then {MAKE_IT}"
         )
-    return CacheInfo(**record | {"shards": [ShardInfo(**shard) for shard in record["shards"]]})
+    shards = [shard_info(shard) for shard in record["shards"]]
+    return CacheInfo(**record | {"shards": shards, "features": tuple(record["features"])})
 
 
 class Place(NamedTuple):
@@ -115,71 +159,26 @@ class Place(NamedTuple):
     last_document: int
 
 
-class TokenCache:
-    """The tokens of a store as one sequence of `num_tokens`, shard after shard."""
+class TokenStream:
+    """The tokens of one feature as one sequence of `num_tokens`, shard after shard.
 
-    def __init__(self, directory: pathlib.Path, info: CacheInfo):
-        self.directory = directory
-        self.info = info
-        self.fingerprint = info.fingerprint
-        self.num_tokens = info.tokens
-        self._starts = np.cumsum([0] + [shard.tokens for shard in info.shards])
+    `shard_tokens` are the shards' sizes, `load(i)` gives the tokens of one of them and `ends(i)`
+    the position after each of its documents' last token.
+    """
+
+    def __init__(self, dtype: np.dtype, shard_tokens: Sequence[int], load, ends):
+        self.dtype = dtype
+        self.num_tokens = int(sum(shard_tokens))
+        self._starts = np.cumsum([0, *shard_tokens])
+        self._load, self._ends = load, ends
         self._tokens: dict[int, np.ndarray] = {}
 
     @classmethod
-    def open(
-        cls, directory: str | os.PathLike, vocabulary: Vocabulary | None = None
-    ) -> "TokenCache":
-        """Checks META.json and the files' sizes (not their bytes: see `verify`).
-
-        Raises DataError when the store is missing, unfinished, empty, cut short, or made with
-        another vocabulary than the given one.
-        """
-        directory = pathlib.Path(directory)
-        cache = cls(directory, read_info(directory))
-        if cache.num_tokens == 0:
-            raise DataError(f"the token store in {directory} is empty; delete it, then {MAKE_IT}")
-        if vocabulary is not None:
-            cache.check_vocabulary(vocabulary)
-        for shard in cache.info.shards:
-            for suffix, size in (
-                (".tokens", shard.tokens * np.dtype(cache.info.dtype).itemsize),
-                (".ends", shard.documents * ENDS_DTYPE.itemsize),
-            ):
-                cache._check_size(directory / (shard.name + suffix), size)
-        return cache
-
-    def check_vocabulary(self, vocabulary: Vocabulary) -> None:
-        made_with = self.info.vocabulary["fingerprint"]
-        if vocabulary.fingerprint != made_with:
-            raise DataError(
-                f"the token store in {self.directory} was made with vocabulary {made_with[:12]}…, "
-                f"this run uses {vocabulary.fingerprint[:12]}…; use {self.directory}/"
-                f"{VOCABULARY_FILE}, or another cache directory and {MAKE_IT}"
-            )
-
-    def vocabulary(self) -> Vocabulary:
-        """The vocabulary the store was made with, from the store itself."""
-        extra_ids = self.info.vocabulary["extra_ids"]
-        if self.info.vocabulary["type"] == "bytes":
-            return ByteVocabulary(extra_ids=extra_ids)
-        return SentencePieceVocabulary(
-            path=str(self.directory / VOCABULARY_FILE), extra_ids=extra_ids
-        )
-
-    def verify(self) -> None:
-        """Reads every byte; DataError names the first file that is not what was written."""
-        for shard in self.info.shards:
-            for suffix, wanted in ((".tokens", shard.tokens_sha256), (".ends", shard.ends_sha256)):
-                path = self.directory / (shard.name + suffix)
-                with open(path, "rb") as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
-                if found != wanted:
-                    raise DataError(
-                        f"{path} is damaged: sha256 {found[:12]}…, written was {wanted[:12]}…; "
-                        f"delete {shard.name}.* and {META} there, then {MAKE_IT}"
-                    )
-        self.check_vocabulary(self.vocabulary())
+    def of_documents(cls, documents: Sequence[np.ndarray]) -> "TokenStream":
+        """A stream in memory, of int32 ids of each document."""
+        tokens = np.concatenate([np.zeros(0, np.int32), *documents])
+        ends = np.cumsum([len(document) for document in documents]).astype(ENDS_DTYPE)
+        return cls(tokens.dtype, [len(tokens)], lambda _: tokens, lambda _: ends)
 
     def read_rows(self, starts_B: np.ndarray, length: int) -> np.ndarray:
         """[B, length] tokens in the store's dtype; row b begins at position starts_B[b].
@@ -187,65 +186,176 @@ class TokenCache:
         The sequence is a ring: after its last token comes its first. length <= num_tokens.
         """
         assert 0 < length <= self.num_tokens, (length, self.num_tokens)
-        rows_BL = np.empty((len(starts_B), length), self.info.dtype)
+        rows_BL = np.empty((len(starts_B), length), self.dtype)
         shards_B = np.searchsorted(self._starts, starts_B, side="right") - 1
         offsets_B = starts_B - self._starts[shards_B]
         for row_L, shard, offset in zip(
             rows_BL, shards_B.tolist(), offsets_B.tolist(), strict=True
         ):
-            piece = self._shard_tokens(shard)[offset : offset + length]
+            piece = self._shard(shard)[offset : offset + length]
             if len(piece) == length:
                 row_L[:] = piece
             else:
                 self._read_across(row_L, shard, offset)
         return rows_BL
 
-    def places(self, start: int, length: int) -> list[Place]:
-        """Where the tokens of a row come from: one place per shard that it touches."""
-        found = []
-        shard = int(np.searchsorted(self._starts, start, side="right")) - 1
-        offset = start - int(self._starts[shard])
-        while length > 0:
-            info = self.info.shards[shard]
-            count = min(length, info.tokens - offset)
-            if count > 0:
-                documents = np.searchsorted(
-                    self.document_ends(shard), [offset, offset + count - 1], side="right"
-                )
-                found.append(Place(info.name, info.source, offset, count, *map(int, documents)))
-                length -= count
-            shard, offset = (shard + 1) % len(self.info.shards), 0
-        return found
+    def read_pieces(self, starts_M: np.ndarray, lengths_M: np.ndarray) -> np.ndarray:
+        """The tokens of M pieces, one after the other; no piece crosses a shard's end."""
+        shards_M = np.searchsorted(self._starts, starts_M, side="right") - 1
+        offsets_M = starts_M - self._starts[shards_M]
+        pieces = [np.zeros(0, self.dtype)] + [
+            self._shard(shard)[offset : offset + length]
+            for shard, offset, length in zip(
+                shards_M.tolist(), offsets_M.tolist(), lengths_M.tolist(), strict=True
+            )
+            if length
+        ]
+        return np.concatenate(pieces)
 
-    def document_ends(self, shard: int) -> np.ndarray:
-        """uint64: for each document of a shard, the position after its last token."""
-        return np.fromfile(self.directory / f"{self.info.shards[shard].name}.ends", ENDS_DTYPE)
+    def offsets(self) -> np.ndarray:
+        """int64 [documents + 1]: where each document begins, and where the last one ends."""
+        ends = [
+            self._ends(shard).astype(np.int64) + start
+            for shard, start in enumerate(self._starts[:-1])
+        ]
+        return np.concatenate([np.zeros(1, np.int64), *ends])
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """(shard, offset in it) of a position."""
+        shard = int(np.searchsorted(self._starts, position, side="right")) - 1
+        return shard, position - int(self._starts[shard])
+
+    def pieces(self, start: int, length: int) -> list[tuple[int, int, int, int, int]]:
+        """(shard, offset, tokens, first document, last document) of a stretch of the ring."""
+        found = []
+        shard, offset = self.locate(start)
+        sizes = np.diff(self._starts)
+        while length > 0:
+            count = min(length, int(sizes[shard]) - offset)
+            if count > 0:
+                span = [offset, offset + count - 1]
+                documents = np.searchsorted(self._ends(shard), span, side="right")
+                found.append((shard, offset, count, *map(int, documents)))
+                length -= count
+            shard, offset = (shard + 1) % len(sizes), 0
+        return found
 
     def _read_across(self, row_L: np.ndarray, shard: int, offset: int) -> None:
         filled = 0
         while filled < len(row_L):
-            piece = self._shard_tokens(shard)[offset : offset + len(row_L) - filled]
+            piece = self._shard(shard)[offset : offset + len(row_L) - filled]
             row_L[filled : filled + len(piece)] = piece
             filled += len(piece)
-            shard, offset = (shard + 1) % len(self.info.shards), 0
+            shard, offset = (shard + 1) % (len(self._starts) - 1), 0
 
-    def _shard_tokens(self, shard: int) -> np.ndarray:
+    def _shard(self, shard: int) -> np.ndarray:
         """Mapped on first use: a pod's host need not open thousands of shards to start."""
         tokens = self._tokens.get(shard)
         if tokens is None:
-            info = self.info.shards[shard]
-            path = self.directory / f"{info.name}.tokens"
-            dtype = np.dtype(self.info.dtype).newbyteorder("<")
-            # A plain view of the map: np.memmap's own slicing costs ten times as much.
-            tokens = np.asarray(np.memmap(path, dtype, "r")) if info.tokens else np.empty(0, dtype)
-            self._tokens[shard] = tokens
+            tokens = self._tokens[shard] = self._load(shard)
         return tokens
 
-    @staticmethod
-    def _check_size(path: pathlib.Path, size: int) -> None:
-        found = path.stat().st_size if path.exists() else None
-        if found != size:
+
+class TokenStore:
+    """A store on disk: `info`, and a `TokenStream` per feature."""
+
+    def __init__(self, directory: pathlib.Path, info: CacheInfo):
+        self.directory = directory
+        self.info = info
+        self.fingerprint = info.fingerprint
+        self.streams = {name: self._stream(name) for name in info.features}
+
+    @classmethod
+    def open(
+        cls, directory: str | os.PathLike, vocabulary: Vocabulary | None = None
+    ) -> "TokenStore":
+        """Checks META.json and the files' sizes (not their bytes: see `verify`).
+
+        Raises DataError when the store is missing, unfinished, empty, cut short, or made with
+        another vocabulary than the given one.
+        """
+        directory = pathlib.Path(directory)
+        store = cls(directory, read_info(directory))
+        if store.info.total("tokens") == 0:
+            raise DataError(f"the token store in {directory} is empty; delete it, then {MAKE_IT}")
+        if vocabulary is not None:
+            store.check_vocabulary(vocabulary)
+        for shard in store.info.shards:
+            for name, info in shard.features.items():
+                stem, itemsize = f"{shard.name}.{name}", store.dtype.itemsize
+                _check_size(directory / f"{stem}.tokens", info.tokens * itemsize)
+                _check_size(directory / f"{stem}.ends", shard.documents * ENDS_DTYPE.itemsize)
+        return store
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(self.info.dtype).newbyteorder("<")
+
+    def check_vocabulary(self, vocabulary: Vocabulary) -> None:
+        made_with = self.info.vocabulary["fingerprint"]
+        if vocabulary.fingerprint != made_with:
             raise DataError(
-                f"{path} has {found} bytes, {META} says {size}: cut short, or not copied whole; "
-                f"copy the store again, or delete it and {MAKE_IT}"
+                f"the token store in {self.directory} was made with vocabulary {made_with[:12]}…, "
+                f"this run uses {vocabulary.fingerprint[:12]}…; use the vocabulary's copy in "
+                f"{self.directory}, or another cache directory and {MAKE_IT}"
             )
+
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary the store was made with, from the store itself."""
+        return vocabularies.from_dict(self.info.vocabulary, self.directory)
+
+    def verify(self) -> None:
+        """Reads every byte; DataError names the first file that is not what was written."""
+        for shard in self.info.shards:
+            for name, info in shard.features.items():
+                for suffix, wanted in (("tokens", info.tokens_sha256), ("ends", info.ends_sha256)):
+                    path = self.directory / f"{shard.name}.{name}.{suffix}"
+                    with open(path, "rb") as file:
+                        found = hashlib.file_digest(file, "sha256").hexdigest()
+                    if found != wanted:
+                        raise DataError(
+                            f"{path} is damaged: sha256 {found[:12]}…, written was {wanted[:12]}…; "
+                            f"delete {shard.name}.* and {META} there, then {MAKE_IT}"
+                        )
+        self.check_vocabulary(self.vocabulary())
+
+    def places(self, feature: str, start: int, length: int) -> list[Place]:
+        """Where a stretch of a feature's tokens comes from: one place per shard that it touches."""
+        shards = self.info.shards
+        return [
+            Place(shards[shard].name, shards[shard].source, *rest)
+            for shard, *rest in self.streams[feature].pieces(start, length)
+        ]
+
+    def place_of_example(self, example: int) -> Place:
+        """Where an example comes from; its number within the shard is first_document."""
+        starts = np.cumsum([0] + [shard.documents for shard in self.info.shards])
+        shard = int(np.searchsorted(starts, example, side="right")) - 1
+        info, number = self.info.shards[shard], example - int(starts[shard])
+        return Place(info.name, info.source, 0, 0, number, number)
+
+    def _stream(self, feature: str) -> TokenStream:
+        shards = self.info.shards
+
+        def load(shard: int) -> np.ndarray:
+            path = self.directory / f"{shards[shard].name}.{feature}.tokens"
+            # A plain view of the map: np.memmap's own slicing costs ten times as much.
+            empty = not shards[shard].features[feature].tokens
+            return (
+                np.empty(0, self.dtype) if empty else np.asarray(np.memmap(path, self.dtype, "r"))
+            )
+
+        def ends(shard: int) -> np.ndarray:
+            path = self.directory / f"{shards[shard].name}.{feature}.ends"
+            return np.fromfile(path, ENDS_DTYPE)
+
+        return TokenStream(self.dtype, [s.features[feature].tokens for s in shards], load, ends)
+
+
+def _check_size(path: pathlib.Path, size: int) -> None:
+    found = path.stat().st_size if path.exists() else None
+    if found != size:
+        raise DataError(
+            f"{path} has {found} bytes, {META} says {size}: cut short, or not copied whole; "
+            f"copy the store again, or delete it and {MAKE_IT}"
+        )

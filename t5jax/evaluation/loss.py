@@ -2,13 +2,16 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from t5jax.data.loader import Loader
+from t5jax.data.rows import TextRows
+from t5jax.data.token_store import TokenStream
+from t5jax.errors import ConfigError
 from t5jax.training.feeding import Feeder
 from t5jax.training.losses import LossSums
 from t5jax.training.program import Program
@@ -21,35 +24,50 @@ def evaluate_loss(
     loader: Loader,
     num_rows: int | None = None,
     after_batch: Callable[[], None] = lambda: None,
-) -> dict:
-    """Mean loss in nats per target token over the first `num_rows` rows (None: all), each once.
+) -> LossSums:
+    """Sums in float64 over the first `num_rows` rows (None: all) of a pass, each once.
 
-    Returns loss, text_loss (on text tokens: no sentinels, no EOS), accuracy, perplexity,
-    text_perplexity, target_tokens, num_rows. Sums of batches are added in float64. `after_batch` is
-    called when a batch has been computed.
+    `after_batch` is called when a batch has been computed. `loss_metrics` says what they mean.
     """
     feeder = Feeder(program.batch_sharding, loader.batch_size)
-    num_rows = _rows_to_read(loader, num_rows)
-    totals, steps = np.zeros(len(LossSums._fields)), math.ceil(num_rows / loader.batch_size)
-    pending = None
-    for step in range(steps):
+    num_rows = rows_to_read(loader, num_rows)
+    totals = np.zeros(len(_SCALARS))
+    pending: LossSums | None = None
+    for step in range(math.ceil(num_rows / loader.batch_size)):
         rows = loader.rows(step, feeder.rows.tolist())
         beyond = step * loader.batch_size + feeder.rows >= num_rows
         rows["decoder_loss_weights"][beyond] = 0
         sums = program.eval_step(params, feeder.put(rows))
         if pending is not None:
-            totals += np.array(jax.device_get(pending), np.float64)
+            totals += _scalars(pending)
             after_batch()
         pending = sums
-    totals += np.array(jax.device_get(pending), np.float64)
-    sums = LossSums(*totals)  # pyright: ignore[reportArgumentType]  (numbers, not arrays)
+    assert pending is not None, "a split has at least one row"
+    totals += _scalars(pending)
+    return LossSums(*totals)  # pyright: ignore[reportArgumentType]
+
+
+_SCALARS = LossSums._fields[:-1]  # a split is evaluated task by task: no sums of each are needed
+
+
+def _scalars(sums: LossSums) -> np.ndarray:
+    return np.array(jax.device_get(sums[:-1]), np.float64)
+
+
+def added(sums: Sequence[LossSums]) -> LossSums:
+    """The sums of several evaluations together."""
+    return LossSums(*np.sum([x[:-1] for x in sums], axis=0))
+
+
+def loss_metrics(sums: LossSums) -> dict[str, float]:
+    """Means in nats per target token: loss, text_loss (on text tokens: no sentinels, no EOS),
+    accuracy, perplexity, text_perplexity; and target_tokens."""
     metrics = {name: float(x) for name, x in summary(sums).items()}
     del metrics["z_loss"]
     return {
         **metrics,
         "perplexity": math.exp(min(metrics["loss"], 700.0)),
         "text_perplexity": math.exp(min(metrics["text_loss"], 700.0)),
-        "num_rows": num_rows,
     }
 
 
@@ -74,7 +92,8 @@ def baselines(train: Loader, validation: Loader, num_rows: int | None = None) ->
     the one before it in the text, which the model sees only when it is not masked.
     """
     size = validation.vocabulary.vocab_size
-    tokens = train.cache.read_rows(np.array([0]), train.cache.num_tokens)[0].astype(np.int64)
+    stream = _text_stream(train)
+    tokens = stream.read_rows(np.array([0]), stream.num_tokens)[0].astype(np.int64)
     counts = np.bincount(tokens, minlength=size).astype(np.float64)
     unigram_V = (counts + 1.0) / (counts.sum() + size)
     pairs, pair_counts = np.unique(tokens[:-1] * size + tokens[1:], return_counts=True)
@@ -102,6 +121,14 @@ def baselines(train: Loader, validation: Loader, num_rows: int | None = None) ->
     )
 
 
+def _text_stream(loader: Loader) -> TokenStream:
+    rows = loader.components[0].rows
+    if len(loader.components) != 1 or not isinstance(rows, TextRows):
+        raise ConfigError("baselines need a single task of plain text")
+    assert isinstance(rows.stream, TokenStream), "a full language model has no baselines"
+    return rows.stream
+
+
 def _targets_in_context(rows: dict, loader: Loader) -> tuple[np.ndarray, np.ndarray]:
     """(token before it in the text, token) of every text token among the targets.
 
@@ -119,12 +146,13 @@ def _targets_in_context(rows: dict, loader: Loader) -> tuple[np.ndarray, np.ndar
     return np.array(previous, np.int64), np.array(token, np.int64)
 
 
-def _rows_to_read(loader: Loader, num_rows: int | None) -> int:
+def rows_to_read(loader: Loader, num_rows: int | None) -> int:
+    """How many rows an evaluation of at most `num_rows` has."""
     return loader.num_rows if num_rows is None else min(num_rows, loader.num_rows)
 
 
 def _batches(loader: Loader, num_rows: int | None):
-    num_rows = _rows_to_read(loader, num_rows)
+    num_rows = rows_to_read(loader, num_rows)
     for step in range(math.ceil(num_rows / loader.batch_size)):
         rows = loader.rows(step)
         keep = num_rows - step * loader.batch_size

@@ -29,6 +29,7 @@ class ExitCode(enum.IntEnum):
     CANNOT_WRITE = 73
     WATCHDOG = 75
     INTERRUPTED = 130
+    OUTPUT_CLOSED = 141
     PREEMPTED = 143
 
 
@@ -107,11 +108,17 @@ def exit_code(error: BaseException) -> int:
             return ExitCode.PREEMPTED
         case KeyboardInterrupt():
             return ExitCode.INTERRUPTED
+        case BrokenPipeError() if not _distributed():
+            return ExitCode.OUTPUT_CLOSED
     return ExitCode.INTERNAL
 
 
 def _report(error: BaseException) -> int:
     code = exit_code(error)
+    if code == ExitCode.OUTPUT_CLOSED:
+        # `t5jax tasks | head` wants no more; without this Python would complain when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code
     if code == ExitCode.INTERNAL and not isinstance(error, SystemExit):
         traceback.print_exception(error)
     if isinstance(error, SystemExit):

@@ -15,12 +15,18 @@ import numpy as np
 from etils import epath
 
 from t5jax import runtime
-from t5jax.assembly import build_program, open_loader
+from t5jax.assembly import (
+    TrainLoader,
+    build_program,
+    open_evaluation_loaders,
+    open_train_loader,
+)
 from t5jax.checkpoints import Checkpoints
 from t5jax.config import RunConfig, to_text
-from t5jax.data.loader import Loader, Prefetcher
+from t5jax.data.loader import Loader
+from t5jax.data.prefetching import Prefetcher
 from t5jax.errors import ConfigError
-from t5jax.evaluation.loss import evaluate_loss, unigram_entropy
+from t5jax.evaluation.loss import added, evaluate_loss, loss_metrics, rows_to_read, unigram_entropy
 from t5jax.reporting import Reporter, Throughput, measure_matmul_peak, model_flops, peak_flops
 from t5jax.training.feeding import Feeder
 from t5jax.training.program import Program
@@ -36,11 +42,11 @@ def train(config: RunConfig) -> None:
     runtime.start(config.runtime)
     config.check_mesh(jax.device_count())
     _agree_on(config)
-    loader = open_loader(config, "train", shuffle=True)
-    validation = None
+    loader = open_train_loader(config)
+    validation = {}
     if config.train.eval_every_steps:
-        validation = open_loader(config, "validation", shuffle=False)
-    program = build_program(config)
+        validation = open_evaluation_loaders(config, "validation")
+    program = build_program(config, len(loader.task_names))
     limits = config.runtime.step_timeout_seconds, config.runtime.first_step_timeout_seconds
     reporter = Reporter(
         config.workdir,
@@ -58,8 +64,8 @@ class Trainer:
 
     config: RunConfig
     program: Program
-    loader: Loader
-    validation: Loader | None
+    loader: TrainLoader
+    validation: dict[str, Loader]  # by task
     reporter: Reporter
     watchdog: runtime.Watchdog
     preemption: runtime.Preemption
@@ -70,7 +76,7 @@ class Trainer:
         self.learning_rates = self._learning_rates()
         self.key = jax.random.key(self.config.train.seed)
         self.throughput = self._throughput()
-        self.entropy: float | None = None
+        self.entropies: dict[str, float] = {}
 
     @property
     def num_steps(self) -> int:
@@ -87,9 +93,11 @@ class Trainer:
         feeder = Feeder(self.program.batch_sharding, self.loader.batch_size)
         rows = feeder.rows.tolist()
         unread: tuple[int, dict] | None = None
-        with Prefetcher(lambda n: self.loader.rows(n, rows), first_step=step) as batches:
+        # The thread also puts them on the devices: the transfer goes on while a step runs.
+        put = lambda n: feeder.put(self.loader.rows(n, rows))
+        with Prefetcher(put, first_step=step) as batches:
             while step < self.num_steps:
-                state, metrics = train_step(state, feeder.put(next(batches)), self.key)
+                state, metrics = train_step(state, next(batches), self.key)
                 step += 1
                 if unread is not None:
                     self._report(*unread)
@@ -117,6 +125,11 @@ class Trainer:
             state = self.program.init(self.config.train.seed)
             self.reporter.event(0, "started", **self._size())
             return 0, state
+        if restored.record["vocabulary"] != self.config.data.vocabulary.fingerprint:
+            raise ConfigError(
+                f"data.vocabulary = {self.config.data.vocabulary} is not the one that "
+                f"{self.config.workdir} was trained with (the file has changed since)"
+            )
         self.loader.restore(restored.record["data"], restored.step)
         changed = changed_lines(restored.record["config"], to_text(self.config))
         self.reporter.event(restored.step, "resumed", changed=changed or None)
@@ -133,13 +146,14 @@ class Trainer:
 
     def _report(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Reads the metrics of a step (waiting for it) and says what they are."""
+        of_tasks = np.asarray(metrics.pop("tasks", np.zeros((0, 3))), np.float64)
         numbers: dict[str, Any] = {k: np.asarray(v).item() for k, v in metrics.items()}
         bad_steps = numbers.pop("bad_steps")
         tokens = numbers["target_tokens"] + numbers.pop("input_tokens")
         rates = self.throughput.update(tokens=tokens, rows=self.loader.batch_size)
         # What the optimizer used: it does not count steps that were skipped, but those are few.
         numbers["learning_rate"] = float(self.learning_rates[step - 1])
-        self.reporter.train(step, {**numbers, **rates})
+        self.reporter.train(step, {**numbers, **rates, **self._task_metrics(of_tasks)})
         if bad_steps:
             self.reporter.event(step, "skipped_bad_step", in_a_row=bad_steps)
         if bad_steps >= self.config.train.max_bad_steps:
@@ -149,12 +163,23 @@ class Trainer:
                 "look at the data of these steps, or start again from an earlier checkpoint"
             )
 
+    def _task_metrics(self, sums_K3: np.ndarray) -> dict[str, float]:
+        """Loss and accuracy of each task of a mixture that had rows in the step."""
+        metrics = {}
+        names = self.loader.task_names if len(sums_K3) else ()
+        for name, (loss, correct, weight) in zip(names, sums_K3.tolist(), strict=True):
+            if weight:
+                metrics[f"task/{name}/loss"] = loss / weight
+                metrics[f"task/{name}/accuracy"] = correct / weight
+                metrics[f"task/{name}/target_tokens"] = weight
+        return metrics
+
     def _pause_due(self, step: int) -> bool:
         return self._evaluation_due(step) or self.checkpoints.due(step)
 
     def _evaluation_due(self, step: int) -> bool:
         every = self.config.train.eval_every_steps
-        return self.validation is not None and (step % every == 0 or step == self.num_steps)
+        return bool(self.validation) and (step % every == 0 or step == self.num_steps)
 
     def _pause(self, step: int, state: TrainState, *, last: bool) -> None:
         """Evaluates and saves, whichever is due."""
@@ -167,14 +192,22 @@ class Trainer:
         self.throughput.pause()
 
     def _evaluate(self, step: int, state: TrainState) -> dict[str, float]:
-        assert self.validation is not None
-        num_rows = self.config.train.num_eval_rows
-        metrics = evaluate_loss(
-            self.program, state.params, self.validation, num_rows, after_batch=self.watchdog.extend
-        )
-        if self.entropy is None:
-            self.entropy = unigram_entropy(self.validation, num_rows)
-        metrics["unigram_entropy"] = self.entropy
+        """Every task's split on its own, and all of them together."""
+        num_rows, sums = self.config.train.num_eval_rows, {}
+        for name, loader in self.validation.items():
+            sums[name] = evaluate_loss(
+                self.program, state.params, loader, num_rows, after_batch=self.watchdog.extend
+            )
+            if name not in self.entropies:
+                self.entropies[name] = unigram_entropy(loader, num_rows)
+            metrics = loss_metrics(sums[name]) | {
+                "num_rows": rows_to_read(loader, num_rows),
+                "unigram_entropy": self.entropies[name],
+            }
+            if len(self.validation) > 1:
+                self.reporter.evaluation(step, f"validation/{name}", metrics)
+        if len(self.validation) > 1:
+            metrics = loss_metrics(added(list(sums.values())))
         self.reporter.evaluation(step, "validation", metrics)
         return {f"validation/{name}": value for name, value in metrics.items()}
 
@@ -197,8 +230,20 @@ class Trainer:
             "parameters": sum(x.size for x in params),
             "mesh": mesh,
             "devices": f"{jax.device_count()} {jax.devices()[0].device_kind}",
-            "train_tokens": self.loader.cache.num_tokens,
+            **self._data_size(),
         }
+
+    def _data_size(self) -> dict[str, Any]:
+        if not isinstance(self.loader, Loader):
+            return {"data": "tokenised while it is read"}
+        size: dict[str, Any] = {"train_tokens": self.loader.num_tokens}
+        if self.loader.mixing and len(self.loader.components) > 1:
+            shares = self.loader.mixing.shares(0)
+            size |= {f"share of {name}": round(share, 5) for name, share in shares.items()}
+            without = set(shares) - set(self.validation)
+            if self.validation and without:
+                size["no_validation_split"] = ", ".join(sorted(without))
+        return size
 
     def _learning_rates(self) -> np.ndarray:
         """float32 [num_steps], once: asking the schedule between steps would queue behind one."""

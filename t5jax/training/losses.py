@@ -21,7 +21,7 @@ EOS_ID = 1  # of every T5 vocabulary
 
 
 class LossSums(NamedTuple):
-    """Float32 scalars, summed over target tokens; add them freely, divide once."""
+    """Float32 sums over target tokens (scalars, but for `tasks`): add freely, divide once."""
 
     objective: jax.Array  # what is minimised is objective / denominator
     denominator: jax.Array
@@ -31,6 +31,13 @@ class LossSums(NamedTuple):
     weight: jax.Array  # target tokens that count
     text_loss: jax.Array  # cross-entropy on text: neither sentinels nor EOS
     text_weight: jax.Array
+    tasks: Any = ()  # [K, 3]: loss, correct, weight of each task of a mixture; () with one task
+
+
+def zero_sums(num_tasks: int) -> LossSums:
+    """What sums begin with."""
+    scalars = [jnp.float32(0.0)] * (len(LossSums._fields) - 1)
+    return LossSums(*scalars, tasks=jnp.zeros((num_tasks, 3)) if num_tasks else ())
 
 
 Loss = Callable[[Any, Batch, jax.Array | None], LossSums]
@@ -55,6 +62,7 @@ class CrossEntropy:
     normalizing_factor: float | None = None  # e.g. 2048*114, for slots made by Mesh TensorFlow
     num_chunks: int = 1  # of the target positions; only one chunk's logits exist at a time
     first_sentinel_id: int | None = None  # None: taken from the vocabulary of the run
+    num_tasks: int = 0  # of the mixture, counted by the run; 0: one task, not told apart
 
     def __post_init__(self) -> None:
         if self.z_loss < 0:
@@ -102,7 +110,16 @@ class CrossEntropy:
             weight=jnp.sum(weights_BT),
             text_loss=jnp.sum(nll_BT * text_BT),
             text_weight=jnp.sum(text_BT),
+            tasks=self._by_task(batch, nll_BT * weights_BT, correct_BT * weights_BT, weights_BT),
         )
+
+    def _by_task(self, batch: Batch, *tokens_BT: jax.Array) -> Any:
+        """[num_tasks, 3]: the sums over each task's rows."""
+        if not self.num_tasks:
+            return ()
+        rows_B3 = jnp.stack([x.sum(axis=1) for x in tokens_BT], axis=1)
+        is_task_BK = batch["task_ids"][:, None] == jnp.arange(self.num_tasks)
+        return jnp.einsum("BK,BC->KC", is_task_BK.astype(jnp.float32), rows_B3)
 
     def _normalization(self, batch: Batch, weights_BT: jax.Array):
         """Weight of each token in the objective [B, T], and what the sum is divided by."""

@@ -77,8 +77,9 @@ class Program:
 
     @functools.cached_property
     def eval_step(self):
-        """`eval_step(params, batch) -> LossSums`, jitted."""
-        step = make_eval_step(self.model_def, self.loss, dtype=self.model.dtype)
+        """`eval_step(params, batch) -> LossSums`, jitted; of all rows together."""
+        loss = dataclasses.replace(self.loss, num_tasks=0)
+        step = make_eval_step(self.model_def, loss, dtype=self.model.dtype)
         replicated = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
         jitted = jax.jit(step, out_shardings=replicated)
 

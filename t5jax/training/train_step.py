@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from t5jax.training.losses import Batch, CrossEntropy, LossSums
+from t5jax.training.losses import Batch, CrossEntropy, LossSums, zero_sums
 
 Params = dict  # nested dict of arrays, keyed like the attributes of the modules
 
@@ -60,7 +60,7 @@ def make_train_step(
 
         # Interleaved, so that every device keeps the rows it already holds.
         split = lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1)
-        zeros = jax.tree.map(jnp.zeros_like, params), LossSums(*jnp.zeros(len(LossSums._fields)))
+        zeros = jax.tree.map(jnp.zeros_like, params), zero_sums(loss.num_tasks)
         return jax.lax.scan(body, zeros, jax.tree.map(split, (batch, keys_B)))[0]
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array):
@@ -81,6 +81,7 @@ def make_train_step(
         bad_steps = jnp.where(good, 0, state.bad_steps + 1)
         metrics = {
             **summary(sums),
+            **({"tasks": sums.tasks} if loss.num_tasks else {}),
             "grad_norm": grad_norm,
             "param_norm": optax.global_norm(params),
             "bad_steps": bad_steps,

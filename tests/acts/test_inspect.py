@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from t5jax.assembly import open_loader
+from t5jax.assembly import open_evaluation_loaders, open_train_loader
 from t5jax.cli import main
 from t5jax.config import load
 from t5jax.model.t5 import init_params
@@ -80,13 +80,16 @@ def test_sizes_that_do_not_divide_are_named(tiny_text, capsys, flags, reason):
 def test_rows_are_shown_decoded_with_their_masks_and_origins(tiny, capsys):
     config = str(tiny / "tiny.py")
     said = inspect(capsys, "data", config, "--step", "3", "--rows", "2")
-    loader = open_loader(load(config), "train", shuffle=True)
+    loader = open_train_loader(load(config))
     rows = loader.rows(3)
-    assert f"{loader.num_rows:,} rows an epoch, {loader.num_steps:,} steps of 16 rows" in said
+    assert f"{loader.num_rows:,} rows, {loader.num_steps:,} steps of 16 rows" in said
+    assert "text_span_corruption: " in said
+    assert f"{loader.num_rows:,} rows an epoch of 1.00 examples" in said
     for index in range(2):
         part = said.split(f"step 3, row {index}\n")[1]
-        place = loader.documents_of(3, index)[0]
-        assert f"from    {place.source}: documents {place.first_document} to" in part
+        origin = loader.origins(3, index)[0]
+        place = origin.place
+        assert f"from    {origin.task}, {place.source}: documents {place.first_document} to" in part
         for side, name in (("inputs", "encoder_input"), ("targets", "decoder_target")):
             text = loader.vocabulary.decode(rows[f"{name}_tokens"][index]).replace("\n", "\\n")
             assert f"  {side:7s} {text}\n" in part
@@ -95,7 +98,8 @@ def test_rows_are_shown_decoded_with_their_masks_and_origins(tiny, capsys):
 
 def test_marks_count_what_is_there(tiny, capsys):
     said = inspect(capsys, "data", str(tiny / "tiny.py"), "--rows", "1", "--split", "validation")
-    row = open_loader(load(str(tiny / "tiny.py")), "validation", shuffle=False).rows(0)
+    (loader,) = open_evaluation_loaders(load(str(tiny / "tiny.py")), "validation").values()
+    row = loader.rows(0)
     inputs = row["encoder_input_tokens"][0]
     marks = [line for line in said.splitlines() if re.fullmatch(r"  inputs  [.SE_x\d ]+", line)]
     (shown,) = marks

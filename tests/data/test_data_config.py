@@ -1,15 +1,18 @@
 """The data section: every setting is checked before anything is read."""
 
-import dataclasses
 import json
 
 import pytest
 
-from t5jax.data.config import DataConfig, objective_of, source_of
+from t5jax.data import objectives
+from t5jax.data.config import DataConfig, mixture_of, tasks_of
 from t5jax.data.objectives import SpanCorruption
-from t5jax.data.sources import C4Tfds, Docstrings, JsonLines, Parquet, TextFiles
-from t5jax.data.tasks.builtin import BUILTIN_TASKS, check_task_name
-from t5jax.data.tasks.registry import list_tasks
+from t5jax.data.records import Rejected
+from t5jax.data.sources import Docstrings, JsonLines, Parquet, TextFiles, Tfds
+from t5jax.data.tasks import builtin, registry
+from t5jax.data.tasks.mixtures import Mixture
+from t5jax.data.tasks.task import TextTask
+from t5jax.data.tasks.texts import texts_of
 from t5jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary
 from t5jax.errors import ConfigError
 
@@ -25,35 +28,34 @@ def config(mixture="docstrings_span_corruption", **settings) -> DataConfig:
     ("mixture", "settings", "source"),
     [
         ("docstrings_span_corruption", {}, Docstrings()),
-        ("c4_v220_span_corruption", {"tfds_data_dir": "d"}, C4Tfds(data_dir="d")),
+        (
+            "c4_v220_span_corruption",
+            {"tfds_data_dir": "d"},
+            Tfds(name="c4/en", data_dir="d"),
+        ),
         ("c4_json_span_corruption", FILES, JsonLines(**FILES)),
-        (
-            "jsonl_span_corruption",
-            FILES | {"text_column": "c"},
-            JsonLines(**FILES, text_column="c"),
-        ),
-        (
-            "parquet_span_corruption",
-            FILES | {"text_column": "c"},
-            Parquet(**FILES, text_column="c"),
-        ),
+        ("jsonl_span_corruption", FILES | {"text_column": "c"}, JsonLines(**FILES)),
+        ("parquet:span_corruption", FILES | {"text_column": "c"}, Parquet(**FILES)),
         ("text_span_corruption", FILES, TextFiles(**FILES)),
     ],
 )
 def test_builtin_tasks_make_their_sources(mixture, settings, source):
     data = config(mixture, **settings)
     data.check()
-    assert source_of(data) == source
-    assert objective_of(data) == SpanCorruption(noise_density=0.15, mean_noise_span_length=3.0)
+    (task,) = tasks_of(data)
+    assert isinstance(task, TextTask)
+    assert task.source(data) == source
+    assert (task.column or data.text_column) == settings.get("text_column", "text")
+    assert data.objective_for(task) == SpanCorruption()
+    assert mixture_of(data) is None
 
 
-def test_every_builtin_task_is_listed_once():
-    rows = list_tasks()
-    assert [row.name for row in rows] == list(BUILTIN_TASKS)
-    for row in rows:
-        check_task_name(row.name)
-        assert row.splits == ("train", "validation")
-        assert "noise_density=0.15" in row.objective
+def test_every_builtin_name_is_found_and_can_name_a_folder():
+    assert len(builtin.TABLE) > 60
+    for name, entry in builtin.TABLE.items():
+        registry.check_task_name(name)
+        assert entry.name == name
+        assert registry.builtin(name) is entry
 
 
 @pytest.mark.parametrize(
@@ -67,18 +69,39 @@ def test_every_builtin_task_is_listed_once():
         ({"modules": ("m",)}, "data.modules=.* has no effect"),
         ({"train_files": ("a",)}, "data.train_files=.* has no effect on docstrings"),
         ({"validation_files": ("a",)}, "data.validation_files=.* has no effect"),
+        ({"test_files": ("a",)}, "data.test_files=.* has no effect"),
         ({"text_column": "body"}, "data.text_column='body' has no effect"),
         ({"tfds_data_dir": "d"}, "data.tfds_data_dir='d' has no effect"),
+        ({"datasets_dir": "d"}, "data.datasets_dir='d' has no effect"),
+        ({"huggingface_dataset": "d"}, "data.huggingface_dataset='d' has no effect"),
         ({"mixture": "c4_v220_span_corruption", "train_files": ("a",)}, "no effect on c4_v220"),
         ({"mixture": "text_span_corruption"}, "data.train_files is empty"),
+        ({"mixture": "huggingface:prefix_lm"}, "data.huggingface_dataset is empty"),
         ({"mixture": "text_span_corruption", "train_files": "a.txt"}, "a tuple of strings"),
+        ({"modules": "mine"}, "data.modules='mine': a tuple of strings"),
         ({"mixture": "c4_json_span_corruption", **FILES, "text_column": "x"}, "has no effect"),
-        ({"mixture": "mine", "modules": ("m",), "train_files": ("a",)}, "has no effect on mine"),
         ({"cache_dir": ""}, "data.cache_dir is empty"),
         ({"seed": -1}, "data.seed=-1"),
+        ({"inputs_length": 0}, "data.inputs_length=0"),
         ({"inputs_length": 2}, "inputs_length=2"),
+        ({"max_text_tokens": 0}, "data.max_text_tokens=0"),
         ({"targets_length": 113}, "targets_length=113.*= 114.*set targets_length=114"),
         ({"inputs_length": 2048}, "inputs_length=2048 needs 114 sentinels.*has 100"),
+        ({"on_bad_record": "ignore"}, "on_bad_record='ignore': choose one of error, skip"),
+        ({"max_bad_fraction": 1.5}, "max_bad_fraction=1.5"),
+        ({"objective": "prefix_ml"}, "prefix_lm"),
+        ({"objective": "span_corruption(noise=1)"}, "noise"),
+        ({"pack": False}, "data.pack=False has no effect on docstrings"),
+        ({"mixture": "docstrings:no_such"}, "no_such"),
+        ({"mixture": "glue_cola_v002"}, "data.targets_length is not set, and glue_cola_v002"),
+        (
+            {"mixture": "glue_cola_v002", "targets_length": 9, "max_text_tokens": 5},
+            "data.max_text_tokens=5 has no effect on glue_cola_v002",
+        ),
+        (
+            {"mixture": "glue_cola_v002", "targets_length": 9, "objective": "prefix_lm"},
+            "data.objective='prefix_lm' has no effect on glue_cola_v002",
+        ),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):
@@ -87,12 +110,37 @@ def test_wrong_settings_are_refused(settings, message):
 
 
 def test_targets_length_is_the_objectives_unless_given():
-    data = config()
-    assert data.targets_length_for(SpanCorruption()) == 114
-    assert data.targets_length_for(SpanCorruption(mean_noise_span_length=10)) == 99
-    longer = dataclasses.replace(data, targets_length=128)
-    longer.check()
-    assert longer.targets_length_for(SpanCorruption()) == 128
+    def length(**settings):
+        data = config(**settings)
+        data.check()
+        return data.targets_length_for(tasks_of(data))
+
+    assert length() == 114
+    assert length(objective="span_corruption(mean_noise_span_length=10)") == 99
+    assert length(targets_length=128) == 128
+    assert length(mixture="docstrings:prefix_lm") == 512
+
+
+def test_a_prefix_takes_room_from_the_inputs():
+    data = config(
+        "docstrings:ul2",
+        vocabulary=ByteVocabulary(extra_ids=100),
+        inputs_length=403 + len("[NLU] "),
+    )
+    data.check()
+    tasks = tasks_of(data)
+    assert isinstance(mixture_of(data), Mixture)
+    assert len(tasks) == 7
+    assert all(len(data.prefix_ids(task)) == len("[NLU] ") for task in tasks)
+    needed = [data.objective_for(task).lengths(403).targets for task in tasks]
+    assert data.targets_length_for(tasks) == max(needed)
+
+
+def test_the_configs_objective_stands_for_the_tasks_own():
+    (task,) = tasks_of(config(objective="prefix_lm"))
+    assert config(objective="prefix_lm").objective_for(task) == objectives.parse("prefix_lm")
+    (cola,) = tasks_of(config("glue_cola_v002", targets_length=9))
+    assert config(objective="prefix_lm").objective_for(cola) is None
 
 
 def test_checks_open_no_file(tmp_path):
@@ -100,10 +148,20 @@ def test_checks_open_no_file(tmp_path):
     config("text_span_corruption", train_files=("none.txt",), vocabulary=missing).check()
 
 
-def test_the_source_of_a_config_reads_its_files(tmp_path):
+@pytest.mark.parametrize("mixture", ["jsonl_span_corruption", "jsonl:prefix_lm"])
+def test_the_texts_of_a_config_are_those_of_its_files(tmp_path, mixture):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"body": "A text."}) + "\n")
-    data = config("jsonl_span_corruption", train_files=(str(path),), text_column="body")
-    source = source_of(data)
-    assert source.splits() == ("train",)
-    assert list(source.documents("train", source.shards("train")[0])) == ["A text."]
+    data = config(mixture, train_files=(str(path),), text_column="body")
+    texts = texts_of(tasks_of(data)[0], data)
+    assert texts.splits() == ("train",)
+    assert texts.features == ("text",)
+    (shard,) = texts.shards("train")
+    assert list(texts.documents("train", shard, Rejected())) == [{"text": "A text."}]
+
+
+def test_ul2_refuses_inputs_that_need_more_sentinels():
+    """Without the room that the mode token takes 403 would fit."""
+    data = config("docstrings:ul2", vocabulary=ByteVocabulary(extra_ids=100), inputs_length=410)
+    with pytest.raises(ConfigError, match="inputs_length=404 needs 101 sentinels"):
+        data.check()

@@ -166,7 +166,7 @@ def baseline():
     "changes",
     [
         {"unroll_layers": 2, "remat": "dots", "attention": "per_example"},
-        {"unroll_layers": "all", "remat": "full"},
+        pytest.param({"unroll_layers": "all", "remat": "full"}, marks=pytest.mark.slow),
     ],
 )
 def test_how_it_is_computed_does_not_change_the_result(baseline, changes):

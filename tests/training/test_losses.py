@@ -90,6 +90,12 @@ def with_gradients(loss, hidden, table, batch):
     return sums, gradients
 
 
+def assert_close(got: LossSums, want: LossSums, rtol):
+    """All sums but those of single tasks."""
+    for name, x, y in zip(LossSums._fields[:-1], got[:-1], want[:-1], strict=True):
+        np.testing.assert_allclose(x, y, rtol=rtol, err_msg=name)
+
+
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_sums(settings):
     (hidden, table), batch = random_outputs(), random_batch()
@@ -108,10 +114,37 @@ def test_sums(settings):
         text_loss=(nll * text).sum(),
         text_weight=text.sum(),
     )
-    for name, x, y in zip(LossSums._fields, got, want, strict=True):
+    assert got.tasks == ()
+    for name, x, y in zip(LossSums._fields[:-1], got[:-1], want[:-1], strict=True):
         assert x.dtype == jnp.float32
-        assert float(x) == pytest.approx(y, rel=1e-5), name
+        assert x.shape == np.shape(y)
+        np.testing.assert_allclose(x, y, rtol=1e-5, err_msg=name)
     assert 0 < want.text_weight < want.weight - 5  # EOS and sentinels do occur
+
+
+@pytest.mark.parametrize("num_chunks", [1, 5])
+def test_sums_of_each_task(num_chunks):
+    """Loss, correct and weight of the rows of each task; one has two rows, one has none."""
+    (hidden, table), batch = random_outputs(), random_batch()
+    targets, weights = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
+    _, nll, _, correct = reference(hidden, table, targets, **SETTINGS["both"])
+    tasks, num_tasks = np.array([2, 0, 4, 2], np.int32), 6
+    want = np.zeros((num_tasks, 3))
+    for row, task in enumerate(tasks):
+        for column, per_token in enumerate((nll, correct, np.ones_like(nll))):
+            want[task, column] += (per_token * weights)[row].sum()
+    loss = CrossEntropy(**SETTINGS["both"], num_tasks=num_tasks, num_chunks=num_chunks)
+    got, gradients = with_gradients(loss, hidden, table, batch | {"task_ids": tasks})
+    assert (got.tasks.shape, got.tasks.dtype) == ((num_tasks, 3), jnp.float32)
+    np.testing.assert_allclose(got.tasks, want, rtol=1e-5)
+    totals = [got.loss, got.correct, got.weight]
+    np.testing.assert_allclose(got.tasks.sum(axis=0), totals, rtol=1e-5)
+    assert (want[:, 2] > 0).tolist() == [True, False, True, False, True, False]
+    plain = CrossEntropy(**SETTINGS["both"], num_chunks=num_chunks)
+    without, its_gradients = with_gradients(plain, hidden, table, batch)
+    assert_close(without, got, rtol=0)
+    for x, y in zip(gradients, its_gradients, strict=True):
+        np.testing.assert_array_equal(x, y)
 
 
 def test_without_a_vocabulary_only_eos_is_not_text():
@@ -181,11 +214,11 @@ def test_chunks_change_nothing(num_chunks):
     loss = CrossEntropy(**SETTINGS["both"], first_sentinel_id=SENTINEL, num_chunks=num_chunks)
     got, got_gradients = with_gradients(loss, *random_outputs(), random_batch())
     want, want_gradients = unchunked()
-    np.testing.assert_allclose(got, want, rtol=1e-6)
+    assert_close(got, want, rtol=1e-6)
     for x, y in zip(got_gradients, want_gradients, strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
     without_gradient = call(loss, *random_outputs(), random_batch())
-    np.testing.assert_allclose(without_gradient, want, rtol=1e-6)
+    assert_close(without_gradient, want, rtol=1e-6)
 
 
 def largest_array(jaxpr) -> int:
@@ -282,7 +315,7 @@ def test_microbatches_add_up(normalizer):
     parts = [np.array([2]), np.array([3, 0, 1])]
     sums = [call(loss, hidden[p], table, {k: x[p] for k, x in batch.items()}) for p in parts]
     added = jax.tree.map(jnp.add, *sums)
-    np.testing.assert_allclose(added, whole, rtol=1e-5)
+    assert_close(added, whole, rtol=1e-5)
     divisors = loss.divisor(added.denominator), loss.divisor(whole.denominator)
     np.testing.assert_allclose(*divisors, rtol=1e-6)
 

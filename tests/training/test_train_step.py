@@ -99,7 +99,7 @@ def assert_same_curve(program: Program, optimizer: str):
 @pytest.mark.parametrize(
     ("mesh", "num_microbatches", "changes"),
     [
-        ((1, 8, 1), 2, {}),
+        pytest.param((1, 8, 1), 2, {}, marks=pytest.mark.slow),
         ((2, 2, 2), 4, {}),
         ((1, 2, 4), 1, {"unroll_layers": "all", "remat": "full"}),
     ],
@@ -271,6 +271,30 @@ def test_metrics():
     assert {k: float(v) for k, v in metrics.items()} == pytest.approx(want, rel=1e-5)
 
 
+@pytest.mark.parametrize("num_microbatches", [1, 2, 4])
+def test_sums_of_each_task_do_not_depend_on_microbatches(num_microbatches):
+    tx, batch, params = optax.sgd(0.1), bigram_batch(), bigram_params()
+    tasks = np.array([1, 4, 1, 0, 4, 4, 1, 4], np.int32)
+    logits = params["table"][batch["decoder_input_tokens"]].astype(np.float64) @ params["out"]
+    targets, weights = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
+    nll = (
+        np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, targets[..., None], -1)[..., 0]
+    )
+    correct = logits.argmax(-1) == targets
+    columns = [(x * weights).sum(axis=1) for x in (nll, correct, np.ones_like(nll))]
+    want = np.stack([np.bincount(tasks, column, minlength=5) for column in columns], axis=1)
+    loss = CrossEntropy(num_tasks=5)
+    step = bigram_step(tx, loss, num_microbatches=num_microbatches)
+    state, metrics = step(bigram_state(tx), batch | {"task_ids": tasks}, jax.random.key(0))
+    np.testing.assert_allclose(metrics["tasks"], want, rtol=1e-5)
+    assert (want[:, 2] > 0).tolist() == [True, True, False, False, True]
+    plain, _ = bigram_step(tx, num_microbatches=num_microbatches)(
+        bigram_state(tx), batch, jax.random.key(0)
+    )
+    for x, y in zip(jax.tree.leaves(state.params), jax.tree.leaves(plain.params), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-6)
+
+
 def test_dropout_of_a_row_is_the_same_however_the_batch_is_cut():
     tx = optax.sgd(0.1)
     run = lambda batch, **options: bigram_step(tx, dropout=True, **options)(
@@ -325,7 +349,7 @@ def test_a_bad_gradient_of_a_good_loss_changes_nothing():
     """The root of 0 is 0, its derivative is infinite."""
     tx = optax.sgd(0.1)
     root = lambda model, batch, keys: CrossEntropy()(Rooted(model), batch, keys)
-    root.divisor = CrossEntropy().divisor
+    root.divisor, root.num_tasks = CrossEntropy().divisor, 0
     step = bigram_step(tx, root)
     state = bigram_state(tx)
     state.params["table"][:] = np.abs(state.params["table"])

@@ -1,35 +1,43 @@
-"""Where text comes from. Every source is a small picklable dataclass with one protocol, `Source`.
+"""Where rows come from. Every source is a small picklable dataclass with the protocol of
+`t5jax.data.records.Source`: splits, shards, records.
 
-files.py       JSON lines, plain text, parquet: local files named in the config
-c4_tfds.py     C4 as TensorFlow Datasets prepared it (reads through TensorFlow)
-docstrings.py  the embedded corpus: documentation strings of the installed Python packages
+files.py         files of a config: patterns, local or remote (fsspec), gzip and zstd, their lines
+zstd.py          zstd that notices a truncated file
+lines.py         JsonLines (AllenAI's C4 and mC4), TextFiles, Tsv (CSV too)
+parquet.py       Parquet
+tfrecord.py      TfRecord: files of tf.train.Example, without TensorFlow; crc32c.py: their checksum
+array_record.py  ArrayRecord
+tfds.py          Tfds: any data set that TensorFlow Datasets prepared, without TensorFlow
+huggingface.py   HuggingFace: the hub's data sets, where `datasets` is installed
+cleaning.py      Cleaned: another source's text by C4's rules, with counts of what each dropped
+split_names.py   SplitNames: another source's splits under other names
+docstrings.py    Docstrings: the embedded corpus, from the installed Python packages
+                 (prose.py: what is English in one; python_strings.py: finds them)
 """
 
-from collections.abc import Iterator
-from typing import Protocol
-
-from t5jax.data.sources.c4_tfds import C4Tfds
+from t5jax.data.sources.array_record import ArrayRecord
+from t5jax.data.sources.cleaning import Cleaned, Cleaner, CleaningCounts, CleaningRules
 from t5jax.data.sources.docstrings import Docstrings
-from t5jax.data.sources.files import JsonLines, Parquet, TextFiles
+from t5jax.data.sources.huggingface import HuggingFace
+from t5jax.data.sources.lines import JsonLines, TextFiles, Tsv
+from t5jax.data.sources.parquet import Parquet
+from t5jax.data.sources.split_names import SplitNames
+from t5jax.data.sources.tfds import Tfds
+from t5jax.data.sources.tfrecord import TfRecord
 
-__all__ = ["C4Tfds", "Docstrings", "JsonLines", "Parquet", "Source", "TextFiles"]
-
-
-class Source(Protocol):
-    """Documents of text, in shards that several processes or hosts can read at the same time.
-
-    All methods are deterministic: the same source gives the same shards in the same order and the
-    same documents in each, in every process. Anything wrong with the data raises `DataError`.
-    """
-
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits that exist."""
-        ...
-
-    def shards(self, split: str) -> list[str]:
-        """Names of the parts of a split; every document is in exactly one of them."""
-        ...
-
-    def documents(self, split: str, shard: str) -> Iterator[str]:
-        """The texts of one shard, one string a document."""
-        ...
+__all__ = [
+    "ArrayRecord",
+    "Cleaned",
+    "Cleaner",
+    "CleaningCounts",
+    "CleaningRules",
+    "Docstrings",
+    "HuggingFace",
+    "JsonLines",
+    "Parquet",
+    "SplitNames",
+    "TextFiles",
+    "TfRecord",
+    "Tfds",
+    "Tsv",
+]

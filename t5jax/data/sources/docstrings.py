@@ -17,6 +17,7 @@ import tokenize
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
+from t5jax.data.records import Record, Row
 from t5jax.data.sources.prose import prose
 from t5jax.data.sources.python_strings import documentation_strings
 from t5jax.errors import DataError
@@ -86,13 +87,14 @@ class Docstrings:
             )
         return [_SHARD]
 
-    def documents(self, split: str, shard: str) -> Iterator[str]:
-        """The documents of a split. Raises DataError when the environment holds no
-        documentation."""
+    def records(self, split: str, shard: str) -> Iterator[Record]:
+        """The documents of a split, in column `text`. Raises DataError when the environment holds
+        no documentation."""
         if shard not in self.shards(split):
             raise DataError(f"the embedded corpus has one shard, {_SHARD!r}, not {shard!r}")
         corpus = _corpus(self.target_bytes, self.min_words, self._folders())
-        yield from corpus[split]
+        for number, text in enumerate(corpus[split]):
+            yield Row({"text": text}, f"embedded corpus, {split}, document {number}")
 
     def shard_fingerprint(self, split: str, shard: str) -> str:
         """sha256 over names and sizes of all source files: changes when a package is installed or

@@ -1,155 +1,105 @@
-"""Text in local files: JSON lines (AllenAI's C4 too), plain text, parquet; gzip where its magic is
-found.
+"""Files named by paths and patterns: which they are, how they open, and their lines.
 
-Nothing is skipped: what cannot be read as it should be is a `DataError` with the file and the line.
-TensorFlow's own readers take a truncated .gz for the end of the file and drop the rest without a
-word.
+A path is local or a URL of any fsspec protocol (`gs://`, `s3://`, `memory://` …). gzip and zstd are
+found by their magic. Whatever ends too early is a `DamagedFile`: the usual readers of zstd
+(Python's) and of gzip (TensorFlow's) take truncated files for whole ones.
+
+Lines are counted from 1, as editors do; rows and records from 0, as indices do.
 """
 
+import contextlib
 import dataclasses
 import glob
 import gzip
-import json
-import pathlib
+import os
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
-from t5jax.errors import DataError
+from t5jax.data.records import BadRecord, DamagedFile, Record
+from t5jax.data.sources.zstd import ZSTD_MAGIC, ZstdError, ZstdReader
+from t5jax.errors import ConfigError, DataError
 
 GZIP_MAGIC = b"\x1f\x8b"
+_UNREAD_COMPRESSIONS = (".bz2", ".xz", ".lz4", ".zip", ".7z", ".rar", ".br")
+_EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}  # protocol -> extra of t5jax
+MAX_RECORD_BYTES = 64 << 20  # a line of 100 GB is refused before it fills the memory
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
-class _Files:
-    """Files of two splits, given as paths or glob patterns. One shard is one file."""
+class Files:
+    """Files of up to three splits, given as paths or glob patterns (`**` for any depth of folders).
+
+    One shard is one file. A format is a subclass that says how one file is read (`_records`).
+    """
 
     train_files: tuple[str, ...] = ()
     validation_files: tuple[str, ...] = ()
+    test_files: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for split, patterns in self._patterns().items():
+            if isinstance(patterns, str):
+                raise ConfigError(f"{split}_files={patterns!r}: give a tuple, ({patterns!r},)")
 
     def splits(self) -> tuple[str, ...]:
-        """`train`, `validation` or both: those that were given files."""
+        """Those of `train`, `validation` and `test` that were given files."""
         return tuple(split for split, patterns in self._patterns().items() if patterns)
 
     def shards(self, split: str) -> list[str]:
         """Paths of the files of a split, sorted within each pattern.
 
         Raises DataError for an unknown split, no files, a pattern that matches nothing, a file
-        named twice.
+        named twice or in two splits; ConfigError where a protocol's driver is not installed.
         """
+        paths = expand_patterns(self._patterns_of(split))
+        for other in self.splits():
+            if other != split:
+                shared = set(paths) & set(expand_patterns(self._patterns_of(other)))
+                if shared:
+                    raise DataError(
+                        f"{min(shared)} is named in both {split}_files and {other}_files"
+                    )
+        return paths
+
+    def records(self, split: str, shard: str) -> Iterator[Record]:
+        """The records of one file. Raises DamagedFile where it breaks off, DataError when it cannot
+        be read at all or holds no record."""
+        self._patterns_of(split)
+        return refuse_empty(shard, self._records(shard))
+
+    def shard_fingerprint(self, split: str, shard: str) -> str:
+        """Size and modification time of a file (whatever a remote store says of it): a cached copy
+        of its tokens is made again when they change."""
+        return file_fingerprint(shard)
+
+    def _records(self, path: str) -> Iterator[Record]:
+        raise NotImplementedError
+
+    def _patterns(self) -> dict[str, tuple[str, ...]]:
+        return {
+            "train": self.train_files,
+            "validation": self.validation_files,
+            "test": self.test_files,
+        }
+
+    def _patterns_of(self, split: str) -> tuple[str, ...]:
         by_split = self._patterns()
         if split not in by_split:
             raise DataError(f"no split {split!r} in these files: choose one of {list(by_split)}")
         if not by_split[split]:
             raise DataError(f"the {split} split has no files: set data.{split}_files")
-        paths = expand_patterns(by_split[split])
-        other = "validation" if split == "train" else "train"
-        shared = set(paths) & set(expand_patterns(by_split[other]))
-        if shared:
-            raise DataError(f"{min(shared)} is named in both train_files and validation_files")
-        return paths
-
-    def shard_fingerprint(self, split: str, shard: str) -> str:
-        """Size and modification time of a file: a cached copy of its tokens is made again when they
-        change."""
-        stat = pathlib.Path(check_shard(self, split, shard)).stat()
-        return f"{stat.st_size} bytes, {stat.st_mtime_ns} ns"
-
-    def _patterns(self) -> dict[str, tuple[str, ...]]:
-        return {"train": tuple(self.train_files), "validation": tuple(self.validation_files)}
-
-
-@dataclasses.dataclass(kw_only=True, slots=True)
-class JsonLines(_Files):
-    """One JSON object a line (`.json`, `.jsonl`, gzipped or not), its text under `text_column`.
-
-    C4 as AllenAI publishes it is `train_files=("…/c4-train.*.json.gz",)`.
-    """
-
-    text_column: str = "text"
-
-    def documents(self, split: str, shard: str) -> Iterator[str]:
-        """Texts of one file. Raises DataError with file and line for anything that is not one."""
-        return refuse_empty(shard, self._texts(check_shard(self, split, shard)))
-
-    def _texts(self, path: str) -> Iterator[str]:
-        for number, line in numbered_lines(path):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}, line {number}: not valid JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{path}, line {number}: one JSON object a line is expected")
-            yield text_of(row, self.text_column, f"{path}, line {number}")
-
-
-@dataclasses.dataclass(kw_only=True, slots=True)
-class TextFiles(_Files):
-    """Plain UTF-8 text (`.txt`, gzipped or not): documents separated by blank lines, or one a
-    file."""
-
-    one_document_per_file: bool = False
-
-    def documents(self, split: str, shard: str) -> Iterator[str]:
-        """Texts of one file, line ends kept as single newlines. Raises DataError with file and
-        line."""
-        return refuse_empty(shard, self._texts(check_shard(self, split, shard)))
-
-    def _texts(self, path: str) -> Iterator[str]:
-        lines: list[str] = []
-        for _, line in numbered_lines(path):
-            if line.strip() or self.one_document_per_file:
-                lines.append(line)
-            elif lines:
-                yield "\n".join(lines)
-                lines = []
-        text = "\n".join(lines)
-        if text.strip():
-            yield text
-
-
-@dataclasses.dataclass(kw_only=True, slots=True)
-class Parquet(_Files):
-    """Parquet files whose `text_column` holds strings."""
-
-    text_column: str = "text"
-
-    def documents(self, split: str, shard: str) -> Iterator[str]:
-        """Texts of one file. Raises DataError with file and row (from 0) for anything that is not
-        one."""
-        return refuse_empty(shard, self._texts(check_shard(self, split, shard)))
-
-    def _texts(self, path: str) -> Iterator[str]:
-        import pyarrow
-        import pyarrow.parquet
-
-        row = 0
-        try:
-            with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
-                check_string_column(file.schema_arrow, self.text_column, path)
-                for batch in file.iter_batches(batch_size=1024, columns=[self.text_column]):
-                    for value in batch.column(0):
-                        yield text_of(
-                            {self.text_column: value.as_py()},
-                            self.text_column,
-                            f"{path}, row {row}",
-                        )
-                        row += 1
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}, row {row}: not valid UTF-8: {error}") from error
-        except (pyarrow.ArrowException, OSError) as error:
-            raise DataError(f"{path}, near row {row}: unreadable parquet: {error}") from error
+        return by_split[split]
 
 
 def expand_patterns(patterns: Iterable[str]) -> list[str]:
-    """Paths that the patterns name, in the order of the patterns. Raises DataError when one names
-    nothing."""
+    """Paths that the patterns name, in the order of the patterns, sorted within each.
+
+    Raises DataError when one names nothing or two name the same file.
+    """
     paths: list[str] = []
     for pattern in patterns:
-        if "://" in pattern:
-            raise DataError(f"{pattern}: only local files can be read; copy or mount them first")
-        found = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else [pattern]
-        found = [path for path in found if pathlib.Path(path).is_file()]
+        found = _remote_matches(pattern) if "://" in pattern else _local_matches(pattern)
         if not found:
             raise DataError(f"{pattern}: no such file (or the pattern matches none)")
         paths += found
@@ -158,72 +108,189 @@ def expand_patterns(patterns: Iterable[str]) -> list[str]:
     return paths
 
 
-def check_shard(source: _Files, split: str, shard: str) -> str:
-    """The shard itself. Raises DataError when it is not one of the split's."""
-    if shard not in source.shards(split):
-        raise DataError(f"{shard} is not a file of the {split} split")
-    return shard
+def _local_matches(pattern: str) -> list[str]:
+    pattern = os.path.expanduser(pattern)
+    found = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else [pattern]
+    return [path for path in found if os.path.isfile(path)]
 
 
-def refuse_empty(path: str, texts: Iterator[str]) -> Iterator[str]:
-    """The texts; DataError at their end when there were none: an empty file is a mistake
+def _remote_matches(pattern: str) -> list[str]:
+    system, path = file_system(pattern)
+    with _remote_errors(pattern):
+        found = sorted(system.glob(path)) if glob.has_magic(path) else [path]
+        return [system.unstrip_protocol(name) for name in found if system.isfile(name)]
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """fsspec's file system of a URL and the path within it. Raises ConfigError when its driver is
+    not installed or the protocol unknown."""
+    import fsspec.core
+
+    protocol = url.partition("://")[0]
+    try:
+        return fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        extra = _EXTRAS.get(protocol)
+        remedy = f": `pip install 't5jax[{extra}]'`" if extra else ""
+        raise ConfigError(
+            f"{url}: {protocol}:// needs a driver that is not installed ({error}){remedy}"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"{url}: {error}; give a local path, gs:// or s3://") from error
+
+
+def file_exists(path: str) -> bool:
+    """Whether a local path or URL names a file."""
+    if "://" not in path:
+        return os.path.isfile(path)
+    system, name = file_system(path)
+    with _remote_errors(path):
+        return system.isfile(name)
+
+
+def folder_names(path: str) -> list[str]:
+    """Names in a folder, local or a URL; none where there is no such folder."""
+    if "://" not in path:
+        return os.listdir(path) if os.path.isdir(path) else []
+    system, name = file_system(path)
+    with _remote_errors(path):
+        if not system.isdir(name):
+            return []
+        return [entry.rstrip("/").rpartition("/")[2] for entry in system.ls(name, detail=False)]
+
+
+def file_fingerprint(path: str) -> str:
+    """What changes when a file's content does: size and time, or a remote store's own mark."""
+    if "://" in path:
+        system, name = file_system(path)
+        with _remote_errors(path):
+            return system.ukey(name)
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+    return f"{stat.st_size} bytes, {stat.st_mtime_ns} ns"
+
+
+@contextlib.contextmanager
+def open_raw(path: str) -> Iterator[Any]:
+    """A binary file object, seekable where the store allows it; nothing decompressed. Raises
+    DataError when it cannot be opened."""
+    if "://" in path:
+        system, name = file_system(path)
+        with _remote_errors(path):
+            file = system.open(name, "rb")
+    else:
+        try:
+            file = open(path, "rb")  # noqa: SIM115 (closed below, as a remote one)
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}") from error
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def open_bytes(path: str) -> Iterator[BinaryIO]:
+    """The content of a file as a binary stream, decompressed when gzip or zstd is found in it.
+
+    Raises DataError for a name that promises a compression which the content does not have. Errors
+    of reading are raised as they are; `reading` gives them names.
+    """
+    with open_raw(path) as raw:
+        magic = raw.read(4)
+        raw.seek(0)
+        if magic[:2] == GZIP_MAGIC:
+            yield gzip.GzipFile(fileobj=raw)  # pyright: ignore[reportReturnType]
+        elif magic == ZSTD_MAGIC:
+            yield ZstdReader.buffered(raw)
+        else:
+            for suffix, kind in ((".gz", "gzip"), (".zst", "zstd")):
+                if path.endswith(suffix):
+                    raise DataError(
+                        f"{path}: named {suffix} but it is empty or not in {kind} format"
+                    )
+            if path.endswith(_UNREAD_COMPRESSIONS):
+                raise DataError(f"{path}: this compression is not read; take gzip or zstd")
+            yield raw
+
+
+class Progress:
+    """How far a file was read, in its own words: `line 3`."""
+
+    def __init__(self, unit: str):
+        self.unit = unit
+        self.count = 0
+
+
+@contextlib.contextmanager
+def reading(path: str, progress: Progress) -> Iterator[None]:
+    """Turns a stream's early end into DamagedFile, with the place reached.
+
+    Two things are a plain DataError, which no policy leaves out: an error of the disk or the
+    network (the file may be whole), and a checksum that is wrong at the end of a compressed file
+    (which of the lines read so far are right, nobody knows).
+    """
+    after = f"{path}, after {progress.unit}"
+    try:
+        yield
+    except EOFError as error:
+        raise DamagedFile(
+            f"{after} {progress.count}: truncated compressed file; fetch it again"
+        ) from error
+    except (zlib.error, gzip.BadGzipFile, ZstdError) as error:
+        raise DataError(
+            f"{after} {progress.count}: the compressed data is damaged, perhaps before that: "
+            f"{error}; fetch it again"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{after} {progress.count}: cannot be read: {error}") from error
+
+
+def numbered_lines(path: str, max_bytes: int) -> Iterator[tuple[int, str | BadRecord]]:
+    """(number from 1, line without its end) of a UTF-8 file; a BadRecord in place of a line that is
+    not UTF-8 or longer than `max_bytes`. Raises DamagedFile where the file breaks off."""
+    progress = Progress("line")
+    with open_bytes(path) as stream, reading(path, progress):
+        while line := stream.readline(max_bytes + 1):
+            progress.count += 1
+            place = f"{path}, line {progress.count}"
+            if len(line) > max_bytes and not line.endswith(b"\n"):
+                while line and not line.endswith(b"\n"):
+                    line = stream.readline(max_bytes + 1)
+                reason = f"longer than max_record_bytes = {max_bytes:,}"
+                yield progress.count, BadRecord(place, reason)
+                continue
+            try:
+                text = line.decode("utf-8-sig" if progress.count == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                reason = f"not valid UTF-8 (byte {error.start + 1} of the line: {error.reason})"
+                yield progress.count, BadRecord(place, reason)
+            else:
+                yield progress.count, text.rstrip("\r\n")
+
+
+def check_max_record_bytes(value: int) -> None:
+    """Raises ConfigError for a limit that nothing could pass."""
+    if value <= 0:
+        raise ConfigError(f"max_record_bytes={value}: must be positive")
+
+
+def refuse_empty(path: str, records: Iterator[Record]) -> Iterator[Record]:
+    """The records; DataError at their end when there were none: an empty file is a mistake
     upstream."""
     empty = True
-    for text in texts:
+    for record in records:
         empty = False
-        yield text
+        yield record
     if empty:
-        raise DataError(f"{path}: the file holds no documents")
+        raise DataError(f"{path}: the file holds no records")
 
 
-def text_of(row: dict[str, Any], column: str, place: str) -> str:
-    """The string under a column of a row. Raises DataError naming the place."""
-    if column not in row:
-        raise DataError(
-            f"{place}: no column {column!r}; there are {sorted(row)[:10]}: set data.text_column"
-        )
-    text = row[column]
-    if not isinstance(text, str):
-        raise DataError(f"{place}: column {column!r} is {type(text).__name__}, not a string")
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        # JSON can escape half of a surrogate pair; no tokeniser can encode it.
-        raise DataError(f"{place}: column {column!r} holds half of a surrogate pair")
-    return text
-
-
-def numbered_lines(path: str) -> Iterator[tuple[int, str]]:
-    """(number from 1, line without its end) of a UTF-8 file, gunzipped when it starts with gzip's
-    magic."""
-    number = 0
+@contextlib.contextmanager
+def _remote_errors(url: str) -> Iterator[None]:
     try:
-        with open(path, "rb") as raw:
-            zipped = raw.peek(2)[:2] == GZIP_MAGIC
-            if path.endswith(".gz") and not zipped:
-                raise DataError(f"{path}: named .gz but it is empty or not in gzip format")
-            for line in gzip.GzipFile(fileobj=raw) if zipped else raw:
-                number += 1
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                yield number, text.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        reason = f"byte {error.start + 1} of the line: {error.reason}"
-        raise DataError(f"{path}, line {number}: not valid UTF-8 ({reason})") from error
-    except EOFError as error:
-        raise DataError(
-            f"{path}, after line {number}: truncated gzip file; fetch it again"
-        ) from error
-    except (zlib.error, OSError) as error:  # gzip.BadGzipFile is an OSError
-        raise DataError(f"{path}, after line {number}: unreadable: {error}") from error
-
-
-def check_string_column(schema: Any, column: str, path: str) -> None:
-    """Raises DataError unless an Arrow schema has the column and it holds strings."""
-    import pyarrow.types
-
-    if column not in schema.names:
-        raise DataError(
-            f"{path}: no column {column!r}; there are {schema.names[:10]}: set data.text_column"
-        )
-    kind = schema.field(column).type
-    kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-    if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
-        raise DataError(f"{path}: column {column!r} is {kind}, not a string")
+        yield
+    except ImportError:
+        raise
+    except Exception as error:  # every store has exception classes of its own
+        raise DataError(f"{url}: {type(error).__name__}: {error}") from error

@@ -2,40 +2,50 @@
 tokens."""
 
 import functools
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from t5jax.data.sources import Source
+from t5jax.data.tasks.task import ExampleTask, TextTask
+from t5jax.data.tasks.texts import TaskTexts
 from t5jax.data.tf_runtime import import_seqio, import_tensorflow
 from t5jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary, Vocabulary
 from t5jax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from t5jax.data.config import DataConfig
 
 seqio = import_seqio()
 tf = import_tensorflow()
 
 
-class TextDataSource(seqio.DataSource):
-    """Examples `{"text": …}` from a `Source`; hosts divide its shards.
+class RowsDataSource(seqio.DataSource):
+    """Examples `inputs` and `targets` (strings) of a task of ours; hosts divide its shards.
 
-    Reading is Python inside tf.data, so an iterator cannot be checkpointed: training resumes
-    through the token cache.
+    An example's other columns travel as JSON under `example`. Reading is Python inside tf.data, so
+    an iterator cannot be checkpointed: training resumes through the token cache.
     """
 
-    def __init__(self, source: Source, splits: tuple[str, ...] | None = None):
+    def __init__(
+        self,
+        task: TextTask | ExampleTask,
+        data: "DataConfig",
+        splits: tuple[str, ...] | None = None,
+    ):
         """`splits` spares asking the source for them (C4 through TFDS has to be found for that)."""
-        self.source = source
-        super().__init__(splits=source.splits() if splits is None else splits)
+        self.task, self.texts = task, TaskTexts(task.name, data)
+        super().__init__(splits=self.texts.splits() if splits is None else splits)
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
         return False
 
     def list_shards(self, split: str) -> list[str]:
-        return self.source.shards(split)
+        return self.texts.shards(split)
 
     def get_dataset(self, split="train", shuffle=True, seed=None, shard_info=None, **unused):
-        shards = self.source.shards(split)
+        shards = self.texts.shards(split)
         dataset = tf.data.Dataset.from_tensor_slices(shards)
         if shard_info:
             dataset = dataset.shard(shard_info.num_shards, shard_info.index)
@@ -45,15 +55,19 @@ class TextDataSource(seqio.DataSource):
         return dataset.interleave(read, cycle_length=16, block_length=16)
 
     def __str__(self) -> str:
-        return f"TextDataSource({self.source})"
+        return f"RowsDataSource({self.task.name})"
 
     @tf.autograph.experimental.do_not_convert
     def _read(self, split: str, shard):
         def examples(name: bytes):
-            for text in self.source.documents(split, name.decode()):
-                yield {"text": text}
+            for example in self.texts.examples(split, name.decode()):
+                yield {
+                    "inputs": example.get("inputs", ""),
+                    "targets": example["targets"],
+                    "example": json.dumps(example, default=str),
+                }
 
-        spec = {"text": tf.TensorSpec([], tf.string)}
+        spec = {name: tf.TensorSpec([], tf.string) for name in ("inputs", "targets", "example")}
         return tf.data.Dataset.from_generator(examples, output_signature=spec, args=(shard,))
 
 
@@ -65,8 +79,8 @@ class TextVocabulary(seqio.Vocabulary):
     that a user writes).
     """
 
-    def __init__(self, vocabulary: SentencePieceVocabulary | ByteVocabulary):
-        super().__init__(extra_ids=vocabulary.extra_ids)
+    def __init__(self, vocabulary: Vocabulary):
+        super().__init__(extra_ids=vocabulary.extra_ids or 0)
         self.vocabulary = vocabulary
 
     bos_id = None
@@ -118,7 +132,7 @@ class TextVocabulary(seqio.Vocabulary):
         return str(self.vocabulary)
 
 
-def our_vocabulary(vocabulary) -> SentencePieceVocabulary | ByteVocabulary:
+def our_vocabulary(vocabulary) -> Vocabulary:
     """The vocabulary of ours that a seqio vocabulary stands for. Raises ConfigError where there is
     none."""
     if isinstance(vocabulary, TextVocabulary):

@@ -1,0 +1,111 @@
+"""`t5jax vocab grow RUN CONFIG`: a new run that begins with another's parameters, grown."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from t5jax import runtime
+from t5jax.acts.saved_run import checkpoint_directory
+from t5jax.assembly import build_program, open_train_loader
+from t5jax.checkpoints import (
+    Checkpoints,
+    committed_steps,
+    latest_record,
+    read_record,
+    restore_params,
+)
+from t5jax.config import RunConfig, from_text, load, to_text
+from t5jax.data.vocabularies import Extension
+from t5jax.errors import ConfigError
+from t5jax.model.config import T5Config
+from t5jax.model.growing import grow_vocabulary
+from t5jax.training.loop import environment
+from t5jax.training.train_step import TrainState
+
+# What may differ: the table grows, and nothing else here is a matter of the parameters.
+_FREE = ("vocab_size", "dropout_rate", "dtype", "attention", "unroll_layers", "remat")
+
+
+def run(workdir: str, config_file: str, flags: list[str], *, step: int | None) -> None:
+    """Writes step 0 of the config's run; `t5jax train CONFIG` goes on from there.
+
+    The parameters are those of the newest good step of `workdir`, or of `step`, with tables for the
+    config's vocabulary, which `t5jax vocab extend` made of the run's. The optimizer begins anew.
+    Raises ConfigError or CheckpointError when run, extension and config do not fit each other.
+    """
+    config = load(config_file, flags)
+    directory = checkpoint_directory(workdir)
+    record = latest_record(directory) if step is None else read_record(directory, step)
+    old_model = from_text(record.content["config"]).model
+    extension = _extension(config, record.content["vocabulary"], workdir)
+    _check_same_model(old_model, config.model)
+    target = epath.Path(config.workdir) / "checkpoints"
+    if committed_steps(target):
+        raise ConfigError(f"workdir = {config.workdir!r} holds a run already; choose another")
+    runtime.start(config.runtime)
+    if jax.process_count() > 1:
+        raise ConfigError("`t5jax vocab grow` rewrites whole tables: start it on one host")
+    config.check_mesh(jax.device_count())
+    loader = open_train_loader(config)
+    old_program = build_program(dataclasses.replace(config, model=old_model))
+    restored = restore_params(directory, old_program.abstract_state.params, record.step)
+    state = _state(config, restored.state, extension)
+    checkpoints = Checkpoints(target, config.checkpoints)
+    content = {
+        "config": to_text(config),
+        "data": loader.state(0),
+        "vocabulary": extension.new_fingerprint,
+        "environment": environment(),
+        "grown_from": {"workdir": workdir, "step": restored.step},
+    }
+    checkpoints.save(0, state, content)
+    checkpoints.close()
+    print(
+        f"{config.workdir}: step 0 has the parameters of {workdir}, step {restored.step}, with "
+        f"{extension.new_size - extension.old_size:,} new pieces and a table of "
+        f"{config.model.vocab_size:,} rows (was {old_model.vocab_size:,}); go on with: t5jax train "
+        f"{config_file}"
+    )
+
+
+def _extension(config: RunConfig, trained_with: str, workdir: str) -> Extension:
+    """The record beside the config's vocabulary; it must lead from the run's to this one."""
+    vocabulary = config.data.vocabulary
+    path = getattr(vocabulary, "path", None)
+    if path is None:
+        raise ConfigError(f"data.vocabulary = {vocabulary}: give one of `t5jax vocab extend`")
+    extension = Extension.load(path)
+    if extension.new_fingerprint != vocabulary.fingerprint:
+        raise ConfigError(
+            f"data.vocabulary.path = {path} has changed since it was extended (or extra_ids = "
+            f"{vocabulary.extra_ids} is not as it was): extend the vocabulary again"
+        )
+    if extension.old_fingerprint != trained_with:
+        raise ConfigError(
+            f"data.vocabulary.path = {path} extends vocabulary {extension.old_fingerprint[:12]}…, "
+            f"{workdir} was trained with {trained_with[:12]}…: extend the vocabulary of that run"
+        )
+    return extension
+
+
+def _check_same_model(old: T5Config, new: T5Config) -> None:
+    for field in dataclasses.fields(T5Config):
+        before, now = getattr(old, field.name), getattr(new, field.name)
+        if field.name not in _FREE and before != now:
+            raise ConfigError(
+                f"model.{field.name} = {now}: the run that is grown has {before}; set that"
+            )
+
+
+def _state(config: RunConfig, params: dict, extension: Extension) -> TrainState:
+    program = build_program(config)
+    grown = grow_vocabulary(params, extension.sources(), config.model.vocab_size)
+
+    def begin(params: dict) -> TrainState:
+        zero = jnp.zeros((), jnp.int32)
+        return TrainState(zero, params, program.tx.init(params), zero)
+
+    with program.in_use():
+        return jax.jit(begin, out_shardings=program.shardings)(grown)

@@ -1,0 +1,243 @@
+"""Converters: from the features of a task to the batch of a model.
+
+The keys and values are those of seqio's feature converters of the same names. A row with several
+examples has their numbers (segments: 1, 2, ... and 0 for padding) and the places of their tokens in
+them (positions: 0, 1, ...); the decoder's inputs then begin anew with 0 in every segment.
+
+Shapes: B rows, S tokens of inputs, T of targets, D of inputs and targets one behind the other.
+Everything is int32, padded with 0.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from t5jax.errors import ConfigError
+
+Batch = dict[str, np.ndarray]
+Shapes = dict[str, tuple[int, ...]]
+
+
+class Features(NamedTuple):
+    """Rows of a task: tokens [B, S] and [B, T], EOS included, and where rows are packed what
+    belongs together. Segments and positions are given for both sides or for none; a task without
+    inputs has S = 0."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    inputs_segments: np.ndarray | None = None
+    targets_segments: np.ndarray | None = None
+    inputs_positions: np.ndarray | None = None
+    targets_positions: np.ndarray | None = None
+
+
+def encoder_decoder(features: Features) -> Batch:
+    """Inputs to the encoder, targets to the decoder; every target weighs 1."""
+    batch = {"encoder_input_tokens": features.inputs, **_decoder(features)}
+    if features.inputs_segments is not None and features.inputs_positions is not None:
+        batch["encoder_segment_ids"] = features.inputs_segments
+        batch["encoder_positions"] = features.inputs_positions
+    return batch
+
+
+def lm(features: Features) -> Batch:
+    """The targets alone, to a decoder; inputs are left out."""
+    return _decoder(features)
+
+
+def prefix_lm(
+    features: Features, *, loss_on_targets_only: bool = True, length: int | None = None
+) -> Batch:
+    """Inputs and targets one behind the other, [B, D], example by example.
+
+    `decoder_causal_attention` is 1 where the decoder reads the inputs, and once more where it reads
+    their last token and predicts the first target. D is `length`, or S + T; raises ConfigError when
+    a row is longer.
+    """
+    both = features.inputs.shape[1] + features.targets.shape[1]
+    joined, inputs_counts_BD = _joined(features, both if length is None else length)
+    batch = _decoder(joined)
+    if joined.targets_positions is None:
+        positions_BD = np.arange(joined.targets.shape[1])
+        filled_BD = True  # seqio's unpacked rows have the 1 even where there is no example at all
+    else:
+        positions_BD, filled_BD = joined.targets_positions, joined.targets != 0
+    batch["decoder_causal_attention"] = ((positions_BD <= inputs_counts_BD) & filled_BD).astype(
+        np.int32
+    )
+    if loss_on_targets_only:
+        batch["decoder_loss_weights"] *= positions_BD >= inputs_counts_BD
+    return batch
+
+
+def encoder(features: Features, *, mask_id: int) -> Batch:
+    """Aligned inputs and targets to an encoder (BERT): the loss is on the tokens that are
+    `mask_id` in the inputs. Raises ConfigError when inputs and targets differ in length."""
+    if features.inputs.shape != features.targets.shape:
+        raise ConfigError(
+            f"inputs_length={features.inputs.shape[1]}, targets_length="
+            f"{features.targets.shape[1]}: an encoder's inputs and targets are aligned, so set the "
+            "same length"
+        )
+    batch = {
+        "encoder_input_tokens": features.inputs,
+        "encoder_target_tokens": features.targets,
+        "encoder_loss_weights": (features.inputs == mask_id).astype(np.int32),
+    }
+    if features.inputs_segments is not None and features.inputs_positions is not None:
+        batch["encoder_segment_ids"] = features.inputs_segments
+        batch["encoder_positions"] = features.inputs_positions
+    return batch
+
+
+def _decoder(features: Features) -> Batch:
+    targets_BT, segments_BT = features.targets, features.targets_segments
+    shifted_BT = np.zeros_like(targets_BT)
+    shifted_BT[:, 1:] = targets_BT[:, :-1]
+    if segments_BT is not None:
+        shifted_BT[:, 1:] *= segments_BT[:, 1:] == segments_BT[:, :-1]
+    batch = {
+        "decoder_target_tokens": targets_BT,
+        "decoder_input_tokens": shifted_BT,
+        "decoder_loss_weights": (targets_BT != 0).astype(np.int32),
+    }
+    if segments_BT is not None and features.targets_positions is not None:
+        batch["decoder_segment_ids"] = segments_BT
+        batch["decoder_positions"] = features.targets_positions
+    return batch
+
+
+def _joined(features: Features, length: int) -> tuple[Features, np.ndarray]:
+    """(the examples, inputs and targets of each behind each other, as targets [B, D]; and for each
+    of their tokens the number of its example's inputs, [B, D], or [B, 1] where unpacked).
+
+    A stable sort of a row's tokens by example, inputs before targets, puts them in place.
+    """
+    tokens_BW = np.concatenate([features.inputs, features.targets], axis=1)
+    if features.inputs_segments is None or features.targets_segments is None:
+        inputs_segments_BS = _up_to_last_token(features.inputs)
+        targets_segments_BT = _up_to_last_token(features.targets)
+    else:
+        inputs_segments_BS = features.inputs_segments
+        targets_segments_BT = features.targets_segments
+    segments_BW = np.concatenate([inputs_segments_BS, targets_segments_BT], axis=1)
+    is_target_W = np.arange(segments_BW.shape[1]) >= features.inputs.shape[1]
+    keys_BW = np.where(segments_BW > 0, 2 * segments_BW + is_target_W, np.iinfo(np.int16).max)
+    order_BD = np.argsort(keys_BW.astype(np.int16), axis=1, kind="stable")
+    _check_fits(segments_BW, length)
+    order_BD = order_BD[:, : min(length, order_BD.shape[1])]
+    tokens_BD = _padded(np.take_along_axis(tokens_BW, order_BD, axis=1), length)
+    segments_BD = _padded(np.take_along_axis(segments_BW, order_BD, axis=1), length)
+    if features.targets_segments is None:
+        counts_B1 = inputs_segments_BS.sum(axis=1, keepdims=True)
+        return Features(inputs=features.inputs[:, :0], targets=tokens_BD), counts_B1
+    joined = Features(
+        inputs=features.inputs[:, :0],
+        targets=tokens_BD,
+        targets_segments=segments_BD,
+        targets_positions=_positions(segments_BD),
+    )
+    return joined, _counts_by_segment(inputs_segments_BS, segments_BD)
+
+
+def _up_to_last_token(tokens_BT: np.ndarray) -> np.ndarray:
+    """int32 [B, T]: 1 up to each row's last token, 0 behind it."""
+    return (np.cumsum((tokens_BT != 0)[:, ::-1], axis=1)[:, ::-1] > 0).astype(np.int32)
+
+
+def _check_fits(segments_BW: np.ndarray, length: int) -> None:
+    longest = int((segments_BW > 0).sum(axis=1).max(initial=0))
+    if longest > length:
+        raise ConfigError(
+            f"length={length}: a row has {longest} tokens of inputs and targets together; pack to "
+            "their joint length"
+        )
+
+
+def _padded(rows_BW: np.ndarray, length: int) -> np.ndarray:
+    out_BD = np.zeros((len(rows_BW), length), np.int32)
+    out_BD[:, : rows_BW.shape[1]] = rows_BW
+    return out_BD
+
+
+def _positions(segments_BD: np.ndarray) -> np.ndarray:
+    """int32 [B, D]: how many tokens before it in the row are of the same segment; 0 in padding."""
+    places_D = np.arange(segments_BD.shape[1])
+    begins_BD = np.ones_like(segments_BD, bool)
+    begins_BD[:, 1:] = segments_BD[:, 1:] != segments_BD[:, :-1]
+    first_BD = np.maximum.accumulate(np.where(begins_BD, places_D, 0), axis=1)
+    return np.where(segments_BD > 0, places_D - first_BD, 0).astype(np.int32)
+
+
+def _counts_by_segment(inputs_segments_BS: np.ndarray, segments_BD: np.ndarray) -> np.ndarray:
+    """int64 [B, D]: for each token, how many inputs its segment has; 0 in padding."""
+    num_rows, most = len(segments_BD), int(segments_BD.max(initial=0)) + 1
+    rows_B1 = np.arange(num_rows)[:, None] * most
+    counts = np.bincount((rows_B1 + inputs_segments_BS).ravel(), minlength=num_rows * most)
+    counts_BM = counts.reshape(num_rows, most)
+    counts_BM[:, 0] = 0
+    return np.take_along_axis(counts_BM, segments_BD.astype(np.int64), axis=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Converter:
+    """`convert(features, **settings)` makes a batch; `features` are those that it reads, `settings`
+    the names of what it may be given beside them, `packing` the names of packed rows' ids.
+
+    `lengths(inputs_length, targets_length)` are the tokens of the encoder's and the decoder's
+    rows, 0 where there is none.
+    """
+
+    convert: Callable[..., Batch]
+    features: tuple[str, ...]
+    settings: tuple[str, ...] = ()
+    encoder_keys: tuple[str, ...] = ()
+    decoder_keys: tuple[str, ...] = ()
+    lengths: Callable[[int, int], tuple[int, int]]
+
+    def shapes(self, inputs_length: int, targets_length: int, *, packed: bool = False) -> Shapes:
+        """The shape of every array of a batch, without its first dimension, the rows."""
+        encoder_length, decoder_length = self.lengths(inputs_length, targets_length)
+        found: Shapes = {}
+        for side, keys, length in (
+            ("encoder", self.encoder_keys, encoder_length),
+            ("decoder", self.decoder_keys, decoder_length),
+        ):
+            ids = ("segment_ids", "positions") if keys and packed else ()
+            found |= {f"{side}_{key}": (length,) for key in (*keys, *ids)}
+        return found
+
+
+_DECODER_KEYS = ("target_tokens", "input_tokens", "loss_weights")
+
+CONVERTERS: dict[str, Converter] = {
+    "encoder_decoder": Converter(
+        convert=encoder_decoder,
+        features=("inputs", "targets"),
+        encoder_keys=("input_tokens",),
+        decoder_keys=_DECODER_KEYS,
+        lengths=lambda inputs, targets: (inputs, targets),
+    ),
+    "lm": Converter(
+        convert=lm,
+        features=("targets",),
+        decoder_keys=_DECODER_KEYS,
+        lengths=lambda inputs, targets: (0, targets),
+    ),
+    "prefix_lm": Converter(
+        convert=prefix_lm,
+        features=("inputs", "targets"),
+        settings=("loss_on_targets_only", "length"),
+        decoder_keys=(*_DECODER_KEYS, "causal_attention"),
+        lengths=lambda inputs, targets: (0, inputs + targets),
+    ),
+    "encoder": Converter(
+        convert=encoder,
+        features=("inputs", "targets"),
+        settings=("mask_id",),
+        encoder_keys=("target_tokens", "input_tokens", "loss_weights"),
+        lengths=lambda inputs, targets: (inputs, 0),
+    ),
+}

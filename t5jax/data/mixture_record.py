@@ -1,0 +1,150 @@
+"""What a mixture is made of, as training needs it: tasks, where their tokens lie, and rates.
+
+For tasks that come with t5jax it follows from their names. For a user's own `t5jax cache` writes it
+down beside the stores, so that training imports neither the user's modules nor seqio.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from t5jax.data import objectives
+from t5jax.data.cache import cache_directory
+from t5jax.data.config import DataConfig, mixture_of, tasks_of
+from t5jax.data.objectives import Objective
+from t5jax.data.tasks import registry
+from t5jax.data.tasks.mixtures import stages
+from t5jax.data.tasks.task import EosRule, SeqioTask, Task, TextTask, objective_of
+from t5jax.data.token_store import MAKE_IT, read_info
+from t5jax.errors import DataError
+
+FORMAT = "t5jax mixture"
+FORMAT_VERSION = 1
+TRAIN = "train"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TaskRecord:
+    """A task of the mixture: `corpus` names its store; with an objective it is plain text."""
+
+    name: str
+    corpus: str
+    objective: dict[str, Any] | None
+    prefix: str
+    eos: Mapping[str, EosRule]
+
+    def objective_for(self, data: DataConfig) -> Objective | None:
+        """The config's objective, or the task's own; None for examples."""
+        if self.objective is None:
+            return None
+        if data.objective is not None:
+            return objectives.parse(data.objective)
+        return objectives.from_dict(self.objective)
+
+    def prefix_ids(self, data: DataConfig) -> np.ndarray:
+        """int32 ids that stand in front of every row's inputs."""
+        return data.vocabulary.encode(self.prefix) if self.prefix else np.zeros(0, np.int32)
+
+    def directory(self, data: DataConfig, split: str) -> pathlib.Path:
+        """Where the store of a split is, or would be."""
+        assert data.cache_dir is not None
+        return cache_directory(data.cache_dir, self.corpus, split)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class MixtureRecord:
+    """`phases` are (first step, share of the examples by task; what is not named has none)."""
+
+    mixture: str
+    tasks: tuple[TaskRecord, ...]
+    phases: tuple[tuple[int, Mapping[str, float]], ...]
+
+    @property
+    def trained_on(self) -> tuple[TaskRecord, ...]:
+        """The tasks that have a share at any step; the others are only evaluated."""
+        drawn = {name for _, shares in self.phases for name, share in shares.items() if share > 0}
+        return tuple(task for task in self.tasks if task.name in drawn)
+
+
+def corpus_of(task: Task) -> str:
+    """The name of a task's store: tasks over the same text share one."""
+    return task.corpus if isinstance(task, TextTask) else task.name
+
+
+def task_record(task: Task) -> TaskRecord:
+    objective = objective_of(task)
+    return TaskRecord(
+        name=task.name,
+        corpus=corpus_of(task),
+        objective=objective.to_dict() if objective is not None else None,
+        prefix=task.prefix if isinstance(task, TextTask) else "",
+        eos=task.eos if isinstance(task, SeqioTask) else {},
+    )
+
+
+def make_record(data: DataConfig, sizes: Mapping[str, int]) -> MixtureRecord:
+    """The record of the config's mixture; `sizes` are the numbers of examples of its tasks.
+
+    Raises ConfigError for an unknown task and for rates that cannot be.
+    """
+    tasks, mixture = tasks_of(data), mixture_of(data)
+    phases: tuple[tuple[int, Mapping[str, float]], ...] = ((0, {task.name: 1.0 for task in tasks}),)
+    if mixture is not None:
+        phases = stages(mixture, sizes, mixtures=registry.mixtures_within(mixture, data))
+    records = tuple(task_record(task) for task in tasks)
+    return MixtureRecord(mixture=data.mixture, tasks=records, phases=phases)
+
+
+def cached_sizes(tasks: list[Task], data: DataConfig) -> dict[str, int]:
+    """Examples (documents, of plain text) in the training stores of the tasks."""
+    return {
+        task.name: read_info(task_record(task).directory(data, TRAIN)).documents
+        if TRAIN in task.splits
+        else 0
+        for task in tasks
+    }
+
+
+def record_path(data: DataConfig) -> pathlib.Path:
+    assert data.cache_dir is not None
+    return pathlib.Path(data.cache_dir) / f"{data.mixture}.mixture.json"
+
+
+def write_record(data: DataConfig, record: MixtureRecord) -> None:
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(record)}
+    path = record_path(data)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.rename(path)
+
+
+def record_of(data: DataConfig) -> MixtureRecord:
+    """The record of the config's mixture, for training from stores.
+
+    Raises DataError when a store, or a user's own mixture's record, is not there.
+    """
+    if registry.builtin(data.mixture) is not None:
+        return make_record(data, cached_sizes(tasks_of(data), data))
+    path = record_path(data)
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path} is not there: {data.mixture} was not cached in {data.cache_dir}; {MAKE_IT}"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}); delete it, then {MAKE_IT}") from error
+    if (content.pop("format", None), content.pop("format_version", None)) != (
+        FORMAT,
+        FORMAT_VERSION,
+    ):
+        raise DataError(f"{path} is not of this t5jax; delete it, then {MAKE_IT}")
+    return MixtureRecord(
+        mixture=content["mixture"],
+        tasks=tuple(TaskRecord(**task) for task in content["tasks"]),
+        phases=tuple((int(first), rates) for first, rates in content["phases"]),
+    )

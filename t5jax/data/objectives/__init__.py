@@ -1,0 +1,48 @@
+"""Objectives: how inputs and targets are made of plain tokens.
+
+base.py               what an objective is: lengths, check, apply
+noise_masks.py        which tokens are hidden
+codes.py              what stands for them in the inputs, and for the others in the targets
+denoising.py          a mask and two codes
+span_corruption.py    T5's choice of them
+language_modeling.py  language model, full LM, prefix LM, packed prefix LM
+named.py              the table of names, and `parse`
+ul2.py                UL2's seven denoisers
+"""
+
+from t5jax.data.objectives.base import Coded, Lengths, Objective
+from t5jax.data.objectives.codes import unique_sentinels
+from t5jax.data.objectives.denoising import Denoising, SpanLengths
+from t5jax.data.objectives.language_modeling import (
+    FullLanguageModel,
+    LanguageModel,
+    PackedPrefixLM,
+    PrefixLM,
+)
+from t5jax.data.objectives.named import OBJECTIVES, from_dict, parse
+from t5jax.data.objectives.noise_masks import IidNoise, RandomSpans, RegularSpans, random_spans
+from t5jax.data.objectives.span_corruption import SpanCorruption
+from t5jax.data.objectives.ul2 import UL2_DENOISERS, Denoiser
+
+__all__ = [
+    "OBJECTIVES",
+    "UL2_DENOISERS",
+    "Coded",
+    "Denoiser",
+    "Denoising",
+    "FullLanguageModel",
+    "IidNoise",
+    "LanguageModel",
+    "Lengths",
+    "Objective",
+    "PackedPrefixLM",
+    "PrefixLM",
+    "RandomSpans",
+    "RegularSpans",
+    "SpanCorruption",
+    "SpanLengths",
+    "from_dict",
+    "parse",
+    "random_spans",
+    "unique_sentinels",
+]

@@ -1,0 +1,149 @@
+"""What an objective is: rows of plain text in, inputs and targets out.
+
+Shapes: B rows, L tokens of a row's text, K tokens of inputs or targets. Rows shorter than L are
+padded with 0 at their end and described by `lengths_B`.
+"""
+
+import dataclasses
+import enum
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+
+from t5jax.data.vocabularies import EOS_ID, Vocabulary
+
+
+class Stream(enum.IntEnum):
+    """Counters of a row's random numbers, one per use, so that no two uses share numbers.
+
+    The examples of a seed depend on these values: add to the end, never renumber.
+    """
+
+    NOISE_SPANS = 1
+    TEXT_SPANS = 2
+    IID_NOISE = 3
+    REGULAR_SPANS = 4
+    SPLIT = 5
+    RANDOM_IDS = 6
+    RANDOM_OR_MASK = 7
+    GATHERED_PLACES = 8
+    PERMUTATION = 9
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Lengths:
+    """What one full row becomes, in tokens; inputs and targets count EOS where they end with it.
+
+    Where a row's lengths are drawn at random, these are the lengths to run with: what hardly any
+    row exceeds (`Denoising` says how few).
+    """
+
+    raw: int
+    inputs: int
+    targets: int
+
+
+class Coded(NamedTuple):
+    """Rows as an objective makes them: int32 [B, K] each, padded with 0.
+
+    Segments (1, 2, ...; 0 is padding) and positions (0, 1, ... in each segment) are there only for
+    objectives that put several examples into one row.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    inputs_segments: np.ndarray | None = None
+    targets_segments: np.ndarray | None = None
+    inputs_positions: np.ndarray | None = None
+    targets_positions: np.ndarray | None = None
+
+    def trimmed(self, inputs_length: int, targets_length: int) -> "Coded":
+        """Inputs and targets cut to the lengths; a row that was cut ends with EOS.
+
+        As T5's `append_eos_after_trim`. Rows with segments are never longer than they were asked
+        to be.
+        """
+        if self.inputs_segments is not None:
+            assert self.inputs.shape[1] <= inputs_length, (self.inputs.shape, inputs_length)
+            assert self.targets.shape[1] <= targets_length, (self.targets.shape, targets_length)
+        return self._replace(
+            inputs=_trim(self.inputs, inputs_length), targets=_trim(self.targets, targets_length)
+        )
+
+
+def _trim(rows_BK: np.ndarray, length: int) -> np.ndarray:
+    if rows_BK.shape[1] <= length:
+        return rows_BK
+    cut_BK = rows_BK[:, :length].copy()
+    cut_BK[rows_BK[:, length] != 0, -1] = EOS_ID
+    return cut_BK
+
+
+class Objective(Protocol):
+    """How inputs and targets are made of plain tokens; what the loader calls.
+
+    `documents_end_with_eos`: the text that `apply` gets has EOS after every document, and no EOS is
+    added at the ends of rows. Otherwise the text has none, and inputs and targets each end with it.
+    `packs`: several examples stand in a row, so `apply` gives segments and positions.
+    """
+
+    name: ClassVar[str]
+    documents_end_with_eos: ClassVar[bool]
+    packs: ClassVar[bool]
+
+    def lengths(self, inputs_length: int, targets_length: int | None = None) -> Lengths:
+        """The longest text whose inputs (or targets, for objectives without inputs) fit.
+
+        Raises ConfigError when a length is missing or too short for any row.
+        """
+        ...
+
+    def check(self, *, inputs_length: int, targets_length: int, num_sentinels: int) -> None:
+        """Raises ConfigError, with the arithmetic, when lengths or sentinels cannot hold a row."""
+        ...
+
+    def apply(
+        self,
+        tokens_BL: np.ndarray,
+        row_ids_B: np.ndarray,
+        seed: int,
+        vocabulary: Vocabulary,
+        lengths_B: np.ndarray | None = None,
+    ) -> Coded:
+        """Inputs and targets of the rows; row b is a function of (seed, row_ids_B[b], its text).
+
+        `lengths_B` is only wanted when some row is shorter than L; a row of length 0 stays empty
+        (no EOS). Integers of any width in, int32 out.
+        """
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """A record (JSON) of which `from_dict` makes an equal objective."""
+        ...
+
+
+def slices(
+    tokens_BL: np.ndarray, starts_B: np.ndarray, counts_B: np.ndarray, width: int
+) -> np.ndarray:
+    """int32 [B, width]: `counts_B` tokens of each row from `starts_B` on, then zeros."""
+    columns_K = np.arange(width)
+    if tokens_BL.shape[1] == 0:
+        return np.zeros((len(tokens_BL), width), np.int32)
+    places_BK = np.minimum(starts_B[:, None] + columns_K, tokens_BL.shape[1] - 1)
+    taken_BK = np.take_along_axis(tokens_BL, places_BK, axis=1).astype(np.int32)
+    taken_BK[columns_K >= counts_B[:, None]] = 0
+    return taken_BK
+
+
+def end_with_eos(rows_BK: np.ndarray, counts_B: np.ndarray, exists_B: np.ndarray) -> np.ndarray:
+    """The rows, in place, with EOS behind their `counts_B` tokens where they exist."""
+    rows_B = np.flatnonzero(exists_B)
+    rows_BK[rows_B, counts_B[rows_B]] = EOS_ID
+    return rows_BK
+
+
+def lengths_or_full(tokens_BL: np.ndarray, lengths_B: np.ndarray | None) -> np.ndarray:
+    """int64 [B]: the tokens of each row."""
+    if lengths_B is None:
+        return np.full(len(tokens_BL), tokens_BL.shape[1], np.int64)
+    return np.asarray(lengths_B, np.int64)

@@ -1,0 +1,310 @@
+"""From the data section to loaders: stores or live texts, rows, rates."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from t5jax.data.cache import Document
+from t5jax.data.config import DataConfig, tasks_of
+from t5jax.data.counter_rng import derive_seed
+from t5jax.data.live import LiveLoader, LiveTask
+from t5jax.data.loader import Component, Loader
+from t5jax.data.mixing import Mixing, Phase, rates_of_rows
+from t5jax.data.mixture_record import (
+    TRAIN,
+    MixtureRecord,
+    TaskRecord,
+    make_record,
+    record_of,
+    task_record,
+)
+from t5jax.data.records import Rejected
+from t5jax.data.rows import ExampleRows, Rows, TextRows
+from t5jax.data.tasks.task import ExampleTask, Task
+from t5jax.data.tasks.texts import texts_of
+from t5jax.data.token_store import TokenStore, TokenStream
+from t5jax.errors import ConfigError, DataError
+
+_MEMORY_TOKENS = 1 << 27  # of a split that is evaluated without a store
+
+
+def open_loader(data: DataConfig, *, batch_size: int) -> Loader | LiveLoader:
+    """Training batches without end, shuffled, tasks mixed at their rates.
+
+    Raises DataError when a store is missing or damaged, ConfigError for what does not fit.
+    """
+    if data.cache_dir is None:
+        return _open_live(data, batch_size)
+    record = record_of(data)
+    components = [
+        _component(task, record, data, "train", shuffle=True) for task in record.trained_on
+    ]
+    return Loader(
+        components,
+        data.vocabulary,
+        batch_size=batch_size,
+        inputs_length=data.inputs_length,
+        targets_length=targets_length(record, data),
+        mixing=_mixing(record, {c.name: c.rows.examples_per_row for c in components}, batch_size),
+    )
+
+
+def open_in_order(
+    data: DataConfig, split: str, *, batch_size: int, num_rows: int | None = None
+) -> dict[str, Loader]:
+    """By task, one pass over a split in the order of its store; tasks without the split are left
+    out. `num_rows` are all that will be read of each (only a live task cares).
+
+    Raises DataError when no task has the split.
+    """
+    if data.cache_dir is None:
+        return _open_in_memory(data, split, batch_size, num_rows)
+    record = record_of(data)
+    found = [task for task in record.tasks if task.directory(data, split).is_dir()]
+    if not found:
+        found = list(record.tasks[:1])  # opening it says what is missing, and how to make it
+    return {
+        task.name: _single(
+            _component(task, record, data, split, shuffle=False), record, data, batch_size
+        )
+        for task in found
+    }
+
+
+def targets_length(record: MixtureRecord, data: DataConfig) -> int:
+    """`data.targets_length`, or the most that the objectives make of `data.inputs_length`."""
+    if data.targets_length is not None:
+        return data.targets_length
+    lengths = []
+    for task in record.tasks:
+        objective = task.objective_for(data)
+        if objective is None:
+            raise ConfigError(
+                f"data.targets_length is not set, and {task.name} has examples of its own: say how "
+                "many tokens targets may have"
+            )
+        room = data.inputs_length - len(task.prefix_ids(data))
+        lengths.append(objective.lengths(room).targets)
+    return max(lengths)
+
+
+def _component(
+    task: TaskRecord, record: MixtureRecord, data: DataConfig, split: str, *, shuffle: bool
+) -> Component:
+    store = TokenStore.open(task.directory(data, split), data.vocabulary)
+    rows = _rows(task, store.streams, record, data, task_seed(data, task), shuffle=shuffle)
+    return Component(name=task.name, rows=rows, store=store)
+
+
+def task_seed(data: DataConfig, task: TaskRecord) -> int:
+    """A seed of each task's own: with one for all, tasks over one text would read it in step."""
+    return derive_seed(data.seed, f"task/{task.name}")
+
+
+def _rows(
+    task: TaskRecord,
+    streams: Mapping[str, TokenStream],
+    record: MixtureRecord,
+    data: DataConfig,
+    seed: int,
+    *,
+    shuffle: bool,
+) -> Rows:
+    lengths = {
+        "inputs_length": data.inputs_length,
+        "targets_length": targets_length(record, data),
+    }
+    objective = task.objective_for(data)
+    if (objective is not None) != ("text" in streams):
+        raise DataError(
+            f"the store of {task.name} holds {', '.join(streams)}: it was made for another kind of "
+            "task; delete it, then run t5jax cache"
+        )
+    if objective is not None:
+        if not objective.lengths(**lengths).inputs:
+            raise ConfigError(
+                f"objective {objective} of {task.name} has no inputs, an encoder-decoder needs "
+                "some: take prefix_lm, or another objective that has"
+            )
+        return TextRows(
+            streams["text"],
+            objective,
+            data.vocabulary,
+            **lengths,
+            seed=seed,
+            shuffle=shuffle,
+            prefix_ids=task.prefix_ids(data),
+            num_tokens=data.max_text_tokens if shuffle else None,
+        )
+    return ExampleRows(
+        streams,
+        **lengths,
+        vocab_size=data.vocabulary.vocab_size,
+        seed=seed,
+        shuffle=shuffle,
+        pack=data.pack,
+        eos=task.eos,
+    )
+
+
+def _mixing(
+    record: MixtureRecord, examples_per_row: Mapping[str, float], batch_size: int
+) -> Mixing:
+    names = [task.name for task in record.trained_on]
+    phases = [
+        Phase(
+            first_step * batch_size,
+            rates_of_rows({name: rates.get(name, 0.0) for name in names}, examples_per_row),
+        )
+        for first_step, rates in record.phases
+    ]
+    return Mixing(phases, names)
+
+
+def _single(
+    component: Component, record: MixtureRecord, data: DataConfig, batch_size: int
+) -> Loader:
+    return Loader(
+        [component],
+        data.vocabulary,
+        batch_size=batch_size,
+        inputs_length=data.inputs_length,
+        targets_length=targets_length(record, data),
+        mixing=None,
+    )
+
+
+# ---- without a store
+
+
+def _open_live(data: DataConfig, batch_size: int) -> LiveLoader:
+    if data.max_text_tokens is not None:
+        raise ConfigError(
+            f"data.max_text_tokens={data.max_text_tokens} with data.cache_dir = None: only a store "
+            "knows its first tokens; name a folder and run t5jax cache"
+        )
+    tasks = tasks_of(data)
+    record = _record_without_stores(data, tasks)
+    drawn = {task.name for task in record.trained_on}
+    live = [
+        LiveTask(
+            task.name,
+            texts_of(task, data),
+            "train",
+            data.vocabulary,
+            functools.partial(_live_rows, task_record(task), record, data),
+            settings=_settings(task_record(task), record, data),
+            seed=task_seed(data, task_record(task)),
+        )
+        for task in tasks
+        if task.name in drawn
+    ]
+    one = len(live) == 1
+    per_row = {task.name: 1.0 if one else task.examples_per_row for task in live}
+    return LiveLoader(
+        live,
+        data.vocabulary,
+        batch_size=batch_size,
+        inputs_length=data.inputs_length,
+        targets_length=targets_length(record, data),
+        mixing=_mixing(record, per_row, batch_size),
+    )
+
+
+def _settings(task: TaskRecord, record: MixtureRecord, data: DataConfig) -> dict[str, Any]:
+    """Whatever decides the rows of a task, besides its tokens."""
+    objective = task.objective_for(data)
+    return dataclasses.asdict(task) | {
+        "objective": objective.to_dict() if objective is not None else None,
+        "lengths": [data.inputs_length, targets_length(record, data)],
+        "pack": data.pack,
+    }
+
+
+def _record_without_stores(data: DataConfig, tasks: list[Task]) -> MixtureRecord:
+    """The mixture's record where nothing has counted the examples: some tasks know how many they
+    have, the others must do without. Raises ConfigError when the rates depend on theirs."""
+    sizes = {task.name: _published_size(task) for task in tasks}
+    known = {name: size for name, size in sizes.items() if size is not None}
+    unknown = [name for name in sizes if name not in known]
+    # Few and of different sizes, or many and alike: rates that look at sizes cannot agree.
+    few = make_record(data, known | {name: 1 + i for i, name in enumerate(unknown)})
+    many = make_record(data, known | dict.fromkeys(unknown, 10**9))
+    if few.phases != many.phases:
+        raise ConfigError(
+            f"the rates of {data.mixture} depend on the number of examples of "
+            f"{', '.join(unknown[:5])}, which is not known without a store: set data.cache_dir and "
+            "run t5jax cache, or give rates of their own"
+        )
+    return few
+
+
+def _live_rows(
+    task: TaskRecord,
+    record: MixtureRecord,
+    data: DataConfig,
+    streams: Mapping[str, TokenStream],
+    seed: int,
+) -> Rows:
+    return _rows(task, streams, record, data, seed, shuffle=True)
+
+
+def _published_size(task: Task) -> int | None:
+    """Training examples, where a task knows."""
+    if TRAIN not in task.splits:
+        return 0
+    return task.num_examples if isinstance(task, ExampleTask) else None
+
+
+def _open_in_memory(
+    data: DataConfig, split: str, batch_size: int, num_rows: int | None
+) -> dict[str, Loader]:
+    tasks = [task for task in tasks_of(data) if split in texts_of(task, data).splits()]
+    if not tasks:
+        raise DataError(f"no task of {data.mixture} has a split {split!r}")
+    record = _record_without_stores(data, tasks_of(data))
+    loaders = {}
+    for task in tasks:
+        described = task_record(task)
+        streams = _read_streams(task, data, split, num_rows)
+        rows = _rows(described, streams, record, data, task_seed(data, described), shuffle=False)
+        component = Component(name=task.name, rows=rows, store=None)
+        loaders[task.name] = _single(component, record, data, batch_size)
+    return loaders
+
+
+def _read_streams(
+    task: Task, data: DataConfig, split: str, num_rows: int | None
+) -> dict[str, TokenStream]:
+    """The first documents of a split, tokenised: as many as `num_rows` rows can show."""
+    texts, limit = texts_of(task, data), _MEMORY_TOKENS
+    if num_rows is not None:
+        limit = min(limit, 2 * num_rows * data.inputs_length)
+    documents: list[Document] = []
+    size = 0
+    for shard in texts.shards(split):
+        for document in texts.documents(split, shard, Rejected()):
+            ids = {
+                name: data.vocabulary.encode(text, sentinels=name != "text")
+                if isinstance(text, str)
+                else text
+                for name, text in document.items()
+            }
+            documents.append(ids)
+            size += sum(map(len, ids.values()))
+            if size >= limit and num_rows is not None:
+                break
+        if size >= limit:
+            break
+    if size >= _MEMORY_TOKENS:
+        raise DataError(
+            f"split {split!r} of {task.name} has more than {_MEMORY_TOKENS:,} tokens: too many to "
+            "hold in memory; set train.num_eval_rows, or make a store with t5jax cache"
+        )
+    return {
+        name: TokenStream.of_documents([np.asarray(d[name]) for d in documents])
+        for name in texts.features
+    }

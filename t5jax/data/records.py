@@ -1,0 +1,156 @@
+"""What sources yield: rows of columns, or word of a record that cannot be read.
+
+A source reads and never decides: a broken record travels as a `BadRecord` beside the good ones, and
+`accept` is the one place that applies the config's policy (refuse, or leave out and count).
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from t5jax.errors import ConfigError, DataError
+
+POLICIES = ("error", "skip")
+_PLACES_KEPT = 10
+
+
+class Row(dict[str, Any]):
+    """Columns of one record by name, and where it stands: `file, line 3`.
+
+    Values are str, int, float, bytes, None, or lists and dicts of them (strings are decoded).
+    """
+
+    __slots__ = ("place",)
+
+    def __init__(self, columns: dict[str, Any], place: str):
+        super().__init__(columns)
+        self.place = place
+
+    def text(self, column: str) -> str:
+        """The string under a column. Raises BadColumn when it is absent or no string."""
+        if column not in self:
+            raise BadColumn(f"no column {column!r}; there are {sorted(self)[:10]}")
+        value = self[column]
+        if not isinstance(value, str):
+            raise BadColumn(f"column {column!r} is {type(value).__name__}, not a string")
+        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            # JSON can escape half of a surrogate pair; no tokeniser can encode it.
+            raise BadColumn(f"column {column!r} holds half of a surrogate pair")
+        return value
+
+
+class BadColumn(ValueError):
+    """A row lacks what a task needs of it; becomes a `BadRecord` at the row's place."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BadRecord:
+    """A record that cannot be used: where it stands and why."""
+
+    place: str
+    reason: str
+
+
+Record = Row | BadRecord
+
+
+class DamagedFile(DataError):
+    """A file that cannot be read to its end (cut short, lost framing): what follows is lost."""
+
+
+class Source(Protocol):
+    """Rows in shards that several processes or hosts can read at the same time.
+
+    Deterministic: the same source gives the same shards in the same order and the same records in
+    each, in every process. Picklable. A missing file, an empty one, an unknown split raise
+    `DataError`; a file that breaks off raises `DamagedFile` where it does.
+
+    A source may also have `shard_fingerprint(split, shard) -> str` (size and time, a checksum): a
+    cached copy of the shard is then made again when its source changed.
+    """
+
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that exist."""
+        ...
+
+    def shards(self, split: str) -> list[str]:
+        """Names of the parts of a split; every record is in exactly one of them."""
+        ...
+
+    def records(self, split: str, shard: str) -> Iterator[Record]:
+        """The records of one shard, in their order."""
+        ...
+
+
+@dataclasses.dataclass(slots=True)
+class Rejected:
+    """What was left out of a shard: how many records, and where the first of them stand.
+
+    `dropped` is what a source's own rules took out (cleaning), by rule; that is not an error.
+    """
+
+    records: int = 0
+    damaged_files: int = 0
+    places: list[str] = dataclasses.field(default_factory=list)
+    dropped: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def add(self, place: str, reason: str) -> None:
+        self.records += 1
+        self._keep(f"{place}: {reason}")
+
+    def add_file(self, message: str) -> None:
+        self.damaged_files += 1
+        self._keep(message)
+
+    def _keep(self, line: str) -> None:
+        if len(self.places) < _PLACES_KEPT:
+            self.places.append(line)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class BadRecordPolicy:
+    """What happens to a record that cannot be used.
+
+    "error" refuses it with its place; "skip" leaves it out and counts it, up to `max_fraction` of a
+    shard's records. A file that breaks off is refused, or with "skip" used as far as it goes and
+    counted.
+    """
+
+    policy: str = "error"
+    max_fraction: float = 0.001
+
+    def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            raise ConfigError(f"on_bad_record={self.policy!r}: choose one of {', '.join(POLICIES)}")
+        if not 0.0 <= self.max_fraction <= 1.0:
+            raise ConfigError(f"max_bad_fraction={self.max_fraction}: give a share from 0 to 1")
+
+    def accept(self, records: Iterator[Record], rejected: Rejected) -> Iterator[Row]:
+        """The rows of a shard; what is left out is counted in `rejected`.
+
+        Raises DataError for a bad record under "error", and at the end of the shard when more than
+        `max_fraction` of it was bad.
+        """
+        seen = 0
+        try:
+            for record in records:
+                seen += 1
+                if isinstance(record, Row):
+                    yield record
+                elif self.policy == "error":
+                    raise DataError(f"{record.place}: {record.reason}")
+                else:
+                    rejected.add(record.place, record.reason)
+        except DamagedFile as error:
+            if self.policy == "error":
+                raise
+            rejected.add_file(str(error))
+        self.check(seen, rejected)
+
+    def check(self, seen: int, rejected: Rejected) -> None:
+        """DataError when too large a share of a shard's records was left out."""
+        if rejected.records > self.max_fraction * seen:
+            raise DataError(
+                f"{rejected.records} of {seen} records are bad, more than data.max_bad_fraction = "
+                f"{self.max_fraction}; the first: {rejected.places[0]}"
+            )

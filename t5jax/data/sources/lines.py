@@ -1,0 +1,208 @@
+"""Files of lines: JSON lines (AllenAI's C4 and mC4 too), plain text, tables of text (TSV, CSV)."""
+
+import csv
+import dataclasses
+import json
+from collections.abc import Iterator
+
+from t5jax.data.records import BadRecord, DamagedFile, Record, Row
+from t5jax.data.sources.files import (
+    MAX_RECORD_BYTES,
+    Files,
+    check_max_record_bytes,
+    numbered_lines,
+)
+from t5jax.errors import ConfigError, DataError
+
+DOCUMENTS = ("blank lines", "file", "line")
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class _LineFiles(Files):
+    """Files read by lines; a line or document of more than `max_record_bytes` is a `BadRecord`."""
+
+    max_record_bytes: int = MAX_RECORD_BYTES
+
+    def __post_init__(self) -> None:
+        Files.__post_init__(self)  # slots make a second class, which super() does not know
+        check_max_record_bytes(self.max_record_bytes)
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class JsonLines(_LineFiles):
+    """One JSON object a line (`.json`, `.jsonl`, gzip or zstd or not); its keys are the columns.
+
+    C4 as AllenAI publishes it is `train_files=("…/c4-train.*.json.gz",)`, German mC4
+    `("…/c4-de.tfrecord-*.json.gz",)`. A line that is no JSON object is a `BadRecord`.
+    """
+
+    def _records(self, path: str) -> Iterator[Record]:
+        for number, line in numbered_lines(path, self.max_record_bytes):
+            if isinstance(line, BadRecord):
+                yield line
+                continue
+            place = f"{path}, line {number}"
+            try:
+                columns = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                yield BadRecord(place, f"not valid JSON: {error}")
+                continue
+            if isinstance(columns, dict):
+                yield Row(columns, place)
+            else:
+                yield BadRecord(place, "one JSON object a line is expected")
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class TextFiles(_LineFiles):
+    """Plain UTF-8 text (gzip or zstd or not) in column `text`.
+
+    `document` says what a record is: what stands between "blank lines", a whole "file", or a
+    "line" (blank ones are left out). Line ends become single newlines. A document with a line
+    that is not UTF-8 is a `BadRecord`.
+    """
+
+    document: str = "blank lines"
+
+    def __post_init__(self) -> None:
+        _LineFiles.__post_init__(self)
+        if self.document not in DOCUMENTS:
+            raise ConfigError(f"document={self.document!r}: choose one of {', '.join(DOCUMENTS)}")
+
+    def _records(self, path: str) -> Iterator[Record]:
+        document = _Document(path, self.max_record_bytes)
+        for number, line in numbered_lines(path, self.max_record_bytes):
+            blank = isinstance(line, str) and not line.strip()
+            if not blank or self.document == "file":
+                document.add(number, line)
+            if self.document == "line" or (blank and self.document == "blank lines"):
+                yield from document.take()
+        yield from document.take()
+
+
+class _Document:
+    """Lines gathered until they end; bad as a whole when one of them is, or when too long."""
+
+    def __init__(self, path: str, max_bytes: int):
+        self._path = path
+        self._max_bytes = max_bytes
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lines: list[str] = []
+        self._first = 0
+        self._size = 0
+        self._bad: BadRecord | None = None
+
+    def add(self, number: int, line: str | BadRecord) -> None:
+        self._first = self._first or number
+        if self._bad:
+            return
+        if isinstance(line, BadRecord):
+            self._bad = line
+            return
+        self._size += len(line.encode()) + 1
+        if self._size > self._max_bytes + 1:
+            place = f"{self._path}, line {self._first}"
+            reason = f"document longer than max_record_bytes = {self._max_bytes:,}"
+            self._bad = BadRecord(place, reason)
+            self._lines.clear()
+            return
+        self._lines.append(line)
+
+    def take(self) -> Iterator[Record]:
+        """What was gathered, if anything; empty after it."""
+        text = "\n".join(self._lines)
+        if self._bad:
+            yield self._bad
+        elif text.strip():
+            yield Row({"text": text}, f"{self._path}, line {self._first}")
+        self._reset()
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Tsv(_LineFiles):
+    """Tables of text: one row a line, fields between `delimiter`s, all values strings.
+
+    The first line holds the names of the columns unless `columns` gives them. `quoting` reads CSV
+    as RFC 4180 has it (quoted fields may hold delimiters and line ends); without it a quote is a
+    character like others, as GLUE's files need. A row with another number of fields than there
+    are columns, an empty line too, is a `BadRecord`.
+    """
+
+    delimiter: str = "\t"
+    columns: tuple[str, ...] = ()
+    quoting: bool = False
+
+    def __post_init__(self) -> None:
+        _LineFiles.__post_init__(self)
+        if len(self.delimiter) != 1 or self.delimiter in '"\r\n':
+            raise ConfigError(f"delimiter={self.delimiter!r}: give one character, no quote or end")
+        if len(set(self.columns)) < len(self.columns):
+            raise ConfigError(f"columns={self.columns}: a name is there twice")
+
+    def _records(self, path: str) -> Iterator[Record]:
+        rows = self._quoted_rows(path) if self.quoting else self._plain_rows(path)
+        names = self.columns or _header(path, rows)
+        for number, fields in rows:
+            place = f"{path}, line {number}"
+            if isinstance(fields, BadRecord):
+                yield fields
+            elif len(fields) != len(names):
+                reason = f"{len(fields)} fields where the columns are {len(names)}: {names}"
+                yield BadRecord(place, reason)
+            else:
+                yield Row(dict(zip(names, fields, strict=True)), place)
+
+    def _plain_rows(self, path: str) -> Iterator[tuple[int, list[str] | BadRecord]]:
+        for number, line in numbered_lines(path, self.max_record_bytes):
+            yield number, line if isinstance(line, BadRecord) else line.split(self.delimiter)
+
+    def _quoted_rows(self, path: str) -> Iterator[tuple[int, list[str] | BadRecord]]:
+        """Rows of quoted CSV with the number of the line on which each begins."""
+        # The limit is the process's own and 128 kB at first: less than a news article may have.
+        csv.field_size_limit(max(csv.field_size_limit(), self.max_record_bytes))
+        bad: list[BadRecord] = []
+        at_end = [False]
+        reader = csv.reader(
+            self._csv_lines(path, bad, at_end), delimiter=self.delimiter, strict=True
+        )
+        first = 1
+        while True:
+            try:
+                fields: list[str] | BadRecord = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                if at_end[0]:
+                    raise DamagedFile(
+                        f"{path}, line {first}: a quote is opened here and never closed"
+                    ) from error
+                fields = BadRecord(f"{path}, line {first}", f"not valid CSV: {error}")
+            if bad:
+                fields = bad[0]
+                bad.clear()
+            yield first, fields
+            first = reader.line_num + 1
+
+    def _csv_lines(self, path: str, bad: list[BadRecord], at_end: list[bool]) -> Iterator[str]:
+        """Lines for the csv module; a bad one is put aside and an empty one given in its place, so
+        that the row it is part of is known to be bad."""
+        for _, line in numbered_lines(path, self.max_record_bytes):
+            if isinstance(line, BadRecord):
+                bad.append(line)
+            yield "\n" if isinstance(line, BadRecord) else line + "\n"
+        at_end[0] = True
+
+
+def _header(path: str, rows: Iterator[tuple[int, list[str] | BadRecord]]) -> tuple[str, ...]:
+    """The names in the first line. Raises DataError when there is none or they are no names."""
+    _, names = next(rows, (0, []))
+    if isinstance(names, BadRecord):
+        raise DataError(f"{names.place}: {names.reason}: the header cannot be read")
+    if names and ("" in names or len(set(names)) < len(names)):
+        raise DataError(
+            f"{path}, line 1: the header {names[:10]} has an empty name or one twice; for a file "
+            "without a header give columns=(…)"
+        )
+    return tuple(names)

@@ -1,0 +1,38 @@
+"""Splits of another source under other names: mC4 keeps a language in two splits of its own."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+from t5jax.data.records import Record, Source
+from t5jax.errors import DataError
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class SplitNames:
+    """`names` says which split of the source each split is: {"train": "de", ...}."""
+
+    source: Source
+    names: Mapping[str, str]
+
+    def splits(self) -> tuple[str, ...]:
+        """Those of `names` that the source has."""
+        there = self.source.splits()
+        return tuple(name for name, of_source in self.names.items() if of_source in there)
+
+    def shards(self, split: str) -> list[str]:
+        """The source's. Raises DataError for a split that is not named."""
+        return self.source.shards(self._of_source(split))
+
+    def records(self, split: str, shard: str) -> Iterator[Record]:
+        """The source's."""
+        return self.source.records(self._of_source(split), shard)
+
+    def shard_fingerprint(self, split: str, shard: str) -> str:
+        """The source's."""
+        of_source = getattr(self.source, "shard_fingerprint", lambda split, shard: "")
+        return of_source(self._of_source(split), shard)
+
+    def _of_source(self, split: str) -> str:
+        if split not in self.names:
+            raise DataError(f"no split {split!r}: choose one of {list(self.names)}")
+        return self.names[split]

@@ -1,0 +1,176 @@
+"""Tasks that were registered with seqio, as tasks of ours; and ours as seqio's.
+
+This is the only way from one registry to the other. It needs seqio and TensorFlow.
+"""
+
+import functools
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from t5jax.data.objectives import Objective, SpanCorruption
+from t5jax.data.tasks.mixtures import Custom, Mixture
+from t5jax.data.tasks.seqio_adapters import RowsDataSource, TextVocabulary, our_vocabulary
+from t5jax.data.tasks.span_corruption import SpanCorruptionPreprocessor
+from t5jax.data.tasks.task import EosRule, ExampleTask, SeqioTask, TextTask
+from t5jax.data.tf_runtime import import_seqio, import_tensorflow
+from t5jax.data.vocabularies import Vocabulary
+from t5jax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from t5jax.data.config import DataConfig
+
+seqio = import_seqio()
+
+
+# ---- seqio's tasks as ours
+
+
+def find(name: str, data: "DataConfig") -> SeqioTask | Mixture | None:
+    """The task or mixture that is registered with seqio under a name; None when there is none.
+
+    Raises ConfigError for a task whose vocabulary is not the config's.
+    """
+    if name in seqio.MixtureRegistry.names():
+        return _mixture(seqio.MixtureRegistry.get(name))
+    if name not in seqio.TaskRegistry.names():
+        return None
+    task = seqio_task(name)
+    vocabulary = our_vocabulary(task.output_features["targets"].vocabulary)
+    if vocabulary.fingerprint != data.vocabulary.fingerprint:
+        raise ConfigError(
+            f"data.vocabulary={data.vocabulary} is not the one of task {name}, {vocabulary}: they "
+            "must agree"
+        )
+    return describe(task, data.modules)
+
+
+def _mixture(mixture: Any) -> Mixture:
+    rates = {task.name: float(mixture.get_rate(task)) for task in mixture.tasks}
+    return Mixture(name=mixture.name, tasks=tuple(rates), rate=Custom(weights=rates))
+
+
+def seqio_task(name: str) -> Any:
+    """The `seqio.Task` of a name. Raises ConfigError when its vocabulary's file is not there: seqio
+    looks when it first needs it, wherever that is."""
+    task = seqio.TaskRegistry.get(name)
+    for feature in task.output_features.values():
+        path = getattr(feature.vocabulary, "sentencepiece_model_file", None)
+        if path and not import_tensorflow().io.gfile.exists(path):
+            raise ConfigError(
+                f"task {name}: its vocabulary {path} cannot be read from {os.getcwd()}"
+            )
+    return task
+
+
+def describe(task: Any, modules: tuple[str, ...]) -> SeqioTask:
+    """What a `seqio.Task` is to us: its objective, how EOS comes, whether it can be cached."""
+    steps, objective, eos, problem = _cut(task)
+    return SeqioTask(
+        name=task.name,
+        description=f"{task.source} of seqio, {len(steps)} steps before the cache",
+        modules=modules,
+        splits=tuple(task.source.splits),
+        objective=objective,
+        eos=eos,
+        not_cacheable=problem,
+    )
+
+
+def cached_steps(task: Any) -> list[Any]:
+    """The preprocessors whose results the token store keeps. With an objective the text before
+    `tokenize`, otherwise everything up to `CacheDatasetPlaceholder`, or to `tokenize`."""
+    return _cut(task)[0]
+
+
+def _cut(task: Any) -> tuple[list[Any], Objective | None, dict[str, EosRule], str | None]:
+    """(steps before the cache, objective, EOS by feature, why it cannot be cached)."""
+    steps, library = list(task.preprocessors), seqio.preprocessors
+    functions = [_function(step) for step in steps]
+    no_eos: dict[str, EosRule] = dict.fromkeys(task.output_features, "none")
+    objectives = [step for step in steps if isinstance(step, SpanCorruptionPreprocessor)]
+    places = [n for n, step in enumerate(steps) if isinstance(step, seqio.CacheDatasetPlaceholder)]
+    if library.tokenize not in functions:
+        return steps, None, no_eos, "it has no seqio.preprocessors.tokenize"
+    tokenize = functions.index(library.tokenize)
+    cut = tokenize + 1 if objectives or not places else places[0]
+    after = [n for n in range(cut, len(steps)) if n not in places]
+    if objectives and steps[after[0]] is objectives[0]:
+        cut, after = tokenize, after[1:]
+    elif objectives:
+        return steps, None, no_eos, "SpanCorruptionPreprocessor must follow seqio's tokenize"
+    rules: dict[Any, EosRule] = {
+        library.append_eos_after_trim: "after_trim",
+        library.append_eos: "before_trim",
+    }
+    if len(after) > 1 or any(functions[n] not in rules for n in after):
+        names = ", ".join(_name(steps[n]) for n in after)
+        return steps, None, no_eos, f"after what is cached only EOS may be added, not {names}"
+    rule: EosRule = rules[functions[after[0]]] if after else "none"
+    eos: dict[str, EosRule] = {
+        name: rule if feature.add_eos else "none" for name, feature in task.output_features.items()
+    }
+    if objectives:
+        if set(eos.values()) == {"none"}:
+            return steps, None, no_eos, "SpanCorruptionPreprocessor must be followed by append_eos"
+        return steps[:cut], objectives[0].objective, eos, None
+    if set(task.output_features) != {"inputs", "targets"}:
+        return steps, None, eos, f"its features are {sorted(eos)}, not inputs and targets"
+    return steps[:cut], None, eos, None
+
+
+def _function(step: Any) -> Any:
+    return step.func if isinstance(step, functools.partial) else step
+
+
+def _name(step: Any) -> str:
+    step = _function(step)
+    return getattr(step, "__name__", type(step).__name__)
+
+
+# ---- ours as seqio's
+
+
+def register(task: TextTask | ExampleTask, data: "DataConfig") -> Any:
+    """Registers a task of ours with seqio under its name and returns it, a `seqio.Task`.
+
+    A task of that name that was registered before, with other files perhaps, is replaced. Raises
+    ConfigError for a text task whose objective seqio cannot be given.
+    """
+    vocabulary = TextVocabulary(data.vocabulary)
+    steps: list[Any] = [functools.partial(seqio.preprocessors.tokenize, copy_pretokenized=False)]
+    metrics, postprocess = [], None
+    if isinstance(task, TextTask):
+        if not isinstance(task.objective, SpanCorruption):
+            raise ConfigError(
+                f"task {task.name}: of our objectives only span corruption is there for seqio"
+            )
+        steps += [seqio.CacheDatasetPlaceholder(), SpanCorruptionPreprocessor(task.objective)]
+    else:
+        steps[0] = functools.partial(seqio.preprocessors.tokenize, copy_pretokenized=True)
+        steps += [seqio.CacheDatasetPlaceholder()]
+        metrics, postprocess = list(task.metrics), task.postprocess
+    seqio.TaskRegistry.remove(task.name)
+    return seqio.TaskRegistry.add(
+        task.name,
+        source=RowsDataSource(task, data, splits=None if task.required else task.splits),
+        preprocessors=[*steps, seqio.preprocessors.append_eos_after_trim],
+        output_features={
+            name: seqio.Feature(vocabulary, add_eos=True) for name in ("inputs", "targets")
+        },
+        postprocess_fn=_seqio_postprocess(postprocess) if postprocess else None,
+        metric_fns=metrics,
+    )
+
+
+def _seqio_postprocess(postprocess: Any) -> Any:
+    def postprocess_fn(output, example=None, is_target=False, **unused):
+        columns = json.loads(example["example"]) if example else None  # as RowsDataSource wrote it
+        return postprocess(output, example=columns, is_target=is_target)
+
+    return postprocess_fn
+
+
+def vocabulary_of(task: Any) -> Vocabulary:
+    """The vocabulary of ours that a `seqio.Task` has."""
+    return our_vocabulary(task.output_features["targets"].vocabulary)

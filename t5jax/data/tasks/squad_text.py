@@ -1,0 +1,22 @@
+"""Text as T5 writes it for question answering: every punctuation mark between spaces."""
+
+import re
+
+# RE2, which T5 used, knows ASCII only: é is no word character and gets its spaces too.
+_NOT_WORD = re.compile(r"([^0-9A-Za-z_])")
+_SPACES = re.compile(r"[\t\n\f\r ]+")
+
+
+def pad_punctuation(text: str) -> str:
+    """`It's 3.5` -> `It ' s 3 . 5`: spaces around what is no ASCII word character, then single."""
+    return single_spaces(_NOT_WORD.sub(r" \1 ", text))
+
+
+def single_spaces(text: str) -> str:
+    """Runs of white space as one space; those at the ends stay, one each."""
+    return _SPACES.sub(" ", text)
+
+
+def words_of(text: str) -> list[str]:
+    """Words between marks and spaces, as `span_squad` counts them."""
+    return re.sub(r"\W", " ", text).split()

@@ -1,0 +1,104 @@
+"""What a task is: where its rows come from and how a row becomes text in, text out.
+
+A `TextTask` reads plain text and makes examples of its tokens with an objective, afresh
+in every epoch. An `ExampleTask` has an input and a target string per example, fixed. A `Mixture`
+draws from tasks at rates. All are data and plain functions: no TensorFlow, no state.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from t5jax.data.objectives import Objective, SpanCorruption
+from t5jax.data.records import Row, Source
+
+if TYPE_CHECKING:
+    from t5jax.data.config import DataConfig
+
+# `inputs` and `targets` are strings; whatever else a metric needs (answers, idx, choices) is beside
+# them, under names of its own.
+Example = Mapping[str, Any]
+Metric = Callable[[list, list], Mapping[str, float]]  # (targets, predictions) -> {name: value}
+Postprocess = Callable[..., Any]  # (text, *, example, is_target) -> what the metrics compare
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TextTask:
+    """Plain text and an objective. Tasks of one `corpus` share its tokens.
+
+    `prefix` is put in front of every row's inputs (UL2's mode tokens), and counts.
+    """
+
+    name: str
+    description: str
+    corpus: str  # names the token store; tasks over the same text name the same
+    source: Callable[["DataConfig"], Source]
+    objective: Objective = dataclasses.field(default_factory=SpanCorruption)
+    prefix: str = ""
+    column: str | None = "text"  # of the text in a row; None: data.text_column says
+    settings: tuple[str, ...] = ()  # fields of DataConfig that the source reads
+    required: tuple[str, ...] = ()  # those of them that have no usable default
+    splits: tuple[str, ...] = ("train", "validation")
+
+    def text(self, row: Row, data: "DataConfig") -> str:
+        """The text of a row. Raises BadColumn when it has none."""
+        return row.text(self.column or data.text_column)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ExampleTask:
+    """Examples with an input and a target string each (T5's supervised tasks).
+
+    `examples(row)` gives the training examples of a row (none, one or several), `eval_examples`
+    those of evaluation where they differ (None: the same). They raise `BadColumn` (through
+    `Row.text`) for a row that lacks a column. `postprocess(text, example=..., is_target=...)` turns
+    a decoded text into what `metrics` compare, as seqio's `postprocess_fn` does.
+    `choices(example)` are the answers among which rank classification chooses.
+    """
+
+    name: str
+    description: str
+    source: Callable[["DataConfig"], Source]
+    examples: Callable[[Row], Iterable[Example]]
+    eval_examples: Callable[[Row], Iterable[Example]] | None = None
+    postprocess: Postprocess | None = None
+    metrics: tuple[Metric, ...] = ()
+    choices: Callable[[Example], list[str]] | None = None
+    num_examples: int | None = None  # of the published training split, for proportional mixing
+    settings: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ("train", "validation")
+    train_splits: tuple[str, ...] = ("train",)  # those that use `examples`, not `eval_examples`
+
+
+# How a feature's EOS comes: behind what was trimmed to leave it room, before trimming (so that a
+# trimmed example has none), or not at all. seqio's append_eos_after_trim, append_eos, neither.
+EosRule = Literal["after_trim", "before_trim", "none"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SeqioTask:
+    """A task that somebody registered with seqio: its own source and preprocessors make its texts.
+
+    With an `objective` it is plain text, as a `TextTask`; otherwise it has inputs and targets, as
+    an `ExampleTask`. `not_cacheable` says why the token store cannot stand for it: it is then made
+    by seqio while training reads (data.cache_dir = None).
+    """
+
+    name: str
+    description: str
+    modules: tuple[str, ...]  # what another process imports to find the task again
+    splits: tuple[str, ...]
+    objective: Objective | None
+    eos: Mapping[str, EosRule]
+    not_cacheable: str | None = None
+    settings: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+
+
+Task = TextTask | ExampleTask | SeqioTask
+
+
+def objective_of(task: Task) -> Objective | None:
+    """What makes inputs and targets of the task's text; None where it has examples."""
+    return None if isinstance(task, ExampleTask) else task.objective

@@ -1,0 +1,31 @@
+"""Text to ids and back: T5's SentencePiece files, Hugging Face's tokenizer.json, and bytes.
+
+In every vocabulary 0 is padding, 1 the end of a sequence and 2 the unknown piece, and sentinel i
+(`<extra_id_i>`) is the i-th id from the top: `vocab_size - 1 - i` (facts of T5's preprocessor,
+`noise_span_to_unique_sentinel`).
+"""
+
+from t5jax.data.vocabularies.base import DEFAULT_SENTINELS, EOS_ID, PAD_ID, UNK_ID, Vocabulary
+from t5jax.data.vocabularies.byte import ByteVocabulary
+from t5jax.data.vocabularies.extending import Extension, extend_vocabulary, learn_pieces
+from t5jax.data.vocabularies.huggingface import HuggingFaceVocabulary
+from t5jax.data.vocabularies.kinds import from_dict, named_vocabulary
+from t5jax.data.vocabularies.sentence_piece import SentencePieceVocabulary
+from t5jax.data.vocabularies.training import train_sentencepiece
+
+__all__ = [
+    "DEFAULT_SENTINELS",
+    "EOS_ID",
+    "PAD_ID",
+    "UNK_ID",
+    "ByteVocabulary",
+    "Extension",
+    "HuggingFaceVocabulary",
+    "SentencePieceVocabulary",
+    "Vocabulary",
+    "extend_vocabulary",
+    "from_dict",
+    "learn_pieces",
+    "named_vocabulary",
+    "train_sentencepiece",
+]

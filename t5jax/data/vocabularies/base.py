@@ -1,0 +1,122 @@
+"""What every vocabulary is to data and acts: ids, sentinels, and the file behind them."""
+
+import abc
+import re
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from t5jax.errors import DataError
+
+PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
+DEFAULT_SENTINELS = 100  # what T5 reserves, and what is reused where none were added
+
+SENTINEL = re.compile(r"<extra_id_(\d+)>")
+_GLUED_SENTINEL = re.compile(r"(?<=\S)(?=<extra_id_\d+>)")
+
+
+class Vocabulary(abc.ABC):
+    """What data and acts need of a vocabulary. Ids are int32 everywhere."""
+
+    __slots__ = ()
+
+    kind: ClassVar[str]  # what a store records; `from_dict` knows the class by it
+    file_name: ClassVar[str | None]  # of the copy that a store keeps; None: there is no file
+
+    extra_ids: int | None
+    pad_id = PAD_ID
+    eos_id = EOS_ID
+    unk_id = UNK_ID
+
+    @property
+    @abc.abstractmethod
+    def vocab_size(self) -> int:
+        """Number of ids, sentinels included."""
+
+    @property
+    @abc.abstractmethod
+    def fingerprint(self) -> str:
+        """sha256 (hex) of everything that decides which id a text gets."""
+
+    @abc.abstractmethod
+    def file_bytes(self) -> bytes | None:
+        """The vocabulary's file as it is (what a store keeps a copy of); None without one."""
+
+    @abc.abstractmethod
+    def encode(self, text: str, *, sentinels: bool = True) -> np.ndarray:
+        """int32 ids of the text, without EOS.
+
+        A literal `<extra_id_0>` becomes the sentinel's id; with `sentinels=False` (raw documents,
+        in which the objective alone may place sentinels) it is text like any other. A literal
+        `<pad>` or `</s>` is always text.
+        """
+
+    @abc.abstractmethod
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of the ids.
+
+        Padding is dropped, EOS shows nothing and ends nothing, sentinels appear as `<extra_id_0>`,
+        ids beyond the vocabulary (a model's spare rows) as the unknown piece.
+        """
+
+    @property
+    def num_sentinels(self) -> int:
+        """Without ids of their own the sentinels reuse the top 100 (ByT5)."""
+        return self.extra_ids or DEFAULT_SENTINELS
+
+    @property
+    def first_sentinel_id(self) -> int:
+        """The lowest sentinel id, i.e. that of the last sentinel."""
+        return self.vocab_size - self.num_sentinels
+
+    def sentinel_id(self, index: int) -> int:
+        if not 0 <= index < self.num_sentinels:
+            raise DataError(
+                f"sentinel {index} does not exist: the vocabulary has {self.num_sentinels}"
+            )
+        return self.vocab_size - 1 - index
+
+    def is_text(self, ids: np.ndarray) -> np.ndarray:
+        """bool, same shape: neither padding nor EOS nor a sentinel (the unknown piece is text).
+
+        Where sentinels reuse ids (`ByteVocabulary()`), the bytes they share count as sentinels.
+        """
+        ids = np.asarray(ids)
+        return (ids != PAD_ID) & (ids != EOS_ID) & (ids < self.first_sentinel_id)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON that tells, with `file_bytes`, which vocabulary this is: see `from_dict`."""
+        return {
+            "kind": self.kind,
+            "extra_ids": self.extra_ids,
+            "vocab_size": self.vocab_size,
+            "fingerprint": self.fingerprint,
+        }
+
+
+def check_sentinels_on_top(sentinel_ids: dict[int, int], vocab_size: int, path: str) -> None:
+    """DataError unless sentinel i of a file (`{i: id}`) is the i-th id from the top, without gaps.
+
+    Anywhere else, the `<extra_id_0>` of a text and that of an objective would be different ids.
+    """
+    for index in range(len(sentinel_ids)):
+        found, wanted = sentinel_ids.get(index), vocab_size - 1 - index
+        if found != wanted:
+            where = "is missing" if found is None else f"has id {found}"
+            raise DataError(
+                f"vocabulary {path!r}: of {len(sentinel_ids)} sentinels <extra_id_{index}> {where}"
+                f", T5 needs it at {wanted} (of {vocab_size} ids, downwards from the top); take a "
+                "file without sentinels, or with them as T5's"
+            )
+
+
+def separate_sentinels(text: str) -> str:
+    """A space before each sentinel that has none: its piece begins with the word mark, as seqio's
+    does, and would not be found in "jel<extra_id_0>"."""
+    return _GLUED_SENTINEL.sub(" ", text)
+
+
+def without_lone_surrogates(text: str) -> str:
+    """JSON may hold half a surrogate pair (`"\\ud800"`), which UTF-8 cannot; it becomes U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,247 @@
+"""Confidence intervals for any metric, and for the difference of two systems.
+
+The bootstrap of Efron (1979), percentile intervals: score many test sets of the same size, drawn
+with replacement from this one (Koehn 2004 for BLEU). What is drawn are units: examples, or whole
+groups of them (MultiRC's questions). A value that is a share of right units gets Wilson's interval
+instead, which is sound near 0 and 100, where a bootstrap collapses to a point.
+
+The draws are raw words of NumPy's Philox, a function of the seed that does not change between
+versions. Shapes: N examples, U units, S samples, K statistics.
+"""
+
+import statistics
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from t5jax.errors import ConfigError, DataError
+from t5jax.metrics.sums import SumMetric, check_pairs
+
+Metric = Callable[[Sequence, Sequence], Mapping[str, float]]
+_FEWEST_SAMPLES = 100
+
+
+class Estimate(NamedTuple):
+    """A value and its interval, in the metric's own scale; NaN bounds where none can be given."""
+
+    value: float
+    low: float
+    high: float
+
+
+def with_confidence(
+    metric: Metric,
+    targets: Sequence,
+    predictions: Sequence,
+    *,
+    level: float = 0.95,
+    samples: int = 1000,
+    seed: int = 0,
+    groups: Sequence[Hashable] | None = None,
+) -> dict[str, Estimate]:
+    """{name: Estimate} of `metric(targets, predictions)`.
+
+    `groups` names each example's unit (None: the metric's own, else every example is one). A metric
+    of this package is resampled from its per-example statistics; any other callable is called
+    `samples` times, and must not itself merge examples by a key, since a unit can be drawn twice.
+    Resamples in which a value is NaN (a constant side of a correlation) are left out. With fewer
+    than two units the bounds of a bootstrap are NaN.
+
+    Raises DataError for lists that are empty or of different lengths, ConfigError for a level
+    outside (0, 1) or too few samples.
+    """
+    _check_settings(level, samples, seed)
+    check_pairs(targets, predictions)
+    units_N, num_units = _units(metric, targets, groups)
+    system = _Resampler(metric, targets, predictions, units_N, num_units)
+    shares = metric.shares if isinstance(metric, SumMetric) and groups is None else ()
+    values_S = {} if set(shares) >= system.value.keys() else system.values(samples, seed)
+    estimates = {}
+    for name, value in system.value.items():
+        if name in shares:
+            low, high = wilson_interval(round(value / 100 * num_units), num_units, level=level)
+            estimates[name] = Estimate(value, 100 * low, 100 * high)
+        else:
+            estimates[name] = Estimate(value, *_percentiles(values_S[name], level, num_units))
+    return estimates
+
+
+def paired_difference(
+    metric: Metric,
+    targets: Sequence,
+    predictions: Sequence,
+    other_predictions: Sequence,
+    *,
+    level: float = 0.95,
+    samples: int = 1000,
+    seed: int = 0,
+    groups: Sequence[Hashable] | None = None,
+) -> dict[str, Estimate]:
+    """{name: Estimate} of the first system's value minus the other's on the same targets.
+
+    Both are scored on the same resamples, so what makes an example easy for both cancels out. An
+    interval without 0 is a difference at that level. Settings and errors as `with_confidence`.
+    """
+    _check_settings(level, samples, seed)
+    check_pairs(targets, predictions)
+    check_pairs(targets, other_predictions)
+    units_N, num_units = _units(metric, targets, groups)
+    first = _Resampler(metric, targets, predictions, units_N, num_units)
+    other = _Resampler(metric, targets, other_predictions, units_N, num_units)
+    values_S, other_S = first.values(samples, seed), other.values(samples, seed)
+    return _differences(first, values_S, other, other_S, level, num_units)
+
+
+def unpaired_difference(
+    metric: Metric,
+    targets: Sequence,
+    predictions: Sequence,
+    other_targets: Sequence,
+    other_predictions: Sequence,
+    *,
+    level: float = 0.95,
+    samples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """{name: Estimate} of the value on one set of examples minus that on another, resampled apart.
+
+    For two test sets (or languages); for two systems on one set `paired_difference` is narrower.
+    """
+    _check_settings(level, samples, seed)
+    check_pairs(targets, predictions)
+    check_pairs(other_targets, other_predictions)
+    units_N, num_units = _units(metric, targets, None)
+    other_N, num_others = _units(metric, other_targets, None)
+    first = _Resampler(metric, targets, predictions, units_N, num_units)
+    other = _Resampler(metric, other_targets, other_predictions, other_N, num_others)
+    values_S, other_S = first.values(samples, seed), other.values(samples, seed, stream=1)
+    return _differences(first, values_S, other, other_S, level, min(num_units, num_others))
+
+
+def wilson_interval(right: int, total: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Bounds in [0, 1] for the probability behind `right` of `total` (Wilson 1927)."""
+    _check_counts(right, total, level)
+    z = statistics.NormalDist().inv_cdf((1 + level) / 2)
+    share, spread = right / total, z * z / total
+    middle = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * np.sqrt(share * (1 - share) / total + spread / (4 * total))
+    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+
+
+def exact_interval(right: int, total: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Bounds in [0, 1] that hold at least `level` of the time (Clopper and Pearson 1934); wider
+    than Wilson's, which hold it on average.
+    """
+    from scipy.special import betaincinv
+
+    _check_counts(right, total, level)
+    tail = (1 - level) / 2
+    low = 0.0 if right == 0 else float(betaincinv(right, total - right + 1, tail))
+    high = 1.0 if right == total else float(betaincinv(right + 1, total - right, 1 - tail))
+    return low, high
+
+
+class _Resampler:
+    """One system's examples, ready to be scored again for units drawn with replacement."""
+
+    def __init__(
+        self,
+        metric: Metric,
+        targets: Sequence,
+        predictions: Sequence,
+        units_N: np.ndarray,
+        num_units: int,
+    ):
+        self._metric, self._targets, self._predictions = metric, targets, predictions
+        self._num_units = num_units
+        if isinstance(metric, SumMetric):
+            statistics_NK = metric.statistics(targets, predictions)
+            self._sums_UK = np.zeros((num_units, statistics_NK.shape[1]))
+            np.add.at(self._sums_UK, units_N, statistics_NK)
+            self.value = metric.values(statistics_NK.sum(axis=0))
+        else:
+            order_N = np.argsort(units_N, kind="stable")
+            bounds = np.searchsorted(units_N[order_N], np.arange(1, num_units))
+            self._members = np.split(order_N, bounds)
+            self.value = {k: float(v) for k, v in metric(targets, predictions).items()}
+
+    def values(self, samples: int, seed: int, stream: int = 0) -> dict[str, np.ndarray]:
+        """{name: float64 [S]}: the metric's values on each resample."""
+        rows = [self._again(units_U) for units_U in self._draws(samples, seed, stream)]
+        return {name: np.array([row[name] for row in rows]) for name in self.value}
+
+    def _draws(self, samples: int, seed: int, stream: int) -> Iterator[np.ndarray]:
+        generator = np.random.Philox(key=np.array([seed, stream], np.uint64))
+        for _ in range(samples):
+            # The remainder's bias is U / 2**64.
+            yield (generator.random_raw(self._num_units) % np.uint64(self._num_units)).astype(
+                np.int64
+            )
+
+    def _again(self, units_U: np.ndarray) -> Mapping[str, float]:
+        if isinstance(self._metric, SumMetric):
+            times_U = np.bincount(units_U, minlength=self._num_units).astype(np.float64)
+            return self._metric.values(times_U @ self._sums_UK)
+        rows = np.concatenate([self._members[unit] for unit in units_U])
+        targets = [self._targets[i] for i in rows]
+        return self._metric(targets, [self._predictions[i] for i in rows])
+
+
+def _units(
+    metric: Metric, targets: Sequence, groups: Sequence[Hashable] | None
+) -> tuple[np.ndarray, int]:
+    """(int64 [N], U): the number of each example's unit, in order of first appearance."""
+    if groups is None:
+        if not isinstance(metric, SumMetric) or metric.groups is None:
+            return np.arange(len(targets)), len(targets)
+        groups = metric.groups(targets)
+    if len(groups) != len(targets):
+        raise DataError(f"{len(groups)} groups for {len(targets)} targets: name one for each")
+    numbers: dict[Hashable, int] = {}
+    units_N = np.array([numbers.setdefault(group, len(numbers)) for group in groups], np.int64)
+    return units_N, len(numbers)
+
+
+def _percentiles(values_S: np.ndarray, level: float, num_units: int) -> tuple[float, float]:
+    defined = values_S[~np.isnan(values_S)]
+    if num_units < 2 or not len(defined):
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _differences(
+    first: _Resampler,
+    values_S: dict[str, np.ndarray],
+    other: _Resampler,
+    other_S: dict[str, np.ndarray],
+    level: float,
+    num_units: int,
+) -> dict[str, Estimate]:
+    return {
+        name: Estimate(
+            value - other.value[name],
+            *_percentiles(values_S[name] - other_S[name], level, num_units),
+        )
+        for name, value in first.value.items()
+    }
+
+
+def _check_settings(level: float, samples: int, seed: int) -> None:
+    _check_level(level)
+    if samples < _FEWEST_SAMPLES:
+        raise ConfigError(f"samples={samples}: a bootstrap needs {_FEWEST_SAMPLES} or more")
+    if not 0 <= seed < 2**64:
+        raise ConfigError(f"seed={seed}: give an integer from 0 to 2**64 - 1")
+
+
+def _check_level(level: float) -> None:
+    if not 0.0 < level < 1.0:
+        raise ConfigError(f"level={level}: give a probability between 0 and 1, such as 0.95")
+
+
+def _check_counts(right: int, total: int, level: float) -> None:
+    _check_level(level)
+    if not 0 <= right <= total or total < 1:
+        raise DataError(f"{right} right of {total}: wanted 0 <= right <= total and total >= 1")

@@ -1,0 +1,101 @@
+"""Exact match and token F1 of short answers (SQuAD v1.1, TriviaQA), the best over all answers.
+
+Both texts are normalised: lower case, punctuation taken out, the articles a, an, the taken out,
+white space squeezed. The two benchmarks differ in the punctuation and in what stands for it
+(evaluate-v1.1.py of Rajpurkar et al. 2016; triviaqa_evaluation.py of Joshi et al. 2017).
+"""
+
+import collections
+import functools
+import re
+import string
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from t5jax.metrics.sums import SumMetric, check_texts, field, percentages, references
+
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_SQUAD_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_TRIVIA_QA_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation + "‘’´", " "))
+
+
+def normalize_squad(text: str) -> str:
+    """SQuAD's normal form: ASCII punctuation vanishes (`don't` -> `dont`)."""
+    return _without_articles(text.lower().translate(_SQUAD_PUNCTUATION))
+
+
+def normalize_trivia_qa(text: str) -> str:
+    """TriviaQA's: punctuation, typographic quotes too, becomes a space (`don't` -> `don t`)."""
+    return _without_articles(text.lower().translate(_TRIVIA_QA_PUNCTUATION))
+
+
+def _without_articles(text: str) -> str:
+    return " ".join(_ARTICLES.sub(" ", text).split())
+
+
+def token_f1(target: str, prediction: str) -> float:
+    """F1 in [0, 1] of two bags of words; 0 when they share none (so also when both are empty)."""
+    target_words, predicted_words = target.split(), prediction.split()
+    shared = (collections.Counter(target_words) & collections.Counter(predicted_words)).total()
+    return 2.0 * shared / (len(target_words) + len(predicted_words)) if shared else 0.0
+
+
+def best_over_answers(
+    targets: Sequence, predictions: Sequence, *, normalize: Callable[[str], str]
+) -> np.ndarray:
+    """float64 [N, 3]: exact match and F1 (each its maximum over the answers), and 1.
+
+    A target is a string or a list of them. Raises DataError for a target without answers.
+    """
+    check_texts(predictions, "prediction")
+    scores_N3 = np.ones((len(predictions), 3))
+    for i, (answers, text) in enumerate(zip(references(targets), predictions, strict=True)):
+        prediction = normalize(text)
+        normal = {normalize(answer) for answer in answers}
+        scores_N3[i, 0] = prediction in normal
+        scores_N3[i, 1] = max(token_f1(answer, prediction) for answer in normal)
+    return scores_N3
+
+
+def answers_metric(normalize: Callable[[str], str]) -> SumMetric:
+    """Exact match "em" and "f1" in percent, over texts that `normalize` made comparable.
+
+    Targets are lists of answers, predictions strings.
+    """
+    return SumMetric(
+        names=("em", "f1"),
+        statistics=functools.partial(best_over_answers, normalize=normalize),
+        score=percentages,
+        shares=("em",),
+    )
+
+
+squad = answers_metric(normalize_squad)
+trivia_qa = answers_metric(normalize_trivia_qa)
+
+
+def _span_scores(targets: Sequence, predictions: Sequence) -> np.ndarray:
+    check_texts(predictions, "prediction")
+    contexts = field(targets, "context", "target")
+    texts = [_span_text(c, p) for c, p in zip(contexts, predictions, strict=True)]
+    return best_over_answers(field(targets, "answers", "target"), texts, normalize=normalize_squad)
+
+
+def _span_text(context: str, prediction: str) -> str:
+    """The words of the context that `start: 3 end: 6` points at; empty for any other text."""
+    words = _words(prediction)
+    if len(words) < 4 or not (words[1].isdecimal() and words[3].isdecimal()):
+        return ""
+    return " ".join(_words(context)[int(words[1]) : int(words[3]) + 1])
+
+
+def _words(text: str) -> list[str]:
+    return re.sub(r"\W", " ", text).split()
+
+
+# SQuAD where the model gives word positions, first and last: a target is a dict of `answers` and
+# `context`, a prediction reads `start: 3 end: 6`, counted from 0 in the context's words.
+span_squad = SumMetric(
+    names=("em", "f1"), statistics=_span_scores, score=percentages, shares=("em",)
+)

@@ -1,0 +1,87 @@
+"""Metrics that are functions of sums over examples, so that a resample costs one multiplication.
+
+Nearly every metric here first turns each example into a few numbers (a count, an F1, n-gram
+matches), adds them up, and makes its values of the sums alone. Kept apart, the two halves let a
+bootstrap score a thousand resamples without looking at a text again.
+
+Shapes: N examples, K statistics.
+"""
+
+import dataclasses
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from t5jax.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SumMetric:
+    """A metric in two halves; a callable of (targets, predictions) like any other.
+
+    `statistics(targets, predictions)` gives float64 [N, K]; `score` makes the values, in the order
+    of `names`, of their sum over N. `shares` are those names whose value is 100 x (units that are
+    right) / (units). `groups(targets)` names for each example the unit it belongs to, where a unit
+    is more than one example (None: each is its own).
+    """
+
+    names: tuple[str, ...]
+    statistics: Callable[[Sequence, Sequence], np.ndarray]
+    score: Callable[[np.ndarray], tuple[float, ...]]
+    shares: tuple[str, ...] = ()
+    groups: Callable[[Sequence], list[Hashable]] | None = None
+
+    def __call__(self, targets: Sequence, predictions: Sequence) -> dict[str, float]:
+        """{name: value}. Raises DataError for lists that are empty or of different lengths."""
+        check_pairs(targets, predictions)
+        return self.values(self.statistics(targets, predictions).sum(axis=0))
+
+    def values(self, sums_K: np.ndarray) -> dict[str, float]:
+        """{name: value} of statistics that have been added up."""
+        scores = self.score(sums_K)
+        return {name: float(x) for name, x in zip(self.names, scores, strict=True)}
+
+
+def percentages(sums_K: np.ndarray) -> tuple[float, ...]:
+    """Means in percent: each column but the last over the last, which counts."""
+    return tuple(100.0 * sums_K[:-1] / sums_K[-1])
+
+
+def check_pairs(targets: Sequence, predictions: Sequence) -> None:
+    """Raises DataError unless there is one prediction for each of at least one target."""
+    if len(targets) != len(predictions):
+        raise DataError(
+            f"{len(targets)} targets but {len(predictions)} predictions: give one prediction for "
+            "each target, in the same order"
+        )
+    if not len(targets):
+        raise DataError("no examples to score: the split is empty or all its rows were left out")
+
+
+def check_texts(texts: Sequence, what: str) -> None:
+    """Raises DataError for the first entry that is not a string."""
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DataError(f"{what} {i} is {text!r}, not a string")
+
+
+def references(targets: Sequence) -> list[list[str]]:
+    """Each target as a list of the texts that would be right; a string alone is one of one.
+
+    Raises DataError for a target without any, or with one that is no string.
+    """
+    texts_N = [[target] if isinstance(target, str) else list(target) for target in targets]
+    for i, texts in enumerate(texts_N):
+        if not texts:
+            raise DataError(f"target {i} has no answers: there is nothing to compare with")
+        check_texts(texts, f"target {i}, answer")
+    return texts_N
+
+
+def field(entries: Sequence, key: str, what: str) -> list[Any]:
+    """The values under a key of dicts. Raises DataError naming the first entry that lacks it."""
+    for i, entry in enumerate(entries):
+        if not isinstance(entry, Mapping) or key not in entry:
+            raise DataError(f"{what} {i} is {entry!r}: wanted a dict with {key!r}")
+    return [entry[key] for entry in entries]

@@ -1,0 +1,71 @@
+"""A mixture through the command line: every task has its own loss, in training and evaluation."""
+
+import json
+import shutil
+
+import pytest
+
+from t5jax.cli import main
+from t5jax.data.objectives import UL2_DENOISERS
+
+TASKS = [f"text:ul2_{denoiser.name}" for denoiser in UL2_DENOISERS]
+
+
+def train(tiny, workdir, *flags):
+    words = ["train", str(tiny / "tiny.py"), "--workdir", str(workdir)]
+    words += ["--data.mixture", "text:ul2", "--data.inputs-length", "71"]
+    words += ["--train.eval-every-steps", "0", "--train.num-eval-rows", "None"]
+    words += ["--checkpoints.save-every-steps", "2"]
+    assert main([*words, "--train.num-train-steps", "4", *flags]) == 0
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def of_kind(records, kind):
+    return [record for record in records if record["kind"] == kind]
+
+
+@pytest.fixture(scope="module")
+def mixed(tiny, tmp_path_factory):
+    flags = ["--train.eval-every-steps", "4", "--train.num-eval-rows", "17"]
+    return train(tiny, tmp_path_factory.mktemp("mixed") / "run", *flags)
+
+
+def test_sums_of_the_tasks_are_those_of_the_step(mixed):
+    seen = set()
+    for record in of_kind(mixed, "train"):
+        tasks = {name for name in TASKS if f"task/{name}/loss" in record}
+        seen |= tasks
+        weights = {name: record[f"task/{name}/target_tokens"] for name in tasks}
+        assert sum(weights.values()) == record["target_tokens"]
+        for what in ("loss", "accuracy"):
+            total = sum(record[f"task/{name}/{what}"] * weights[name] for name in tasks)
+            assert total / record["target_tokens"] == pytest.approx(record[what], rel=1e-4)
+    assert seen == set(TASKS)
+    (started,) = of_kind(mixed, "started")
+    assert started["share of text:ul2_s_prefix_lm_25"] == pytest.approx(0.2, abs=1e-5)
+
+
+def test_every_task_is_evaluated_and_all_together(mixed):
+    evaluations = {record["split"]: record for record in of_kind(mixed, "evaluation")}
+    assert set(evaluations) == {"validation"} | {f"validation/{name}" for name in TASKS}
+    tokens = {name: evaluations[f"validation/{name}"]["target_tokens"] for name in TASKS}
+    whole = evaluations["validation"]
+    assert sum(tokens.values()) == whole["target_tokens"]
+    total = sum(evaluations[f"validation/{name}"]["loss"] * n for name, n in tokens.items())
+    assert total / whole["target_tokens"] == pytest.approx(whole["loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_live_run_goes_on_where_it_stopped(tiny, tmp_path):
+    """Without a store: the same rows again from the positions that the checkpoint keeps."""
+    whole = train(tiny, tmp_path / "whole", "--data.cache-dir", "None")
+    losses = {record["step"]: record["loss_hex"] for record in of_kind(whole, "train")}
+    assert list(losses) == [1, 2, 3, 4]
+    again = shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    shutil.rmtree(again / "checkpoints" / "4")
+    records = train(tiny, again, "--data.cache-dir", "None")
+    (resumed,) = of_kind(records, "resumed")
+    after = of_kind(records[records.index(resumed) :], "train")
+    assert {record["step"]: record["loss_hex"] for record in after} == {
+        step: loss for step, loss in losses.items() if step > 2
+    }

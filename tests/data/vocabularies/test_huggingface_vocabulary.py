@@ -1,0 +1,149 @@
+"""tokenizer.json of T5 against T5's SentencePiece file, and what must be refused."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from prose import SENTENCES
+
+from t5jax.data.vocabularies import HuggingFaceVocabulary
+from t5jax.errors import DataError
+
+tokenizers = pytest.importorskip("tokenizers")
+SPECIAL = ["<pad>", "</s>", "<unk>"]
+TEXTS = [
+    "a <extra_id_0> b <extra_id_99>.",
+    "x <extra_id_1>ly and\n<extra_id_2>\nend",
+    "jel<extra_id_0>",
+    "<extra_id_0> <extra_id_1> c <extra_id_100>",
+    "<extra_id_3><extra_id_4>",
+    "a <pad> b </s> c <unk>",
+    "Ａ ﬁ ½ “quoted”\u00a0é\t文",
+    "x \ud800 y",
+    "",
+]
+
+
+@pytest.fixture(scope="module")
+def t5_json(real_data):
+    return HuggingFaceVocabulary(path=str(real_data / "tokenizer/t5/tokenizer.json"))
+
+
+def test_same_ids_as_sentencepiece(t5_json, t5, recorded, c4_texts):
+    assert t5_json.vocab_size == t5.vocab_size == 32100
+    assert (t5_json.num_sentinels, t5_json.first_sentinel_id) == (100, 32000)
+    assert len(recorded) == 36
+    for record in recorded:
+        assert t5_json.encode(record["text"], sentinels=False).tolist() == record["ids"]
+        assert t5_json.decode(record["ids"]) == record["decoded"]
+    for text in TEXTS + c4_texts[:600]:
+        for sentinels in (True, False):
+            ids = t5_json.encode(text, sentinels=sentinels)
+            assert ids.dtype == np.int32
+            assert ids.tolist() == t5.encode(text, sentinels=sentinels).tolist(), text
+            assert t5_json.decode(ids) == t5.decode(ids)
+
+
+def test_decode_as_sentencepiece(t5_json, t5):
+    the, course = t5.encode("The course")
+    for ids in ([the, 32099, course, 0, 0, 32098, 1, 0], [the, 32127, -1, 5], [the, 1, course, 2]):
+        assert t5_json.decode(ids) == t5.decode(ids)
+
+
+def test_a_store_and_a_process_get_the_same(t5_json, tmp_path):
+    copy = tmp_path / t5_json.file_name
+    copy.write_bytes(t5_json.file_bytes())
+    assert HuggingFaceVocabulary(path=str(copy)).fingerprint == t5_json.fingerprint
+    clone = pickle.loads(pickle.dumps(t5_json))
+    assert clone == t5_json
+    assert clone.encode("a river").tolist() == t5_json.encode("a river").tolist()
+    wrong = HuggingFaceVocabulary(path=t5_json.path, extra_ids=99)
+    with pytest.raises(DataError, match="has 100 sentinels, not extra_ids=99"):
+        wrong.encode("x")
+
+
+def trained(path, *, special, on_top=(), model="BPE", truncation=None) -> HuggingFaceVocabulary:
+    """A tokenizer.json as `tokenizers` trains and saves it."""
+    kinds = {
+        "BPE": (tokenizers.models.BPE(unk_token="<unk>"), tokenizers.trainers.BpeTrainer),
+        "Unigram": (tokenizers.models.Unigram(), tokenizers.trainers.UnigramTrainer),
+        "WordLevel": (
+            tokenizers.models.WordLevel(unk_token="<unk>"), tokenizers.trainers.WordLevelTrainer
+        ),
+    }  # fmt: skip
+    empty, trainer = kinds[model]
+    more = {"unk_token": "<unk>"} if model == "Unigram" else {}
+    tokenizer = tokenizers.Tokenizer(empty)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    tokenizer.decoder = tokenizers.decoders.Metaspace()
+    tokenizer.train_from_iterator(
+        SENTENCES * 3,
+        trainer(vocab_size=97, special_tokens=list(special), show_progress=False, **more),
+    )
+    tokenizer.add_special_tokens(list(on_top))
+    if truncation:
+        tokenizer.enable_truncation(truncation)
+        tokenizer.enable_padding(length=11)
+    tokenizer.save(str(path))
+    return HuggingFaceVocabulary(path=str(path))
+
+
+def sentinels(indices) -> list[str]:
+    return [f"<extra_id_{i}>" for i in indices]
+
+
+@pytest.mark.parametrize("model", ["BPE", "Unigram"])
+def test_a_trained_one(model, tmp_path):
+    """Sentinels that are beside the model, not in it; truncation and padding have no effect."""
+    path = tmp_path / "own.json"
+    vocabulary = trained(
+        path, special=SPECIAL, on_top=sentinels(range(6, -1, -1)), model=model, truncation=5
+    )
+    size = vocabulary.vocab_size
+    assert (vocabulary.num_sentinels, vocabulary.sentinel_id(0)) == (7, size - 1)
+    assert size == json.loads(path.read_text())["added_tokens"][-1]["id"] + 1
+    for sentence in SENTENCES:
+        ids = vocabulary.encode(sentence)
+        assert len(ids) > 11
+        assert vocabulary.decode(ids) == sentence
+        assert vocabulary.is_text(ids).all()
+    ids = vocabulary.encode("the <extra_id_6> mill <extra_id_0>")
+    assert np.flatnonzero(~vocabulary.is_text(ids)).size == 2
+    assert ids[-1] == size - 1
+    assert size - 7 in ids
+    for text in ("the <pad> mill </s>", "the <extra_id_6> mill"):
+        assert vocabulary.is_text(vocabulary.encode(text, sentinels=False)).all()
+    assert vocabulary.encode("<extra_id_7>").max() < size - 7, "there is no such sentinel"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"special": ["<unk>", "<pad>", "</s>"]}, r"= \(1, 2, 0\), T5 needs \(0, 1, 2\)"),
+        ({"special": ["<pad>", "</s>", "<s>", "<unk>"]}, r"= \(0, 1, 3\), T5 needs"),
+        ({"special": SPECIAL}, "has no sentinels <extra_id_0>"),
+        ({"special": SPECIAL + sentinels(range(4))}, "<extra_id_0> has id 3, T5 needs it at 96"),
+        (
+            {"special": SPECIAL, "on_top": sentinels([3, 1, 0])},
+            "<extra_id_2> is missing, T5 needs it at 97",
+        ),
+        (
+            {"special": SPECIAL, "on_top": sentinels([1, 0]), "model": "WordLevel"},
+            "is a WordLevel model: Unigram and BPE are read",
+        ),
+    ],
+)
+def test_what_is_not_t5s(tmp_path, settings, message):
+    with pytest.raises(DataError, match=message):
+        trained(tmp_path / "own.json", **settings).encode("x")
+
+
+def test_bad_files(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    with pytest.raises(DataError, match=r"tokenizer\.json.*cannot be read"):
+        HuggingFaceVocabulary(path=str(path)).encode("x")
+    for content in (b"", b"{}", b'{"model": 3}', b"\xff\xfe"):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"is not a tokenizer\.json"):
+            HuggingFaceVocabulary(path=str(path)).encode("x")

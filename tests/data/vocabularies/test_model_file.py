@@ -1,0 +1,79 @@
+"""The reader and writer of SentencePiece's files against the protobuf runtime."""
+
+import numpy as np
+import pytest
+from prose import SENTENCES
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer, sentencepiece_model_pb2
+
+from t5jax.data.vocabularies.model_file import (
+    Piece,
+    PieceType,
+    is_unigram,
+    read_pieces,
+    verbatim,
+    with_more_pieces,
+    with_pieces,
+)
+from t5jax.errors import DataError
+
+
+def parsed(model: bytes):
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(model)
+    return proto
+
+
+def as_pieces(proto) -> list[Piece]:
+    return [Piece(piece.piece, piece.score, piece.type) for piece in proto.pieces]
+
+
+def test_pieces_as_protobuf_reads_them(small, t5):
+    for vocabulary, size in ((small, 80), (t5, 32000)):
+        model = vocabulary.file_bytes()
+        pieces = read_pieces(model)
+        assert len(pieces) == size
+        assert pieces == as_pieces(parsed(model))
+        assert with_pieces(model, pieces) == model
+
+
+def test_other_pieces(small):
+    model = small.file_bytes()
+    long = Piece("long " * 60, -1.25, PieceType.BYTE)  # its length takes two bytes
+    new = [Piece("ß文😀", -3.5), long, Piece("x", 0.0, PieceType.USER_DEFINED)]
+    old = read_pieces(model)
+    for changed, wanted in (
+        (with_more_pieces(model, new), old + new),
+        (with_pieces(model, new + old), new + old),
+    ):
+        proto = parsed(changed)
+        assert as_pieces(proto) == wanted
+        assert proto.trainer_spec == parsed(model).trainer_spec
+        assert proto.normalizer_spec == parsed(model).normalizer_spec
+
+
+def test_verbatim(small):
+    normalizer = parsed(verbatim(small.file_bytes())).normalizer_spec
+    assert (normalizer.add_dummy_prefix, normalizer.remove_extra_whitespaces) == (False, False)
+    assert normalizer.name == "nmt_nfkc"
+    processor = SentencePieceProcessor(model_proto=verbatim(small.file_bytes()))
+    word, mark = processor.encode("river"), processor.encode("▁river")
+    assert word != mark
+    assert mark == small.encode("river").tolist()
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe", "char"])
+def test_kind_of_model(kind, tmp_path):
+    prefix = tmp_path / kind
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES), model_prefix=str(prefix), model_type=kind,
+        vocab_size=60, hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    assert is_unigram(prefix.with_suffix(".model").read_bytes()) == (kind == "unigram")
+
+
+def test_what_is_no_model(small):
+    model = small.file_bytes()
+    rng = np.random.default_rng(3)
+    for damaged in (b"\x0b", model[:-1], model[:57], b"\x0a\xff", rng.bytes(3) + b"\xff"):
+        with pytest.raises(DataError, match="not a SentencePiece model"):
+            read_pieces(damaged)

@@ -1,0 +1,49 @@
+"""Results as text, CSV and JSON."""
+
+import csv
+import io
+import json
+import math
+
+from t5jax.metrics.confidence import Estimate
+from t5jax.metrics.table import COLUMNS, as_csv, as_json, as_text, results
+
+LINES = [
+    *results(
+        "glue_cola_v002", {"matthews_corrcoef": Estimate(51.234567890123, 46.1, 56.789)}, 1043
+    ),
+    *results("squad", {"em": 86.206, "f1": Estimate(92.196, math.nan, math.nan)}, 10570),
+    *results('odd, "name"', {"pearson_corrcoef": math.nan}, 3),
+]
+
+
+def test_text_is_aligned():
+    assert as_text(LINES) == (
+        "task            metric             value        interval  examples\n"
+        "glue_cola_v002  matthews_corrcoef  51.23  [46.10, 56.79]      1043\n"
+        "squad           em                 86.21               -     10570\n"
+        "squad           f1                 92.20               -     10570\n"
+        'odd, "name"     pearson_corrcoef     nan               -         3\n'
+    )
+
+
+def test_csv_reads_back():
+    rows = list(csv.DictReader(io.StringIO(as_csv(LINES))))
+    assert tuple(rows[0]) == COLUMNS
+    assert float(rows[0]["value"]) == 51.234567890123
+    assert list(rows[1].values()) == ["squad", "em", "86.206", "", "", "10570"]
+    assert (rows[3]["task"], rows[3]["value"]) == ('odd, "name"', "")
+
+
+def test_json_reads_back():
+    rows = json.loads(as_json(LINES))
+    assert rows[0] == {
+        "task": "glue_cola_v002",
+        "metric": "matthews_corrcoef",
+        "value": 51.234567890123,
+        "low": 46.1,
+        "high": 56.789,
+        "examples": 1043,
+    }
+    assert (rows[2]["value"], rows[2]["low"]) == (92.196, None)
+    assert rows[3]["value"] is None
