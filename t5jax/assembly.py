@@ -25,15 +25,18 @@ def open_train_loader(config: RunConfig) -> TrainLoader:
     return loader
 
 
-def open_evaluation_loaders(config: RunConfig, split: str) -> dict[str, Loader]:
+def open_evaluation_loaders(
+    config: RunConfig, split: str, num_rows: int | None = None
+) -> dict[str, Loader]:
     """By task, one pass over a split in order, in batches of one of the train step's microbatches,
-    because evaluation must not need more memory than training. Raises as `open_train_loader`."""
+    because evaluation must not need more memory than training. No more than `num_rows` of each task
+    will be read (None: all). Empty when no task has the split. Raises as `open_train_loader`."""
     _check_vocabulary(config)
     loaders = open_in_order(
         config.data,
         split,
         batch_size=config.train.batch_size // config.train.num_microbatches,
-        num_rows=config.train.num_eval_rows,
+        num_rows=num_rows,
     )
     for loader in loaders.values():
         _check_chunks(config, loader.targets_length)

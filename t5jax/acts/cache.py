@@ -6,11 +6,12 @@ import time
 
 from t5jax.acts.vocab import train_vocabulary
 from t5jax.config import load
-from t5jax.data.cache import Texts, build_cache, cache_directory
+from t5jax.data.cache import build_cache, cache_directory
 from t5jax.data.config import DataConfig, tasks_of
 from t5jax.data.mixture_record import cached_sizes, corpus_of, make_record, write_record
 from t5jax.data.tasks.task import SeqioTask, Task
 from t5jax.data.tasks.texts import texts_of
+from t5jax.data.tokenising import Texts
 from t5jax.errors import ConfigError, DataError
 
 

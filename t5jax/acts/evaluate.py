@@ -7,7 +7,7 @@ import jax
 from t5jax.acts.saved_run import open_run
 from t5jax.assembly import open_evaluation_loaders
 from t5jax.data.opening import open_in_order
-from t5jax.errors import ConfigError
+from t5jax.errors import ConfigError, DataError
 from t5jax.evaluation.loss import (
     baselines,
     evaluate_loss,
@@ -24,8 +24,8 @@ def run(
     if num_rows is not None and num_rows < 1:
         raise ConfigError(f"--num-rows {num_rows}: at least 1; without it, the whole split")
     saved = open_run(workdir, step, flags, act="evaluate")
-    found = {}
-    for name, loader in open_evaluation_loaders(saved.config, split).items():
+    found: dict[str, dict[str, float]] = {}
+    for name, loader in open_evaluation_loaders(saved.config, split, num_rows).items():
         sums = evaluate_loss(saved.program, saved.params, loader, num_rows)
         found[name] = loss_metrics(sums) | {
             "num_rows": rows_to_read(loader, num_rows),
@@ -35,6 +35,11 @@ def run(
             train = open_in_order(saved.config.data, "train", batch_size=loader.batch_size)
             models = baselines(train[name], loader, num_rows)
             found[name] |= {"unigram_model": models.unigram, "bigram_model": models.bigram}
+    if not found:
+        raise DataError(
+            f"no task of {saved.config.data.mixture} has a split {split!r} in "
+            f"{saved.config.data.cache_dir}; make it with: t5jax cache CONFIG"
+        )
     if jax.process_index() != 0:
         return
     for name, metrics in found.items():

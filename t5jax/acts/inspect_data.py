@@ -5,7 +5,7 @@ import numpy as np
 from t5jax.assembly import TrainLoader, open_evaluation_loaders, open_train_loader
 from t5jax.config import load
 from t5jax.data.loader import Loader
-from t5jax.errors import ConfigError
+from t5jax.errors import ConfigError, DataError
 
 
 def run(config_file: str, flags: list[str], *, split: str, step: int, num_rows: int) -> None:
@@ -14,7 +14,12 @@ def run(config_file: str, flags: list[str], *, split: str, step: int, num_rows: 
             raise ConfigError(f"{name} {value}: at least {least}")
     config = load(config_file, flags)
     loaders: dict[str, TrainLoader] = {"": open_train_loader(config)} if split == "train" else {}
-    for loader in (loaders or open_evaluation_loaders(config, split)).values():
+    loaders = loaders or dict(open_evaluation_loaders(config, split))
+    if not loaders:
+        raise DataError(
+            f"no task of {config.data.mixture} has a split {split!r}; t5jax cache CONFIG"
+        )
+    for loader in loaders.values():
         if not isinstance(loader, Loader):
             raise ConfigError(
                 "data.cache_dir is None: rows of a step can be asked for only where there is a "
@@ -43,7 +48,8 @@ def _print_step(loader: Loader, step: int, num_rows: int) -> None:
 
 def _print_row(loader: Loader, row: dict[str, np.ndarray], step: int, index: int) -> None:
     print(f"\nstep {step}, row {index}")
-    for origin in loader.origins(step, index):
+    stored = all(component.store for component in loader.components)
+    for origin in loader.origins(step, index) if stored else ():
         place = origin.place
         if origin.feature == "text":
             where = (

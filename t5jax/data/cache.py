@@ -17,65 +17,26 @@ import os
 import pathlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from t5jax.data.records import Rejected
+from t5jax.data.shard_writing import FeatureWriter, as_json, new_file, write_file, write_json
 from t5jax.data.token_store import (
     ENDS_DTYPE,
     META,
     NAME_RULE,
     CacheInfo,
-    FeatureInfo,
     ShardInfo,
     can_name_directory,
     read_info,
     shard_info,
 )
+from t5jax.data.tokenising import Texts, encode_document
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError
-
-_FLUSH_TOKENS = 1 << 20
-
-# One document or example: each feature's text, or its ids (int32, no EOS) where a task tokenises
-# itself.
-Document = Mapping[str, str | np.ndarray]
-
-
-class Texts(Protocol):
-    """What is tokenised. Must be picklable: every process of a build gets a copy.
-
-    Texts that are others in every epoch, and so are never stored, also have `of_epoch(epoch) ->
-    Texts`.
-    """
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        """("text",) or ("inputs", "targets")."""
-        ...
-
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits that exist."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """Whatever decides what the texts are, as JSON."""
-        ...
-
-    def shards(self, split: str) -> list[str]:
-        """Names of the split's shards, in their order."""
-        ...
-
-    def shard_fingerprint(self, split: str, shard: str) -> str:
-        """Changes when the shard does (size and time, a checksum): it is then made again."""
-        ...
-
-    def documents(self, split: str, shard: str, rejected: Rejected) -> Iterator[Document]:
-        """The documents of one shard, the same ones in the same order every time; what is left
-        out is counted in `rejected`."""
-        ...
 
 
 def cache_directory(cache_dir: str | os.PathLike, task: str, split: str) -> pathlib.Path:
@@ -109,9 +70,12 @@ def build_cache(
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     with _only_builder(directory):
-        description = json.loads(_json(texts.describe()))
+        description = json.loads(as_json(texts.describe()))
         jobs = _jobs(texts, split, directory, vocabulary)
         _refuse_other_store(jobs, directory, description, overwrite)
+        if overwrite:
+            for job in jobs:
+                (directory / f"{job.name}.json").unlink(missing_ok=True)
         shards = _build_shards(jobs, texts, split, vocabulary, num_processes, progress)
         info = CacheInfo(
             split=split,
@@ -127,9 +91,9 @@ def build_cache(
                 "nothing to store; check the source's files and the name of its text field"
             )
         if vocabulary.file_name:
-            _write(directory / vocabulary.file_name, vocabulary.file_bytes() or b"")
+            write_file(directory / vocabulary.file_name, vocabulary.file_bytes() or b"")
         _remove_strangers(directory, info)
-        _write(directory / META, _json(dataclasses.asdict(info)))
+        write_json(directory / META, dataclasses.asdict(info))
     return info
 
 
@@ -149,7 +113,7 @@ def _jobs(texts: Texts, split: str, directory: pathlib.Path, vocabulary: Vocabul
         raise DataError(f"split {split!r} of {texts.describe()} has no shards: no file matches")
     if repeated := {name for name in names if names.count(name) > 1}:
         raise DataError(f"split {split!r} names shards twice: {sorted(repeated)[:5]}")
-    description = _json(texts.describe()).decode()
+    description = as_json(texts.describe()).decode()
     return [
         _Job(
             directory=directory,
@@ -215,18 +179,17 @@ def _build_shard(job: _Job, *, texts: Texts, split: str, vocabulary: Vocabulary)
     rejected = Rejected()
     with contextlib.ExitStack() as files:
         writers = {
-            name: _FeatureWriter(
-                job, name, files.enter_context(_new_file(_path(job, name, "tokens")))
+            name: FeatureWriter(
+                job.directory / f"{job.name}.{name}",
+                job.dtype,
+                files.enter_context(new_file(_path(job, name, "tokens"))),
             )
             for name in texts.features
         }
         for number, document in enumerate(texts.documents(split, job.source, rejected)):
+            ids = encode_document(document, vocabulary)
             for name, writer in writers.items():
-                text = document[name]
-                ids = text
-                if isinstance(text, str):
-                    ids = vocabulary.encode(text, sentinels=name != "text")
-                writer.add(ids, text, f"{job.source}: document {number}", vocabulary)
+                writer.add(ids[name], document[name], f"{job.source}: document {number}")
         for writer in writers.values():
             writer.flush()
     features = {name: writer.finish() for name, writer in writers.items()}
@@ -239,59 +202,12 @@ def _build_shard(job: _Job, *, texts: Texts, split: str, vocabulary: Vocabulary)
         features=features,
         rejected=dataclasses.asdict(rejected),
     )
-    _write(job.directory / f"{job.name}.json", _json(dataclasses.asdict(info)))
+    write_json(job.directory / f"{job.name}.json", dataclasses.asdict(info))
     return info
 
 
 def _path(job: _Job, feature: str, kind: str) -> pathlib.Path:
     return job.directory / f"{job.name}.{feature}.{kind}"
-
-
-class _FeatureWriter:
-    """Tokens of one feature of a shard, written a million at a time: that costs nothing, and fits
-    anywhere."""
-
-    def __init__(self, job: _Job, feature: str, file: BinaryIO):
-        self._job, self._feature, self._file = job, feature, file
-        self.ends: list[int] = []
-        self._tokens = self._characters = self._utf8_bytes = 0
-        self._waiting: list[np.ndarray] = []
-        self._num_waiting = 0
-        self._digest = hashlib.sha256()
-
-    def add(self, ids, text: str | np.ndarray, place: str, vocabulary: Vocabulary) -> None:
-        if len(ids) and ids.min() <= vocabulary.eos_id:
-            raise DataError(
-                f"{place} encodes to id {ids.min()}, which is reserved for padding or EOS; the "
-                "vocabulary is not T5-compatible, or the task puts EOS there itself"
-            )
-        self._waiting.append(ids)
-        self._num_waiting += len(ids)
-        self._tokens += len(ids)
-        self.ends.append(self._tokens)
-        if isinstance(text, str):
-            self._characters += len(text)
-            self._utf8_bytes += len(text.encode("utf-8", "surrogatepass"))
-        if self._num_waiting >= _FLUSH_TOKENS:
-            self.flush()
-
-    def flush(self) -> None:
-        if self._waiting:
-            data = np.concatenate(self._waiting).astype(self._job.dtype).tobytes()
-            self._digest.update(data)
-            self._file.write(data)
-            self._waiting, self._num_waiting = [], 0
-
-    def finish(self) -> FeatureInfo:
-        ends = np.asarray(self.ends, ENDS_DTYPE).tobytes()
-        _write(_path(self._job, self._feature, "ends"), ends)
-        return FeatureInfo(
-            tokens=self._tokens,
-            characters=self._characters,
-            utf8_bytes=self._utf8_bytes,
-            tokens_sha256=self._digest.hexdigest(),
-            ends_sha256=hashlib.sha256(ends).hexdigest(),
-        )
 
 
 def _finished(job: _Job) -> ShardInfo | None:
@@ -404,23 +320,3 @@ def _remove_strangers(directory: pathlib.Path, info: CacheInfo) -> None:
     for path in directory.glob("shard-*"):
         if path.name not in ours:
             path.unlink()
-
-
-def _json(record: dict[str, Any]) -> bytes:
-    return (json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n").encode()
-
-
-def _write(path: pathlib.Path, data: bytes) -> None:
-    with _new_file(path) as file:
-        file.write(data)
-
-
-@contextlib.contextmanager
-def _new_file(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name whole and on disk, or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)

@@ -141,10 +141,11 @@ class DataConfig:
         return max(lengths)
 
     def _check_known(self) -> None:
+        """Raises ConfigError when neither t5jax nor an installed package has the mixture."""
         near = difflib.get_close_matches(self.mixture, registry.builtin_names(), n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         registry.load_entry_points()
-        if self.mixture not in registry.own_names():
+        if self.mixture not in (*registry.own_names(), *registry.seqio_names()):
             raise ConfigError(
                 f"data.mixture={self.mixture!r} is not a task or mixture of t5jax{hint}; `t5jax "
                 "tasks` lists them; for one of your own name the module that registers it in "

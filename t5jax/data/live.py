@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from t5jax.data.cache import Document, Texts
 from t5jax.data.converters import CONVERTERS, Batch, Features
 from t5jax.data.counter_rng import Permutation, derive_seed
 from t5jax.data.loader import ArraySpec, digest, element_spec, merged, no_rows
@@ -20,6 +19,7 @@ from t5jax.data.mixing import Mixing
 from t5jax.data.records import Rejected
 from t5jax.data.rows import Rows
 from t5jax.data.token_store import TokenStream
+from t5jax.data.tokenising import Document, Texts, encode_document
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError
 
@@ -76,7 +76,7 @@ class LiveTask:
             "texts": self._texts.describe(),
             "vocabulary": self._vocabulary.fingerprint,
             "rows": self._settings,
-            "shards": [self._texts.shard_fingerprint(self._split, s) for s in self._shards],
+            "shards": self._shards,  # names: a copy of a file has another time, and the same rows
             "block_tokens": self._block_tokens,
             "seed": self._seed,
         }
@@ -147,12 +147,7 @@ class LiveTask:
 
     def encode(self, document: Document) -> dict[str, np.ndarray]:
         """int32 ids of each feature."""
-        return {
-            name: self._vocabulary.encode(text, sentinels=name != "text")
-            if isinstance(text, str)
-            else text
-            for name, text in document.items()
-        }
+        return encode_document(document, self._vocabulary)
 
     @property
     def num_shards(self) -> int:
@@ -222,14 +217,19 @@ class LiveLoader:
         inputs_length: int,
         targets_length: int,
         mixing: Mixing,
-        converter: str = "encoder_decoder",
     ):
         self.tasks, self.vocabulary, self.mixing = tuple(tasks), vocabulary, mixing
         self.batch_size = batch_size
         self.inputs_length, self.targets_length = inputs_length, targets_length
-        self._convert, self._converter_name = CONVERTERS[converter], converter
+        self._convert = CONVERTERS["encoder_decoder"]
         self._next_step, self._next_row = 0, 0
-        self._states: dict[int, dict[str, Any]] = {}
+        self._identity = {
+            "live": digest([task.identity() for task in self.tasks]),
+            "tasks": digest(self.task_names),
+            "rates": digest(self.mixing.identity()),
+            "lengths": [inputs_length, targets_length],
+        }
+        self._states: dict[int, dict[str, Any]] = {0: self._state()}
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -244,8 +244,6 @@ class LiveLoader:
     def rows(self, step: int, row_indices: Sequence[int] | None = None) -> Batch:
         """As `Loader.rows`, for the next step alone."""
         assert step == self._next_step, (step, self._next_step)
-        self._states[step] = self._state()
-        self._states.pop(step - _STATES_KEPT, None)
         ids_B = self._next_row + np.arange(self.batch_size)
         tasks_B, _ = self.mixing(ids_B)
         indices = np.arange(self.batch_size) if row_indices is None else np.array(row_indices, int)
@@ -257,6 +255,10 @@ class LiveLoader:
             if part is not None:
                 parts[number] = part
         self._next_step, self._next_row = step + 1, self._next_row + self.batch_size
+        # Kept as it is now: the thread that makes batches ahead may be in the middle of the next
+        # one when a checkpoint asks for this position.
+        self._states[step + 1] = self._state()
+        self._states.pop(step - _STATES_KEPT, None)
         if not parts:
             return no_rows(self.element_spec)
         batch = self._convert.convert(merged(parts, tasks_B[wanted_B], self._packs))
@@ -265,20 +267,30 @@ class LiveLoader:
         places_B = np.searchsorted(np.flatnonzero(wanted_B), indices)
         return {name: array[places_B] for name, array in batch.items()}
 
+    @property
+    def num_left_out(self) -> int:
+        """Records and damaged files that the policy left out so far, again in every epoch."""
+        return sum(t.rejected.records + t.rejected.damaged_files for t in self.tasks)
+
+    @property
+    def places_left_out(self) -> list[str]:
+        """Where the first of them stand, and why they were left out."""
+        return [place for task in self.tasks for place in task.rejected.places]
+
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint before `step` keeps: a position in every task."""
-        return self._state() if step == self._next_step else self._states[step]
+        return self._states[step]
 
     def check_state(self, state: dict[str, Any]) -> None:
         """DataError when the state's positions mean nothing here."""
         if not isinstance(state.get("next_row"), int) or "positions" not in state:
             raise DataError(f"data state has no positions of live tasks: {state}")
-        for key, here in self._refers_to().items():
+        for key, here in self._identity.items():
             if state.get(key) != here:
                 raise DataError(
                     f"data state was saved with {key} = {state.get(key)!r}, this run has {here!r}: "
-                    "its position means other examples here. Resume with the saved setting (it is "
-                    "in the run's config.txt), or begin a new run with the new one"
+                    "its position means other examples here. Resume with the saved settings and "
+                    "files (config.txt of the run names them), or begin a new run"
                 )
 
     def restore(self, state: dict[str, Any], step: int) -> None:
@@ -287,22 +299,14 @@ class LiveLoader:
         self._next_step, self._next_row = step, state["next_row"]
         for task, position in zip(self.tasks, state["positions"], strict=True):
             task.move_to(position)
+        self._states = {step: self._state()}
 
     def _state(self) -> dict[str, Any]:
         return {
             "next_row": self._next_row,
             "batch_size": self.batch_size,
             "positions": [list(task.position) for task in self.tasks],
-            **self._refers_to(),
-        }
-
-    def _refers_to(self) -> dict[str, Any]:
-        return {
-            "live": digest([task.identity() for task in self.tasks]),
-            "tasks": digest(self.task_names),
-            "rates": digest(self.mixing.identity()),
-            "lengths": [self.inputs_length, self.targets_length],
-            "converter": self._converter_name,
+            **self._identity,
         }
 
     @property

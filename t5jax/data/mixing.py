@@ -3,7 +3,8 @@
 Rates are weights of a pattern of PERIOD rows, in which every task's rows are spread as evenly as
 they can be: the j-th of w rows stands at (j + 1/2) / w of the pattern. The pattern repeats for
 ever, so the task of row i, and how many rows of that task came before it, are two look-ups; nothing
-is counted and nothing drawn. Rates that change with the step are phases with a pattern each.
+is counted and nothing drawn. Tasks that are too rare for a pattern of this length share one weight
+in it and a pattern of their own. Rates that change with the step are phases with a pattern each.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import numpy as np
 from t5jax.errors import ConfigError
 
 PERIOD = 1 << 20
+_RARE = 128 / PERIOD  # below this share a whole number of rows is off by half a percent or more
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,14 +39,13 @@ class Mixing:
         if sorted(set(firsts)) != firsts:
             raise ConfigError(f"rates change at rows {firsts}: the phases must follow each other")
         self.names = tuple(names)
-        self.weights = [_weights(phase.rates, self.names) for phase in phases]
+        self._patterns = [pattern_of(phase.rates, self.names) for phase in phases]
         self._firsts = np.array(firsts)
         # How many rows of each task the phases before gave.
-        counts = np.zeros((len(phases), len(names)), np.int64)
+        self._before = np.zeros((len(phases), len(names)), np.int64)
         for n in range(1, len(phases)):
             length = firsts[n] - firsts[n - 1]
-            counts[n] = counts[n - 1] + self._counts(n - 1, length)
-        self._before = counts
+            self._before[n] = self._before[n - 1] + self._patterns[n - 1].counts(length)
 
     def __call__(self, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(task, number of the row within the task) of each row number; int64."""
@@ -52,31 +53,19 @@ class Mixing:
         tasks_B, within_B = np.empty_like(rows_B), np.empty_like(rows_B)
         for phase in np.unique(phases_B).tolist():
             here_B = phases_B == phase
-            pattern, rank = _pattern(self.weights[phase])
-            rounds, places = np.divmod(rows_B[here_B] - self._firsts[phase], PERIOD)
-            tasks = pattern[places].astype(np.int64)
-            weights = np.array(self.weights[phase])
-            tasks_B[here_B] = tasks
-            within_B[here_B] = self._before[phase][tasks] + rounds * weights[tasks] + rank[places]
+            tasks, within = self._patterns[phase](rows_B[here_B] - self._firsts[phase])
+            tasks_B[here_B], within_B[here_B] = tasks, self._before[phase][tasks] + within
         return tasks_B, within_B
 
     def shares(self, row: int) -> dict[str, float]:
         """The rates in force at a row, of sum 1, as the pattern has them."""
         phase = int(np.searchsorted(self._firsts, row, side="right")) - 1
-        return {
-            name: weight / PERIOD
-            for name, weight in zip(self.names, self.weights[phase], strict=True)
-        }
+        return dict(zip(self.names, self._patterns[phase].shares(), strict=True))
 
     def identity(self) -> list:
         """Whatever decides which task a row is of."""
-        return [[int(first), w] for first, w in zip(self._firsts, self.weights, strict=True)]
-
-    def _counts(self, phase: int, length: int) -> np.ndarray:
-        rounds, rest = divmod(length, PERIOD)
-        weights = self.weights[phase]
-        begun = np.bincount(_pattern(weights)[0][:rest], minlength=len(weights))
-        return rounds * np.array(weights) + begun
+        patterns = zip(self._firsts.tolist(), self._patterns, strict=True)
+        return [[first, pattern.identity()] for first, pattern in patterns]
 
 
 def rates_of_rows(
@@ -89,29 +78,94 @@ def rates_of_rows(
     return tuple(rate / examples_per_row[name] for name, rate in example_rates.items())
 
 
-def _weights(rates: Sequence[float], names: Sequence[str]) -> tuple[int, ...]:
-    """Whole numbers of sum PERIOD, in proportion to the rates (largest remainders)."""
-    given = dict(zip(names, rates, strict=True))
+class Pattern:
+    """Places 0 .. PERIOD-1 and the slot of each; a slot is a task, the last one perhaps a group."""
+
+    def __init__(self, rates: tuple[float, ...], names: tuple[str, ...]):
+        shares = np.array(rates, np.float64) / sum(rates)
+        rare = np.flatnonzero((shares > 0) & (shares < _RARE))
+        self._group: Pattern | None = None
+        self._of_group = np.zeros(0, np.int64)
+        if len(rare) > 1 and len(rare) < len(rates):
+            self._of_group = rare
+            own = tuple(names[task] for task in rare)
+            self._group = pattern_of(tuple(shares[rare].tolist()), own)
+        single = np.setdiff1d(np.arange(len(rates)), self._of_group)
+        self._tasks = single  # of the slots; a group comes behind them
+        slots = [*shares[single], *([shares[rare].sum()] if self._group else [])]
+        labels = [names[task] for task in single] + ["the rare tasks together"]
+        self._weights = _weights(slots, labels[: len(slots)])
+        self._num_tasks = len(rates)
+        self._slots, self._ranks = _spread(self._weights)
+
+    def __call__(self, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(task, number of the row within the task), int64, of rows counted from the pattern's
+        first."""
+        rounds_B, places_B = np.divmod(rows_B, PERIOD)
+        slots_B = self._slots[places_B].astype(np.int64)
+        within_B = rounds_B * np.array(self._weights)[slots_B] + self._ranks[places_B]
+        tasks_B = np.append(self._tasks, -1)[slots_B]
+        if self._group is not None:
+            grouped_B = slots_B == len(self._tasks)
+            tasks, within = self._group(within_B[grouped_B])
+            tasks_B[grouped_B], within_B[grouped_B] = self._of_group[tasks], within
+        return tasks_B, within_B
+
+    def counts(self, length: int) -> np.ndarray:
+        """int64 [tasks]: how many of the first `length` rows are of each task."""
+        rounds, rest = divmod(length, PERIOD)
+        begun = np.bincount(self._slots[:rest], minlength=len(self._weights))
+        of_slots = rounds * np.array(self._weights) + begun
+        counts = np.zeros(self._num_tasks, np.int64)
+        counts[self._tasks] = of_slots[: len(self._tasks)]
+        if self._group is not None:
+            counts[self._of_group] = self._group.counts(int(of_slots[-1]))
+        return counts
+
+    def shares(self) -> list[float]:
+        """Of each task, of sum 1."""
+        shares = np.zeros(self._num_tasks)
+        shares[self._tasks] = np.array(self._weights[: len(self._tasks)]) / PERIOD
+        if self._group is not None:
+            shares[self._of_group] = np.array(self._group.shares()) * self._weights[-1] / PERIOD
+        return shares.tolist()
+
+    def identity(self) -> list:
+        """Whatever decides it."""
+        group = self._group.identity() if self._group else None
+        return [list(self._weights), self._of_group.tolist(), group]
+
+
+@functools.lru_cache(maxsize=8)
+def pattern_of(rates: tuple[float, ...], names: tuple[str, ...]) -> Pattern:
+    """The pattern of rates. Raises ConfigError as `Mixing` says."""
     if not all(np.isfinite(rate) and rate >= 0 for rate in rates) or not sum(rates) > 0:
-        raise ConfigError(f"rates {given}: give finite numbers, none negative and not all 0")
-    exact = np.array(rates, np.float64) / sum(rates) * PERIOD
+        raise ConfigError(
+            f"rates {dict(zip(names, rates, strict=True))}: give finite numbers, none negative and "
+            "not all 0"
+        )
+    return Pattern(rates, names)
+
+
+def _weights(shares: Sequence[float], labels: Sequence[str]) -> tuple[int, ...]:
+    """Whole numbers of sum PERIOD, in proportion to the shares (largest remainders)."""
+    exact = np.array(shares, np.float64) / sum(shares) * PERIOD
     weights = np.floor(exact).astype(np.int64)
     largest = np.argsort(weights - exact, kind="stable")[: PERIOD - weights.sum()]
     weights[largest] += 1
-    lost = [name for name, w, rate in zip(names, weights, rates, strict=True) if rate > 0 and not w]
+    lost = [x for x, w, share in zip(labels, weights, shares, strict=True) if share > 0 and not w]
     if lost:
         raise ConfigError(
-            f"rates {given}: {', '.join(lost)} would get less than one row in {PERIOD}; raise the "
-            "rate or leave the task out"
+            f"rates: {', '.join(lost)} would get less than one row in {PERIOD}; raise the rate or "
+            "leave the task out"
         )
     return tuple(weights.tolist())
 
 
-@functools.lru_cache(maxsize=4)
-def _pattern(weights: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(task, its rank among that task's rows) of each place of the pattern."""
-    tasks = np.repeat(np.arange(len(weights), dtype=np.int32), weights)
+def _spread(weights: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """(slot, its rank among that slot's rows) of each place; int32 [PERIOD]."""
+    slots = np.repeat(np.arange(len(weights), dtype=np.int32), weights)
     ranks = np.concatenate([np.arange(w, dtype=np.int32) for w in weights])
     times = (ranks + 0.5) / np.repeat(np.array(weights, np.float64), weights)
     order = np.argsort(times, kind="stable")
-    return tasks[order], ranks[order]
+    return slots[order], ranks[order]

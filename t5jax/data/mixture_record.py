@@ -127,7 +127,7 @@ def record_of(data: DataConfig) -> MixtureRecord:
 
     Raises DataError when a store, or a user's own mixture's record, is not there.
     """
-    if registry.builtin(data.mixture) is not None:
+    if registry.builtin(data.mixture) is not None or data.mixture in registry.own_names():
         return make_record(data, cached_sizes(tasks_of(data), data))
     path = record_path(data)
     try:

@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import logging
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from t5jax.data.cache import Document
 from t5jax.data.config import DataConfig, tasks_of
 from t5jax.data.counter_rng import derive_seed
 from t5jax.data.live import LiveLoader, LiveTask
@@ -26,6 +27,7 @@ from t5jax.data.rows import ExampleRows, Rows, TextRows
 from t5jax.data.tasks.task import ExampleTask, Task
 from t5jax.data.tasks.texts import texts_of
 from t5jax.data.token_store import TokenStore, TokenStream
+from t5jax.data.tokenising import Document, Texts, encode_document
 from t5jax.errors import ConfigError, DataError
 
 _MEMORY_TOKENS = 1 << 27  # of a split that is evaluated without a store
@@ -38,9 +40,9 @@ def open_loader(data: DataConfig, *, batch_size: int) -> Loader | LiveLoader:
     """
     if data.cache_dir is None:
         return _open_live(data, batch_size)
-    record = record_of(data)
+    record, stores = record_of(data), {}
     components = [
-        _component(task, record, data, "train", shuffle=True) for task in record.trained_on
+        _component(task, record, data, "train", stores, shuffle=True) for task in record.trained_on
     ]
     return Loader(
         components,
@@ -58,17 +60,15 @@ def open_in_order(
     """By task, one pass over a split in the order of its store; tasks without the split are left
     out. `num_rows` are all that will be read of each (only a live task cares).
 
-    Raises DataError when no task has the split.
+    Empty when no task has the split. Raises DataError for a store that is damaged.
     """
     if data.cache_dir is None:
         return _open_in_memory(data, split, batch_size, num_rows)
-    record = record_of(data)
+    record, stores = record_of(data), {}
     found = [task for task in record.tasks if task.directory(data, split).is_dir()]
-    if not found:
-        found = list(record.tasks[:1])  # opening it says what is missing, and how to make it
     return {
         task.name: _single(
-            _component(task, record, data, split, shuffle=False), record, data, batch_size
+            _component(task, record, data, split, stores, shuffle=False), record, data, batch_size
         )
         for task in found
     }
@@ -92,9 +92,19 @@ def targets_length(record: MixtureRecord, data: DataConfig) -> int:
 
 
 def _component(
-    task: TaskRecord, record: MixtureRecord, data: DataConfig, split: str, *, shuffle: bool
+    task: TaskRecord,
+    record: MixtureRecord,
+    data: DataConfig,
+    split: str,
+    stores: dict[pathlib.Path, TokenStore],
+    *,
+    shuffle: bool,
 ) -> Component:
-    store = TokenStore.open(task.directory(data, split), data.vocabulary)
+    """`stores` are those that are open already: tasks over one corpus share one."""
+    directory = task.directory(data, split)
+    if directory not in stores:
+        stores[directory] = TokenStore.open(directory, data.vocabulary)
+    store = stores[directory]
     rows = _rows(task, store.streams, record, data, task_seed(data, task), shuffle=shuffle)
     return Component(name=task.name, rows=rows, store=store)
 
@@ -263,13 +273,12 @@ def _open_in_memory(
     data: DataConfig, split: str, batch_size: int, num_rows: int | None
 ) -> dict[str, Loader]:
     tasks = [task for task in tasks_of(data) if split in texts_of(task, data).splits()]
-    if not tasks:
-        raise DataError(f"no task of {data.mixture} has a split {split!r}")
     record = _record_without_stores(data, tasks_of(data))
     loaders = {}
     for task in tasks:
         described = task_record(task)
-        streams = _read_streams(task, data, split, num_rows)
+        enough = _enough_for(described, record, data, num_rows)
+        streams = _read_streams(task, data, split, enough)
         rows = _rows(described, streams, record, data, task_seed(data, described), shuffle=False)
         component = Component(name=task.name, rows=rows, store=None)
         loaders[task.name] = _single(component, record, data, batch_size)
@@ -277,34 +286,66 @@ def _open_in_memory(
 
 
 def _read_streams(
-    task: Task, data: DataConfig, split: str, num_rows: int | None
+    task: Task, data: DataConfig, split: str, enough: "Callable[[_Sizes], bool]"
 ) -> dict[str, TokenStream]:
-    """The first documents of a split, tokenised: as many as `num_rows` rows can show."""
-    texts, limit = texts_of(task, data), _MEMORY_TOKENS
-    if num_rows is not None:
-        limit = min(limit, 2 * num_rows * data.inputs_length)
-    documents: list[Document] = []
-    size = 0
-    for shard in texts.shards(split):
-        for document in texts.documents(split, shard, Rejected()):
-            ids = {
-                name: data.vocabulary.encode(text, sentinels=name != "text")
-                if isinstance(text, str)
-                else text
-                for name, text in document.items()
-            }
-            documents.append(ids)
-            size += sum(map(len, ids.values()))
-            if size >= limit and num_rows is not None:
-                break
-        if size >= limit:
+    """The documents of a split, tokenised, until there are enough of them.
+
+    Raises DataError when they are too many to hold.
+    """
+    texts, rejected = texts_of(task, data), Rejected()
+    documents: list[dict[str, np.ndarray]] = []
+    sizes = _Sizes(data)
+    for document in _all_documents(texts, split, rejected):
+        ids = encode_document(document, data.vocabulary)
+        documents.append(ids)
+        sizes.add(ids)
+        if enough(sizes):
             break
-    if size >= _MEMORY_TOKENS:
-        raise DataError(
-            f"split {split!r} of {task.name} has more than {_MEMORY_TOKENS:,} tokens: too many to "
-            "hold in memory; set train.num_eval_rows, or make a store with t5jax cache"
-        )
-    return {
-        name: TokenStream.of_documents([np.asarray(d[name]) for d in documents])
-        for name in texts.features
-    }
+        if sizes.held > _MEMORY_TOKENS:
+            raise DataError(
+                f"split {split!r} of {task.name} has more than {_MEMORY_TOKENS:,} tokens: too many "
+                "to hold in memory; ask for fewer rows (train.num_eval_rows, or --num-rows), or "
+                "make a store with t5jax cache"
+            )
+    for place in rejected.places:
+        logging.getLogger("t5jax").warning("%s of %s, left out: %s", split, task.name, place)
+    return {name: TokenStream.of_documents([d[name] for d in documents]) for name in texts.features}
+
+
+def _all_documents(texts: Texts, split: str, rejected: Rejected) -> Iterator[Document]:
+    for shard in texts.shards(split):
+        yield from texts.documents(split, shard, rejected)
+
+
+class _Sizes:
+    """Of the documents read so far: how many, and tokens by feature as rows can show them."""
+
+    def __init__(self, data: DataConfig):
+        self._limits = {"inputs": data.inputs_length, "targets": data.targets_length or 0}
+        self.documents = self.held = 0
+        self.shown: dict[str, int] = {"text": 0, "inputs": 0, "targets": 0}
+
+    def add(self, ids: Mapping[str, np.ndarray]) -> None:
+        self.documents += 1
+        for name, tokens in ids.items():
+            self.held += len(tokens)
+            self.shown[name] += min(len(tokens), self._limits.get(name, len(tokens)))
+
+
+def _enough_for(
+    task: TaskRecord, record: MixtureRecord, data: DataConfig, num_rows: int | None
+) -> Callable[[_Sizes], bool]:
+    """Whether the documents fill `num_rows` rows (None: never, all are wanted)."""
+    objective = task.objective_for(data)
+    if num_rows is None:
+        return lambda sizes: False
+    if objective is not None:
+        room = data.inputs_length - len(task.prefix_ids(data))
+        raw = objective.lengths(room, targets_length(record, data)).raw
+        return lambda sizes: sizes.shown["text"] >= num_rows * raw
+    if not data.pack:
+        return lambda sizes: sizes.documents >= num_rows
+    return lambda sizes: (
+        sizes.shown["inputs"] >= num_rows * data.inputs_length
+        or sizes.shown["targets"] >= num_rows * targets_length(record, data)
+    )

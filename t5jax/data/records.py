@@ -131,7 +131,7 @@ class BadRecordPolicy:
         Raises DataError for a bad record under "error", and at the end of the shard when more than
         `max_fraction` of it was bad.
         """
-        seen = 0
+        seen, before, places = 0, rejected.records, len(rejected.places)
         try:
             for record in records:
                 seen += 1
@@ -145,12 +145,9 @@ class BadRecordPolicy:
             if self.policy == "error":
                 raise
             rejected.add_file(str(error))
-        self.check(seen, rejected)
-
-    def check(self, seen: int, rejected: Rejected) -> None:
-        """DataError when too large a share of a shard's records was left out."""
-        if rejected.records > self.max_fraction * seen:
+        bad = rejected.records - before
+        if bad > self.max_fraction * seen:
             raise DataError(
-                f"{rejected.records} of {seen} records are bad, more than data.max_bad_fraction = "
-                f"{self.max_fraction}; the first: {rejected.places[0]}"
+                f"{bad} of {seen} records are bad, more than data.max_bad_fraction = "
+                f"{self.max_fraction}; the first: {' '.join(rejected.places[places:][:1])}"
             )

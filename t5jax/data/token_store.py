@@ -13,9 +13,11 @@ which an objective makes inputs and targets) or `inputs` and `targets` (examples
 import dataclasses
 import hashlib
 import json
+import mmap
 import os
 import pathlib
 import re
+import resource
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -98,7 +100,7 @@ class CacheInfo:
         """What the source's own rules took out, by rule."""
         sums: dict[str, int] = {}
         for shard in self.shards:
-            for rule, count in shard.rejected["dropped"].items():
+            for rule, count in shard.rejected.get("dropped", {}).items():
                 sums[rule] = sums.get(rule, 0) + count
         return sums
 
@@ -276,6 +278,7 @@ class TokenStore:
         """
         directory = pathlib.Path(directory)
         store = cls(directory, read_info(directory))
+        _allow_open_files(len(store.info.shards) * len(store.info.features))
         if store.info.total("tokens") == 0:
             raise DataError(f"the token store in {directory} is empty; delete it, then {MAKE_IT}")
         if vocabulary is not None:
@@ -339,17 +342,28 @@ class TokenStore:
 
         def load(shard: int) -> np.ndarray:
             path = self.directory / f"{shards[shard].name}.{feature}.tokens"
-            # A plain view of the map: np.memmap's own slicing costs ten times as much.
-            empty = not shards[shard].features[feature].tokens
-            return (
-                np.empty(0, self.dtype) if empty else np.asarray(np.memmap(path, self.dtype, "r"))
-            )
+            if not shards[shard].features[feature].tokens:
+                return np.empty(0, self.dtype)
+            with open(path, "rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            mapped.madvise(mmap.MADV_RANDOM)  # rows of a kilobyte: reading around them is waste
+            return np.frombuffer(mapped, self.dtype)
 
         def ends(shard: int) -> np.ndarray:
             path = self.directory / f"{shards[shard].name}.{feature}.ends"
             return np.fromfile(path, ENDS_DTYPE)
 
         return TokenStream(self.dtype, [s.features[feature].tokens for s in shards], load, ends)
+
+
+def _allow_open_files(number: int) -> None:
+    """Every mapped shard keeps a file open; the usual limit is 1024, and may be raised."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = soft + number
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if number > soft // 4 and wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _check_size(path: pathlib.Path, size: int) -> None:

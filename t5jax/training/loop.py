@@ -5,6 +5,7 @@ Python; saving copies the state and goes on.
 """
 
 import dataclasses
+import json
 import platform
 import time
 from importlib import metadata
@@ -23,9 +24,10 @@ from t5jax.assembly import (
 )
 from t5jax.checkpoints import Checkpoints
 from t5jax.config import RunConfig, to_text
+from t5jax.data.live import LiveLoader
 from t5jax.data.loader import Loader
 from t5jax.data.prefetching import Prefetcher
-from t5jax.errors import ConfigError
+from t5jax.errors import ConfigError, DataError
 from t5jax.evaluation.loss import added, evaluate_loss, loss_metrics, rows_to_read, unigram_entropy
 from t5jax.reporting import Reporter, Throughput, measure_matmul_peak, model_flops, peak_flops
 from t5jax.training.feeding import Feeder
@@ -43,9 +45,17 @@ def train(config: RunConfig) -> None:
     config.check_mesh(jax.device_count())
     _agree_on(config)
     loader = open_train_loader(config)
+    runtime.agree("the data", json.dumps(loader.state(0), sort_keys=True))
     validation = {}
     if config.train.eval_every_steps:
-        validation = open_evaluation_loaders(config, "validation")
+        validation = open_evaluation_loaders(config, "validation", config.train.num_eval_rows)
+        if not validation:
+            raise DataError(
+                f"no task of {config.data.mixture} has a split 'validation' in "
+                f"{config.data.cache_dir}: t5jax cache CONFIG makes it where the source has one; "
+                "to train without evaluating set train.eval_every_steps = 0 and "
+                "train.num_eval_rows = None"
+            )
     program = build_program(config, len(loader.task_names))
     limits = config.runtime.step_timeout_seconds, config.runtime.first_step_timeout_seconds
     reporter = Reporter(
@@ -77,6 +87,7 @@ class Trainer:
         self.key = jax.random.key(self.config.train.seed)
         self.throughput = self._throughput()
         self.entropies: dict[str, float] = {}
+        self.left_out = 0
 
     @property
     def num_steps(self) -> int:
@@ -181,8 +192,18 @@ class Trainer:
         every = self.config.train.eval_every_steps
         return bool(self.validation) and (step % every == 0 or step == self.num_steps)
 
+    def _report_left_out(self, step: int) -> None:
+        """What live texts lost to the policy for bad records since it was last said."""
+        count = self.loader.num_left_out if isinstance(self.loader, LiveLoader) else 0
+        if count > self.left_out:
+            assert isinstance(self.loader, LiveLoader)
+            self.left_out = count
+            first = "; ".join(self.loader.places_left_out[:3])
+            self.reporter.event(step, "left_out", bad_records=count, first=first)
+
     def _pause(self, step: int, state: TrainState, *, last: bool) -> None:
         """Evaluates and saves, whichever is due."""
+        self._report_left_out(step)
         with self.watchdog.suspended(self.config.runtime.first_step_timeout_seconds):
             metrics = self._evaluate(step, state) if self._evaluation_due(step) else None
             if last or self.checkpoints.due(step):
@@ -234,15 +255,15 @@ class Trainer:
         }
 
     def _data_size(self) -> dict[str, Any]:
-        if not isinstance(self.loader, Loader):
-            return {"data": "tokenised while it is read"}
-        size: dict[str, Any] = {"train_tokens": self.loader.num_tokens}
-        if self.loader.mixing and len(self.loader.components) > 1:
+        size: dict[str, Any] = {"data": "tokenised while it is read"}
+        if isinstance(self.loader, Loader):
+            size = {"train_tokens": self.loader.num_tokens}
+        if self.loader.mixing is not None and len(self.loader.task_names) > 1:
             shares = self.loader.mixing.shares(0)
             size |= {f"share of {name}": round(share, 5) for name, share in shares.items()}
-            without = set(shares) - set(self.validation)
-            if self.validation and without:
-                size["no_validation_split"] = ", ".join(sorted(without))
+        without = set(self.loader.task_names) - set(self.validation)
+        if self.config.train.eval_every_steps and without:
+            size["not_evaluated_for_want_of_a_split"] = ", ".join(sorted(without))
         return size
 
     def _learning_rates(self) -> np.ndarray:

@@ -33,7 +33,7 @@ from tests.data.number_stores import (
 )
 
 STEPS, SAVE_EVERY = 37, 4
-HOSTS = (1, 2, 4)
+HOSTS = (1, 2, 4, 8)
 OBJECTIVES = (SpanCorruption(), SpanCorruption(mean_noise_span_length=5.0), PrefixLM())
 
 
@@ -74,7 +74,7 @@ class Trial:
     def loader(self):
         rng = random.Random(self.number)
         tasks = [self._task(rng, f"task{i}") for i in range(rng.randrange(2, 5))]
-        batch_size, seed = 4 * rng.randrange(1, 6), rng.randrange(10**6)
+        batch_size, seed = 8 * rng.randrange(1, 6), rng.randrange(10**6)
         firsts = [0, *sorted(rng.sample(range(1, STEPS), rng.randrange(3)))]
         phases = [
             Phase(first * batch_size, tuple(rng.uniform(0.2, 5.0) for _ in tasks))
@@ -159,7 +159,7 @@ def killed_runs(trial, folder, rng):
     """Starts and kills the run until it comes to its end; the number of kills in the middle."""
     context = multiprocessing.get_context("fork")
     for kills in range(30):
-        hosts = HOSTS[(trial.number + kills) % 3]
+        hosts = HOSTS[(trial.number + kills) % len(HOSTS)]
         child = context.Process(target=run_from_last_state, args=(trial, hosts, folder))
         child.start()
         if kills < 3:

@@ -95,11 +95,17 @@ def test_the_record_of_a_single_task():
     assert record.tasks == record.trained_on
 
 
-def test_a_record_comes_back_as_it_was_written(tmp_path):
+def forgotten(monkeypatch):
+    """As in a process that has not imported the user's module."""
+    monkeypatch.setattr(registry, "_own", {})
+
+
+def test_a_record_comes_back_as_it_was_written(tmp_path, monkeypatch):
     data = config(cache_dir=str(tmp_path))
     record = make_record(data, {"first_text": 30, "second_text": 11, "only_evaluated": 0})
     write_record(data, record)
     assert [path.name for path in tmp_path.iterdir()] == ["changing.mixture.json"]
+    forgotten(monkeypatch)
     assert record_of(data) == record
     assert isinstance(record_of(data), MixtureRecord)
     objective = record_of(data).tasks[0].objective_for(data)
@@ -115,11 +121,12 @@ def test_the_configs_objective_stands_for_the_tasks_own():
     assert task.objective_for(given) == SpanCorruption(mean_noise_span_length=5.0)
 
 
-def test_a_record_that_is_not_there_or_damaged_is_refused(tmp_path):
+def test_a_record_that_is_not_there_or_damaged_is_refused(tmp_path, monkeypatch):
     data = config(cache_dir=str(tmp_path))
-    with pytest.raises(DataError, match=r"changing was not cached in .*t5jax cache CONFIG"):
-        record_of(data)
     write_record(data, make_record(data, {"first_text": 1, "second_text": 1, "only_evaluated": 0}))
+    forgotten(monkeypatch)
+    with pytest.raises(DataError, match=r"changing was not cached in .*t5jax cache CONFIG"):
+        record_of(config(cache_dir=str(tmp_path / "elsewhere")))
     path = record_path(data)
     content = path.read_text()
     path.write_text(content[:-40])

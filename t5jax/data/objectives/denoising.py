@@ -118,7 +118,8 @@ class Denoising:
             raise ConfigError(
                 f"inputs_length={inputs_length} needs {math.ceil(runs)} sentinels, the vocabulary "
                 f"has {num_sentinels} ({arithmetic}); lower inputs_length or noise_density, raise "
-                "mean_noise_span_length, or use a vocabulary with more extra_ids"
+                "mean_noise_span_length, or use a vocabulary with more sentinels "
+                "(data.vocabulary.extra_ids; a model trained with fewer has other ids for them)"
             )
         least = math.ceil(self._expected_targets(need.raw)) + 1
         if targets_length < least:

@@ -7,6 +7,7 @@ a function of (seed, i) which any host can compute at any time.
 Shapes: B rows, M examples in them.
 """
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -116,6 +117,7 @@ class ExampleRows:
             "pack": self.packs,
             "lengths": self._limits,
             "eos": self._eos,
+            "rows": hashlib.sha256(self._members.tobytes() + self._ends.tobytes()).hexdigest(),
             "seed": self._seed,
             "shuffle": self.shuffle,
         }

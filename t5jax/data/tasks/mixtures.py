@@ -185,8 +185,22 @@ _ALL_PROPORTIONAL = Mixture(
     name="all_proportional",
     tasks=(*_SUPERVISED, UNSUPERVISED),
     rate=Custom(weights=_DEDUPLICATED, others=Proportional()),
-    description="all of T5's tasks by size; set a cap with Proportional(maximum=…)",
+    description="all of T5's tasks by size",
 )
+
+
+def _capped(exponent: int, temperature: float = 1.0) -> Mixture:
+    """Of the paper's table 11: K = 2^exponent, and the temperatures with K = 2^21."""
+    assert isinstance(_ALL_PROPORTIONAL.rate, Custom)
+    rate = dataclasses.replace(
+        _ALL_PROPORTIONAL.rate, maximum=2.0**exponent, temperature=temperature
+    )
+    tempered = temperature != 1.0
+    name = f"all_temperature_{temperature:g}" if tempered else f"all_proportional_k{exponent}"
+    what = f"all of T5's tasks by size, K = 2^{exponent}"
+    if tempered:
+        what += f", T = {temperature:g}"
+    return dataclasses.replace(_ALL_PROPORTIONAL, name=name, rate=rate, description=what)
 
 
 def _left_out(task: str, mixtures: Mapping[str, Mixture]) -> Mixture:
@@ -219,6 +233,8 @@ def _paper_mixtures() -> tuple[Mixture, ...]:
         *benchmarks,
         *_SMALL,
         _ALL_PROPORTIONAL,
+        *(_capped(exponent) for exponent in range(16, 22)),
+        *(_capped(21, temperature) for temperature in (2.0, 4.0, 8.0)),
         *(_left_out(part, by_name) for part in parts),
     )
 

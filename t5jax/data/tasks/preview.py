@@ -26,6 +26,7 @@ from t5jax.data.tasks.hidden_spans import Stretch, original
 from t5jax.data.tasks.task import SeqioTask, Task, objective_of
 from t5jax.data.tasks.texts import texts_of
 from t5jax.data.token_store import TokenStream
+from t5jax.data.tokenising import encode_document
 from t5jax.data.vocabularies import EOS_ID, Vocabulary
 from t5jax.errors import DataError
 
@@ -209,12 +210,7 @@ def _tokenised(
 ) -> Iterator[dict[str, np.ndarray]]:
     for shard in texts.shards(split):
         for document in texts.documents(split, shard, rejected):
-            yield {
-                name: vocabulary.encode(text, sentinels=name != "text")
-                if isinstance(text, str)
-                else np.asarray(text, np.int32)
-                for name, text in document.items()
-            }
+            yield encode_document(document, vocabulary)
 
 
 def _look_at_text(

@@ -1,8 +1,8 @@
 """How often a mixture draws from each of its tasks: rules from sizes to rates.
 
 A rule gives non-negative rates, of which only the ratios matter. Sizes are numbers of training
-examples (or, for `UniMax` and `LanguageAlpha`, of characters or tokens); a task of size 0 has
-nothing to draw and gets rate 0 under every rule.
+examples (documents, of plain text); a task of size 0 has nothing to draw and gets rate 0 under
+every rule.
 """
 
 import bisect
@@ -61,15 +61,22 @@ class Equal:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Custom:
-    """Rates by name; tasks that are not named get those of `others`, or are an error."""
+    """Rates by name; tasks that are not named get those of `others`, or are an error.
+
+    Weights that stand for sizes can be capped and tempered as `Proportional` does it to sizes:
+    min(weight, maximum) ^ (1 / temperature), for those of `others` as well.
+    """
 
     weights: Mapping[str, float]
     others: Rate | None = None
+    maximum: float | None = None
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         for name, weight in self.weights.items():
             if not weight >= 0:
                 raise ConfigError(f"weights: {name!r} has {weight}; give 0 or more")
+        Proportional(maximum=self.maximum, temperature=self.temperature)  # checks both
 
     def rates(self, sizes: Mapping[str, int], step: int = 0) -> dict[str, float]:
         rest = {name: size for name, size in sizes.items() if name not in self.weights}
@@ -81,12 +88,14 @@ class Custom:
                 f"weights: {', '.join(unknown)} is not in the mixture, which has {list(sizes)}"
             )
         of_rest = self.others.rates(rest, step) if self.others else {}
-        return {
+        given = {
             name: (float(self.weights[name]) if size else 0.0)
             if name in self.weights
             else of_rest[name]
             for name, size in sizes.items()
         }
+        ceiling = float("inf") if self.maximum is None else self.maximum
+        return {name: min(x, ceiling) ** (1.0 / self.temperature) for name, x in given.items()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +118,8 @@ class UniMax:
 
     Chung et al. 2023 (umT5), algorithm 1: from the smallest to the largest, each takes an equal
     share of what is left of the budget, or all of its epochs when that is less. `budget` is what
-    the run will draw, in the unit of the sizes (the paper counts characters).
+    the run will draw, in examples as the sizes are (the paper counts characters: where documents of
+    languages differ in length, give `Custom` weights made of characters).
     """
 
     budget: float

@@ -11,11 +11,11 @@ import importlib.util
 import os
 import pathlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from t5jax.data.tasks.mixtures import Mixture
-from t5jax.data.tasks.task import ExampleTask, Task, TextTask
+from t5jax.data.tasks.task import Task
 from t5jax.data.tf_runtime import import_seqio
 from t5jax.data.token_store import NAME_RULE, can_name_directory
 from t5jax.errors import ConfigError
@@ -117,7 +117,7 @@ def mixtures_within(mixture: Mixture, data: "DataConfig") -> dict[str, Mixture]:
 
 def unknown(name: str) -> str:
     """What to say of a name that nothing has."""
-    known = [*builtin_names(), *own_names(), *_seqio_names()]
+    known = [*builtin_names(), *own_names(), *seqio_names()]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     return (
@@ -172,14 +172,6 @@ def load_entry_points() -> None:
             ) from error
 
 
-def text_tasks(tasks: Iterable[Task]) -> list[TextTask]:
-    return [task for task in tasks if isinstance(task, TextTask)]
-
-
-def example_tasks(tasks: Iterable[Task]) -> list[ExampleTask]:
-    return [task for task in tasks if isinstance(task, ExampleTask)]
-
-
 def _of_seqio(name: str, data: "DataConfig") -> Any:
     if "seqio" not in sys.modules:
         return None
@@ -188,6 +180,7 @@ def _of_seqio(name: str, data: "DataConfig") -> Any:
     return seqio_tasks.find(name, data)
 
 
-def _seqio_names() -> list[str]:
+def seqio_names() -> list[str]:
+    """What is registered with seqio, where something has imported it."""
     seqio = sys.modules.get("seqio")
     return sorted({*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}) if seqio else []

@@ -14,7 +14,6 @@ from t5jax.data.tasks.seqio_adapters import RowsDataSource, TextVocabulary, our_
 from t5jax.data.tasks.span_corruption import SpanCorruptionPreprocessor
 from t5jax.data.tasks.task import EosRule, ExampleTask, SeqioTask, TextTask
 from t5jax.data.tf_runtime import import_seqio, import_tensorflow
-from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,12 +35,13 @@ def find(name: str, data: "DataConfig") -> SeqioTask | Mixture | None:
     if name not in seqio.TaskRegistry.names():
         return None
     task = seqio_task(name)
-    vocabulary = our_vocabulary(task.output_features["targets"].vocabulary)
-    if vocabulary.fingerprint != data.vocabulary.fingerprint:
-        raise ConfigError(
-            f"data.vocabulary={data.vocabulary} is not the one of task {name}, {vocabulary}: they "
-            "must agree"
-        )
+    for feature in task.output_features.values():
+        vocabulary = our_vocabulary(feature.vocabulary)
+        if vocabulary.fingerprint != data.vocabulary.fingerprint:
+            raise ConfigError(
+                f"data.vocabulary={data.vocabulary} is not the one of task {name}, {vocabulary}: "
+                "they must agree"
+            )
     return describe(task, data.modules)
 
 
@@ -169,8 +169,3 @@ def _seqio_postprocess(postprocess: Any) -> Any:
         return postprocess(output, example=columns, is_target=is_target)
 
     return postprocess_fn
-
-
-def vocabulary_of(task: Any) -> Vocabulary:
-    """The vocabulary of ours that a `seqio.Task` has."""
-    return our_vocabulary(task.output_features["targets"].vocabulary)

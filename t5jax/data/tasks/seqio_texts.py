@@ -9,6 +9,7 @@ import numpy as np
 from t5jax.data.counter_rng import derive_seed
 from t5jax.data.records import Rejected
 from t5jax.data.tasks import registry
+from t5jax.data.tasks.describing import describe
 from t5jax.data.tf_runtime import import_seqio, import_tensorflow
 from t5jax.errors import DataError
 
@@ -36,7 +37,10 @@ class SeqioTexts:
         return ("text",) if self.has_objective else ("inputs", "targets")
 
     def describe(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """The settings, the type of the task's source and the code of its steps."""
+        task = self._task()
+        steps = [describe(step) for step in task.preprocessors]
+        return {**dataclasses.asdict(self), "source": type(task.source).__name__, "steps": steps}
 
     def of_epoch(self, epoch: int) -> "SeqioTexts":
         """The examples that the task's steps make in an epoch; others only without a store."""

@@ -1,19 +1,17 @@
 """A task's texts for the token store: its source, its columns and the policy for bad records."""
 
 import dataclasses
-import functools
-import hashlib
-import types
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from t5jax.data.cache import Texts
 from t5jax.data.counter_rng import derive_seed
 from t5jax.data.records import BadColumn, BadRecord, BadRecordPolicy, Record, Rejected, Row, Source
 from t5jax.data.sources import Cleaned
 from t5jax.data.tasks import registry
+from t5jax.data.tasks.describing import describe
 from t5jax.data.tasks.seqio_texts import SeqioTexts
 from t5jax.data.tasks.task import ExampleTask, SeqioTask, Task, TextTask
+from t5jax.data.tokenising import Texts
 
 if TYPE_CHECKING:
     from t5jax.data.config import DataConfig
@@ -53,7 +51,7 @@ class TaskTexts:
         return {
             "source": describe(self._source()),
             "column": (task.column or self.data.text_column) if text else None,
-            "examples": None if text else describe(task.examples),
+            "examples": None if text else describe([task.examples, task.eval_examples]),
         }
 
     def splits(self) -> tuple[str, ...]:
@@ -99,6 +97,10 @@ class TaskTexts:
                 examples = examples_of(record, task, split, self.data)
             except BadColumn as error:
                 yield BadRecord(record.place, str(error))
+            except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+                # A user's function met a row that it was not written for.
+                reason = f"{type(error).__name__} in task {task.name}: {error}"
+                yield BadRecord(record.place, reason)
             else:
                 yield Row({"examples": examples}, record.place)
 
@@ -137,36 +139,3 @@ def examples_of(
             if not isinstance(example.get(name), str):
                 raise BadColumn(f"the task made {name} = {example.get(name)!r}, not a string")
     return examples
-
-
-def describe(thing: Any) -> Any:
-    """A source or function as JSON: its type and settings, its code where it is a function."""
-    if isinstance(thing, functools.partial):
-        return [describe(thing.func), [describe(x) for x in thing.args], describe(thing.keywords)]
-    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
-        shown = [field.name for field in dataclasses.fields(thing) if field.repr]
-        return {"type": _type_name(thing)} | {
-            name: describe(getattr(thing, name)) for name in shown
-        }
-    if isinstance(thing, dict):
-        return {str(key): describe(value) for key, value in thing.items()}
-    if isinstance(thing, list | tuple):
-        return [describe(value) for value in thing]
-    if isinstance(thing, str | int | float | None):
-        return thing
-    code = getattr(thing, "__code__", None)
-    return {"type": _type_name(thing)} if code is None else {"code": _fingerprint(code)}
-
-
-def _type_name(thing: Any) -> str:
-    return f"{type(thing).__module__}.{type(thing).__qualname__}"
-
-
-def _fingerprint(code: types.CodeType) -> str:
-    """sha256 (short) of what a function does: a store that another version of it made is refused.
-
-    Functions that it calls are not looked into.
-    """
-    constants = [c for c in code.co_consts if isinstance(c, str | int | float | tuple)]
-    text = f"{code.co_code.hex()} {code.co_names} {constants}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

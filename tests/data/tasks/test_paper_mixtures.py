@@ -134,6 +134,8 @@ def test_the_papers_names():
         "en_mix",
         "all_equal",
         "all_proportional",
+        *(f"all_proportional_k{exponent}" for exponent in range(16, 22)),
+        *(f"all_temperature_{temperature}" for temperature in (2, 4, 8)),
         "all_mix",
         *(f"leave_one_out_{part}" for part in parts),
         "large_supervised_equal",
@@ -147,6 +149,17 @@ def test_the_papers_names():
         found = shares(mixture, SIZES)
         assert sum(found.values()) == pytest.approx(1.0)
         assert list(found) == [task for task in mixture.tasks if task in found]
+
+
+def test_caps_and_temperatures_of_the_paper():
+    """K = 2^16 .. 2^21; T = 2, 4, 8 with K = 2^21 (Raffel et al. 2020, table 11); RTE half."""
+    capped = shares(MIXTURES["all_proportional_k17"], SIZES)
+    assert capped["glue_mnli_v002"] == capped["glue_qqp_v002"] > capped["glue_qnli_v002"]
+    ratio = capped["glue_rte_v002"] / capped["glue_qqp_v002"]
+    assert ratio == pytest.approx(2490 / 2 / 2**17)
+    warm = shares(MIXTURES["all_temperature_4"], SIZES)
+    ratio = warm["glue_rte_v002"] / warm["glue_cola_v002"]
+    assert ratio == pytest.approx((2490 / 2 / 8551) ** 0.25)
 
 
 def test_glue_and_superglue_by_the_published_weights():

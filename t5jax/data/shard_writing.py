@@ -1,0 +1,99 @@
+"""Writing the files of one shard of a token store, each whole or not at all."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from t5jax.data.token_store import ENDS_DTYPE, FeatureInfo
+from t5jax.data.vocabularies import EOS_ID
+from t5jax.errors import DataError
+
+_FLUSH_TOKENS = 1 << 20
+
+
+class FeatureWriter:
+    """Tokens of one feature of a shard: `STEM.tokens`, and `STEM.ends` when it is finished.
+
+    They are written a million at a time: that costs nothing, and fits anywhere.
+    """
+
+    def __init__(self, stem: pathlib.Path, dtype: np.dtype, file: BinaryIO):
+        self._stem, self._dtype, self._file = stem, dtype, file
+        self.ends: list[int] = []
+        self._tokens = self._characters = self._utf8_bytes = 0
+        self._waiting: list[np.ndarray] = []
+        self._num_waiting = 0
+        self._digest = hashlib.sha256()
+
+    def add(self, ids: np.ndarray, text: str | np.ndarray, place: str) -> None:
+        """One document. Raises DataError for ids of padding or EOS, naming the place."""
+        if len(ids) and ids.max() > np.iinfo(self._dtype).max:
+            raise DataError(f"{place} has id {ids.max()}, which is not in the vocabulary")
+        if len(ids) and ids.min() <= EOS_ID:
+            raise DataError(
+                f"{place} encodes to id {ids.min()}, which is reserved for padding or EOS; the "
+                "vocabulary is not T5-compatible, or the task puts EOS there itself"
+            )
+        self._waiting.append(ids)
+        self._num_waiting += len(ids)
+        self._tokens += len(ids)
+        self.ends.append(self._tokens)
+        if isinstance(text, str):
+            self._characters += len(text)
+            self._utf8_bytes += len(text.encode("utf-8", "surrogatepass"))
+        if self._num_waiting >= _FLUSH_TOKENS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what waits."""
+        if self._waiting:
+            data = np.concatenate(self._waiting).astype(self._dtype).tobytes()
+            self._digest.update(data)
+            self._file.write(data)
+            self._waiting, self._num_waiting = [], 0
+
+    def finish(self) -> FeatureInfo:
+        """Writes the documents' ends; all tokens have to be flushed."""
+        assert not self._waiting
+        ends = np.asarray(self.ends, ENDS_DTYPE).tobytes()
+        write_file(self._stem.with_name(f"{self._stem.name}.ends"), ends)
+        return FeatureInfo(
+            tokens=self._tokens,
+            characters=self._characters,
+            utf8_bytes=self._utf8_bytes,
+            tokens_sha256=self._digest.hexdigest(),
+            ends_sha256=hashlib.sha256(ends).hexdigest(),
+        )
+
+
+def write_json(path: pathlib.Path, record: dict[str, Any]) -> None:
+    """The record as JSON; what JSON does not know becomes its `str`."""
+    write_file(path, as_json(record))
+
+
+def as_json(record: dict[str, Any]) -> bytes:
+    """The same bytes for the same record."""
+    return (json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n").encode()
+
+
+def write_file(path: pathlib.Path, data: bytes) -> None:
+    """A whole file at once."""
+    with new_file(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def new_file(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """A file that appears under its name whole and on disk, or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)

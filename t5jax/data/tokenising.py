@@ -1,0 +1,56 @@
+"""What is tokenised: the texts of a task, as a token store or live training asks for them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from t5jax.data.records import Rejected
+from t5jax.data.vocabularies import Vocabulary
+
+# One document or example: each feature's text, or its ids (int32, no EOS) where a task tokenises
+# itself.
+Document = Mapping[str, str | np.ndarray]
+
+
+class Texts(Protocol):
+    """What is tokenised. Must be picklable: every process of a build gets a copy.
+
+    Texts that are others in every epoch, and so are never stored, also have `of_epoch(epoch) ->
+    Texts`.
+    """
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """("text",) or ("inputs", "targets")."""
+        ...
+
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that exist."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Whatever decides what the texts are, as JSON."""
+        ...
+
+    def shards(self, split: str) -> list[str]:
+        """Names of the split's shards, in their order."""
+        ...
+
+    def shard_fingerprint(self, split: str, shard: str) -> str:
+        """Changes when the shard does (size and time, a checksum): it is then made again."""
+        ...
+
+    def documents(self, split: str, shard: str, rejected: Rejected) -> Iterator[Document]:
+        """The documents of one shard, the same ones in the same order every time; what is left
+        out is counted in `rejected`."""
+        ...
+
+
+def encode_document(document: Document, vocabulary: Vocabulary) -> dict[str, np.ndarray]:
+    """int32 ids of each feature. A literal `<extra_id_0>` is text in a document, and a sentinel in
+    the inputs and targets of a task, which its author wrote."""
+    return {
+        name: vocabulary.encode(text, sentinels=name != "text") if isinstance(text, str) else text
+        for name, text in document.items()
+    }
