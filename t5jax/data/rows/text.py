@@ -71,6 +71,7 @@ class TextRows:
         self.num_tokens = min(num_tokens or self.stream.num_tokens, self.stream.num_tokens)
         self._shape = inputs_length, targets_length
         self._seed = seed
+        self._vocab_size = vocabulary.vocab_size
         self._mask_seed = derive_seed(seed, "masks")
         self._border_seed = derive_seed(seed, "borders")
         self.raw = min(lengths.raw, self.num_tokens)
@@ -159,7 +160,7 @@ class TextRows:
 
     def _check_ids(self, tokens_BL: np.ndarray, starts_B: np.ndarray) -> None:
         least = 1 if self.objective.documents_end_with_eos else 2
-        if tokens_BL.max() < self.vocabulary.vocab_size and tokens_BL.min() >= least:
+        if tokens_BL.max() < self._vocab_size and tokens_BL.min() >= least:
             return
         bad_BL = (tokens_BL >= self.vocabulary.vocab_size) | (tokens_BL < least)
         row, column = np.argwhere(bad_BL)[0]
@@ -176,6 +177,8 @@ class TextRows:
     ) -> np.ndarray:
         """[B, width]: the parts below each other, padded; the prefix before each row with text."""
         start = 0 if prefix is None else len(prefix)
+        if len(parts) == 1 and parts[0].shape[1] == width and not start:
+            return parts[0]
         rows_BK = np.zeros((sum(len(part) for part in parts), width), np.int32)
         first = 0
         for part in parts:
