@@ -21,3 +21,11 @@ def real_data() -> pathlib.Path:
     path = pathlib.Path(root)
     assert path.is_dir(), f"T5JAX_TEST_DATA={root} is not a directory"
     return path
+
+
+# Minutes each: begun first, so that no worker sits over one of them when all the others are done.
+LONGEST = ("test_train_step", "test_train_evaluate_predict", "test_t5", "test_seqio_own_tasks")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONGEST)  # stable: else as collected

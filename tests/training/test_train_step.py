@@ -109,6 +109,7 @@ def test_adafactor_does_not_depend_on_the_layout(mesh, num_microbatches, changes
     assert_same_curve(program, "adafactor")
 
 
+@pytest.mark.slow
 def test_adamw_does_not_depend_on_the_layout():
     assert_same_curve(build((2, 2, 2), "adamw", 2), "adamw")
 
