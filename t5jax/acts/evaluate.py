@@ -53,6 +53,7 @@ def run(
 
 _NOTES = {
     "loss": "nats per target token",
+    "accuracy": "share of target tokens, EOS included, that are the likeliest given those before",
     "text_loss": "nats per text token (sentinels and EOS left out)",
     "unigram_entropy": "nats: entropy of these rows' text tokens, by their own frequencies",
     "unigram_model": "nats: frequencies of the training split",

@@ -276,7 +276,7 @@ def _refuse_other_store(
     info = read_info(directory)
     for what, found, wanted in (
         ("vocabulary", info.vocabulary["fingerprint"], jobs[0].vocabulary_fingerprint),
-        ("source", info.source, description),
+        ("source or code of its task", info.source, description),
         ("list of shards", [shard.source for shard in info.shards], [job.source for job in jobs]),
     ):
         if found != wanted:

@@ -176,7 +176,9 @@ class DataConfig:
 
 def tasks_of(data: DataConfig) -> list[Task]:
     """The tasks of the config's mixture, checked. TensorFlow is imported for a user's seqio task
-    only. Raises ConfigError for an unknown one, and for what does not fit."""
+    only. Raises ConfigError for an unknown one, for what does not fit, and for a module that other
+    processes would not find."""
+    registry.load_modules(data.modules)
     tasks = registry.tasks_of(data.mixture, data)
     data.check_tasks(tasks)
     return tasks

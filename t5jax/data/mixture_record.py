@@ -5,7 +5,9 @@ down beside the stores, so that training imports neither the user's modules nor 
 """
 
 import dataclasses
+import difflib
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -25,6 +27,7 @@ from t5jax.errors import DataError
 FORMAT = "t5jax mixture"
 FORMAT_VERSION = 1
 TRAIN = "train"
+SUFFIX = ".mixture.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +114,7 @@ def cached_sizes(tasks: list[Task], data: DataConfig) -> dict[str, int]:
 
 def record_path(data: DataConfig) -> pathlib.Path:
     assert data.cache_dir is not None
-    return pathlib.Path(data.cache_dir) / f"{data.mixture}.mixture.json"
+    return pathlib.Path(data.cache_dir) / f"{data.mixture}{SUFFIX}"
 
 
 def write_record(data: DataConfig, record: MixtureRecord) -> None:
@@ -133,8 +136,12 @@ def record_of(data: DataConfig) -> MixtureRecord:
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError as error:
+        cached = [p.name.removesuffix(SUFFIX) for p in path.parent.glob(f"*{SUFFIX}")]
+        near = difflib.get_close_matches(data.mixture, cached, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
         raise DataError(
-            f"{path} is not there: {data.mixture} was not cached in {data.cache_dir}; {MAKE_IT}"
+            f"{path} is not there (seen from {os.getcwd()}): {data.mixture} was not cached in "
+            f"{data.cache_dir}{hint}; {MAKE_IT}"
         ) from error
     except ValueError as error:
         raise DataError(f"{path} is damaged ({error}); delete it, then {MAKE_IT}") from error

@@ -26,10 +26,12 @@ class Row(dict[str, Any]):
         super().__init__(columns)
         self.place = place
 
+    def __missing__(self, column: str) -> Any:
+        shown = ", ".join(sorted(str(name)[:40] for name in self)[:10])
+        raise BadColumn(f"no column {column!r}; there are {shown}")
+
     def text(self, column: str) -> str:
         """The string under a column. Raises BadColumn when it is absent or no string."""
-        if column not in self:
-            raise BadColumn(f"no column {column!r}; there are {sorted(self)[:10]}")
         value = self[column]
         if not isinstance(value, str):
             raise BadColumn(f"column {column!r} is {type(value).__name__}, not a string")

@@ -260,7 +260,7 @@ class Trainer:
             size = {"train_tokens": self.loader.num_tokens}
         if self.loader.mixing is not None and len(self.loader.task_names) > 1:
             shares = self.loader.mixing.shares(0)
-            size |= {f"share of {name}": round(share, 5) for name, share in shares.items()}
+            size |= {f"share of rows of {name}": round(share, 5) for name, share in shares.items()}
         without = set(self.loader.task_names) - set(self.validation)
         if self.config.train.eval_every_steps and without:
             size["not_evaluated_for_want_of_a_split"] = ", ".join(sorted(without))

@@ -1,7 +1,7 @@
 """A task's texts for the token store: its source, its columns and the policy for bad records."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from t5jax.data.counter_rng import derive_seed
@@ -12,6 +12,7 @@ from t5jax.data.tasks.describing import describe
 from t5jax.data.tasks.seqio_texts import SeqioTexts
 from t5jax.data.tasks.task import ExampleTask, SeqioTask, Task, TextTask
 from t5jax.data.tokenising import Texts
+from t5jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from t5jax.data.config import DataConfig
@@ -113,7 +114,11 @@ class TaskTexts:
         return task
 
     def _source(self) -> Source:
-        return self._task().source(self.data)
+        task = self._task()
+        try:
+            return task.source(self.data)
+        except (TypeError, AttributeError) as error:
+            raise ConfigError(f"the source of task {task.name}: {error}") from error
 
     def _policy(self) -> BadRecordPolicy:
         return BadRecordPolicy(
@@ -133,9 +138,15 @@ def examples_of(
     make = task.examples
     if split not in task.train_splits and task.eval_examples is not None:
         make = task.eval_examples
-    examples = [dict(example) for example in make(row)]
+    made = make(row)
+    if made is None or isinstance(made, Mapping):
+        raise BadColumn("the task made no list of examples: yield each, or return them in a list")
+    examples = [dict(example) for example in made]
     for example in examples:
         for name in ("inputs", "targets"):
             if not isinstance(example.get(name), str):
-                raise BadColumn(f"the task made {name} = {example.get(name)!r}, not a string")
+                raise BadColumn(
+                    f"the task made {name} = {example.get(name)!r}, not a string (of the keys "
+                    f"{', '.join(example)})"
+                )
     return examples
