@@ -162,11 +162,12 @@ def baseline():
     return cfg, arguments, tiny_t5.with_gradients(cfg)(*arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
         {"unroll_layers": 2, "remat": "dots", "attention": "per_example"},
-        pytest.param({"unroll_layers": "all", "remat": "full"}, marks=pytest.mark.slow),
+        {"unroll_layers": "all", "remat": "full"},
     ],
 )
 def test_how_it_is_computed_does_not_change_the_result(baseline, changes):

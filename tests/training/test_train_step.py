@@ -101,7 +101,9 @@ def assert_same_curve(program: Program, optimizer: str):
     [
         pytest.param((1, 8, 1), 2, {}, marks=pytest.mark.slow),
         ((2, 2, 2), 4, {}),
-        ((1, 2, 4), 1, {"unroll_layers": "all", "remat": "full"}),
+        pytest.param(
+            (1, 2, 4), 1, {"unroll_layers": "all", "remat": "full"}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_adafactor_does_not_depend_on_the_layout(mesh, num_microbatches, changes):
