@@ -30,7 +30,7 @@ test: $(VENV)/installed
 	$(TESTS) -n 2 --dist loadfile -m "not slow and not parity"
 
 test-all: $(VENV)/installed-parity
-	$(TESTS) -n 2 --dist loadfile
+	XLA_FLAGS= $(TESTS) -n 2 --dist loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

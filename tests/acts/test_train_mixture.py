@@ -42,7 +42,7 @@ def test_sums_of_the_tasks_are_those_of_the_step(mixed):
             assert total / record["target_tokens"] == pytest.approx(record[what], rel=1e-4)
     assert seen == set(TASKS)
     (started,) = of_kind(mixed, "started")
-    assert started["share of text:ul2_s_prefix_lm_25"] == pytest.approx(0.2, abs=1e-5)
+    assert started["share of rows of text:ul2_s_prefix_lm_25"] == pytest.approx(0.2, abs=1e-5)
 
 
 def test_every_task_is_evaluated_and_all_together(mixed):

@@ -391,7 +391,7 @@ def test_missing_and_wrong_columns_are_bad_records_with_their_place(tmp_path):
             row.text("text")
         messages.append(f"{row.place}: {raised.value}")
     assert messages == [
-        f"{path}, line 2: no column 'text'; there are ['body']",
+        f"{path}, line 2: no column 'text'; there are body",
         f"{path}, line 3: column 'text' is NoneType, not a string",
         f"{path}, line 4: column 'text' holds half of a surrogate pair",
     ]
