@@ -3,13 +3,16 @@ lengths."""
 
 import dataclasses
 import difflib
+from collections.abc import Sequence
+
+import numpy as np
 
 from t5jax.data import objectives
 from t5jax.data.objectives import Objective
 from t5jax.data.records import BadRecordPolicy
 from t5jax.data.tasks import registry
 from t5jax.data.tasks.mixtures import Mixture
-from t5jax.data.tasks.task import Task, TextTask, objective_of
+from t5jax.data.tasks.task import Described, Task
 from t5jax.data.vocabularies import (
     ByteVocabulary,
     HuggingFaceVocabulary,
@@ -85,7 +88,7 @@ class DataConfig:
                     f"data.{field.name}={value!r} has no effect on {self.mixture}: leave it out, "
                     "or take another task"
                 )
-        texts = [task for task in tasks if objective_of(task) is not None]
+        texts = [task for task in tasks if task.objective is not None]
         for name in ("objective", "max_text_tokens"):
             if getattr(self, name) is not None and not texts:
                 raise ConfigError(
@@ -96,7 +99,7 @@ class DataConfig:
             raise ConfigError(f"data.pack=False has no effect on {self.mixture}: leave it out")
         self.check_lengths(tasks)
 
-    def check_lengths(self, tasks: list[Task]) -> None:
+    def check_lengths(self, tasks: Sequence[Described]) -> None:
         """Raises ConfigError when a row of a text task does not fit the lengths or sentinels, and
         when nothing says how long the targets are."""
         targets_length = self.targets_length_for(tasks)
@@ -109,19 +112,17 @@ class DataConfig:
                     num_sentinels=self.vocabulary.num_sentinels,
                 )
 
-    def objective_for(self, task: Task) -> Objective | None:
+    def objective_for(self, task: Described) -> Objective | None:
         """The objective of a text task: the config's, or the task's own; None for examples."""
-        own = objective_of(task)
-        if own is None or self.objective is None:
-            return own
+        if task.objective is None or self.objective is None:
+            return task.objective
         return objectives.parse(self.objective)
 
-    def prefix_ids(self, task: Task):
+    def prefix_ids(self, task: Described) -> np.ndarray:
         """int32 ids that stand in front of every row's inputs."""
-        prefix = task.prefix if isinstance(task, TextTask) else ""
-        return self.vocabulary.encode(prefix) if prefix else ()
+        return self.vocabulary.encode(task.prefix) if task.prefix else np.zeros(0, np.int32)
 
-    def targets_length_for(self, tasks: list[Task]) -> int:
+    def targets_length_for(self, tasks: Sequence[Described]) -> int:
         """`targets_length`, or the most that the text tasks' objectives make of `inputs_length`."""
         if self.targets_length is not None:
             return self.targets_length

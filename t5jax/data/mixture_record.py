@@ -12,17 +12,15 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from t5jax.data import objectives
 from t5jax.data.cache import cache_directory
 from t5jax.data.config import DataConfig, mixture_of, tasks_of
 from t5jax.data.objectives import Objective
 from t5jax.data.tasks import registry
-from t5jax.data.tasks.mixtures import stages
-from t5jax.data.tasks.task import EosRule, SeqioTask, Task, TextTask, objective_of
+from t5jax.data.tasks.mixtures import stages_if_known
+from t5jax.data.tasks.task import EosRule, ExampleTask, SeqioTask, Task, TextTask
 from t5jax.data.token_store import MAKE_IT, read_info
-from t5jax.errors import DataError
+from t5jax.errors import ConfigError, DataError
 
 FORMAT = "t5jax mixture"
 FORMAT_VERSION = 1
@@ -36,21 +34,22 @@ class TaskRecord:
 
     name: str
     corpus: str
-    objective: dict[str, Any] | None
+    objective: Objective | None
     prefix: str
     eos: Mapping[str, EosRule]
 
-    def objective_for(self, data: DataConfig) -> Objective | None:
-        """The config's objective, or the task's own; None for examples."""
-        if self.objective is None:
-            return None
-        if data.objective is not None:
-            return objectives.parse(data.objective)
-        return objectives.from_dict(self.objective)
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can write it."""
+        objective = None if self.objective is None else self.objective.to_dict()
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return fields | {"objective": objective}
 
-    def prefix_ids(self, data: DataConfig) -> np.ndarray:
-        """int32 ids that stand in front of every row's inputs."""
-        return data.vocabulary.encode(self.prefix) if self.prefix else np.zeros(0, np.int32)
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "TaskRecord":
+        """What `to_dict` gave."""
+        objective = content["objective"]
+        found = None if objective is None else objectives.from_dict(objective)
+        return cls(**{**content, "objective": found})
 
     def directory(self, data: DataConfig, split: str) -> pathlib.Path:
         """Where the store of a split is, or would be."""
@@ -79,27 +78,44 @@ def corpus_of(task: Task) -> str:
 
 
 def task_record(task: Task) -> TaskRecord:
-    objective = objective_of(task)
     return TaskRecord(
         name=task.name,
         corpus=corpus_of(task),
-        objective=objective.to_dict() if objective is not None else None,
-        prefix=task.prefix if isinstance(task, TextTask) else "",
+        objective=task.objective,
+        prefix=task.prefix,
         eos=task.eos if isinstance(task, SeqioTask) else {},
     )
 
 
-def make_record(data: DataConfig, sizes: Mapping[str, int]) -> MixtureRecord:
-    """The record of the config's mixture; `sizes` are the numbers of examples of its tasks.
+def make_record(data: DataConfig, sizes: Mapping[str, int | None]) -> MixtureRecord:
+    """The record of the config's mixture; `sizes` are the numbers of examples of its tasks, None
+    where nothing has counted them.
 
-    Raises ConfigError for an unknown task and for rates that cannot be.
+    Raises ConfigError for an unknown task, for rates that cannot be, and for those that depend on
+    sizes that are not known.
     """
     tasks, mixture = tasks_of(data), mixture_of(data)
     phases: tuple[tuple[int, Mapping[str, float]], ...] = ((0, {task.name: 1.0 for task in tasks}),)
     if mixture is not None:
-        phases = stages(mixture, sizes, mixtures=registry.mixtures_within(mixture, data))
+        inside = registry.mixtures_within(mixture, data)
+        found = stages_if_known(mixture, sizes, mixtures=inside)
+        if found is None:
+            unknown = [name for name, size in sizes.items() if size is None]
+            raise ConfigError(
+                f"the rates of {data.mixture} depend on the number of examples of "
+                f"{', '.join(unknown[:5])}, which is not known without a store: set data.cache_dir "
+                "and run t5jax cache, or give rates of their own"
+            )
+        phases = found
     records = tuple(task_record(task) for task in tasks)
     return MixtureRecord(mixture=data.mixture, tasks=records, phases=phases)
+
+
+def published_size(task: Task) -> int | None:
+    """Training examples, where a task knows without a store."""
+    if TRAIN not in task.splits:
+        return 0
+    return task.num_examples if isinstance(task, ExampleTask) else None
 
 
 def cached_sizes(tasks: list[Task], data: DataConfig) -> dict[str, int]:
@@ -118,7 +134,13 @@ def record_path(data: DataConfig) -> pathlib.Path:
 
 
 def write_record(data: DataConfig, record: MixtureRecord) -> None:
-    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(record)}
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "mixture": record.mixture,
+        "tasks": [task.to_dict() for task in record.tasks],
+        "phases": record.phases,
+    }
     path = record_path(data)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=1) + "\n")
@@ -152,6 +174,6 @@ def record_of(data: DataConfig) -> MixtureRecord:
         raise DataError(f"{path} is not of this t5jax; delete it, then {MAKE_IT}")
     return MixtureRecord(
         mixture=content["mixture"],
-        tasks=tuple(TaskRecord(**task) for task in content["tasks"]),
+        tasks=tuple(TaskRecord.from_dict(task) for task in content["tasks"]),
         phases=tuple((int(first), rates) for first, rates in content["phases"]),
     )

@@ -1,10 +1,9 @@
 """From the data section to loaders: stores or live texts, rows, rates."""
 
-import dataclasses
 import functools
 import logging
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,19 +14,19 @@ from t5jax.data.live import LiveLoader, LiveTask
 from t5jax.data.loader import Component, Loader
 from t5jax.data.mixing import Mixing, Phase, rates_of_rows
 from t5jax.data.mixture_record import (
-    TRAIN,
     MixtureRecord,
     TaskRecord,
     make_record,
+    published_size,
     record_of,
     task_record,
 )
 from t5jax.data.records import Rejected
 from t5jax.data.rows import ExampleRows, Rows, TextRows
-from t5jax.data.tasks.task import ExampleTask, Task
+from t5jax.data.tasks.task import Task
 from t5jax.data.tasks.texts import texts_of
 from t5jax.data.token_store import TokenStore, TokenStream
-from t5jax.data.tokenising import Document, Texts, encode_document
+from t5jax.data.tokenising import encoded_documents
 from t5jax.errors import ConfigError, DataError
 
 _MEMORY_TOKENS = 1 << 27  # of a split that is evaluated without a store
@@ -41,6 +40,7 @@ def open_loader(data: DataConfig, *, batch_size: int) -> Loader | LiveLoader:
     if data.cache_dir is None:
         return _open_live(data, batch_size)
     record, stores = record_of(data), {}
+    _check_inputs(record, data)
     components = [
         _component(task, record, data, "train", stores, shuffle=True) for task in record.trained_on
     ]
@@ -49,7 +49,7 @@ def open_loader(data: DataConfig, *, batch_size: int) -> Loader | LiveLoader:
         data.vocabulary,
         batch_size=batch_size,
         inputs_length=data.inputs_length,
-        targets_length=targets_length(record, data),
+        targets_length=data.targets_length_for(record.tasks),
         mixing=_mixing(record, {c.name: c.rows.examples_per_row for c in components}, batch_size),
     )
 
@@ -65,6 +65,7 @@ def open_in_order(
     if data.cache_dir is None:
         return _open_in_memory(data, split, batch_size, num_rows)
     record, stores = record_of(data), {}
+    _check_inputs(record, data)
     found = [task for task in record.tasks if task.directory(data, split).is_dir()]
     return {
         task.name: _single(
@@ -72,23 +73,6 @@ def open_in_order(
         )
         for task in found
     }
-
-
-def targets_length(record: MixtureRecord, data: DataConfig) -> int:
-    """`data.targets_length`, or the most that the objectives make of `data.inputs_length`."""
-    if data.targets_length is not None:
-        return data.targets_length
-    lengths = []
-    for task in record.tasks:
-        objective = task.objective_for(data)
-        if objective is None:
-            raise ConfigError(
-                f"data.targets_length is not set, and {task.name} has examples of its own: say how "
-                "many tokens targets may have"
-            )
-        room = data.inputs_length - len(task.prefix_ids(data))
-        lengths.append(objective.lengths(room).targets)
-    return max(lengths)
 
 
 def _component(
@@ -105,7 +89,14 @@ def _component(
     if directory not in stores:
         stores[directory] = TokenStore.open(directory, data.vocabulary)
     store = stores[directory]
-    rows = _rows(task, store.streams, record, data, task_seed(data, task), shuffle=shuffle)
+    rows = make_rows(
+        task,
+        store.streams,
+        data,
+        targets_length=data.targets_length_for(record.tasks),
+        seed=task_seed(data, task),
+        shuffle=shuffle,
+    )
     return Component(name=task.name, rows=rows, store=store)
 
 
@@ -114,31 +105,27 @@ def task_seed(data: DataConfig, task: TaskRecord) -> int:
     return derive_seed(data.seed, f"task/{task.name}")
 
 
-def _rows(
+def make_rows(
     task: TaskRecord,
     streams: Mapping[str, TokenStream],
-    record: MixtureRecord,
     data: DataConfig,
-    seed: int,
     *,
+    targets_length: int,
+    seed: int,
     shuffle: bool,
-) -> Rows:
-    lengths = {
-        "inputs_length": data.inputs_length,
-        "targets_length": targets_length(record, data),
-    }
-    objective = task.objective_for(data)
+) -> TextRows | ExampleRows:
+    """The rows of a task's tokens: text joined and cut for the objective, or examples.
+
+    Raises DataError when the tokens are not of such a task.
+    """
+    lengths = {"inputs_length": data.inputs_length, "targets_length": targets_length}
+    objective = data.objective_for(task)
     if (objective is not None) != ("text" in streams):
         raise DataError(
             f"the store of {task.name} holds {', '.join(streams)}: it was made for another kind of "
             "task; delete it, then run t5jax cache"
         )
     if objective is not None:
-        if not objective.lengths(**lengths).inputs:
-            raise ConfigError(
-                f"objective {objective} of {task.name} has no inputs, an encoder-decoder needs "
-                "some: take prefix_lm, or another objective that has"
-            )
         return TextRows(
             streams["text"],
             objective,
@@ -146,7 +133,7 @@ def _rows(
             **lengths,
             seed=seed,
             shuffle=shuffle,
-            prefix_ids=task.prefix_ids(data),
+            prefix_ids=data.prefix_ids(task),
             num_tokens=data.max_text_tokens if shuffle else None,
         )
     return ExampleRows(
@@ -158,6 +145,17 @@ def _rows(
         pack=data.pack,
         eos=task.eos,
     )
+
+
+def _check_inputs(record: MixtureRecord, data: DataConfig) -> None:
+    targets_length = data.targets_length_for(record.tasks)
+    for task in record.tasks:
+        objective = data.objective_for(task)
+        if objective and not objective.lengths(data.inputs_length, targets_length).inputs:
+            raise ConfigError(
+                f"objective {objective} of {task.name} has no inputs, an encoder-decoder needs "
+                "some: take prefix_lm, or another objective that has"
+            )
 
 
 def _mixing(
@@ -182,7 +180,7 @@ def _single(
         data.vocabulary,
         batch_size=batch_size,
         inputs_length=data.inputs_length,
-        targets_length=targets_length(record, data),
+        targets_length=data.targets_length_for(record.tasks),
         mixing=None,
     )
 
@@ -198,6 +196,7 @@ def _open_live(data: DataConfig, batch_size: int) -> LiveLoader:
         )
     tasks = tasks_of(data)
     record = _record_without_stores(data, tasks)
+    _check_inputs(record, data)
     drawn = {task.name for task in record.trained_on}
     live = [
         LiveTask(
@@ -219,17 +218,17 @@ def _open_live(data: DataConfig, batch_size: int) -> LiveLoader:
         data.vocabulary,
         batch_size=batch_size,
         inputs_length=data.inputs_length,
-        targets_length=targets_length(record, data),
+        targets_length=data.targets_length_for(record.tasks),
         mixing=_mixing(record, per_row, batch_size),
     )
 
 
 def _settings(task: TaskRecord, record: MixtureRecord, data: DataConfig) -> dict[str, Any]:
     """Whatever decides the rows of a task, besides its tokens."""
-    objective = task.objective_for(data)
-    return dataclasses.asdict(task) | {
+    objective = data.objective_for(task)
+    return task.to_dict() | {
         "objective": objective.to_dict() if objective is not None else None,
-        "lengths": [data.inputs_length, targets_length(record, data)],
+        "lengths": [data.inputs_length, data.targets_length_for(record.tasks)],
         "pack": data.pack,
     }
 
@@ -237,19 +236,7 @@ def _settings(task: TaskRecord, record: MixtureRecord, data: DataConfig) -> dict
 def _record_without_stores(data: DataConfig, tasks: list[Task]) -> MixtureRecord:
     """The mixture's record where nothing has counted the examples: some tasks know how many they
     have, the others must do without. Raises ConfigError when the rates depend on theirs."""
-    sizes = {task.name: _published_size(task) for task in tasks}
-    known = {name: size for name, size in sizes.items() if size is not None}
-    unknown = [name for name in sizes if name not in known]
-    # Few and of different sizes, or many and alike: rates that look at sizes cannot agree.
-    few = make_record(data, known | {name: 1 + i for i, name in enumerate(unknown)})
-    many = make_record(data, known | dict.fromkeys(unknown, 10**9))
-    if few.phases != many.phases:
-        raise ConfigError(
-            f"the rates of {data.mixture} depend on the number of examples of "
-            f"{', '.join(unknown[:5])}, which is not known without a store: set data.cache_dir and "
-            "run t5jax cache, or give rates of their own"
-        )
-    return few
+    return make_record(data, {task.name: published_size(task) for task in tasks})
 
 
 def _live_rows(
@@ -259,14 +246,8 @@ def _live_rows(
     streams: Mapping[str, TokenStream],
     seed: int,
 ) -> Rows:
-    return _rows(task, streams, record, data, seed, shuffle=True)
-
-
-def _published_size(task: Task) -> int | None:
-    """Training examples, where a task knows."""
-    if TRAIN not in task.splits:
-        return 0
-    return task.num_examples if isinstance(task, ExampleTask) else None
+    targets_length = data.targets_length_for(record.tasks)
+    return make_rows(task, streams, data, targets_length=targets_length, seed=seed, shuffle=True)
 
 
 def _open_in_memory(
@@ -274,12 +255,20 @@ def _open_in_memory(
 ) -> dict[str, Loader]:
     tasks = [task for task in tasks_of(data) if split in texts_of(task, data).splits()]
     record = _record_without_stores(data, tasks_of(data))
+    _check_inputs(record, data)
     loaders = {}
     for task in tasks:
         described = task_record(task)
         enough = _enough_for(described, record, data, num_rows)
         streams = _read_streams(task, data, split, enough)
-        rows = _rows(described, streams, record, data, task_seed(data, described), shuffle=False)
+        rows = make_rows(
+            described,
+            streams,
+            data,
+            targets_length=data.targets_length_for(record.tasks),
+            seed=task_seed(data, described),
+            shuffle=False,
+        )
         component = Component(name=task.name, rows=rows, store=None)
         loaders[task.name] = _single(component, record, data, batch_size)
     return loaders
@@ -295,8 +284,7 @@ def _read_streams(
     texts, rejected = texts_of(task, data), Rejected()
     documents: list[dict[str, np.ndarray]] = []
     sizes = _Sizes(data)
-    for document in _all_documents(texts, split, rejected):
-        ids = encode_document(document, data.vocabulary)
+    for ids in encoded_documents(texts, split, rejected, data.vocabulary):
         documents.append(ids)
         sizes.add(ids)
         if enough(sizes):
@@ -310,11 +298,6 @@ def _read_streams(
     for place in rejected.places:
         logging.getLogger("t5jax").warning("%s of %s, left out: %s", split, task.name, place)
     return {name: TokenStream.of_documents([d[name] for d in documents]) for name in texts.features}
-
-
-def _all_documents(texts: Texts, split: str, rejected: Rejected) -> Iterator[Document]:
-    for shard in texts.shards(split):
-        yield from texts.documents(split, shard, rejected)
 
 
 class _Sizes:
@@ -336,16 +319,16 @@ def _enough_for(
     task: TaskRecord, record: MixtureRecord, data: DataConfig, num_rows: int | None
 ) -> Callable[[_Sizes], bool]:
     """Whether the documents fill `num_rows` rows (None: never, all are wanted)."""
-    objective = task.objective_for(data)
+    objective = data.objective_for(task)
     if num_rows is None:
         return lambda sizes: False
     if objective is not None:
-        room = data.inputs_length - len(task.prefix_ids(data))
-        raw = objective.lengths(room, targets_length(record, data)).raw
+        room = data.inputs_length - len(data.prefix_ids(task))
+        raw = objective.lengths(room, data.targets_length_for(record.tasks)).raw
         return lambda sizes: sizes.shown["text"] >= num_rows * raw
     if not data.pack:
         return lambda sizes: sizes.documents >= num_rows
     return lambda sizes: (
         sizes.shown["inputs"] >= num_rows * data.inputs_length
-        or sizes.shown["targets"] >= num_rows * targets_length(record, data)
+        or sizes.shown["targets"] >= num_rows * data.targets_length_for(record.tasks)
     )

@@ -47,6 +47,15 @@ class Texts(Protocol):
         ...
 
 
+def encoded_documents(
+    texts: Texts, split: str, rejected: Rejected, vocabulary: Vocabulary
+) -> Iterator[dict[str, np.ndarray]]:
+    """`encode_document` of all documents of a split, shard after shard."""
+    for shard in texts.shards(split):
+        for document in texts.documents(split, shard, rejected):
+            yield encode_document(document, vocabulary)
+
+
 def encode_document(document: Document, vocabulary: Vocabulary) -> dict[str, np.ndarray]:
     """int32 ids of each feature. A literal `<extra_id_0>` is text in a document, and a sentinel in
     the inputs and targets of a task, which its author wrote."""

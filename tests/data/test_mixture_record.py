@@ -85,8 +85,8 @@ def test_the_record_of_a_mixture():
     assert (first, second) == (0, 70)
     assert shares == {"first_text": 0.75, "second_text": 0.25}
     assert later == {"first_text": 0.75, "second_text": 0.25}
-    assert record.tasks[1].prefix_ids(config()).tolist() == VOCABULARY.encode("[S] ").tolist()
-    assert record.tasks[0].prefix_ids(config()).tolist() == []
+    assert config().prefix_ids(record.tasks[1]).tolist() == VOCABULARY.encode("[S] ").tolist()
+    assert config().prefix_ids(record.tasks[0]).tolist() == []
 
 
 def test_the_record_of_a_single_task():
@@ -108,17 +108,17 @@ def test_a_record_comes_back_as_it_was_written(tmp_path, monkeypatch):
     forgotten(monkeypatch)
     assert record_of(data) == record
     assert isinstance(record_of(data), MixtureRecord)
-    objective = record_of(data).tasks[0].objective_for(data)
+    objective = data.objective_for(record_of(data).tasks[0])
     assert objective == PrefixLM()
-    assert record_of(data).tasks[2].objective_for(data) is None
+    assert data.objective_for(record_of(data).tasks[2]) is None
 
 
 def test_the_configs_objective_stands_for_the_tasks_own():
     task = task_record(registry.find_task("first_text", config()))
     for name, objective in OBJECTIVES.items():
-        assert task.objective_for(config(objective=name)) == objective
+        assert config(objective=name).objective_for(task) == objective
     given = config(objective="span_corruption(mean_noise_span_length=5.0)")
-    assert task.objective_for(given) == SpanCorruption(mean_noise_span_length=5.0)
+    assert given.objective_for(task) == SpanCorruption(mean_noise_span_length=5.0)
 
 
 def test_a_record_that_is_not_there_or_damaged_is_refused(tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ from t5jax.data.tasks import (
 from t5jax.data.tasks.classification import KeyedText
 from t5jax.data.tasks.mixtures import Mixture
 from t5jax.data.tasks.sentinels import SENTINEL
-from t5jax.data.tasks.task import ExampleTask, SeqioTask, Task, TextTask, objective_of
+from t5jax.data.tasks.task import ExampleTask, SeqioTask, Task, TextTask
 from t5jax.data.tasks.templates import Templates
 from t5jax.data.tasks.translation import Translate, language_name
 
@@ -96,7 +96,7 @@ def entry(found: Task | Mixture) -> Entry:
             description=found.description,
             tasks=found.tasks,
         )
-    objective, kind, group = objective_of(found), "examples", _GROUPS.get(found.name, _OTHERS)
+    objective, kind, group = found.objective, "examples", _GROUPS.get(found.name, _OTHERS)
     if isinstance(found, TextTask):
         kind, group = "text", TEXT
     elif isinstance(found, SeqioTask):

@@ -81,6 +81,21 @@ def stages(
     )
 
 
+def stages_if_known(
+    mixture: Mixture,
+    sizes: Mapping[str, int | None],
+    *,
+    mixtures: Mapping[str, Mixture] | None = None,
+) -> tuple[Stage, ...] | None:
+    """`stages` where some sizes are not known (None); None when the shares depend on those."""
+    known = {name: size for name, size in sizes.items() if size is not None}
+    unknown = [name for name, size in sizes.items() if size is None]
+    # Few and of different sizes, or many and alike: rates that look at sizes cannot agree.
+    few = stages(mixture, known | {n: 1 + i for i, n in enumerate(unknown)}, mixtures=mixtures)
+    many = stages(mixture, known | dict.fromkeys(unknown, 10**9), mixtures=mixtures)
+    return few if few == many else None
+
+
 def leave_one_out(
     mixture: Mixture, task: str, mixtures: Mapping[str, Mixture] | None = None
 ) -> Mixture:

@@ -8,7 +8,6 @@ Shapes: N examples or documents, R rows, V ids of the vocabulary.
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,16 @@ from t5jax.data.config import DataConfig
 from t5jax.data.converters import Batch, encoder_decoder
 from t5jax.data.mixture_record import task_record
 from t5jax.data.objectives import Objective
-from t5jax.data.opening import task_seed
+from t5jax.data.opening import make_rows, task_seed
 from t5jax.data.records import Rejected
 from t5jax.data.rows import ExampleRows, Rows, TextRows
 from t5jax.data.tasks import builtin, registry
 from t5jax.data.tasks.catalog import Entry, entry
 from t5jax.data.tasks.hidden_spans import Stretch, original
-from t5jax.data.tasks.task import SeqioTask, Task, objective_of
+from t5jax.data.tasks.task import SeqioTask, Task
 from t5jax.data.tasks.texts import texts_of
 from t5jax.data.token_store import TokenStream
-from t5jax.data.tokenising import encode_document
+from t5jax.data.tokenising import encoded_documents
 from t5jax.data.vocabularies import EOS_ID, Vocabulary
 from t5jax.errors import DataError
 
@@ -163,7 +162,7 @@ def preview(
     splits, rejected = texts.splits(), Rejected()
     if split not in splits:
         raise DataError(f"task {task.name} has no split {split!r}: choose one of {list(splits)}")
-    documents = _tokenised(texts, split, rejected, data.vocabulary)
+    documents = encoded_documents(texts, split, rejected, data.vocabulary)
     taken = list(itertools.islice(documents, scan))
     complete = next(documents, None) is None
     streams = {
@@ -195,7 +194,7 @@ def settings_for(task: Task, data: DataConfig) -> DataConfig:
     and this one does not is left out, as if it had not been set."""
     readable = {name for one in builtin.TABLE.values() for name in getattr(one, "settings", ())}
     ignored = readable.difference(task.settings)
-    if objective_of(task) is None:
+    if task.objective is None:
         ignored |= {"objective", "max_text_tokens"}
     else:
         ignored |= {"pack"}
@@ -203,14 +202,6 @@ def settings_for(task: Task, data: DataConfig) -> DataConfig:
         ignored |= {"modules"}
     defaults = {f.name: f.default for f in dataclasses.fields(data) if f.name in ignored}
     return dataclasses.replace(data, mixture=task.name, **defaults)
-
-
-def _tokenised(
-    texts: Any, split: str, rejected: Rejected, vocabulary: Vocabulary
-) -> Iterator[dict[str, np.ndarray]]:
-    for shard in texts.shards(split):
-        for document in texts.documents(split, shard, rejected):
-            yield encode_document(document, vocabulary)
 
 
 def _look_at_text(
@@ -221,18 +212,9 @@ def _look_at_text(
     num_rows: int,
 ) -> dict[str, Any]:
     """Documents joined and cut into rows, of which the objective makes inputs and targets."""
-    record, objective = task_record(task), data.objective_for(task)
+    rows, objective = _rows(task, data, streams), data.objective_for(task)
+    assert isinstance(rows, TextRows)
     assert objective is not None
-    rows = TextRows(
-        streams["text"],
-        objective,
-        data.vocabulary,
-        inputs_length=data.inputs_length,
-        targets_length=data.targets_length_for([task]),
-        seed=task_seed(data, record),
-        shuffle=False,
-        prefix_ids=record.prefix_ids(data),
-    )
     features = rows.read(np.arange(rows.num_rows))
     counts = {"inputs": (features.inputs != 0), "targets": (features.targets != 0)}
     full = slice(None, -1 if rows.num_rows > 1 else None)  # the last row has what is left
@@ -245,7 +227,7 @@ def _look_at_text(
         _shown(features.inputs[row], features.targets[row], data.vocabulary)
         for row in range(min(num_examples, rows.num_rows))
     ]
-    prefix = len(record.prefix_ids(data))
+    prefix = len(data.prefix_ids(task))
     return {
         "examples": tuple(
             dataclasses.replace(
@@ -272,6 +254,12 @@ def _look_at_text(
     }
 
 
+def _rows(task: Task, data: DataConfig, streams: dict[str, TokenStream]) -> TextRows | ExampleRows:
+    record, targets_length = task_record(task), data.targets_length_for([task])
+    seed = task_seed(data, record)
+    return make_rows(record, streams, data, targets_length=targets_length, seed=seed, shuffle=False)
+
+
 def _raw_text(rows: TextRows, row: int, stream: TokenStream) -> np.ndarray:
     """int32: the tokens of a row before the objective."""
     pieces = [
@@ -290,16 +278,11 @@ def _look_at_examples(
     num_rows: int,
 ) -> dict[str, Any]:
     """Examples trimmed to their lengths, one in a row or packed."""
-    settings: dict[str, Any] = {
-        "inputs_length": data.inputs_length,
-        "targets_length": data.targets_length_for([task]),
-        "vocab_size": data.vocabulary.vocab_size,
-        "seed": task_seed(data, task_record(task)),
-        "shuffle": False,
-        "eos": task.eos if isinstance(task, SeqioTask) else None,
-    }
-    single = ExampleRows(streams, **settings, pack=False)
-    rows = ExampleRows(streams, **settings, pack=True) if data.pack else single
+    single = _rows(task, dataclasses.replace(data, pack=False), streams)
+    assert isinstance(single, ExampleRows)
+    rows = _rows(task, data, streams) if data.pack else single
+    assert isinstance(rows, ExampleRows)
+    limits = {"inputs": data.inputs_length, "targets": data.targets_length_for([task])}
     features = single.read(np.arange(single.num_rows))
     ends = {name: rule != "none" for name, rule in single.identity()["eos"].items()}
     return {
@@ -310,7 +293,7 @@ def _look_at_examples(
         "lengths": {
             name: Lengths(
                 tokens=single.lengths(name) + ends[name],
-                limit=settings[f"{name}_length"],
+                limit=limits[name],
                 truncated=single.num_trimmed[name] / single.num_examples,
             )
             for name in ("inputs", "targets")

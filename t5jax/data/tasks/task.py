@@ -7,7 +7,7 @@ draws from tasks at rates. All are data and plain functions: no TensorFlow, no s
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from t5jax.data.objectives import Objective, SpanCorruption
 from t5jax.data.records import Row, Source
@@ -70,6 +70,15 @@ class ExampleTask:
     splits: tuple[str, ...] = ("train", "validation")
     train_splits: tuple[str, ...] = ("train",)  # those that use `examples`, not `eval_examples`
 
+    @property
+    def objective(self) -> None:
+        """Examples have none."""
+
+    @property
+    def prefix(self) -> str:
+        """Examples have theirs in their inputs."""
+        return ""
+
 
 # How a feature's EOS comes: behind what was trimmed to leave it room, before trimming (so that a
 # trimmed example has none), or not at all. seqio's append_eos_after_trim, append_eos, neither.
@@ -95,10 +104,25 @@ class SeqioTask:
     settings: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
 
+    @property
+    def prefix(self) -> str:
+        """Whatever its preprocessors put there is in the texts."""
+        return ""
+
 
 Task = TextTask | ExampleTask | SeqioTask
 
 
-def objective_of(task: Task) -> Objective | None:
-    """What makes inputs and targets of the task's text; None where it has examples."""
-    return None if isinstance(task, ExampleTask) else task.objective
+class Described(Protocol):
+    """What decides the lengths of a task's rows; a task, or what was written down of it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def objective(self) -> Objective | None:
+        """What makes inputs and targets of the task's text; None where it has examples."""
+        ...
+
+    @property
+    def prefix(self) -> str: ...
