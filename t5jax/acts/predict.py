@@ -1,6 +1,5 @@
 """`t5jax predict WORKDIR`: fills the blanks `<extra_id_0>`, `<extra_id_1>`, … of texts."""
 
-import functools
 import json
 import pathlib
 import re
@@ -8,16 +7,13 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-import jax
 import numpy as np
 
 from t5jax.acts.saved_run import SavedRun, open_run
-from t5jax.decoding import greedy
+from t5jax.decoding import DecodingConfig, Generator
 from t5jax.errors import ConfigError, DataError
-from t5jax.training.train_step import cast
 
 _BLANK = re.compile(r"\s*<extra_id_(\d+)>")
-_LENGTHS = 32  # inputs are padded to a multiple of this, so that few shapes compile
 
 
 def run(
@@ -53,24 +49,14 @@ def predict(
 ) -> Iterator[tuple[str, str]]:
     """(text, the model's output as text) in the order of `texts`; greedy, at most `max_length`."""
     vocabulary = saved.config.data.vocabulary
-    params = jax.jit(functools.partial(cast, dtype=saved.config.model.dtype))(saved.params)
+    generator = Generator(
+        saved.program, saved.params, num_ids=vocabulary.vocab_size, batch_size=batch_size
+    )
     for batch in _batches(texts, batch_size):
         rows = [np.append(vocabulary.encode(text), vocabulary.eos_id) for text in batch]
-        longest = max(map(len, rows))
-        tokens = np.zeros((batch_size, -(-longest // _LENGTHS) * _LENGTHS), np.int32)
-        for row, ids in zip(tokens, rows, strict=False):
-            row[: len(ids)] = ids
-        with saved.program.in_use():
-            outputs = greedy(
-                saved.program.model_def,
-                params,
-                tokens,
-                max_length=max_length,
-                num_ids=vocabulary.vocab_size,
-            )
-        for text, output in zip(batch, np.asarray(outputs), strict=False):
-            ids = output[(output != vocabulary.pad_id) & (output != vocabulary.eos_id)]
-            yield text, vocabulary.decode(ids)
+        outputs = generator.generate(rows, DecodingConfig(max_length=max_length))
+        for text, (output,) in zip(batch, outputs, strict=True):
+            yield text, vocabulary.decode(output.ids)
 
 
 def fill(text: str, output: str) -> str:

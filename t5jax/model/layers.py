@@ -1,9 +1,9 @@
 """The layers of T5: RMSNorm, Attention, MLP (plain or gated) and the TransformerBlock made of them.
 
-Shape suffixes: B rows, T target/query length, S source/key length, D emb_dim, N heads, H head_dim,
-F mlp_dim. Every parameter names its axes; `sharding.py` is the only file that knows where they
-live. Initial values are T5X's. Randomness is an argument: `keys_B`, one key per row, so that a
-row's dropout does not depend on how a batch was cut; None means evaluation.
+Shape suffixes: B rows, K beams of a row, R = B K, T target/query length, S source/key length,
+D emb_dim, N heads, H head_dim, F mlp_dim. Every parameter names its axes; `sharding.py` is the only
+file that knows where they live. Initial values are T5X's. Randomness is an argument: `keys_B`, one
+key per row, so that a row's dropout does not depend on how a batch was cut; None means evaluation.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from t5jax.model.attention import MASKED, Mask, attend
+from t5jax.model.attention import Mask, attend
 from t5jax.model.config import T5Config
 from t5jax.model.position import RelativePositionBias
 
@@ -72,7 +72,7 @@ class RMSNorm(nnx.Module):
 
 
 class KeyValue(NamedTuple):
-    """Keys and values of one attention layer, [B, S, N, H] each."""
+    """Keys and values of one attention layer, [B, S, N, H] each (in decoding heads come first)."""
 
     key: jax.Array
     value: jax.Array
@@ -114,15 +114,23 @@ class Attention(nnx.Module):
     def keys_and_values(self, memory_BSD: jax.Array) -> KeyValue:
         return KeyValue(self._project(memory_BSD, self.key), self._project(memory_BSD, self.value))
 
-    def decode(self, x_BD: jax.Array, memory: KeyValue, bias_BNS: jax.Array) -> jax.Array:
-        """Attention of one position to what is stored; bias carries position and mask. [B, D]."""
-        q_BNH = self._project(x_BD, self.query)
-        scores_BNS = jnp.einsum(
-            "BNH,BSNH->BNS", q_BNH, memory.key, preferred_element_type=jnp.float32
+    def heads_first(self, memory_BSD: jax.Array) -> KeyValue:
+        """Keys and values [B, N, S, H], as `decode` reads them: one head's lie together."""
+        return KeyValue(*(x.swapaxes(1, 2) for x in self.keys_and_values(memory_BSD)))
+
+    def decode(self, x_RD: jax.Array, memory: KeyValue, bias_BNKS: jax.Array) -> jax.Array:
+        """Attention of one position of K beams a row to what is stored, [B, N, S, H] each.
+
+        The bias carries position and mask; R = B K. Returns [R, D].
+        """
+        B, N, _, H = memory.key.shape
+        q_BKNH = self._project(x_RD, self.query).reshape(B, -1, N, H)
+        scores_BNKS = jnp.einsum(
+            "BKNH,BNSH->BNKS", q_BKNH, memory.key, preferred_element_type=jnp.float32
         )
-        probs_BNS = jax.nn.softmax(scores_BNS + bias_BNS).astype(x_BD.dtype)
-        y_BNH = jnp.einsum("BNS,BSNH->BNH", probs_BNS, memory.value)
-        return y_BNH.reshape(x_BD.shape[0], -1) @ self.out[...]
+        probs_BNKS = jax.nn.softmax(scores_BNKS + bias_BNKS).astype(x_RD.dtype)
+        y_BKNH = jnp.einsum("BNKS,BNSH->BKNH", probs_BNKS, memory.value)
+        return y_BKNH.reshape(len(x_RD), N * H) @ self.out[...]
 
     def _project(self, x: jax.Array, weight: nnx.Param) -> jax.Array:
         return dense(x, weight[...]).reshape(*x.shape[:-1], self.num_heads, -1)
@@ -200,27 +208,38 @@ class TransformerBlock(nnx.Module):
 
     def decode(
         self,
-        x_BD: jax.Array,
+        x_RD: jax.Array,
         past: KeyValue,
         index: jax.Array,
-        bias_NS: jax.Array | None,
+        bias_NT: jax.Array | None,
+        mask_BKJT: jax.Array,
         encoded: KeyValue,
-        encoded_bias_B1S: jax.Array,
+        encoded_bias_B11S: jax.Array,
     ) -> tuple[jax.Array, KeyValue]:
         """One position of a decoder block: (x, past with this position's keys and values stored).
 
-        `past` holds all positions of the output, those from `index` on not yet written; `bias_NS`
-        is the stack's bias of this position to all of them."""
-        length = past.key.shape[1]
+        `past` [B, N, J, T, H] holds the T positions of the J = K beams, those from `index` on not
+        yet written; `mask_BKJT` says which of them each beam goes on from (0, else very small), so
+        that beams change places without moving what is stored. `bias_NT` is the stack's bias of
+        this position to all of them. R = B K.
+        """
+        B, N, J, T, H = past.key.shape
         if self.per_layer_bias:
-            bias_NS = self.relpos_bias.at(index, length)
-        assert bias_NS is not None
-        y_BD = self.self_attention_norm(x_BD)
-        new = self.self_attention.keys_and_values(y_BD)
-        store = lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x[:, None], index, axis=1)
-        past = KeyValue(*map(store, past, new))
-        future_S = jnp.where(jnp.arange(length) <= index, 0.0, MASKED)
-        x_BD += self.self_attention.decode(y_BD, past, bias_NS[None] + future_S)
-        y_BD = self.cross_attention_norm(x_BD)
-        x_BD += self.cross_attention.decode(y_BD, encoded, encoded_bias_B1S)
-        return x_BD + self.mlp(self.mlp_norm(x_BD)), past
+            bias_NT = self.relpos_bias.at(index, T)
+        assert bias_NT is not None
+        y_RD = self.self_attention_norm(x_RD)
+        new = self.self_attention.keys_and_values(y_RD)
+        past = KeyValue(*(_stored(old, x, index) for old, x in zip(past, new, strict=True)))
+        together = KeyValue(*(x.reshape(B, N, J * T, H) for x in past))
+        bias_BNKJT = bias_NT[None, :, None, None] + mask_BKJT[:, None]
+        bias_BNKS = bias_BNKJT.reshape(*bias_BNKJT.shape[:3], J * T)
+        x_RD += self.self_attention.decode(y_RD, together, bias_BNKS)
+        y_RD = self.cross_attention_norm(x_RD)
+        x_RD += self.cross_attention.decode(y_RD, encoded, encoded_bias_B11S)
+        return x_RD + self.mlp(self.mlp_norm(x_RD)), past
+
+
+def _stored(past_BNJTH: jax.Array, x_RNH: jax.Array, index: jax.Array) -> jax.Array:
+    B, N, J, _, H = past_BNJTH.shape
+    new_BNJ1H = x_RNH.reshape(B, J, N, 1, H).swapaxes(1, 2)
+    return jax.lax.dynamic_update_slice_in_dim(past_BNJTH, new_BNJ1H, index, axis=3)

@@ -1,10 +1,10 @@
 """The T5 encoder-decoder, made of the blocks in `layers.py`.
 
-Shape suffixes: B rows, T target length, S source length, D emb_dim, N heads, H head_dim, V vocab,
-L layers.
+Shape suffixes: B rows, K beams of a row, R = B K, T target length, S source length, D emb_dim,
+N heads, H head_dim, V vocab, L layers.
 """
 
-from typing import NamedTuple
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -70,12 +70,19 @@ class Stack(nnx.Module):
         return dropout(self.final_norm(x_BTD), rate, out_keys)
 
 
-class DecoderState(NamedTuple):
-    """What decoding keeps between positions; every layer's arrays along the leading axis."""
+Past = tuple[KeyValue, ...]  # by layer, [B, N, K, T, H]: keys and values of the output so far
 
-    past: KeyValue  # [L, B, T, N, H] of the output so far
-    encoded: KeyValue  # [L, B, S, N, H] of the encoder's output, computed once
-    encoded_bias: jax.Array  # [B, 1, S] float32: padding of the input
+
+class Decode(Protocol):
+    """One position of the decoder, for inputs that it has read already."""
+
+    def __call__(
+        self, tokens_BK: jax.Array, index: jax.Array, past: Past, mask_BKKT: jax.Array
+    ) -> tuple[jax.Array, Past]:
+        """Logits, float32 [B, K, V], after beam k of row b has read `tokens_BK` at position
+        `index`, and the past with that position. Beam k sees what beam j has read at position t
+        where `mask_BKKT[b, k, j, t]` is 0, not where it is `MASKED`; B or 1 rows."""
+        ...
 
 
 class EncoderDecoder(nnx.Module):
@@ -130,32 +137,35 @@ class EncoderDecoder(nnx.Module):
     def _scaled(self, x: jax.Array) -> jax.Array:
         return x * (x.shape[-1] ** -0.5) if self.tied else x
 
-    def start_decoding(self, tokens_BS: jax.Array, max_length: int) -> DecoderState:
-        """Encodes the inputs (0 is padding) and makes room for `max_length` output positions."""
+    def start_decoding(
+        self, tokens_BS: jax.Array, max_length: int, num_beams: int = 1
+    ) -> tuple[Decode, Past]:
+        """Reads the inputs (0 is padding): what decodes them, and room for `max_length` positions
+        of `num_beams` outputs a row."""
         segments_BS = (tokens_BS > 0).astype(jnp.int32)
         encoded_BSD = self.encode(tokens_BS, segments_BS)
-        cross = lambda layer: layer.cross_attention.keys_and_values(encoded_BSD)
-        encoded = jax.lax.map(cross, self.decoder.layers)
-        shape = (*encoded.key.shape[:2], max_length, *encoded.key.shape[3:])
-        empty = jnp.zeros(shape, encoded.key.dtype)
-        bias_B1S = jnp.where(segments_BS > 0, 0.0, MASKED)[:, None]
-        return DecoderState(KeyValue(empty, empty), encoded, bias_B1S)
+        # Sliced here, not where they are used: in a loop every layer would be copied every time.
+        layers = unstack(self.decoder.layers, self.decoder.num_layers)
+        encoded = [layer.cross_attention.heads_first(encoded_BSD) for layer in layers]
+        encoded_bias_B11S = jnp.where(segments_BS > 0, 0.0, MASKED)[:, None, None]
+        table_DV = self.logits_table()
+        relpos_bias = self.decoder.relpos_bias if self.decoder.shared_bias else None
 
-    def decode(
-        self, tokens_B: jax.Array, index: jax.Array, state: DecoderState
-    ) -> tuple[jax.Array, DecoderState]:
-        """Logits, float32 [B, V], after the decoder read `tokens_B` at position `index`."""
-        length = state.past.key.shape[2]
-        bias_NS = self.decoder.relpos_bias.at(index, length) if self.decoder.shared_bias else None
+        def decode(tokens_BK, index, past, mask_BKKT):
+            bias_NT = relpos_bias.at(index, max_length) if relpos_bias is not None else None
+            x_RD, new_past = self.embed(tokens_BK.reshape(-1)), []
+            for layer, old, read in zip(layers, past, encoded, strict=True):
+                x_RD, new = layer.decode(
+                    x_RD, old, index, bias_NT, mask_BKKT, read, encoded_bias_B11S
+                )
+                new_past.append(new)
+            hidden_RD = self._scaled(self.decoder.final_norm(x_RD))
+            logits_RV = logits(hidden_RD, table_DV)
+            return logits_RV.reshape(*tokens_BK.shape, -1), tuple(new_past)
 
-        def body(x_BD, layer_and_memory):
-            layer, past, encoded = layer_and_memory
-            return layer.decode(x_BD, past, index, bias_NS, encoded, state.encoded_bias)
-
-        layers = (self.decoder.layers, state.past, state.encoded)
-        x_BD, past = jax.lax.scan(body, self.embed(tokens_B), layers)
-        hidden_BD = self._scaled(self.decoder.final_norm(x_BD))
-        return logits(hidden_BD, self.logits_table()), state._replace(past=past)
+        B, N, _, H = encoded[0].key.shape
+        empty = jnp.zeros((B, N, num_beams, max_length, H), encoded[0].key.dtype)
+        return decode, (KeyValue(empty, empty),) * len(layers)
 
 
 def logits(hidden: jax.Array, table_DV: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from flax import serialization
 
+from t5jax.model.attention import MASKED
 from t5jax.model.config import T5Config
 from t5jax.training.losses import CrossEntropy
 from t5jax.training.train_step import cast
@@ -234,13 +235,16 @@ def test_decoding_step_by_step_equals_teacher_forcing(variant):
     def run(params):
         model = tiny_t5.build(cfg, params)
 
-        def step(state, index_and_tokens):
-            logits, state = model.decode(index_and_tokens[1], index_and_tokens[0], state)
-            return state, logits
+        def step(past, index_and_tokens):
+            index, tokens_B = index_and_tokens
+            mask_T = jnp.where(jnp.arange(length) <= index, 0.0, MASKED)
+            logits_B1V, past = decode(tokens_B[:, None], index, past, mask_T[None, None, None])
+            return past, logits_B1V[:, 0]
 
         tokens_TB = batch["decoder_input_tokens"].T
-        state = model.start_decoding(batch["encoder_input_tokens"], len(tokens_TB) + 3)
-        _, logits_TBV = jax.lax.scan(step, state, (jnp.arange(len(tokens_TB)), tokens_TB))
+        length = len(tokens_TB) + 3
+        decode, past = model.start_decoding(batch["encoder_input_tokens"], length)
+        _, logits_TBV = jax.lax.scan(step, past, (jnp.arange(len(tokens_TB)), tokens_TB))
         return logits_TBV.swapaxes(0, 1), model(batch)
 
     got, want = run(params)

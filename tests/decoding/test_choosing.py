@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from t5jax.decoding import greedy
-from t5jax.model.t5 import EncoderDecoder, abstract_model
+from t5jax.decoding import DecodingConfig
+from t5jax.decoding.generator import decode_batch
+from t5jax.decoding.stepping import Request
+from t5jax.model.layers import TransformerBlock
+from t5jax.model.t5 import abstract_model
 from t5jax.training.losses import EOS_ID
 from tests.model import tiny_t5
 
@@ -34,16 +37,19 @@ def inputs(rows=9, length=13):
 
 
 def decode(tokens, num_ids=CFG.vocab_size, cfg=CFG, weights=None):
-    outputs = greedy(
-        nnx.graphdef(abstract_model(cfg)),
-        weights or params(),
-        tokens,
-        max_length=MAX_LENGTH,
-        num_ids=num_ids,
-    )
-    assert outputs.shape == (len(tokens), MAX_LENGTH)
+    outputs, scores = run(tokens, DecodingConfig(max_length=MAX_LENGTH), num_ids, cfg, weights)
+    assert outputs.shape == (len(tokens), 1, MAX_LENGTH)
     assert outputs.dtype == jnp.int32
-    return np.asarray(outputs)
+    assert scores.shape == (len(tokens), 1)
+    return outputs[:, 0]
+
+
+def run(tokens, config, num_ids=CFG.vocab_size, cfg=CFG, weights=None, callback=None, prefix=None):
+    prefix = np.zeros((len(tokens), 0), np.int32) if prefix is None else prefix
+    request = Request(tokens, prefix, np.arange(len(tokens), dtype=np.int32))
+    defs = (nnx.graphdef(abstract_model(cfg)),)
+    decoded = decode_batch(defs, (weights or params(),), request, config, num_ids, callback)
+    return tuple(map(np.asarray, decoded))
 
 
 def by_teacher_forcing(tokens):
@@ -118,15 +124,20 @@ def test_spare_rows_of_the_table_are_never_chosen():
 def test_stops_when_all_rows_have_ended(outputs, monkeypatch):
     """Not at `MAX_LENGTH`: as many steps as the longest output has tokens."""
     steps = []
-    decode_one = EncoderDecoder.decode
+    decode_block = TransformerBlock.decode
 
-    def counted(self, tokens_B, index, state):
+    def counted(self, *arguments):
         jax.debug.callback(lambda: steps.append(1))
-        return decode_one(self, tokens_B, index, state)
+        return decode_block(self, *arguments)
 
-    monkeypatch.setattr(EncoderDecoder, "decode", counted)
+    monkeypatch.setattr(TransformerBlock, "decode", counted)
+    jax.clear_caches()
     ending = (outputs == EOS_ID).any(axis=1)
     got = decode(inputs()[ending])
     jax.effects_barrier()
     np.testing.assert_array_equal(got, outputs[ending])
-    assert len(steps) == (got > 0).any(axis=0).nonzero()[0].max() + 1 < MAX_LENGTH
+    assert (
+        len(steps) / CFG.num_decoder_layers
+        == (got > 0).any(axis=0).nonzero()[0].max() + 1
+        < MAX_LENGTH
+    )

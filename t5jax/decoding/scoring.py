@@ -1,0 +1,52 @@
+"""What models think of given targets.
+
+Shape suffixes: B rows, S input length, T target length, D emb_dim, V vocab.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+_POSITIONS = 16  # whose logits are held at a time
+
+
+def score_targets(
+    model_defs: tuple[nnx.GraphDef, ...],
+    params: tuple[dict, ...],
+    tokens_BS: jax.Array,
+    targets_BT: jax.Array,
+    num_ids: int,
+) -> jax.Array:
+    """Log-likelihood of every target token given the input and the targets before it.
+
+    Args:
+      params: of each model, in the dtype to compute in. Logits of several are averaged.
+      tokens_BS, targets_BT: int32, 0 is padding.
+      num_ids: ids of the vocabulary; the table's spare rows have no probability.
+
+    Returns float32 [B, T], 0 at padding.
+    """
+    batch = {
+        "encoder_input_tokens": tokens_BS,
+        "decoder_target_tokens": targets_BT,
+        "decoder_input_tokens": jnp.pad(targets_BT, ((0, 0), (1, 0)))[:, :-1],
+    }
+    outputs = [
+        nnx.merge(model_def, one).hidden_and_table(batch)
+        for model_def, one in zip(model_defs, params, strict=True)
+    ]
+    tables = [table_DV[:, :num_ids] for _, table_DV in outputs]
+    hidden_TBD = tuple(hidden_BTD.swapaxes(0, 1) for hidden_BTD, _ in outputs)
+
+    def at(position):
+        hiddens, targets_B = position
+        logits_BV = sum(_logits(h, table) for h, table in zip(hiddens, tables, strict=True))
+        logprobs_BV = jax.nn.log_softmax(logits_BV / len(tables))
+        return jnp.take_along_axis(logprobs_BV, targets_B[:, None], axis=1)[:, 0]
+
+    scores_TB = jax.lax.map(at, (hidden_TBD, targets_BT.T), batch_size=_POSITIONS)
+    return jnp.where(targets_BT > 0, scores_TB.T, 0.0)
+
+
+def _logits(hidden_BD: jax.Array, table_DV: jax.Array) -> jax.Array:
+    return jnp.einsum("BD,DV->BV", hidden_BD, table_DV, preferred_element_type=jnp.float32)
