@@ -12,7 +12,7 @@ import numpy as np
 
 from t5jax import __version__
 from t5jax.acts import svg_plots
-from t5jax.acts.task_report import scanned, truncation
+from t5jax.acts.task_report import SHARES, entry_of, objective_in_force, scanned, truncation
 from t5jax.acts.token_text import TokenTexts, run_text
 from t5jax.data.tasks.catalog import Entry, entry
 from t5jax.data.tasks.mixture_preview import MixturePreview
@@ -58,7 +58,8 @@ def of_mixture(shown: MixturePreview) -> str:
     """The page of a mixture: the rates of its tasks as bars, at every stage."""
     about = entry(shown.mixture)
     chips = {"tasks": str(len(shown.sizes)), "stages": str(len(shown.stages))}
-    sections = [_stage(stage.from_step, stage.shares, shown) for stage in shown.stages]
+    stages = [_stage(stage.from_step, stage.shares, shown) for stage in shown.stages]
+    sections = [f'<p class="note">Shares {_e(SHARES)}.</p>', *stages]
     if shown.missing:
         names = ", ".join(shown.missing)
         sections = [
@@ -87,7 +88,7 @@ def _page(about: Entry, chips: Mapping[str, str], sections: Iterable[str]) -> st
 def _chips(shown: TaskPreview) -> dict[str, str]:
     about = shown.about
     return {
-        "objective": about.objective or "",
+        "objective": objective_in_force(about),
         "inputs": about.input_format,
         "split": shown.split,
         "metrics": ", ".join(about.metrics),
@@ -300,9 +301,9 @@ def _top_pieces(counts: np.ndarray, texts: TokenTexts) -> str:
 
 
 def _table(shown: TaskPreview) -> str:
-    about = shown.about
+    about = entry_of(shown)
     rows = {
-        "source": shown.source,
+        "source": about.source,
         "splits": ", ".join(shown.splits),
         "metrics": ", ".join(about.metrics),
         "objective": str(shown.objective) if shown.objective else "",
@@ -326,14 +327,17 @@ def _stage(from_step: int, shares: Mapping[str, float], shown: MixturePreview) -
 
 def _stage_table(shares: Mapping[str, float], shown: MixturePreview) -> str:
     most = max(shares.values(), default=1.0)
-    lines = ['<tr><th>task</th><th class="n">examples</th><th class="n">share</th><th></th></tr>']
+    heads = ("examples", "share of examples")
+    counts = "".join(f'<th class="n">{head}</th>' for head in heads)
+    lines = [f"<tr><th>task</th>{counts}<th></th></tr>"]
     for name, size in sorted(shown.sizes.items(), key=lambda item: -shares.get(item[0], 0.0)):
         share = shares.get(name, 0.0)
         bar = f'<i class="share" style="width:{share / most:.1%}"></i>' if share else ""
         lines.append(
             f'<tr><td><code>{_e(name)}</code></td><td class="n">'
             f"{'unknown' if size is None else f'{size:,}'}</td>"
-            f'<td class="n">{share:.3%}</td><td class="meter">{bar}</td></tr>'
+            f'<td class="n">{f"{share:.3%}" if shares else "unknown"}</td>'
+            f'<td class="meter">{bar}</td></tr>'
         )
     return f'<div class="card scroll"><table>{"".join(lines)}</table></div>'
 

@@ -1,5 +1,6 @@
 """What `t5jax tasks NAME` prints: a task's examples and lengths, a mixture's rates."""
 
+import dataclasses
 import textwrap
 
 from t5jax.acts.token_text import run_text
@@ -12,13 +13,19 @@ _COLUMNS = 100
 _BINS = 12
 _BAR = 50
 
+SHARES = (
+    "of examples. Batches are drawn by rows, and a packed row holds several examples: `t5jax "
+    "train` prints the share of rows of each task"
+)
+
 
 def of_entry(about: Entry) -> str:
     """Name, description and what is known without opening the source."""
     optional = [f"data.{name} (optional)" for name in about.settings if name not in about.required]
     settings = [*(f"data.{name}" for name in about.required), *optional]
     lines = {
-        "objective": about.objective,
+        "source": about.source,
+        "objective": objective_in_force(about),
         "inputs": about.input_format,
         "metrics": ", ".join(about.metrics),
         "examples": f"{about.num_examples:,} to train on" if about.num_examples else "",
@@ -31,12 +38,16 @@ def of_entry(about: Entry) -> str:
     return "\n".join([heading, *described]) + "\n"
 
 
+def objective_in_force(about: Entry) -> str:
+    """Its name, and where another one than the task's own comes from."""
+    if about.own_objective is None:
+        return about.objective or ""
+    return f"{about.objective}, from data.objective; the task's own is {about.own_objective}"
+
+
 def of_task(shown: TaskPreview) -> str:
     """The task, its first examples, then what was measured."""
-    parts = [of_entry(shown.about)]
-    if shown.source:
-        parts.append(_line("source", shown.source) + "\n")
-    parts.append("\n")
+    parts = [of_entry(entry_of(shown)), "\n"]
     for number, example in enumerate(shown.examples):
         parts.append(_example(number, example, shown))
     parts += ["\n", _measured(shown), "\n"]
@@ -48,10 +59,14 @@ def of_mixture(shown: MixturePreview) -> str:
     """The tasks with their sizes, and their shares of the examples at every stage."""
     lines = [of_entry(entry(shown.mixture)).splitlines()[0]]
     lines.append(_line("rate", textwrap.shorten(str(shown.mixture.rate), 200, placeholder=" …")))
+    if shown.stages:
+        lines.append(_line("shares", SHARES))
     steps = [f"step {stage.from_step:,} on" for stage in shown.stages]
-    lines.append(f"\n  {'task':46s} {'examples':>12s}{''.join(f'{s:>16s}' for s in steps)}")
+    title = "share of examples" if shown.stages else ""
+    lines.append(f"\n  {'':59s}{title:>20s}".rstrip())
+    lines.append(f"  {'task':46s} {'examples':>12s}{''.join(f'{s:>20s}' for s in steps)}")
     for name, size in shown.sizes.items():
-        shares = "".join(f"{stage.shares.get(name, 0.0):16.3%}" for stage in shown.stages)
+        shares = "".join(f"{stage.shares.get(name, 0.0):20.3%}" for stage in shown.stages)
         lines.append(f"  {name:46s} {'?' if size is None else f'{size:,}':>12s}{shares}")
     if shown.missing:
         lines.append(
@@ -59,6 +74,11 @@ def of_mixture(shown: MixturePreview) -> str:
             "  once `t5jax cache CONFIG` has counted them (then name the same --config here)"
         )
     return "\n".join(lines) + "\n"
+
+
+def entry_of(shown: TaskPreview) -> Entry:
+    """What the catalog says of the task, with the source that was read."""
+    return dataclasses.replace(shown.about, source=shown.source or shown.about.source)
 
 
 def truncation(shown: TaskPreview) -> str:

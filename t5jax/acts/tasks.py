@@ -91,7 +91,7 @@ def _show_task(task: Task, data: DataConfig, options: Options) -> None:
         scan=options.scan,
     )
     if options.as_json:
-        print(_json({**dataclasses.asdict(shown.about), **shown.numbers()}))
+        print(_json({**dataclasses.asdict(task_report.entry_of(shown)), **shown.numbers()}))
     elif options.html:
         from t5jax.acts import task_page
 
@@ -107,7 +107,7 @@ def _show_mixture(mixture: Mixture, data: DataConfig, options: Options) -> None:
     shown = preview_mixture(mixture, data)
     if options.as_json:
         about = dataclasses.asdict(entry(mixture))
-        stages = [{"from_step": s.from_step, "shares": s.shares} for s in shown.stages]
+        stages = [{"from_step": s.from_step, "share_of_examples": s.shares} for s in shown.stages]
         print(_json({**about, "sizes": shown.sizes, "stages": stages, "missing": shown.missing}))
     elif options.html:
         from t5jax.acts import task_page

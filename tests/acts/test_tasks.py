@@ -13,7 +13,9 @@ from t5jax.cli import main
 from t5jax.data.objectives import OBJECTIVES
 from t5jax.data.tasks import registry
 from t5jax.data.tasks.builtin import TABLE
+from t5jax.data.tasks.catalog import entry
 from t5jax.data.tasks.pretraining import CORPORA
+from t5jax.data.tasks.supervised import SUPERVISED_TASKS
 
 ASK = """
 from t5jax.data.sources import JsonLines
@@ -163,8 +165,31 @@ def test_a_task_without_a_config_is_described(capsys):
     assert "examples    87,599 to train on\n" in said
     assert "settings    data.datasets_dir (optional), data.tfds_data_dir (optional)\n" in said
     assert "--config CONFIG" in said
+    source = "source      squad/ or squad/v1.1/ below data.datasets_dir; if that is not set, TFDS's"
+    assert source in said
+    assert "TFDS" not in tasks(capsys, "multi30k_ende")
     described = json.loads(tasks(capsys, "c4:span_3_50_u_u", "--json"))
     assert described["objective"] == "span_3_50_u_u"
+
+
+def test_every_task_with_examples_says_what_its_inputs_look_like_and_where_rows_come_from():
+    for name, task in SUPERVISED_TASKS.items():
+        about = entry(task)
+        assert about.input_format, name
+        assert about.source or "next_sentence" in name, name
+
+
+def test_the_objective_is_the_one_in_force(tiny_text, capsys):
+    words = ["text:iid_15_u_u", "--config", str(tiny_text / "tiny.py")]
+    assert "  objective   iid_denoising\n" in tasks(capsys, *words)
+    words += ["--data.objective", "prefix_lm"]
+    said = tasks(capsys, *words)
+    own = "prefix_lm, from data.objective; the task's own is iid_denoising"
+    assert f"  objective   {own}\n" in said
+    assert "<extra_id_0>" not in said
+    found = json.loads(tasks(capsys, *words, "--json"))
+    assert (found["objective"], found["own_objective"]) == ("prefix_lm", "iid_denoising")
+    assert found["source"].startswith("TextFiles(train_files=(")
 
 
 def test_rows_of_text_come_from_the_configs_files(tiny_text, capsys):
@@ -225,6 +250,8 @@ def test_tasks_that_seqio_knows(mine, tiny_text, capsys):
 def test_a_mixture_is_shown_with_sizes_and_rates(capsys, flags):
     said = tasks(capsys, "large_translation_equal")
     assert re.search(r"wmt15_enfr_v003 +40,853,137 +50.000%", said)
+    assert re.search(r"\n +share of examples\n  task +examples +step 0 on\n", said)
+    assert "`t5jax train` prints the share of rows of each task" in " ".join(said.split())
     said = tasks(capsys, "all_equal")
     assert re.search(r"c4_v020_unsupervised +\? +\d", said)
     said = tasks(capsys, "c4:ul2")
@@ -234,7 +261,7 @@ def test_a_mixture_is_shown_with_sizes_and_rates(capsys, flags):
     found = json.loads(tasks(capsys, "my_mix", *flags, "--json"))
     assert found["sizes"] == {"my_questions": 4321, "docstrings:iid_denoising": None}
     shares = {"my_questions": 0.5, "docstrings:iid_denoising": 0.5}
-    assert found["stages"] == [{"from_step": 0, "shares": shares}]
+    assert found["stages"] == [{"from_step": 0, "share_of_examples": shares}]
 
 
 # ---- the page
@@ -326,7 +353,9 @@ def test_the_page_of_a_mixture_has_bars(capsys, tmp_path):
     widths = [a["style"] for a in found.of_class("share")]
     assert widths[0] == "width:100.0%"
     assert len(widths) == 3
-    page(capsys, tmp_path / "unknown.html", "all_proportional")
+    assert ("th", "share of examples") in found.texts
+    unknown = page(capsys, tmp_path / "unknown.html", "all_proportional")
+    assert "0.000%" not in {text for _, text in unknown.texts}
 
 
 # ---- refusals

@@ -23,6 +23,7 @@ from t5jax.data.tasks import (
     trivia_qa,
 )
 from t5jax.data.tasks.classification import KeyedText
+from t5jax.data.tasks.datasets import Dataset
 from t5jax.data.tasks.mixtures import Mixture
 from t5jax.data.tasks.sentinels import SENTINEL
 from t5jax.data.tasks.task import ExampleTask, SeqioTask, Task, TextTask
@@ -55,15 +56,19 @@ _STATED = re.compile(r"\s*`([^`]+)`\s*->")
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
     """One line of the catalog. `num_examples` are those of the published training split;
-    `input_format` is what the task's inputs look like, "" where it does not say; `settings` are the
-    fields of the data section that it reads, `required` those that must be set."""
+    `source` is where the rows come from, "" where the description says it; `objective` is the one
+    in force, `own_objective` what `data.objective` put it in place of; `input_format` is what the
+    task's inputs look like, "" where it does not say; `settings` are the fields of the data section
+    that it reads, `required` those that must be set."""
 
     name: str
     kind: Literal["text", "examples", "seqio", "mixture"]
     group: str
     description: str
+    source: str = ""
     num_examples: int | None = None
     objective: str | None = None
+    own_objective: str | None = None
     input_format: str = ""
     metrics: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
@@ -86,8 +91,9 @@ def entries(data: "DataConfig") -> list[Entry]:
     return sorted([*found, *_of_seqio(data.modules)], key=lambda one: _order(one.group))
 
 
-def entry(found: Task | Mixture) -> Entry:
-    """What is known of a task or mixture without opening its source."""
+def entry(found: Task | Mixture, data: "DataConfig | None" = None) -> Entry:
+    """What is known of a task or mixture without opening its source; with the objective that the
+    data section gives it, if there is one."""
     if isinstance(found, Mixture):
         return Entry(
             name=found.name,
@@ -96,7 +102,8 @@ def entry(found: Task | Mixture) -> Entry:
             description=found.description,
             tasks=found.tasks,
         )
-    objective, kind, group = found.objective, "examples", _GROUPS.get(found.name, _OTHERS)
+    own, kind, group = found.objective, "examples", _GROUPS.get(found.name, _OTHERS)
+    objective = own if data is None else data.objective_for(found)
     if isinstance(found, TextTask):
         kind, group = "text", TEXT
     elif isinstance(found, SeqioTask):
@@ -107,7 +114,9 @@ def entry(found: Task | Mixture) -> Entry:
         group=group,
         description=found.description,
         num_examples=found.num_examples if isinstance(found, ExampleTask) else None,
+        source=_source_of(found),
         objective=None if objective is None else short(objective),
+        own_objective=None if own is None or own == objective else short(own),
         input_format=input_format(found),
         metrics=metric_names(found),
         splits=found.splits,
@@ -144,6 +153,12 @@ def metric_names(task: Task) -> tuple[str, ...]:
         metrics = seqio_task(task.name).metric_fns
     names = [name for metric in metrics for name in _names_of(metric)]
     return tuple(dict.fromkeys(names))
+
+
+def _source_of(task: Task) -> str:
+    """Of a data set that lies below `data.datasets_dir` or in TFDS: where."""
+    dataset = getattr(getattr(task, "source", None), "__self__", None)
+    return dataset.where if isinstance(dataset, Dataset) else ""
 
 
 def _format_of(examples: Any) -> str:

@@ -64,6 +64,13 @@ class Dataset:
         return Tfds(name=self.name, data_dir=data.tfds_data_dir)
 
     @property
+    def where(self) -> str:
+        """Where `source` looks, for people."""
+        folders = " or ".join(f"{name}/" for name in dict.fromkeys((self.folder, self.name)))
+        files = f"{folders} below data.datasets_dir"
+        return f"{files}; if that is not set, TFDS's {self.name}" if self.in_tfds else files
+
+    @property
     def required(self) -> tuple[str, ...]:
         """The fields of DataConfig that must be set."""
         return () if self.in_tfds else ("datasets_dir",)

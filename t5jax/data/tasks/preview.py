@@ -173,7 +173,7 @@ def preview(
         raise DataError(f"split {split!r} of {task.name} has no text in its first {scan} examples")
     look = _look_at_text if data.objective_for(task) is not None else _look_at_examples
     return TaskPreview(
-        about=entry(task),
+        about=entry(task, data),
         source="" if isinstance(task, SeqioTask) else str(task.source(data)),
         splits=tuple(splits),
         split=split,

@@ -75,7 +75,8 @@ def context_free_examples(row: Row) -> Iterator[Example]:
 
 
 def span_examples(row: Row) -> Iterator[Example]:
-    """As with text, but the target is `start: 3 end: 6`, positions in the context's words.
+    """`question: <question> context: <context>` -> `start: 3 end: 6`, positions of the answer in
+    the context's words.
 
     A question whose answer is not found as whole words has no example. Words are those that the
     metric counts, as they were when T5 was published; later versions of its preprocessor count the

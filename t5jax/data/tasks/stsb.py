@@ -12,7 +12,8 @@ UNPARSABLE = -1.0
 
 
 def similarity_examples(row: Row) -> Iterator[Example]:
-    """The score rounded to the nearest 0.2, with one decimal: 3.8. Without a score -1.0."""
+    """`stsb sentence1: <sentence1> sentence2: <sentence2>` -> the score rounded to the nearest 0.2,
+    with one decimal: 3.8. Without a score -1.0."""
     label = row.get("label")
     if not isinstance(label, int | float):
         raise BadColumn(f"column 'label' is {label!r}, not a number")

@@ -123,7 +123,8 @@ _RTE_FORM = _keyed("rte", ENTAILMENT, "hypothesis", "premise")
 
 
 def axb_examples(row):
-    """AX-b's sentences under RTE's names: sentence1 is the premise, sentence2 the hypothesis."""
+    """`rte hypothesis: <sentence2> premise: <sentence1>` -> the class: AX-b's sentences under RTE's
+    names."""
     renamed = {**row, "premise": row.text("sentence1"), "hypothesis": row.text("sentence2")}
     return _RTE_FORM(type(row)(renamed, row.place))
 

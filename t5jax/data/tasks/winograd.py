@@ -50,7 +50,7 @@ def _as_in_text(span: str, index: int, text: str) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class WscExamples:
-    """WSC's rows as examples; for training only those whose referent is the right one."""
+    """`wsc: … *pronoun* …` -> the referent; for training only rows with the right referent."""
 
     correct_referent_only: bool
 
@@ -139,7 +139,7 @@ def dpr_examples(row: Row) -> Iterator[Example]:
 
 
 def wnli_examples(row: Row) -> Iterator[Example]:
-    """WNLI's premise with its pronoun marked -> the phrase that the hypothesis puts in its place.
+    """`wsc: … *pronoun* …` -> the phrase that WNLI's hypothesis puts in place of the pronoun.
 
     Only for evaluation: the phrase is that of the hypothesis, right or not (`label`).
     """
