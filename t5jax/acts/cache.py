@@ -77,9 +77,10 @@ def _build(
     tokens = info.total("tokens")
     what = "documents" if info.features == ("text",) else "examples"
     left_out = f", {info.rejected:,} bad ones left out" if info.rejected else ""
+    num_bytes = info.total("utf8_bytes")  # 0 where the task tokenised itself: not known
+    per_token = f"{num_bytes / tokens:.2f} bytes a token, " if num_bytes else ""
     print(
-        f"{directory}: {info.documents:,} {what}, {tokens:,} tokens, "
-        f"{info.total('utf8_bytes') / max(tokens, 1):.2f} bytes a token, "
+        f"{directory}: {info.documents:,} {what}, {tokens:,} tokens, {per_token}"
         f"{time.monotonic() - start:.1f} s{left_out}"
     )
     for rule, count in info.dropped.items():

@@ -358,6 +358,54 @@ def test_the_page_of_a_mixture_has_bars(capsys, tmp_path):
     assert "0.000%" not in {text for _, text in unknown.texts}
 
 
+# ---- a module of the user's
+
+
+def test_a_store_of_a_task_that_tokenises_itself_claims_no_bytes(mine, tiny_text, capsys, tmp_path):
+    words = ["cache", str(tiny_text / "tiny.py"), "--num-processes", "1", "--data.train-files"]
+    words += ["--data.validation-files", "--data.cache-dir", str(tmp_path)]
+    words += ["--data.modules", "my_seqio", "--data.targets-length", "31", "--data.mixture"]
+    for mixture, told in (("my_copies", False), ("my_recipes", True)):
+        assert main([*words, mixture]) == 0
+        said = capsys.readouterr().out
+        assert f"{mixture}/train: 50 " in said
+        assert ("bytes a token" in said) == told
+        assert "0.00" not in said
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        ("my_task", "there is no my_task.py in {}, and no installed module of that name (did you "),
+        ("my_task", "(did you mean my_tasks?); start t5jax in the folder that it lies in, or"),
+        ("others", "(did you mean below.others?)"),
+        ("below.other", "there is no below/other.py in {}, and no installed"),
+        ("my_tasks.py", "that is a file: write it as `import` takes it, my_tasks"),
+        ("./below/others.py", "names './below/others.py': write it as `import` takes it, below.ot"),
+        (".my_tasks", "write a module's name as `import` takes it: my_tasks, or folder.my_tasks"),
+        ("", "data.modules names '': write a module's name as `import` takes it"),
+        ("zebra", "of that name; start t5jax in the folder"),
+    ],
+)
+def test_a_module_that_is_not_there(mine, tiny_text, capsys, monkeypatch, module, reason):
+    (mine / "below").mkdir(exist_ok=True)
+    (mine / "below" / "others.py").write_text("")
+    monkeypatch.chdir(mine)
+    words = ["tasks", "my_questionnaire", "--config", str(tiny_text / "tiny.py")]
+    assert main([*words, "--data.modules", module]) == 64
+    said = capsys.readouterr().err
+    assert reason.format(mine) in said
+    assert "Traceback" not in said
+
+
+def test_a_module_that_registers_other_names(flags, capsys):
+    assert main(["tasks", "my_questionnaire", *flags]) == 64
+    said = capsys.readouterr().err
+    assert "no task or mixture 'my_questionnaire' is registered" in said
+    own = said.split("your own, after my_tasks of data.modules: ")[1]
+    assert {"my_questions", "my_mix"} <= set(own.strip().split(", "))
+
+
 # ---- refusals
 
 

@@ -292,7 +292,7 @@ def test_a_live_task_without_inputs_is_refused(module):
         ("mine_unread", {}, "task mine_unread: its vocabulary absent.model cannot be read from /"),
         ("minee", {}, "no task or mixture 'minee'.*did you mean mine"),
         ("mine", {"vocabulary": ByteVocabulary()}, "data.vocabulary=.*must agree"),
-        ("mine", {"modules": ("no_tasks",)}, "names 'no_tasks', but there is no such module"),
+        ("mine", {"modules": ("no_tasks",)}, "names 'no_tasks', but there is no no_tasks.py in /"),
         ("mine", {"modules": ("bad_tasks",)}, "bad_tasks .* failed: RuntimeError: no such thing"),
         ("mine", {"modules": ("needy_tasks",)}, "imports 'a_missing_package'"),
     ],

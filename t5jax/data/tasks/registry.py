@@ -82,7 +82,7 @@ def find(name: str, data: "DataConfig") -> Task | Mixture:
         load_entry_points()
         found = _own.get(name) or _of_seqio(name, data)
     if found is None:
-        raise ConfigError(unknown(name))
+        raise ConfigError(unknown(name, data.modules))
     return found
 
 
@@ -115,15 +115,16 @@ def mixtures_within(mixture: Mixture, data: "DataConfig") -> dict[str, Mixture]:
     return found
 
 
-def unknown(name: str) -> str:
-    """What to say of a name that nothing has."""
-    known = [*builtin_names(), *own_names(), *seqio_names()]
-    near = difflib.get_close_matches(name, known, n=1)
+def unknown(name: str, modules: Sequence[str]) -> str:
+    """What to say of a name that nothing has, once `modules` have been imported."""
+    own = [*own_names(), *seqio_names()]
+    near = difflib.get_close_matches(name, [*builtin_names(), *own], n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    return (
-        f"no task or mixture {name!r} is registered{hint}; `t5jax tasks` lists those of t5jax; for "
-        "one of your own name the module that registers it in data.modules"
-    )
+    said = f"no task or mixture {name!r} is registered{hint}; `t5jax tasks` lists those of t5jax; "
+    if not modules:
+        return said + "for one of your own name the module that registers it in data.modules"
+    found = ", ".join(own[:10]) + (", …" if len(own) > 10 else "") if own else "nothing"
+    return f"{said}your own, after {', '.join(modules)} of data.modules: {found}"
 
 
 def load_modules(modules: Sequence[str]) -> None:
@@ -134,6 +135,8 @@ def load_modules(modules: Sequence[str]) -> None:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     for name in modules:
+        if "/" in name or not all(name.split(".")):
+            raise ConfigError(f"data.modules names {name!r}: {_as_imported(name)}")
         try:
             _import_seqio_for(name)
             importlib.import_module(name)
@@ -142,14 +145,37 @@ def load_modules(modules: Sequence[str]) -> None:
                 raise ConfigError(
                     f"module {name} of data.modules imports {error.name!r}, which is not installed"
                 ) from error
-            raise ConfigError(
-                f"data.modules names {name!r}, but there is no such module in {os.getcwd()} or "
-                "where Python looks"
-            ) from error
+            raise ConfigError(f"data.modules names {name!r}, but {_not_found(name)}") from error
         except Exception as error:
             raise ConfigError(
                 f"module {name} of data.modules failed: {type(error).__name__}: {error}"
             ) from error
+
+
+def _as_imported(name: str) -> str:
+    """What to write for something that cannot be a module's name, such as a file's."""
+    path = pathlib.PurePath(name.removeprefix(f"{os.getcwd()}/"))
+    parts = path.with_suffix("").parts if path.suffix == ".py" else path.parts
+    if parts and not any("." in part or part == "/" for part in parts):
+        return f"write it as `import` takes it, {'.'.join(parts)}"
+    return "write a module's name as `import` takes it: my_tasks, or folder.my_tasks"
+
+
+def _not_found(name: str) -> str:
+    """Where a module was looked for, and which one may be meant."""
+    here = pathlib.Path.cwd()
+    if name.endswith(".py") and (here / name).is_file():
+        return f"that is a file: write it as `import` takes it, {name.removesuffix('.py')}"
+    files = [*here.glob("*.py"), *here.glob("*/*.py")]
+    names = [".".join(path.relative_to(here).with_suffix("").parts) for path in sorted(files)]
+    last = name.rpartition(".")[2]
+    near = [found for found in names if found.rpartition(".")[2] == last][:1]
+    near = near or difflib.get_close_matches(name, names, n=1)
+    return (
+        f"there is no {name.replace('.', '/')}.py in {here}, and no installed module of that name"
+        + (f" (did you mean {near[0]}?)" if near else "")
+        + "; start t5jax in the folder that it lies in, or write folder.module"
+    )
 
 
 def _import_seqio_for(module: str) -> None:
