@@ -9,182 +9,23 @@ import os
 import re
 import types
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
-from t5jax.data.records import BadRecord
+from t5jax.data.config import DataConfig
+from t5jax.data.objectives import SpanCorruption
+from t5jax.data.records import BadRecord, Rejected
+from t5jax.data.sources import JsonLines
+from t5jax.data.sources.tfrecord import framed_records
+from t5jax.data.tasks import builtin
+from t5jax.data.tasks.preview import preview
 from t5jax.data.tasks.supervised import SUPERVISED_TASKS
-from t5jax.data.tasks.task import ExampleTask
-
-LINKS = {
-    "glue": "glue",
-    "superglue": "superglue",
-    "squad/dev-v1.1.json.gz": "squad/dev-v1.1.json.gz",
-    "squad/train-v1.1.json.gz": "squad/new_wiki_train.json.gz",
-    "translation/multi30k": "translation/multi30k",
-    "wmt14_translate/de-en/validation.jsonl.gz": "translation/newstest2015/newstest2015.jsonl.gz",
-    "wmt16_translate/ro-en/validation.jsonl.gz": (
-        "translation/newsdev2016_enro/newsdev2016.jsonl.gz"
-    ),
-    "wmt_t2t_translate/de-en/train.jsonl.gz": "translation/wmt_ende_opennmt/train.jsonl.gz",
-    "wmt_t2t_translate/de-en/validation.jsonl.gz": (
-        "translation/wmt_ende_opennmt/validation.jsonl.gz"
-    ),
-    "summarization/cnn_dailymail/test.jsonl.gz": (
-        "summarization/cnn_dailymail_200/cnn_dailymail.jsonl.gz"
-    ),
-    "summarization/xsum/test.jsonl.gz": "summarization/xsum_test_1000/xsum.jsonl.gz",
-    "summarization/scitldr": "summarization/scitldr",
-    "definite_pronoun_resolution": "other_tasks/definite_pronoun_resolution",
-    "snli": "other_tasks/snli",
-    "nq_open": "other_tasks/nq_open",
-}
-
-KEYED = r"{}: (?s:.+)"
-PAIRED = r"{}: (?s:.+?) {}: (?s:.+)"
-QUESTION = r"question: (?s:.+) context: (?s:.+)"
-ENTAILS = {"entailment", "not_entailment"}
-THREE = {"entailment", "neutral", "contradiction"}
-TRUE = {"True", "False"}
-
-# task, split, examples, pattern of the inputs, targets (None: free text)
-RUNS = [
-    (
-        "glue_cola_v002",
-        "train",
-        8102,
-        KEYED.format("cola sentence"),
-        {"acceptable", "unacceptable"},
-    ),
-    (
-        "glue_cola_v002",
-        "validation",
-        939,
-        KEYED.format("cola sentence"),
-        {"acceptable", "unacceptable"},
-    ),
-    ("glue_sst2_v002", "train", 63878, KEYED.format("sst2 sentence"), {"positive", "negative"}),
-    ("glue_sst2_v002", "validation", 790, KEYED.format("sst2 sentence"), {"positive", "negative"}),
-    (
-        "glue_mrpc_v002",
-        "train",
-        3497,
-        PAIRED.format("mrpc sentence1", "sentence2"),
-        {"equivalent", "not_equivalent"},
-    ),
-    (
-        "glue_mrpc_v002",
-        "validation",
-        361,
-        PAIRED.format("mrpc sentence1", "sentence2"),
-        {"equivalent", "not_equivalent"},
-    ),
-    (
-        "glue_stsb_v002",
-        "train",
-        5432,
-        PAIRED.format("stsb sentence1", "sentence2"),
-        {f"{k / 5:.1f}" for k in range(26)},
-    ),
-    (
-        "glue_stsb_v002",
-        "validation",
-        1344,
-        PAIRED.format("stsb sentence1", "sentence2"),
-        {f"{k / 5:.1f}" for k in range(26)},
-    ),
-    ("glue_qnli_v002", "validation", 4927, PAIRED.format("qnli question", "sentence"), ENTAILS),
-    ("glue_wnli_v002", "train", 592, PAIRED.format("wnli sentence1", "sentence2"), ENTAILS),
-    ("glue_wnli_v002", "validation", 60, PAIRED.format("wnli sentence1", "sentence2"), ENTAILS),
-    ("glue_wnli_v002_simple_eval", "validation", 60, r"wsc: .*\*\w+\*.*", None),
-    ("dpr_v001_simple", "train", 1252, r"wsc: .* \*[^*]+\*[ .,].*", None),
-    ("dpr_v001_simple", "test", 510, r"wsc: .* \*[^*]+\*[ .,].*", None),
-    ("super_glue_wsc_v102_simple_train", "train", 245, r"wsc: (?s:.*)\*\w+\*(?s:.*)", None),
-    ("super_glue_wsc_v102_simple_eval", "validation", 102, r"wsc: (?s:.*)\*\w+\*(?s:.*)", None),
-    ("super_glue_boolq_v102", "train", 8986, PAIRED.format("boolq passage", "question"), TRUE),
-    ("super_glue_boolq_v102", "validation", 2934, PAIRED.format("boolq passage", "question"), TRUE),
-    ("super_glue_cb_v102", "train", 233, PAIRED.format("cb hypothesis", "premise"), THREE),
-    ("super_glue_cb_v102", "validation", 50, PAIRED.format("cb hypothesis", "premise"), THREE),
-    (
-        "super_glue_copa_v102",
-        "train",
-        380,
-        r"copa choice1: .+ choice2: .+ premise: .+ question: (cause|effect)",
-        {"choice1", "choice2"},
-    ),
-    (
-        "super_glue_copa_v102",
-        "validation",
-        91,
-        r"copa choice1: .+ choice2: .+ premise: .+ question: (cause|effect)",
-        {"choice1", "choice2"},
-    ),
-    (
-        "super_glue_multirc_v102",
-        "train",
-        312,
-        r"multirc question: (?s:.+) answer: (?s:.*) paragraph: (?s:.+)",
-        TRUE,
-    ),
-    (
-        "super_glue_multirc_v102",
-        "validation",
-        4493,
-        r"multirc question: (?s:.+) answer: (?s:.*) paragraph: (?s:.+)",
-        TRUE,
-    ),
-    (
-        "super_glue_record_v102",
-        "train",
-        82,
-        r"record query: (?s:.*@placeholder.*) entities: .+, .+ passage: (?s:.+)",
-        None,
-    ),
-    ("super_glue_rte_v102", "train", 2351, PAIRED.format("rte hypothesis", "premise"), ENTAILS),
-    ("super_glue_rte_v102", "validation", 251, PAIRED.format("rte hypothesis", "premise"), ENTAILS),
-    (
-        "super_glue_wic_v102",
-        "train",
-        60,
-        r"wic sentence1: .+ sentence2: .+ word: \S.*",
-        TRUE,
-    ),
-    (
-        "super_glue_wic_v102",
-        "validation",
-        582,
-        r"wic sentence1: .+ sentence2: .+ word: \S.*",
-        TRUE,
-    ),
-    ("squad_v010_allanswers", "train", 7354, QUESTION, None),
-    ("squad_v010_allanswers", "validation", 10570, QUESTION, None),
-    ("squad_v010_context_free", "validation", 10570, r"squad trivia question: .+", None),
-    ("squad_v010_allanswers_span", "validation", 10547, QUESTION, None),
-    ("cnn_dailymail_v002", "test", 180, KEYED.format("summarize"), None),
-    ("xsum_v110", "test", 916, KEYED.format("summarize"), None),
-    ("scitldr_v001", "train", 1899, KEYED.format("summarize"), None),
-    ("scitldr_v001", "validation", 560, KEYED.format("summarize"), None),
-    ("wmt14_ende_v003", "validation", 1963, KEYED.format("translate English to German"), None),
-    ("wmt16_enro_v003", "validation", 1808, KEYED.format("translate English to Romanian"), None),
-    ("wmt_t2t_ende_v003", "train", 9469, r"translate English to German: .*", None),
-    ("wmt_t2t_ende_v003", "validation", 45, KEYED.format("translate English to German"), None),
-    ("multi30k_ende", "train", 27561, KEYED.format("translate English to German"), None),
-    ("multi30k_enfr", "test", 1000, KEYED.format("translate English to French"), None),
-    ("multi30k_deen", "validation", 1014, KEYED.format("translate German to English"), None),
-    ("rte_templates_v001", "validation", 251, r"(?s:.+)", {"yes", "no"}),
-    (
-        "snli_templates_v001",
-        "train",
-        956,
-        r"(?s:.+)",
-        {"yes", "no", "it is not possible to tell"},
-    ),
-    ("boolq_templates_v001", "validation", 2934, r"(?s:.+)", {"yes", "no"}),
-    ("sst2_templates_v001", "validation", 790, r"(?s:.+)", {"positive", "negative"}),
-    ("squad_templates_v001", "validation", 10570, r"(?s:.+)", None),
-    ("nq_open_templates_v001", "validation", 3202, r"(?s:.+)", None),
-    ("multi30k_ende_templates_v001", "validation", 1014, r"(?s:.+)", None),
-    ("cnn_dailymail_templates_v001", "test", 180, r"(?s:.+)", None),
-]
+from t5jax.data.tasks.task import ExampleTask, TextTask
+from t5jax.data.tasks.texts import texts_of
+from t5jax.data.vocabularies import SentencePieceVocabulary
+from tests.data.prepared_sets import write_prepared
+from tests.data.tasks.real_runs import LINKS, MADE, PREPARED, RUNS, TEXT_RUNS
 
 
 @pytest.fixture(scope="module")
@@ -289,3 +130,71 @@ def test_sentinels_are_tokens_of_the_vocabulary(settings, real_data):
         # As seqio appends and prepends the id to the tokens.
         assert vocabulary.encode(after["inputs"]).tolist() == [*inputs, sentinel]
         assert vocabulary.encode(after["targets"]).tolist() == [sentinel, *targets]
+
+
+# ---- plain text
+
+
+@pytest.fixture(scope="module")
+def text_root(real_data, tmp_path_factory):
+    """The folder of real data with the files of MADE, and prepared sets below `tfds`."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    root = tmp_path_factory.mktemp("texts")
+    for name in ("text", "glue"):
+        os.symlink(real_data / name, root / name)
+    (root / "made").mkdir()
+    for made, source in MADE.items():
+        if made.endswith(".parquet"):
+            rows = JsonLines(train_files=(str(real_data / source),))
+            (shard,) = rows.shards("train")
+            table = pyarrow.Table.from_pylist([dict(row) for row in rows.records("train", shard)])
+            pyarrow.parquet.write_table(table, root / made)
+        else:
+            writer = ArrayRecordWriter(str(root / made), "group_size:1")
+            for _, record in framed_records(str(real_data / source), 1 << 24):
+                writer.write(record)
+            writer.close()
+    columns = ("content-length", "content-type", "text", "timestamp", "url")
+    for name, source in PREPARED.items():
+        (path,) = write_prepared(root / "tfds", name, columns, "train", [125])
+        os.symlink(real_data / source, path)
+    return root
+
+
+@pytest.mark.parametrize(("name", "split", "count", "more"), TEXT_RUNS)
+def test_text_is_read_whole(real_data, text_root, name, split, count, more):
+    task = builtin.find(name)
+    more = {
+        key: tuple(f"{text_root}/{path}" for path in value) if key.endswith("_files") else value
+        for key, value in more.items()
+    }
+    if "train_files" in task.required:
+        more = {"train_files": (f"{text_root}/text/books/*.gz",)} | more
+    else:
+        more["tfds_data_dir"] = str(text_root / "tfds")
+    vocabulary = SentencePieceVocabulary(path=str(real_data / "tokenizer/t5/spiece.model"))
+    lengths = {"inputs_length": 512, "targets_length": 512}
+    data = DataConfig(mixture=name, vocabulary=vocabulary, cache_dir=None, **lengths, **more)
+    texts, rejected = texts_of(task, data), Rejected()
+    documents = [
+        document
+        for shard in texts.shards(split)
+        for document in texts.documents(split, shard, rejected)
+    ]
+    assert (len(documents), rejected.records, rejected.damaged_files) == (count, 0, 0)
+    shown = preview(task, data, split=split, scan=300)
+    assert shown.unknown_rate < 0.01
+    if isinstance(task, TextTask):
+        assert all(document["text"].strip() for document in documents)
+        assert all(row.targets_text for row in shown.examples)
+    if isinstance(task, TextTask) and isinstance(task.objective, SpanCorruption):
+        sentinels = r"<extra_id_\d+>"
+        for row in shown.examples:
+            hidden = re.findall(sentinels, row.inputs_text)
+            assert hidden == re.findall(sentinels, row.targets_text) != []
+    if isinstance(task, ExampleTask):
+        assert all(re.fullmatch(r"nsp: .+", document["inputs"]) for document in documents)
+        counts = collections.Counter(document["targets"] for document in documents)
+        assert 0.4 < counts["next"] / counts.total() < 0.6
+        assert set(counts) == {"next", "not_next"}
