@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 from etils import epath
 
 from t5jax import runtime
@@ -16,13 +15,12 @@ from t5jax.checkpoints import (
     read_record,
     restore_params,
 )
-from t5jax.config import RunConfig, from_text, load, to_text
+from t5jax.config import RunConfig, from_text, load
 from t5jax.data.vocabularies import Extension
 from t5jax.errors import ConfigError
 from t5jax.model.config import T5Config
 from t5jax.model.growing import grow_vocabulary
-from t5jax.training.loop import environment
-from t5jax.training.train_step import TrainState
+from t5jax.training.loop import checkpoint_record
 
 # What may differ: the table grows, and nothing else here is a matter of the parameters.
 _FREE = ("vocab_size", "dropout_rate", "dtype", "attention", "unroll_layers", "remat")
@@ -51,16 +49,12 @@ def run(workdir: str, config_file: str, flags: list[str], *, step: int | None) -
     loader = open_train_loader(config)
     old_program = build_program(dataclasses.replace(config, model=old_model))
     restored = restore_params(directory, old_program.abstract_state.params, record.step)
-    state = _state(config, restored.state, extension)
+    grown = grow_vocabulary(restored.state, extension.sources(), config.model.vocab_size)
+    state = build_program(config).begin(grown)
     checkpoints = Checkpoints(target, config.checkpoints)
-    content = {
-        "config": to_text(config),
-        "data": loader.state(0),
-        "vocabulary": extension.new_fingerprint,
-        "environment": environment(),
-        "grown_from": {"workdir": workdir, "step": restored.step},
-    }
-    checkpoints.save(0, state, content)
+    grown_from = {"workdir": workdir, "step": restored.step}
+    record = {**checkpoint_record(config, loader, 0), "grown_from": grown_from}
+    checkpoints.save(0, state, record)
     checkpoints.close()
     print(
         f"{config.workdir}: step 0 has the parameters of {workdir}, step {restored.step}, with "
@@ -97,15 +91,3 @@ def _check_same_model(old: T5Config, new: T5Config) -> None:
             raise ConfigError(
                 f"model.{field.name} = {now}: the run that is grown has {before}; set that"
             )
-
-
-def _state(config: RunConfig, params: dict, extension: Extension) -> TrainState:
-    program = build_program(config)
-    grown = grow_vocabulary(params, extension.sources(), config.model.vocab_size)
-
-    def begin(params: dict) -> TrainState:
-        zero = jnp.zeros((), jnp.int32)
-        return TrainState(zero, params, program.tx.init(params), zero)
-
-    with program.in_use():
-        return jax.jit(begin, out_shardings=program.shardings)(grown)

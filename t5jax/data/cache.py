@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from t5jax.data.records import Rejected
-from t5jax.data.shard_writing import FeatureWriter, as_json, new_file, write_file, write_json
+from t5jax.data.shard_writing import FeatureWriter
 from t5jax.data.token_store import (
     ENDS_DTYPE,
     META,
@@ -36,6 +36,7 @@ from t5jax.data.token_store import (
 )
 from t5jax.data.tokenising import Texts, encode_document
 from t5jax.data.vocabularies import Vocabulary
+from t5jax.data.whole_files import as_json, new_file, write_file, write_json
 from t5jax.errors import DataError
 
 

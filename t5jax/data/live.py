@@ -14,7 +14,14 @@ import numpy as np
 
 from t5jax.data.converters import CONVERTERS, Batch, Features
 from t5jax.data.counter_rng import Permutation, derive_seed
-from t5jax.data.loader import ArraySpec, digest, element_spec, merged, no_rows
+from t5jax.data.loader import (
+    ArraySpec,
+    digest,
+    element_spec,
+    merged,
+    no_rows,
+    refuse_other_data,
+)
 from t5jax.data.mixing import Mixing
 from t5jax.data.records import Rejected
 from t5jax.data.rows import Rows
@@ -285,13 +292,7 @@ class LiveLoader:
         """DataError when the state's positions mean nothing here."""
         if not isinstance(state.get("next_row"), int) or "positions" not in state:
             raise DataError(f"data state has no positions of live tasks: {state}")
-        for key, here in self._identity.items():
-            if state.get(key) != here:
-                raise DataError(
-                    f"data state was saved with {key} = {state.get(key)!r}, this run has {here!r}: "
-                    "its position means other examples here. Resume with the saved settings and "
-                    "files (config.txt of the run names them), or begin a new run"
-                )
+        refuse_other_data(state, self._identity)
 
     def restore(self, state: dict[str, Any], step: int) -> None:
         """From now on `step` is next, at the state's positions (checked by `check_state`)."""

@@ -6,6 +6,7 @@ and any cut into batches, and a checkpoint of the data is one integer beside wha
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -135,7 +136,7 @@ class Loader:
         return {
             "next_row": self._origin + step * self.batch_size,
             "batch_size": self.batch_size,
-            **self._refers_to(),
+            **self._refers_to,
         }
 
     def check_state(self, state: dict[str, Any]) -> None:
@@ -145,21 +146,17 @@ class Loader:
         """
         if not isinstance(state.get("next_row"), int) or state["next_row"] < 0:
             raise DataError(f"data state has no valid next_row: {state}")
-        for key, here in self._refers_to().items():
-            if state.get(key) != here:
-                raise DataError(
-                    f"data state was saved with {key} = {state.get(key)!r}, this run has {here!r}: "
-                    "its position means other examples here. Resume with the saved setting (it is "
-                    "in the run's config.txt), or begin a new run with the new one"
-                )
+        refuse_other_data(state, self._refers_to)
 
     def restore(self, state: dict[str, Any], step: int) -> None:
         """From now on `step` begins with the state's next row (checked by `check_state`)."""
         self.check_state(state)
         self._origin = state["next_row"] - step * self.batch_size
 
+    @functools.cached_property
     def _refers_to(self) -> dict[str, Any]:
-        """Short digests, one for each kind of thing that can differ."""
+        """Short digests, one for each kind of thing that can differ. Made once: the packing of
+        millions of examples is among what they are of."""
         return {
             "tasks": digest(self.task_names),
             "stores": digest([c.store.fingerprint if c.store else None for c in self.components]),
@@ -201,6 +198,17 @@ class Loader:
     def _packs(self) -> bool:
         """Whether rows of any task come with segments: then those of all do."""
         return any(component.rows.packs for component in self.components)
+
+
+def refuse_other_data(state: dict[str, Any], refers_to: dict[str, Any]) -> None:
+    """DataError when a saved state refers to other things than those here."""
+    for key, here in refers_to.items():
+        if state.get(key) != here:
+            raise DataError(
+                f"data state was saved with {key} = {state.get(key)!r}, this run has {here!r}: "
+                "its position means other examples here. Resume with the saved settings and files "
+                "(config.txt of the run names them), or begin a new run"
+            )
 
 
 def element_spec(

@@ -20,6 +20,7 @@ from t5jax.data.tasks import registry
 from t5jax.data.tasks.mixtures import stages_if_known
 from t5jax.data.tasks.task import EosRule, ExampleTask, SeqioTask, Task, TextTask
 from t5jax.data.token_store import MAKE_IT, read_info
+from t5jax.data.whole_files import write_json
 from t5jax.errors import ConfigError, DataError
 
 FORMAT = "t5jax mixture"
@@ -141,10 +142,7 @@ def write_record(data: DataConfig, record: MixtureRecord) -> None:
         "tasks": [task.to_dict() for task in record.tasks],
         "phases": record.phases,
     }
-    path = record_path(data)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.rename(path)
+    write_json(record_path(data), content)
 
 
 def record_of(data: DataConfig) -> MixtureRecord:
@@ -156,7 +154,7 @@ def record_of(data: DataConfig) -> MixtureRecord:
         return make_record(data, cached_sizes(tasks_of(data), data))
     path = record_path(data)
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         cached = [p.name.removesuffix(SUFFIX) for p in path.parent.glob(f"*{SUFFIX}")]
         near = difflib.get_close_matches(data.mixture, cached, n=1)

@@ -1,17 +1,14 @@
-"""Writing the files of one shard of a token store, each whole or not at all."""
+"""Writing the tokens of one shard of a token store."""
 
-import contextlib
 import hashlib
-import json
-import os
 import pathlib
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from t5jax.data.token_store import ENDS_DTYPE, FeatureInfo
 from t5jax.data.vocabularies import EOS_ID
+from t5jax.data.whole_files import write_file
 from t5jax.errors import DataError
 
 _FLUSH_TOKENS = 1 << 20
@@ -70,30 +67,3 @@ class FeatureWriter:
             tokens_sha256=self._digest.hexdigest(),
             ends_sha256=hashlib.sha256(ends).hexdigest(),
         )
-
-
-def write_json(path: pathlib.Path, record: dict[str, Any]) -> None:
-    """The record as JSON; what JSON does not know becomes its `str`."""
-    write_file(path, as_json(record))
-
-
-def as_json(record: dict[str, Any]) -> bytes:
-    """The same bytes for the same record."""
-    return (json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n").encode()
-
-
-def write_file(path: pathlib.Path, data: bytes) -> None:
-    """A whole file at once."""
-    with new_file(path) as file:
-        file.write(data)
-
-
-@contextlib.contextmanager
-def new_file(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name whole and on disk, or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)

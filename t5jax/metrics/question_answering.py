@@ -84,13 +84,14 @@ def _span_scores(targets: Sequence, predictions: Sequence) -> np.ndarray:
 
 def _span_text(context: str, prediction: str) -> str:
     """The words of the context that `start: 3 end: 6` points at; empty for any other text."""
-    words = _words(prediction)
+    words = words_of(prediction)
     if len(words) < 4 or not (words[1].isdecimal() and words[3].isdecimal()):
         return ""
-    return " ".join(_words(context)[int(words[1]) : int(words[3]) + 1])
+    return " ".join(words_of(context)[int(words[1]) : int(words[3]) + 1])
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
+    """Words between marks and spaces, as `span_squad` counts them."""
     return re.sub(r"\W", " ", text).split()
 
 

@@ -207,7 +207,8 @@ class Trainer:
         with self.watchdog.suspended(self.config.runtime.first_step_timeout_seconds):
             metrics = self._evaluate(step, state) if self._evaluation_due(step) else None
             if last or self.checkpoints.due(step):
-                self.checkpoints.save(step, state, self._record(step), metrics)
+                record = checkpoint_record(self.config, self.loader, step)
+                self.checkpoints.save(step, state, record, metrics)
             if last:
                 self.checkpoints.wait()
         self.throughput.pause()
@@ -231,14 +232,6 @@ class Trainer:
             metrics = loss_metrics(added(list(sums.values())))
         self.reporter.evaluation(step, "validation", metrics)
         return {f"validation/{name}": value for name, value in metrics.items()}
-
-    def _record(self, step: int) -> dict[str, Any]:
-        return {
-            "config": to_text(self.config),
-            "data": self.loader.state(step),
-            "vocabulary": self.loader.vocabulary.fingerprint,
-            "environment": environment(),
-        }
 
     def _report_saved(self) -> None:
         for step in self.checkpoints.committed():
@@ -301,6 +294,16 @@ def _agree_on(config: RunConfig) -> None:
     common = [line for line in text.splitlines() if not line.startswith("runtime.process_id")]
     runtime.agree("the effective config", "\n".join(common))
     runtime.agree("the software", str(sorted(environment().items())))
+
+
+def checkpoint_record(config: RunConfig, loader: TrainLoader, step: int) -> dict[str, Any]:
+    """What a checkpoint after `step` steps says of its run, as JSON."""
+    return {
+        "config": to_text(config),
+        "data": loader.state(step),
+        "vocabulary": loader.vocabulary.fingerprint,
+        "environment": environment(),
+    }
 
 
 def changed_lines(before: str, after: str) -> list[str]:

@@ -17,7 +17,7 @@ from t5jax import sharding
 from t5jax.model.config import T5Config
 from t5jax.model.t5 import abstract_model, init_params
 from t5jax.training.losses import Batch, CrossEntropy, LossSums
-from t5jax.training.train_step import TrainState, make_eval_step, make_train_step
+from t5jax.training.train_step import Params, TrainState, make_eval_step, make_train_step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,11 @@ class Program:
         with self.in_use():
             key = jax.random.key(seed)
             return jax.jit(self._init, out_shardings=self.shardings)(key)
+
+    def begin(self, params: Params) -> TrainState:
+        """A state before step 0 with these parameters, and the optimizer's first slots."""
+        with self.in_use():
+            return jax.jit(self._begin, out_shardings=self.shardings)(params)
 
     def compile_train_step(self, abstract_batch, key: jax.Array) -> jax.stages.Compiled:
         """`train_step(state, batch, key) -> (state, metrics)`; the state passed in is consumed."""
@@ -103,6 +108,8 @@ class Program:
         return sharding.use(self.mesh, self.mesh_config.rules)
 
     def _init(self, key: jax.Array) -> TrainState:
-        params = init_params(self.model, key)
+        return self._begin(init_params(self.model, key))
+
+    def _begin(self, params: Params) -> TrainState:
         zero = jnp.zeros((), jnp.int32)
         return TrainState(zero, params, self.tx.init(params), zero)

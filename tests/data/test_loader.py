@@ -293,6 +293,15 @@ def test_state_of_another_run_is_refused(stores, other, key):
         other(stores).restore(state, 3)
 
 
+def test_states_hash_the_packing_once(stores, monkeypatch):
+    asked, identity = [], ExampleRows.identity
+    monkeypatch.setattr(ExampleRows, "identity", lambda s: (asked.append(s), identity(s))[1])
+    loader = loader_of([example_component(stores)])
+    for step in range(5):
+        loader.check_state(loader.state(step))
+    assert len(asked) == 1
+
+
 def test_state_of_other_rates_is_refused(stores):
     names = ("text", "examples")
     components = [text_component(stores), example_component(stores)]

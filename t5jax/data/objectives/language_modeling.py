@@ -34,12 +34,20 @@ class LanguageModel:
         return {"objective": self.name}
 
     def lengths(self, inputs_length: int, targets_length: int | None = None) -> Lengths:
-        """The text that, with EOS, fills `targets_length`; `inputs_length` is not used."""
-        length = _targets_length(targets_length, least=2)
-        return Lengths(raw=length - 1, inputs=0, targets=length)
+        """The text that fills `targets_length`, with EOS where rows end with one; `inputs_length`
+        is not used."""
+        if targets_length is None:
+            raise ConfigError(
+                "targets_length is not set: a language model has targets only, so say how long "
+                "they are"
+            )
+        least = 1 + self._added_eos
+        if targets_length < least:
+            raise ConfigError(f"targets_length={targets_length}: give {least} or more")
+        return Lengths(raw=targets_length - self._added_eos, inputs=0, targets=targets_length)
 
     def check(self, *, inputs_length: int, targets_length: int, num_sentinels: int) -> None:
-        """Raises ConfigError when the targets have no room for a token and EOS."""
+        """Raises ConfigError when the targets have no room for a token, and EOS if they end so."""
         self.lengths(inputs_length, targets_length)
 
     def apply(
@@ -50,58 +58,26 @@ class LanguageModel:
         vocabulary: Vocabulary,
         lengths_B: np.ndarray | None = None,
     ) -> Coded:
-        """inputs [B, 0], targets [B, L + 1] int32; nothing is random."""
+        """inputs [B, 0], targets [B, L] int32, or [B, L + 1] with EOS; nothing is random."""
         counts_B = lengths_or_full(tokens_BL, lengths_B)
-        targets_BK = slices(tokens_BL, np.zeros_like(counts_B), counts_B, tokens_BL.shape[1] + 1)
-        return Coded(_no_inputs(tokens_BL), end_with_eos(targets_BK, counts_B, counts_B > 0))
+        width = tokens_BL.shape[1] + self._added_eos
+        targets_BK = slices(tokens_BL, np.zeros_like(counts_B), counts_B, width)
+        if self._added_eos:
+            targets_BK = end_with_eos(targets_BK, counts_B, counts_B > 0)
+        return Coded(np.zeros((len(tokens_BL), 0), np.int32), targets_BK)
+
+    @property
+    def _added_eos(self) -> int:
+        """EOS tokens that a row gets: 1, or 0 where the documents in the text end with theirs."""
+        return 0 if self.documents_end_with_eos else 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class FullLanguageModel:
+class FullLanguageModel(LanguageModel):
     """As `LanguageModel`, but EOS stands where documents end and nowhere else."""
 
     name: ClassVar[str] = "full_language_model"
     documents_end_with_eos: ClassVar[bool] = True
-    packs: ClassVar[bool] = False
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"objective": self.name}
-
-    def lengths(self, inputs_length: int, targets_length: int | None = None) -> Lengths:
-        """The text that fills `targets_length`; `inputs_length` is not used."""
-        length = _targets_length(targets_length, least=1)
-        return Lengths(raw=length, inputs=0, targets=length)
-
-    def check(self, *, inputs_length: int, targets_length: int, num_sentinels: int) -> None:
-        """Raises ConfigError when the targets have no room for a token."""
-        self.lengths(inputs_length, targets_length)
-
-    def apply(
-        self,
-        tokens_BL: np.ndarray,
-        row_ids_B: np.ndarray,
-        seed: int,
-        vocabulary: Vocabulary,
-        lengths_B: np.ndarray | None = None,
-    ) -> Coded:
-        """inputs [B, 0], targets [B, L] int32; nothing is random."""
-        counts_B = lengths_or_full(tokens_BL, lengths_B)
-        targets_BL = slices(tokens_BL, np.zeros_like(counts_B), counts_B, tokens_BL.shape[1])
-        return Coded(_no_inputs(tokens_BL), targets_BL)
-
-
-def _targets_length(targets_length: int | None, *, least: int) -> int:
-    if targets_length is None:
-        raise ConfigError(
-            "targets_length is not set: a language model has targets only, so say how long they are"
-        )
-    if targets_length < least:
-        raise ConfigError(f"targets_length={targets_length}: give {least} or more")
-    return targets_length
-
-
-def _no_inputs(tokens_BL: np.ndarray) -> np.ndarray:
-    return np.zeros((len(tokens_BL), 0), np.int32)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -32,23 +32,24 @@ class SpanCorruption:
     mean_noise_span_length: float = 3.0
 
     def __post_init__(self):
-        self._denoising()  # its mask refuses settings out of range
+        self._mask()  # refuses settings out of range
 
-    def _denoising(self) -> Denoising:
-        mask = RandomSpans(
+    def _mask(self) -> RandomSpans:
+        return RandomSpans(
             noise_density=self.noise_density, mean_noise_span_length=self.mean_noise_span_length
         )
-        return Denoising(mask=mask, inputs_code="unique_sentinels", targets_code="unique_sentinels")
+
+    def _denoising(self) -> Denoising:
+        return Denoising(
+            mask=self._mask(), inputs_code="unique_sentinels", targets_code="unique_sentinels"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {"objective": self.name, **dataclasses.asdict(self)}
 
     def counts(self, length: int) -> tuple[int, int]:
         """(noise tokens, noise spans) of a row of `length` >= 2 tokens; see `RandomSpans`."""
-        mask = RandomSpans(
-            noise_density=self.noise_density, mean_noise_span_length=self.mean_noise_span_length
-        )
-        return mask.counts(length)
+        return self._mask().counts(length)
 
     def lengths(self, inputs_length: int, targets_length: int | None = None) -> SpanLengths:
         """The most raw tokens whose corrupted inputs, EOS included, fit `inputs_length`."""

@@ -7,6 +7,7 @@ found by their magic. Whatever ends too early is a `DamagedFile`: the usual read
 Lines are counted from 1, as editors do; rows and records from 0, as indices do.
 """
 
+import abc
 import contextlib
 import dataclasses
 import glob
@@ -27,7 +28,7 @@ MAX_RECORD_BYTES = 64 << 20  # a line of 100 GB is refused before it fills the m
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
-class Files:
+class Files(abc.ABC):
     """Files of up to three splits, given as paths or glob patterns (`**` for any depth of folders).
 
     One shard is one file. A format is a subclass that says how one file is read (`_records`).
@@ -73,8 +74,9 @@ class Files:
         of its tokens is made again when they change."""
         return file_fingerprint(shard)
 
+    @abc.abstractmethod
     def _records(self, path: str) -> Iterator[Record]:
-        raise NotImplementedError
+        """The records of one file, in their order."""
 
     def _patterns(self) -> dict[str, tuple[str, ...]]:
         return {

@@ -6,9 +6,9 @@ from typing import Any
 
 from t5jax.data.records import BadColumn, Row
 from t5jax.data.tasks.datasets import SETTINGS, Dataset
-from t5jax.data.tasks.squad_text import pad_punctuation, single_spaces, words_of
+from t5jax.data.tasks.squad_text import pad_punctuation, single_spaces
 from t5jax.data.tasks.task import Example, ExampleTask
-from t5jax.metrics.question_answering import span_squad, squad
+from t5jax.metrics.question_answering import span_squad, squad, words_of
 
 TRAIN_EXAMPLES = 87_599  # Rajpurkar et al. 2016; TFDS catalog
 SPLITS = ("train", "validation")

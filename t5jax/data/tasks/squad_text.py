@@ -15,8 +15,3 @@ def pad_punctuation(text: str) -> str:
 def single_spaces(text: str) -> str:
     """Runs of white space as one space; those at the ends stay, one each."""
     return _SPACES.sub(" ", text)
-
-
-def words_of(text: str) -> list[str]:
-    """Words between marks and spaces, as `span_squad` counts them."""
-    return re.sub(r"\W", " ", text).split()

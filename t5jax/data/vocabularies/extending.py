@@ -14,7 +14,7 @@ import numpy as np
 import sentencepiece
 
 from t5jax.data.vocabularies.base import UNK_ID
-from t5jax.data.vocabularies.files import is_local, write_whole
+from t5jax.data.vocabularies.files import is_local
 from t5jax.data.vocabularies.model_file import (
     Piece,
     PieceType,
@@ -30,6 +30,7 @@ from t5jax.data.vocabularies.sentence_piece import (
     sentinel_index,
 )
 from t5jax.data.vocabularies.training import TooManyPieces, train_unigram, training_lines
+from t5jax.data.whole_files import write_file, write_json
 from t5jax.errors import ConfigError, DataError
 
 _FORMAT = 1
@@ -75,15 +76,14 @@ class Extension:
     def save(self, vocabulary_path: str) -> None:
         """Beside the new vocabulary's file."""
         record = {"format": _FORMAT, **dataclasses.asdict(self)}
-        text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-        write_whole(_record_path(vocabulary_path), text.encode())
+        write_json(_record_path(vocabulary_path), record, shared=True)
 
     @classmethod
     def load(cls, vocabulary_path: str) -> "Extension":
         """The record beside a vocabulary's file. Raises DataError when there is none."""
         path = _record_path(vocabulary_path)
         try:
-            record = json.loads(path.read_text())
+            record = json.loads(path.read_bytes())
             if record.pop("format") != _FORMAT:
                 raise ValueError("another format")
             record["pieces"] = tuple(record["pieces"])
@@ -122,7 +122,7 @@ def extend_vocabulary(
     _check_produced(processor_of(model, path), pieces, first_new)
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(target, model)
+    write_file(target, model, shared=True)
     new = SentencePieceVocabulary(path=path, extra_ids=old.extra_ids)
     speller = _Speller(old)
     extension = Extension(

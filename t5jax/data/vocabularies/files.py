@@ -9,6 +9,7 @@ import hashlib
 import os
 import pathlib
 
+from t5jax.data.whole_files import write_file
 from t5jax.errors import ConfigError, DataError
 
 VARIABLE = "T5JAX_VOCABULARY"
@@ -70,15 +71,8 @@ def _fetched(url: str) -> pathlib.Path:
         return target
     data = _read(url)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(target, data)
+    write_file(target, data, shared=True)
     return target
-
-
-def write_whole(path: pathlib.Path, data: bytes) -> None:
-    """The file appears in one piece or not at all, though other processes write it too."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    temporary.write_bytes(data)
-    temporary.replace(path)
 
 
 def _read(url: str) -> bytes:

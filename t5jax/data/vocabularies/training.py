@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 import sentencepiece
 
 from t5jax.data.vocabularies.base import EOS_ID, PAD_ID, UNK_ID, without_lone_surrogates
-from t5jax.data.vocabularies.files import is_local, write_whole
+from t5jax.data.vocabularies.files import is_local
 from t5jax.data.vocabularies.sentence_piece import SentencePieceVocabulary
+from t5jax.data.whole_files import write_file
 from t5jax.errors import ConfigError, DataError
 
 
@@ -48,7 +49,7 @@ def train_sentencepiece(
     )
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(target, model)
+    write_file(target, model, shared=True)
     return SentencePieceVocabulary(path=str(path))
 
 

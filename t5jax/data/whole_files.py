@@ -1,0 +1,37 @@
+"""Files that appear under their names whole and on disk, or not at all."""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+
+@contextlib.contextmanager
+def new_file(path: pathlib.Path, *, shared: bool = False) -> Iterator[BinaryIO]:
+    """A file to write. `shared`: other processes may write it at the same time, so each does that
+    beside it on its own; otherwise what a kill left half written is written over by the next try.
+    """
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}" if shared else f"{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_file(path: pathlib.Path, data: bytes, *, shared: bool = False) -> None:
+    """A whole file at once."""
+    with new_file(path, shared=shared) as file:
+        file.write(data)
+
+
+def write_json(path: pathlib.Path, record: dict[str, Any], *, shared: bool = False) -> None:
+    """The record as JSON; what JSON does not know becomes its `str`."""
+    write_file(path, as_json(record), shared=shared)
+
+
+def as_json(record: dict[str, Any]) -> bytes:
+    """The same bytes for the same record."""
+    return (json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n").encode()
