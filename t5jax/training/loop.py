@@ -32,6 +32,7 @@ from t5jax.evaluation.loss import added, evaluate_loss, loss_metrics, rows_to_re
 from t5jax.reporting import Reporter, Throughput, measure_matmul_peak, model_flops, peak_flops
 from t5jax.training.feeding import Feeder
 from t5jax.training.program import Program
+from t5jax.training.schedules import RatesAhead
 from t5jax.training.train_step import TrainState
 
 
@@ -83,7 +84,6 @@ class Trainer:
     def __post_init__(self) -> None:
         directory = epath.Path(self.config.workdir) / "checkpoints"
         self.checkpoints = Checkpoints(directory, self.config.checkpoints)
-        self.learning_rates = self._learning_rates()
         self.key = jax.random.key(self.config.train.seed)
         self.throughput = self._throughput()
         self.entropies: dict[str, float] = {}
@@ -101,6 +101,8 @@ class Trainer:
             self.reporter.event(step, "finished", note="nothing left to do")
             return
         train_step = self._compile(step)
+        schedule = self.config.optimizer.learning_rate_at(self.num_steps)
+        self.learning_rates = RatesAhead(schedule, step)
         feeder = Feeder(self.program.batch_sharding, self.loader.batch_size)
         rows = feeder.rows.tolist()
         unread: tuple[int, dict] | None = None
@@ -163,7 +165,7 @@ class Trainer:
         tokens = numbers["target_tokens"] + numbers.pop("input_tokens")
         rates = self.throughput.update(tokens=tokens, rows=self.loader.batch_size)
         # What the optimizer used: it does not count steps that were skipped, but those are few.
-        numbers["learning_rate"] = float(self.learning_rates[step - 1])
+        numbers["learning_rate"] = self.learning_rates(step - 1)
         self.reporter.train(step, {**numbers, **rates, **self._task_metrics(of_tasks)})
         if bad_steps:
             self.reporter.event(step, "skipped_bad_step", in_a_row=bad_steps)
@@ -258,12 +260,6 @@ class Trainer:
         if self.config.train.eval_every_steps and without:
             size["not_evaluated_for_want_of_a_split"] = ", ".join(sorted(without))
         return size
-
-    def _learning_rates(self) -> np.ndarray:
-        """float32 [num_steps], once: asking the schedule between steps would queue behind one."""
-        schedule = self.config.optimizer.learning_rate_at(self.num_steps)
-        rates = schedule(np.arange(self.num_steps, dtype=np.int32))
-        return np.broadcast_to(np.asarray(rates, np.float32), (self.num_steps,))
 
     def _throughput(self) -> Throughput:
         lengths = self.loader.inputs_length, self.loader.targets_length

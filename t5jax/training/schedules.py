@@ -16,6 +16,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from t5jax.errors import ConfigError
@@ -211,6 +212,34 @@ class WarmupStableDecay:
 
 
 Schedule = Constant | Rsqrt | Linear | Cosine | WarmupStableDecay
+
+
+class RatesAhead:
+    """The rates of a run's steps on the host, for its log, without waiting for the devices.
+
+    Asking a schedule between two training steps would queue behind one of them. So a block of steps
+    is asked for while the block before it is in use; any step begins a block at the same multiple,
+    and gets the same bits whichever step was first.
+    """
+
+    BLOCK_STEPS = 1 << 12
+
+    def __init__(self, schedule: ScheduleFn, first_step: int):
+        self._schedule = schedule
+        self._block = first_step // self.BLOCK_STEPS
+        self._rates = np.asarray(self._ask(self._block))
+        self._ahead = self._ask(self._block + 1)
+
+    def __call__(self, step: int) -> float:
+        """The rate of a step (from 0), of which none may come before an earlier block's."""
+        while step // self.BLOCK_STEPS > self._block:
+            self._block += 1
+            self._rates, self._ahead = np.asarray(self._ahead), self._ask(self._block + 1)
+        return float(self._rates[step - self._block * self.BLOCK_STEPS])
+
+    def _ask(self, block: int) -> jax.Array:
+        first = block * self.BLOCK_STEPS
+        return self._schedule(np.arange(first, first + self.BLOCK_STEPS, dtype=np.int32))
 
 
 def _float32(value: ArrayLike) -> jax.Array:

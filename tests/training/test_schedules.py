@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from t5jax.errors import ConfigError
-from t5jax.training.schedules import Constant, Cosine, Linear, Rsqrt, WarmupStableDecay
+from t5jax.training.schedules import (
+    Constant,
+    Cosine,
+    Linear,
+    RatesAhead,
+    Rsqrt,
+    WarmupStableDecay,
+)
 
 RATE = 0.3
 RUN = 97  # training steps
@@ -140,3 +147,16 @@ def test_fields_changed_after_construction_are_checked_by_build():
         schedule.build(RATE, RUN)
     with pytest.raises(ConfigError):
         dataclasses.replace(schedule)
+
+
+@pytest.mark.parametrize("first", [0, 7, 8, 39])
+def test_rates_ahead_are_the_schedules(monkeypatch, first):
+    """Block after block, whichever step is first; no more is asked than the next block."""
+    monkeypatch.setattr(RatesAhead, "BLOCK_STEPS", 8)
+    schedule, asked = Cosine(warmup_steps=WARMUP).build(RATE, RUN), []
+    rates = RatesAhead(lambda step: (asked.append(step), schedule(step))[1], first)
+    for step in range(first, RUN):
+        assert rates(step) == rates(step)
+        assert rates(step) == pytest.approx(float(schedule(step)), rel=1e-6, abs=1e-9)
+        assert step < asked[-1][0] <= step + 8
+    assert [len(steps) for steps in asked] == [8] * len(asked)
