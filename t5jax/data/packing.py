@@ -13,27 +13,6 @@ from t5jax.errors import DataError
 _WINDOWS_AT_ONCE = 64  # their open rows fit a core's cache
 
 
-def next_fit(lengths_NF: np.ndarray, limits_F: np.ndarray) -> np.ndarray:
-    """int64 [R]: the first example of each row; a row takes examples in order until one does not
-    fit. What seqio's packer does with a stream (which it cuts into groups of max(limits) examples,
-    each with rows of its own).
-
-    Raises DataError for an example that no row holds.
-    """
-    lengths_NF, limits_F = _checked(lengths_NF, limits_F)
-    num_examples = len(lengths_NF)
-    ends_F = np.concatenate([np.zeros_like(lengths_NF[:1]), np.cumsum(lengths_NF, axis=0)])
-    following_N = np.full(num_examples, num_examples)  # the example that begins the next row
-    for ends, limit in zip(ends_F.T, limits_F, strict=True):
-        fitting_N = np.searchsorted(ends, ends[:-1] + limit, side="right") - 1
-        following_N = np.minimum(following_N, fitting_N)
-    starts, example, following = [], 0, following_N.tolist()
-    while example < num_examples:
-        starts.append(example)
-        example = following[example]
-    return np.array(starts, np.int64)
-
-
 def best_fit(
     lengths_NF: np.ndarray, limits_F: np.ndarray, window: int = 1024
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,6 @@ import pytest
 
 from t5jax.data.converters import CONVERTERS, Features, encoder, encoder_decoder, lm, prefix_lm
 from t5jax.data.objectives import PackedPrefixLM
-from t5jax.data.packing import next_fit
 from t5jax.data.tf_runtime import import_seqio, import_tensorflow
 from t5jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary
 from t5jax.errors import ConfigError
@@ -64,12 +63,23 @@ def packed(rows, widths):
     return Features(**found)
 
 
+def next_fit(lengths_NF, limits_F):
+    """The first example of each row; a row takes examples in order until one does not fit."""
+    starts, used = [], None
+    for example, need in enumerate(lengths_NF):
+        if used is None or (used + need > limits_F).any():
+            starts.append(example)
+            used = np.zeros(len(limits_F), np.int64)
+        used = used + need
+    return starts
+
+
 def packed_as_seqio(examples, lengths_NF, limits_F):
     """The rows of next fit, which seqio begins anew after every max(limits) examples."""
     rows, size = [], max(limits_F)
     for first in range(0, len(examples), size):
         group = examples[first : first + size]
-        starts = next_fit(lengths_NF[first : first + size], np.array(limits_F)).tolist()
+        starts = next_fit(lengths_NF[first : first + size], limits_F)
         rows += [group[start:end] for start, end in itertools.pairwise([*starts, len(group)])]
     return rows
 

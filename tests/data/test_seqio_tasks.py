@@ -1,5 +1,6 @@
-"""The seqio side: examples of registered tasks, and what the token cache is told of them."""
+"""The seqio side: span corruption as a preprocessor, and vocabularies of either as the other's."""
 
+import functools
 import gzip
 import itertools
 import json
@@ -12,7 +13,7 @@ from t5jax.data.config import DataConfig
 from t5jax.data.objectives import SpanCorruption
 from t5jax.data.records import Rejected, Row
 from t5jax.data.sources import JsonLines
-from t5jax.data.tasks import ExampleTask, registry
+from t5jax.data.tasks import registry
 from t5jax.data.tasks.texts import texts_of
 from t5jax.data.tf_runtime import check_version, import_seqio, import_tensorflow
 from t5jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary
@@ -46,10 +47,31 @@ def config(files, mixture="jsonl_span_corruption", **settings) -> DataConfig:
 
 
 def register(data):
-    """The config's task as a `seqio.Task`."""
-    from t5jax.data.tasks import seqio_tasks
+    """The config's documents with span corruption, as a user would register it with seqio."""
+    from t5jax.data.tasks.seqio_adapters import TextVocabulary
+    from t5jax.data.tasks.span_corruption import SpanCorruptionPreprocessor
 
-    return seqio_tasks.register(registry.find_task(data.mixture, data), data)
+    seqio, tf = import_seqio(), import_tensorflow()
+
+    def documents(path):
+        lines = tf.data.TextLineDataset(path, compression_type="GZIP")
+        return lines.map(
+            lambda line: {"targets": tf.strings.regex_replace(line, r'\{"text": "(.*)"\}', r"\1")}
+        )
+
+    seqio.TaskRegistry.remove(data.mixture)
+    feature = seqio.Feature(TextVocabulary(data.vocabulary), add_eos=True)
+    return seqio.TaskRegistry.add(
+        data.mixture,
+        source=seqio.FileDataSource(documents, {"train": data.train_files[0]}),
+        preprocessors=[
+            functools.partial(seqio.preprocessors.tokenize, copy_pretokenized=False),
+            seqio.CacheDatasetPlaceholder(),
+            SpanCorruptionPreprocessor(SpanCorruption()),
+            seqio.preprocessors.append_eos_after_trim,
+        ],
+        output_features={"inputs": feature, "targets": feature},
+    )
 
 
 def texts_in(data, split="train"):
@@ -198,17 +220,6 @@ def test_hosts_divide_the_files(files, seqio):
     assert first == sum(sizes[::2])
 
 
-def test_a_seed_fixes_the_order_of_files(files, seqio):
-    source = register(config(files)).source
-    orders = [
-        [row["targets"] for row in source.get_dataset("train", seed=seed).as_numpy_iterator()]
-        for seed in (3, 3, 4)
-    ]
-    assert orders[0] == orders[1]
-    assert orders[0] != orders[2]
-    assert sorted(orders[0]) == sorted(orders[2])
-
-
 def json_texts(path: pathlib.Path) -> list[str]:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         return [json.loads(line)["text"] for line in file]
@@ -243,54 +254,6 @@ def test_lengths_that_do_not_fit_are_refused(files, seqio):
         task.get_dataset({"inputs": 2048, "targets": 600}, "train")
     with pytest.raises(ConfigError, match="needs sequence_length"):
         task.get_dataset(None, "train")
-
-
-def test_damaged_files_stop_the_seqio_pipeline(tmp_path, seqio):
-    path = tmp_path / "a.json.gz"
-    lines = b"".join(b'{"text": "text number %d of these"}\n' % i for i in range(900))
-    path.write_bytes(gzip.compress(lines)[:-500])
-    data = config(tmp_path, train_files=(str(path),))
-    data.train_files = (str(path),)
-    with pytest.raises(Exception, match=r"DamagedFile.*a\.json\.gz, after line \d+: truncated"):
-        examples(register(data), num_epochs=1)
-
-
-def test_a_task_with_examples_is_registered_with_metrics(tmp_path, seqio):
-    """Strings of the examples, other columns beside them, the postprocessor with the example."""
-    path = tmp_path / "a.jsonl"
-    path.write_text(
-        "".join(json.dumps({"q": w, "a": len(w), "id": n}) + "\n" for n, w in enumerate(WORDS))
-    )
-    seen = []
-
-    def postprocess(text, *, example, is_target):
-        seen.append((text, example["id"], is_target))
-        return text.strip()
-
-    task = ExampleTask(
-        name="lengths_of_words",
-        description="",
-        source=lambda data: JsonLines(train_files=(str(path),)),
-        examples=lambda row: [{"inputs": row["q"], "targets": str(row["a"]), "id": row["id"]}],
-        postprocess=postprocess,
-        splits=("train",),
-    )
-    registry.add_task(task)
-    try:
-        found = register(config(None, "lengths_of_words", targets_length=9))
-        dataset = found.get_dataset({"inputs": 9, "targets": 5}, "train", shuffle=False)
-        rows = list(dataset.as_numpy_iterator())
-        assert len(rows) == len(WORDS)
-        for row, word in zip(rows, WORDS, strict=True):
-            ids = row["inputs"]
-            assert (ids[:-1] - 3).astype(np.uint8).tobytes() == word.encode()[:8]
-            assert ids[-1] == 1
-            assert row["targets"].tolist() == [ord(str(len(word))) + 3, 1]
-        assert found.postprocess_fn(" 3", example=rows[4], is_target=True) == "3"
-        assert seen == [(" 3", 4, True)]
-    finally:
-        registry._own.pop("lengths_of_words")
-        seqio.TaskRegistry.remove("lengths_of_words")
 
 
 def test_only_vocabularies_that_can_be_rebuilt_are_taken(seqio, real_data):

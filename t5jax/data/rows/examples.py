@@ -65,10 +65,6 @@ class ExampleRows:
         return self._packs
 
     @property
-    def num_tokens(self) -> int:
-        return sum(stream.num_tokens for stream in self._streams.values())
-
-    @property
     def num_trimmed(self) -> dict[str, int]:
         """How many examples are longer than their row, by feature."""
         return {

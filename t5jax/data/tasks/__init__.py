@@ -8,7 +8,7 @@ pretraining.py      corpora of plain text, and the tasks that objectives make of
 supervised.py       tasks with examples: glue, superglue, squad, trivia_qa, summarization,
                     translation, templates, nsp; datasets.py: their rows, local or TFDS
 mixtures.py         mixtures, those of the T5 paper by name; rates.py: the rules of their rates
-seqio_tasks.py      tasks that were registered with seqio as ours, and ours as seqio's;
+seqio_tasks.py      tasks that were registered with seqio, as ours;
                     seqio_texts.py, seqio_adapters.py, span_corruption.py: what that takes
 """
 

@@ -1,74 +1,15 @@
-"""Our sources and vocabularies as seqio's, so that seqio tasks read the same text and make the same
-tokens."""
+"""Our vocabularies as seqio's, so that seqio tasks make the same tokens; and seqio's as ours."""
 
-import functools
-import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from t5jax.data.tasks.task import ExampleTask, TextTask
-from t5jax.data.tasks.texts import TaskTexts
 from t5jax.data.tf_runtime import import_seqio, import_tensorflow
 from t5jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary, Vocabulary
 from t5jax.errors import ConfigError
 
-if TYPE_CHECKING:
-    from t5jax.data.config import DataConfig
-
 seqio = import_seqio()
 tf = import_tensorflow()
-
-
-class RowsDataSource(seqio.DataSource):
-    """Examples `inputs` and `targets` (strings) of a task of ours; hosts divide its shards.
-
-    An example's other columns travel as JSON under `example`. Reading is Python inside tf.data, so
-    an iterator cannot be checkpointed: training resumes through the token cache.
-    """
-
-    def __init__(
-        self,
-        task: TextTask | ExampleTask,
-        data: "DataConfig",
-        splits: tuple[str, ...] | None = None,
-    ):
-        """`splits` spares asking the source for them (C4 through TFDS has to be found for that)."""
-        self.task, self.texts = task, TaskTexts(task.name, data)
-        super().__init__(splits=self.texts.splits() if splits is None else splits)
-
-    @property
-    def supports_arbitrary_sharding(self) -> bool:
-        return False
-
-    def list_shards(self, split: str) -> list[str]:
-        return self.texts.shards(split)
-
-    def get_dataset(self, split="train", shuffle=True, seed=None, shard_info=None, **unused):
-        shards = self.texts.shards(split)
-        dataset = tf.data.Dataset.from_tensor_slices(shards)
-        if shard_info:
-            dataset = dataset.shard(shard_info.num_shards, shard_info.index)
-        if shuffle:
-            dataset = dataset.shuffle(len(shards), seed=seed)
-        read = functools.partial(self._read, split)
-        return dataset.interleave(read, cycle_length=16, block_length=16)
-
-    def __str__(self) -> str:
-        return f"RowsDataSource({self.task.name})"
-
-    @tf.autograph.experimental.do_not_convert
-    def _read(self, split: str, shard):
-        def examples(name: bytes):
-            for example in self.texts.examples(split, name.decode()):
-                yield {
-                    "inputs": example.get("inputs", ""),
-                    "targets": example["targets"],
-                    "example": json.dumps(example, default=str),
-                }
-
-        spec = {name: tf.TensorSpec([], tf.string) for name in ("inputs", "targets", "example")}
-        return tf.data.Dataset.from_generator(examples, output_signature=spec, args=(shard,))
 
 
 class TextVocabulary(seqio.Vocabulary):

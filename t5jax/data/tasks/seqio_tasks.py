@@ -1,18 +1,14 @@
-"""Tasks that were registered with seqio, as tasks of ours; and ours as seqio's.
-
-This is the only way from one registry to the other. It needs seqio and TensorFlow.
-"""
+"""Tasks that were registered with seqio, as tasks of ours. It needs seqio and TensorFlow."""
 
 import functools
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from t5jax.data.objectives import Objective, SpanCorruption
+from t5jax.data.objectives import Objective
 from t5jax.data.tasks.mixtures import Custom, Mixture
-from t5jax.data.tasks.seqio_adapters import RowsDataSource, TextVocabulary, our_vocabulary
+from t5jax.data.tasks.seqio_adapters import our_vocabulary
 from t5jax.data.tasks.span_corruption import SpanCorruptionPreprocessor
-from t5jax.data.tasks.task import EosRule, ExampleTask, SeqioTask, TextTask
+from t5jax.data.tasks.task import EosRule, SeqioTask
 from t5jax.data.tf_runtime import import_seqio, import_tensorflow
 from t5jax.errors import ConfigError
 
@@ -20,9 +16,6 @@ if TYPE_CHECKING:
     from t5jax.data.config import DataConfig
 
 seqio = import_seqio()
-
-
-# ---- seqio's tasks as ours
 
 
 def find(name: str, data: "DataConfig") -> SeqioTask | Mixture | None:
@@ -126,46 +119,3 @@ def _function(step: Any) -> Any:
 def _name(step: Any) -> str:
     step = _function(step)
     return getattr(step, "__name__", type(step).__name__)
-
-
-# ---- ours as seqio's
-
-
-def register(task: TextTask | ExampleTask, data: "DataConfig") -> Any:
-    """Registers a task of ours with seqio under its name and returns it, a `seqio.Task`.
-
-    A task of that name that was registered before, with other files perhaps, is replaced. Raises
-    ConfigError for a text task whose objective seqio cannot be given.
-    """
-    vocabulary = TextVocabulary(data.vocabulary)
-    steps: list[Any] = [functools.partial(seqio.preprocessors.tokenize, copy_pretokenized=False)]
-    metrics, postprocess = [], None
-    if isinstance(task, TextTask):
-        if not isinstance(task.objective, SpanCorruption):
-            raise ConfigError(
-                f"task {task.name}: of our objectives only span corruption is there for seqio"
-            )
-        steps += [seqio.CacheDatasetPlaceholder(), SpanCorruptionPreprocessor(task.objective)]
-    else:
-        steps[0] = functools.partial(seqio.preprocessors.tokenize, copy_pretokenized=True)
-        steps += [seqio.CacheDatasetPlaceholder()]
-        metrics, postprocess = list(task.metrics), task.postprocess
-    seqio.TaskRegistry.remove(task.name)
-    return seqio.TaskRegistry.add(
-        task.name,
-        source=RowsDataSource(task, data, splits=None if task.required else task.splits),
-        preprocessors=[*steps, seqio.preprocessors.append_eos_after_trim],
-        output_features={
-            name: seqio.Feature(vocabulary, add_eos=True) for name in ("inputs", "targets")
-        },
-        postprocess_fn=_seqio_postprocess(postprocess) if postprocess else None,
-        metric_fns=metrics,
-    )
-
-
-def _seqio_postprocess(postprocess: Any) -> Any:
-    def postprocess_fn(output, example=None, is_target=False, **unused):
-        columns = json.loads(example["example"]) if example else None  # as RowsDataSource wrote it
-        return postprocess(output, example=columns, is_target=is_target)
-
-    return postprocess_fn

@@ -99,7 +99,6 @@ def test_packing_saves_rows_and_says_how_full_they_are():
         "targets": (lengths[:, 1] > TARGETS - 1).sum(),
     }
     assert min(rows.num_trimmed.values()) > 10
-    assert rows.num_tokens == lengths.sum()
 
 
 def test_segments_and_positions_count_examples_and_their_tokens():
