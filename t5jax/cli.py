@@ -190,11 +190,18 @@ def _cache_options(act: argparse.ArgumentParser) -> None:
     act.add_argument(
         "--split", action="append", default=[], help="default: all; may be given several times"
     )
-    act.add_argument("--num-processes", type=int, default=1, help="(1)")
+    act.add_argument(
+        "--num-processes", type=int, default=1, help="(1); with --verify: files read at a time"
+    )
     act.add_argument(
         "--new-vocabulary", type=int, metavar="PIECES", help="first train one, if there is none"
     )
     act.add_argument("--overwrite", action="store_true", help="replace a store of something else")
+    act.add_argument(
+        "--verify", action="store_true",
+        help="make nothing: read every byte of the stores that are there and compare checksums; "
+        "exit code 1 when a file is damaged",
+    )  # fmt: skip
 
 
 def _vocab_train_options(act: argparse.ArgumentParser) -> None:
@@ -308,9 +315,13 @@ def _inspect(a: argparse.Namespace, flags: list[str]) -> None:
         inspect_data.run(a.config, flags, split=a.split, step=a.step, num_rows=a.rows)
 
 
-def _cache(a: argparse.Namespace, flags: list[str]) -> None:
+def _cache(a: argparse.Namespace, flags: list[str]) -> int | None:
     from t5jax.acts import cache
 
+    if a.verify:
+        if a.overwrite or a.new_vocabulary:
+            a.parser.error("--verify makes nothing: leave --overwrite and --new-vocabulary out")
+        return cache.verify(a.config, flags, splits=a.split, num_threads=a.num_processes)
     cache.run(
         a.config,
         flags,

@@ -20,7 +20,7 @@ OWN_OPTIONS = {
     "evaluate": ["--split", "--step", "--num-rows", "--baselines", "--json"],
     "predict": ["--file", "--step", "--max-length", "--batch-size", "--json"],
     "inspect data": ["--split", "--step", "--rows"],
-    "cache": ["--split", "--num-processes", "--overwrite"],
+    "cache": ["--split", "--num-processes", "--overwrite", "--verify"],
     "vocab train": ["--num-pieces", "--max-characters"],
     "tasks": ["--config", "--split", "--examples"],
 }

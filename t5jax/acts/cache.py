@@ -8,11 +8,23 @@ from t5jax.acts.vocab import train_vocabulary
 from t5jax.config import load
 from t5jax.data.cache import build_cache, cache_directory
 from t5jax.data.config import DataConfig, tasks_of
-from t5jax.data.mixture_record import cached_sizes, corpus_of, make_record, write_record
+from t5jax.data.mixture_record import (
+    TRAIN,
+    cached_sizes,
+    corpora_of,
+    corpus_of,
+    make_record,
+    write_record,
+)
 from t5jax.data.tasks.task import SeqioTask, Task
 from t5jax.data.tasks.texts import texts_of
+from t5jax.data.token_store import CacheInfo, read_info
 from t5jax.data.tokenising import Texts
+from t5jax.data.verifying import check_files
 from t5jax.errors import ConfigError, DataError
+from t5jax.runtime import ExitCode
+
+DAMAGED = 1  # exit code of a check that was made and found something, as sha256sum's
 
 
 def run(
@@ -25,12 +37,51 @@ def run(
     new_vocabulary: int | None = None,
 ) -> None:
     """`new_vocabulary` pieces are trained first, if the config's vocabulary is not there yet."""
-    data = load(config_file, flags).data
-    if data.cache_dir is None:
-        raise ConfigError("data.cache_dir is None: name a folder for the tokenised text")
+    data = _with_cache_dir(load(config_file, flags).data)
     if new_vocabulary and not pathlib.Path(getattr(data.vocabulary, "path", "")).is_file():
         train_vocabulary(data, num_pieces=new_vocabulary)
     build_stores(data, splits=splits, num_processes=num_processes, overwrite=overwrite)
+
+
+def verify(config_file: str, flags: list[str], *, splits: list[str], num_threads: int) -> int:
+    """Reads every byte of the mixture's stores: those of `splits`, or all that are there. Returns
+    the exit code; a store that is damaged does not keep the others from being read."""
+    data = _with_cache_dir(load(config_file, flags).data)
+    whole = [_verify(directory, num_threads) for directory in _stores(data, splits)]
+    return ExitCode.DONE if all(whole) else DAMAGED
+
+
+def _stores(data: DataConfig, splits: list[str]) -> list[pathlib.Path]:
+    """The folders of the mixture's stores."""
+    assert data.cache_dir is not None
+    found = []
+    for corpus, trained_on in corpora_of(data).items():
+        there = {path.name for path in pathlib.Path(data.cache_dir, corpus).glob("*/")}
+        names = splits or sorted(there | ({TRAIN} if trained_on else set()))
+        found += [cache_directory(data.cache_dir, corpus, split) for split in names]
+    return found
+
+
+def _verify(directory: pathlib.Path, num_threads: int) -> bool:
+    """Says what a store holds, or what is wrong with its files."""
+    start, num_files, num_bytes, damaged = time.monotonic(), 0, 0, 0
+    try:
+        for file in check_files(directory, num_threads):
+            num_files, num_bytes = num_files + 1, num_bytes + file.num_bytes
+            if file.damage:
+                damaged += 1
+                print(f"error: {file.damage}", file=sys.stderr, flush=True)
+        info = read_info(directory)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return False
+    print(
+        f"{directory}: {info.documents:,} {_unit(info)}, {info.total('tokens'):,} tokens, "
+        f"{num_bytes:,} bytes in {num_files:,} files read in {time.monotonic() - start:.1f} s: "
+        + (f"{damaged:,} files DAMAGED" if damaged else "all as written"),
+        flush=True,
+    )
+    return not damaged
 
 
 def build_stores(
@@ -75,13 +126,22 @@ def _build(
         overwrite=overwrite,
     )
     tokens = info.total("tokens")
-    what = "documents" if info.features == ("text",) else "examples"
     left_out = f", {info.rejected:,} bad ones left out" if info.rejected else ""
     num_bytes = info.total("utf8_bytes")  # 0 where the task tokenised itself: not known
     per_token = f"{num_bytes / tokens:.2f} bytes a token, " if num_bytes else ""
     print(
-        f"{directory}: {info.documents:,} {what}, {tokens:,} tokens, {per_token}"
+        f"{directory}: {info.documents:,} {_unit(info)}, {tokens:,} tokens, {per_token}"
         f"{time.monotonic() - start:.1f} s{left_out}"
     )
     for rule, count in info.dropped.items():
         print(f"  {rule:42s} {count:12,}")
+
+
+def _unit(info: CacheInfo) -> str:
+    return "documents" if info.features == ("text",) else "examples"
+
+
+def _with_cache_dir(data: DataConfig) -> DataConfig:
+    if data.cache_dir is None:
+        raise ConfigError("data.cache_dir is None: name a folder for the tokenised text")
+    return data

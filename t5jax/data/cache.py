@@ -25,12 +25,14 @@ import numpy as np
 from t5jax.data.records import Rejected
 from t5jax.data.shard_writing import FeatureWriter
 from t5jax.data.token_store import (
+    CHECKSUM,
     ENDS_DTYPE,
     META,
     NAME_RULE,
     CacheInfo,
     ShardInfo,
     can_name_directory,
+    checksum,
     read_info,
     shard_info,
 )
@@ -94,7 +96,8 @@ def build_cache(
         if vocabulary.file_name:
             write_file(directory / vocabulary.file_name, vocabulary.file_bytes() or b"")
         _remove_strangers(directory, info)
-        write_json(directory / META, dataclasses.asdict(info))
+        record = dataclasses.asdict(info)
+        write_json(directory / META, {**record, CHECKSUM: checksum(record)})
     return info
 
 

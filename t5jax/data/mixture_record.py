@@ -129,6 +129,18 @@ def cached_sizes(tasks: list[Task], data: DataConfig) -> dict[str, int]:
     }
 
 
+def corpora_of(data: DataConfig) -> dict[str, bool]:
+    """The corpora whose stores the config's mixture reads; True for those that it trains on.
+
+    Raises DataError when a user's own mixture was not cached.
+    """
+    if _is_known(data):
+        return {corpus_of(task): TRAIN in task.splits for task in tasks_of(data)}
+    record = _read_record(data)
+    drawn = {task.corpus for task in record.trained_on}
+    return {task.corpus: task.corpus in drawn for task in record.tasks}
+
+
 def record_path(data: DataConfig) -> pathlib.Path:
     assert data.cache_dir is not None
     return pathlib.Path(data.cache_dir) / f"{data.mixture}{SUFFIX}"
@@ -150,8 +162,17 @@ def record_of(data: DataConfig) -> MixtureRecord:
 
     Raises DataError when a store, or a user's own mixture's record, is not there.
     """
-    if registry.builtin(data.mixture) is not None or data.mixture in registry.own_names():
+    if _is_known(data):
         return make_record(data, cached_sizes(tasks_of(data), data))
+    return _read_record(data)
+
+
+def _is_known(data: DataConfig) -> bool:
+    """Whether the mixture follows from its name, here and now."""
+    return registry.builtin(data.mixture) is not None or data.mixture in registry.own_names()
+
+
+def _read_record(data: DataConfig) -> MixtureRecord:
     path = record_path(data)
     try:
         content = json.loads(path.read_bytes())

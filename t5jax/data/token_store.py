@@ -30,6 +30,7 @@ from t5jax.errors import DataError
 FORMAT = "t5jax token store"
 FORMAT_VERSION = 2
 META = "META.json"
+CHECKSUM = "sha256"
 ENDS_DTYPE = np.dtype("<u8")
 MAKE_IT = "make it with: t5jax cache CONFIG"
 NAME_RULE = (
@@ -137,17 +138,30 @@ def read_info(directory: str | os.PathLike) -> CacheInfo:
         state = "the token store in {} is not finished" if unfinished else "no token store in {}"
         raise DataError(f"{state.format(directory)}; {MAKE_IT}") from error
     except ValueError as error:
-        raise DataError(
-            f"{path} is damaged ({error}); delete {directory}, then {MAKE_IT}"
-        ) from error
+        raise _damaged(path, error) from error
+    written = record.pop(CHECKSUM, None)  # absent in stores that an older t5jax made
     version = (record.get("format"), record.get("format_version"))
     if version != (FORMAT, FORMAT_VERSION):
         raise DataError(
             f"{path} has format {version}, this t5jax reads {(FORMAT, FORMAT_VERSION)}; delete "
             f"{directory}, then {MAKE_IT}"
         )
-    shards = [shard_info(shard) for shard in record["shards"]]
-    return CacheInfo(**record | {"shards": shards, "features": tuple(record["features"])})
+    if written is not None and written != checksum(record):
+        raise _damaged(path, "its own checksum is another")
+    try:
+        shards = [shard_info(shard) for shard in record["shards"]]
+        return CacheInfo(**record | {"shards": shards, "features": tuple(record["features"])})
+    except (KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def checksum(record: dict[str, Any]) -> str:
+    """sha256 (hex) of a record, which META.json carries as `CHECKSUM` beside it."""
+    return hashlib.sha256(json.dumps(record, default=str).encode()).hexdigest()
+
+
+def _damaged(path: pathlib.Path, error: Exception | str) -> DataError:
+    return DataError(f"{path} is damaged ({error}); delete {path.parent}, then {MAKE_IT}")
 
 
 class Place(NamedTuple):
@@ -271,7 +285,7 @@ class TokenStore:
     def open(
         cls, directory: str | os.PathLike, vocabulary: Vocabulary | None = None
     ) -> "TokenStore":
-        """Checks META.json and the files' sizes (not their bytes: see `verify`).
+        """Checks META.json and the files' sizes (not their bytes: see `verifying.py`).
 
         Raises DataError when the store is missing, unfinished, empty, cut short, or made with
         another vocabulary than the given one.
@@ -286,8 +300,12 @@ class TokenStore:
         for shard in store.info.shards:
             for name, info in shard.features.items():
                 stem, itemsize = f"{shard.name}.{name}", store.dtype.itemsize
-                _check_size(directory / f"{stem}.tokens", info.tokens * itemsize)
-                _check_size(directory / f"{stem}.ends", shard.documents * ENDS_DTYPE.itemsize)
+                for suffix, size in (
+                    ("tokens", info.tokens * itemsize),
+                    ("ends", shard.documents * ENDS_DTYPE.itemsize),
+                ):
+                    if problem := wrong_size(directory / f"{stem}.{suffix}", size):
+                        raise DataError(problem)
         return store
 
     @property
@@ -306,21 +324,6 @@ class TokenStore:
     def vocabulary(self) -> Vocabulary:
         """The vocabulary the store was made with, from the store itself."""
         return vocabularies.from_dict(self.info.vocabulary, self.directory)
-
-    def verify(self) -> None:
-        """Reads every byte; DataError names the first file that is not what was written."""
-        for shard in self.info.shards:
-            for name, info in shard.features.items():
-                for suffix, wanted in (("tokens", info.tokens_sha256), ("ends", info.ends_sha256)):
-                    path = self.directory / f"{shard.name}.{name}.{suffix}"
-                    with open(path, "rb") as file:
-                        found = hashlib.file_digest(file, "sha256").hexdigest()
-                    if found != wanted:
-                        raise DataError(
-                            f"{path} is damaged: sha256 {found[:12]}…, written was {wanted[:12]}…; "
-                            f"delete {shard.name}.* and {META} there, then {MAKE_IT}"
-                        )
-        self.check_vocabulary(self.vocabulary())
 
     def places(self, feature: str, start: int, length: int) -> list[Place]:
         """Where a stretch of a feature's tokens comes from: one place per shard that it touches."""
@@ -366,10 +369,10 @@ def _allow_open_files(number: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _check_size(path: pathlib.Path, size: int) -> None:
+def wrong_size(path: pathlib.Path, size: int) -> str | None:
+    """What is wrong with a file that has not the size that META.json says; None: nothing."""
     found = path.stat().st_size if path.exists() else None
-    if found != size:
-        raise DataError(
-            f"{path} has {found} bytes, {META} says {size}: cut short, or not copied whole; "
-            f"copy the store again, or delete it and {MAKE_IT}"
-        )
+    if found == size:
+        return None
+    is_so = "is missing" if found is None else f"has {found} bytes, {META} says {size}"
+    return f"{path} {is_so}: not copied whole; copy the store again, or delete it and {MAKE_IT}"

@@ -17,7 +17,8 @@ import pytest
 
 from t5jax.data.cache import build_cache, cache_directory
 from t5jax.data.records import BadRecord, BadRecordPolicy, DamagedFile, Row
-from t5jax.data.token_store import META, TokenStore, read_info
+from t5jax.data.token_store import CHECKSUM, META, TokenStore, read_info
+from t5jax.data.verifying import check_files
 from t5jax.data.vocabularies import (
     ByteVocabulary,
     SentencePieceVocabulary,
@@ -88,6 +89,11 @@ def contents(directory):
 BYTES = ByteVocabulary()
 
 
+def verify(directory):
+    """Every byte is as it was written."""
+    assert [file.damage for file in check_files(directory) if file.damage] == []
+
+
 def whole(store, feature="text"):
     """All tokens of a feature, one after the other."""
     stream = store.streams[feature]
@@ -108,7 +114,7 @@ def test_what_is_stored(tmp_path):
     assert len(lines) == 5
     assert lines[-1].startswith("cache: 5/5 shards, 45 documents")
     store = TokenStore.open(tmp_path, BYTES)
-    store.verify()
+    verify(tmp_path)
     assert read_info(tmp_path) == info
     assert BYTES.decode(whole(store)) == "".join(documents)
     lengths = [len(text.encode()) for text in documents]
@@ -135,7 +141,7 @@ def test_inputs_and_targets_are_stored_side_by_side(tmp_path):
     }
     info = build_cache(Pairs(pairs), "train", tmp_path, vocabulary=vocabulary)
     store = TokenStore.open(tmp_path, vocabulary)
-    store.verify()
+    verify(tmp_path)
     assert (info.documents, [s.documents for s in info.shards]) == (4, [3, 0, 1])
     examples = [pair for shard in pairs.values() for pair in shard]
     for number, name in enumerate(("inputs", "targets")):
@@ -189,7 +195,7 @@ def test_sentencepiece_store_is_self_contained(tmp_path):
     kept = store.vocabulary()
     assert isinstance(kept, SentencePieceVocabulary)
     store.check_vocabulary(kept)
-    store.verify()
+    verify(tmp_path / "store")
     tokens = whole(store)
     assert len(tokens) == info.total("tokens")
     assert kept.is_text(tokens).all()  # neither <pad> nor <extra_id_0> of the text became an id
@@ -204,7 +210,7 @@ def test_large_vocabularies_take_32_bits(tmp_path):
     store = TokenStore.open(tmp_path)
     assert store.info.dtype == "uint32"
     assert store.streams["text"].read_rows(np.array([3]), 7).dtype == np.uint32
-    store.verify()
+    verify(tmp_path)
 
 
 def test_several_processes_write_the_same_bytes(tmp_path):
@@ -259,7 +265,7 @@ def test_killed_builds_go_on_to_the_same_bytes(tmp_path):
     build_cache(texts(num_shards=7), "train", store, vocabulary=BYTES, progress=lines.append)
     assert any("were finished before and are kept" in line for line in lines)
     assert contents(store) == contents(tmp_path / "whole")
-    TokenStore.open(store).verify()
+    verify(store)
 
 
 def test_half_a_shard_is_not_taken_for_one(tmp_path):
@@ -305,7 +311,8 @@ def test_another_store_is_not_overwritten(tmp_path):
     second = build_cache(texts(3), "train", tmp_path, vocabulary=other, overwrite=True)
     assert second.vocabulary["extra_ids"] == 5
     assert len(list(tmp_path.glob("shard-*"))) == 9
-    TokenStore.open(tmp_path, other).verify()
+    TokenStore.open(tmp_path, other)
+    verify(tmp_path)
 
 
 def test_two_builders_at_once(tmp_path):
@@ -342,24 +349,6 @@ def test_nothing_to_store(source, message, tmp_path):
     assert not (tmp_path / META).exists()
 
 
-def test_every_flipped_byte_is_found(tmp_path):
-    build_cache(texts(2), "train", tmp_path, vocabulary=BYTES)
-    rng = random.Random(0)
-    files = sorted([*tmp_path.glob("*.tokens"), *tmp_path.glob("*.ends")])
-    for _ in range(40):
-        path = rng.choice(files)
-        data = bytearray(path.read_bytes())
-        place = rng.randrange(len(data))
-        data[place] ^= 1 << rng.randrange(8)
-        original = path.read_bytes()
-        path.write_bytes(data)
-        store = TokenStore.open(tmp_path)  # sizes alone say nothing
-        with pytest.raises(DataError, match=rf"{path.name} is damaged"):
-            store.verify()
-        path.write_bytes(original)
-    TokenStore.open(tmp_path).verify()
-
-
 def test_readers_refuse(tmp_path):
     store = tmp_path / "store"
     with pytest.raises(DataError, match=r"no token store in .*t5jax cache CONFIG"):
@@ -369,13 +358,14 @@ def test_readers_refuse(tmp_path):
         TokenStore.open(store, ByteVocabulary(extra_ids=1))
     tokens, meta = store / "shard-00001.text.tokens", store / META
     data, record = tokens.read_bytes(), json.loads(meta.read_text())
+    del record[CHECKSUM]  # an older t5jax wrote none
     tokens.write_bytes(data[:-2])
     with pytest.raises(
         DataError, match=r"shard-00001.text.tokens has \d+ bytes, META.json says \d+"
     ):
         TokenStore.open(store)
     tokens.unlink()
-    with pytest.raises(DataError, match=r"shard-00001.text.tokens has None bytes"):
+    with pytest.raises(DataError, match=r"shard-00001.text.tokens is missing"):
         TokenStore.open(store)
     tokens.write_bytes(data)
     for change, message in (

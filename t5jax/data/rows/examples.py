@@ -179,7 +179,7 @@ class ExampleRows:
             raise DataError(
                 f"feature {name}: ids {tokens.min()} to {tokens.max()} are not all ids of the "
                 f"vocabulary (1 to {self._vocab_size - 1}); the store is damaged: check it with "
-                "TokenStore.verify, or delete it and run t5jax cache again"
+                "t5jax cache CONFIG --verify, or delete it and run t5jax cache again"
             )
         return tokens
 

@@ -169,7 +169,7 @@ class TextRows:
             f"feature text (encoder_input_tokens / decoder_target_tokens): id "
             f"{tokens_BL[row, column]} at token {position} of the stream is not a text id of the "
             f"vocabulary (2 to {self.vocabulary.vocab_size - 1}); the store is damaged: check it "
-            "with TokenStore.verify, or delete it and run t5jax cache again"
+            "with t5jax cache CONFIG --verify, or delete it and run t5jax cache again"
         )
 
     def _joined(
