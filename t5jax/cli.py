@@ -25,7 +25,8 @@ examples:
   t5jax inspect data configs/quickstart.py --step 100
 """
 SETTINGS = """\
-settings: any value of the config as --section.field VALUE, after everything else;
+settings: any value of the config as --section.field VALUE, after everything else; a
+list takes the words up to the next option, and none empty it (--data.validation-files);
 `t5jax train CONFIG --help` lists them with their values
 """
 TASKS_EXAMPLES = """\

@@ -275,10 +275,25 @@ def override(config: RunConfig, flags: list[str], *, program: str) -> RunConfig:
         tyro.conf.FlagConversionOff,  # booleans take True or False, like any other value
     )
     try:
-        return tyro.cli(RunConfig, default=config, args=flags, prog=program, config=keep_structure)
+        new = tyro.cli(RunConfig, default=config, args=flags, prog=program, config=keep_structure)
     except SystemExit as end:
         # tyro has said what is wrong; its own exit code is 2.
         raise SystemExit(ExitCode.CONFIG if end.code else 0) from None
+    _refuse_words_for_empty(new)
+    return new
+
+
+def _refuse_words_for_empty(section: Any, prefix: str = "") -> None:
+    """Raises ConfigError for a list whose only item is how somebody may spell an empty one."""
+    for field in dataclasses.fields(section):
+        name, value = f"{prefix}{field.name}", getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            _refuse_words_for_empty(value, f"{name}.")
+        elif value in [(word,) for word in ("", "()", "[]", "None")]:
+            flag = name.replace("_", "-")
+            raise ConfigError(
+                f"{name} = {value!r}: to empty a list give --{flag} with nothing after it"
+            )
 
 
 # ---- the effective config as text

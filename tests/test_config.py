@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from t5jax.checkpoints import CheckpointConfig
+from t5jax.cli import split_flags
 from t5jax.config import RunConfig, TrainConfig, from_text, load, override, to_text
 from t5jax.data.config import DataConfig
 from t5jax.data.vocabularies import ByteVocabulary
@@ -228,6 +229,33 @@ def test_flags_change_values_of_every_kind(tiny):
     expected.model.dtype = "float32"
     expected.data.vocabulary.extra_ids = 99
     assert config == expected
+
+
+def test_a_list_is_emptied_by_its_flag_alone(tmp_path):
+    """Wherever the flag stands: last, before another setting, before an option of the act."""
+    files = 'train_files=("a.txt", "b.txt"), validation_files=("c.txt",), mixture='
+    text = write(tmp_path, TINY.replace("mixture=", files).replace("docstrings_", "text_"))
+    assert load(text).data.validation_files == ("c.txt",)
+    for line in (
+        "--data.validation-files",
+        "--data.validation_files --data.seed 3",
+        "--data.validation-files --num-processes 2",
+    ):
+        words, flags = split_flags(["cache", text, *line.split()])
+        assert "--data.validation-files" not in words
+        data = load(text, flags).data
+        assert (data.train_files, data.validation_files) == (("a.txt", "b.txt"), ())
+    other = "--data.train-files --data.mixture docstrings_span_corruption --data.validation-files"
+    data = load(text, other.split()).data
+    assert (data.train_files, data.validation_files) == ((), ())
+
+
+@pytest.mark.parametrize("spelt", ["", "()", "[]", "None"])
+def test_other_ways_to_spell_an_empty_list_are_refused(tiny, spelt):
+    reason = r"mesh.relpos_buckets = \('.*',\): .* give --mesh.relpos-buckets with nothing after it"
+    for flags in (["--mesh.relpos-buckets", spelt], [f"--mesh.relpos-buckets={spelt}"]):
+        with pytest.raises(ConfigError, match=reason):
+            load(tiny, flags)
 
 
 def test_a_union_section_keeps_its_class(tiny):
