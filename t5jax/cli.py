@@ -29,6 +29,10 @@ settings: any value of the config as --section.field VALUE, after everything els
 list takes the words up to the next option, and none empty it (--data.validation-files);
 `t5jax train CONFIG --help` lists them with their values
 """
+SETTINGS_OF_A_RUN = """\
+settings: any value of the run's config as --section.field VALUE, after everything else;
+config.txt in WORKDIR lists them with their values
+"""
 TASKS_EXAMPLES = """\
 examples:
   t5jax tasks                                           everything that has a name
@@ -112,8 +116,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"t5jax {__version__}")
     acts = parser.add_subparsers(dest="act", required=True, metavar="ACT")
     _train_options(_act(acts, "train", "run a config to its end; resumes what its workdir holds"))
-    _evaluate_options(_act(acts, "evaluate", "loss and perplexity of a checkpoint"))
-    _predict_options(_act(acts, "predict", "fill the blanks <extra_id_0> … of texts"))
+    _evaluate_options(_act(acts, "evaluate", "loss and perplexity of a checkpoint", of_a_run=True))
+    _predict_options(
+        _act(acts, "predict", "fill the blanks <extra_id_0> … of texts", of_a_run=True)
+    )
     inspect = _group(acts, "inspect", "look at a model or its data before a run")
     _config_option(_act(inspect, "model", "parameters, shapes, shardings, memory"))
     _inspect_data_options(_act(inspect, "data", "decoded rows of a step, with masks"))
@@ -132,14 +138,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _act(acts, name: str, summary: str) -> argparse.ArgumentParser:
+def _act(acts, name: str, summary: str, *, of_a_run: bool = False) -> argparse.ArgumentParser:
+    """`of_a_run`: the act is given the folder of a run, and finds the config there."""
+    epilog = SETTINGS_OF_A_RUN if of_a_run else SETTINGS
     new = acts.add_parser(
-        name, help=summary, description=f"{summary}.", epilog=SETTINGS, allow_abbrev=False,
+        name, help=summary, description=f"{summary}.", epilog=epilog, allow_abbrev=False,
         add_help=False, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    new.add_argument(
-        "-h", "--help", action=_Help, nargs=0, help="after a CONFIG file: its settings too"
-    )
+    shown = "show this help" if of_a_run else "after a CONFIG file: its settings too"
+    new.add_argument("-h", "--help", action=_Help, nargs=0, help=shown)
     new.set_defaults(parser=new, show_settings=False)
     return new
 
@@ -154,7 +161,7 @@ def _config_option(act: argparse.ArgumentParser) -> None:
 
 
 def _workdir_option(act: argparse.ArgumentParser) -> None:
-    act.add_argument("run", metavar="WORKDIR", help="of a run: where its checkpoints are")
+    act.add_argument("run", metavar="WORKDIR", help="folder of a run, with its checkpoints")
     act.add_argument("--step", type=int, help="default: the newest good checkpoint")
 
 
@@ -182,7 +189,7 @@ def _predict_options(act: argparse.ArgumentParser) -> None:
 def _inspect_data_options(act: argparse.ArgumentParser) -> None:
     _config_option(act)
     act.add_argument("--split", default="train", help="(train)")
-    act.add_argument("--step", type=int, default=0, help="counted from 0 (0)")
+    act.add_argument("--step", type=int, default=1, help="as training counts them, from 1 (1)")
     act.add_argument("--rows", type=int, default=2, help="how many of the batch to show (2)")
 
 

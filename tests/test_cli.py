@@ -69,6 +69,14 @@ def test_an_act_shows_its_own_options(act, capsys):
     assert "--section.field VALUE" in said
 
 
+@pytest.mark.parametrize("act", ["evaluate", "predict"])
+def test_an_act_of_a_run_asks_for_its_folder(act, capsys):
+    _, said, _ = ends(capsys, act, "--help")
+    assert "\n  WORKDIR " in said
+    assert "config.txt in WORKDIR lists them" in said
+    assert "CONFIG" not in said
+
+
 @pytest.mark.parametrize("words", OF_A_CONFIG, ids=" ".join)
 def test_help_after_a_config_shows_its_settings_too(words, capsys, tmp_path):
     config = tmp_path / "empty.py"

@@ -1,15 +1,19 @@
-"""`t5jax inspect data CONFIG`: what the model sees at a step, decoded, with masks and origins."""
+"""`t5jax inspect data CONFIG`: what the model sees at a step, decoded, with masks and origins.
+
+Steps are counted from 1, as in the log of training: step 1 is the first that a run makes.
+"""
 
 import numpy as np
 
 from t5jax.assembly import TrainLoader, open_evaluation_loaders, open_train_loader
 from t5jax.config import load
 from t5jax.data.loader import Loader
+from t5jax.data.records import counted
 from t5jax.errors import ConfigError, DataError
 
 
 def run(config_file: str, flags: list[str], *, split: str, step: int, num_rows: int) -> None:
-    for name, value, least in (("--step", step, 0), ("--rows", num_rows, 1)):
+    for name, value, least in (("--step", step, 1), ("--rows", num_rows, 1)):
         if value < least:
             raise ConfigError(f"{name} {value}: at least {least}")
     config = load(config_file, flags)
@@ -32,14 +36,17 @@ def _print_step(loader: Loader, step: int, num_rows: int) -> None:
     for component in loader.components:
         directory = component.store.directory if component.store else "in memory"
         print(
-            f"{component.name}: {directory}, {component.rows.num_rows:,} rows an epoch of "
+            f"{component.name}: {directory}, {counted(component.rows.num_rows, 'row')} an epoch of "
             f"{component.rows.examples_per_row:.2f} examples"
         )
     if loader.mixing is not None and len(loader.components) > 1:
-        for name, share in loader.mixing.shares(step * loader.batch_size).items():
+        for name, share in loader.mixing.shares((step - 1) * loader.batch_size).items():
             print(f"  {share:8.3%} of the rows at step {step}  {name}")
-    print(f"{loader.num_rows:,} rows, {loader.num_steps:,} steps of {loader.batch_size} rows")
-    rows = loader.rows(step)
+    print(
+        f"{counted(loader.num_rows, 'row')}, {counted(loader.num_steps, 'step')} of "
+        f"{counted(loader.batch_size, 'row')}"
+    )
+    rows = loader.rows(step - 1)
     for name, x in rows.items():
         print(f"  {name:24s} {x.dtype} {x.shape}, {np.mean(x != 0):6.1%} not 0")
     for row in range(min(num_rows, loader.batch_size)):
@@ -49,7 +56,7 @@ def _print_step(loader: Loader, step: int, num_rows: int) -> None:
 def _print_row(loader: Loader, row: dict[str, np.ndarray], step: int, index: int) -> None:
     print(f"\nstep {step}, row {index}")
     stored = all(component.store for component in loader.components)
-    for origin in loader.origins(step, index) if stored else ():
+    for origin in loader.origins(step - 1, index) if stored else ():
         place = origin.place
         if origin.feature == "text":
             where = (

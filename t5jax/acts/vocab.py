@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from t5jax.config import load
 from t5jax.data.config import DataConfig, tasks_of
-from t5jax.data.records import Rejected
+from t5jax.data.records import Rejected, counted
 from t5jax.data.tasks.task import Task
 from t5jax.data.tasks.texts import texts_of
 from t5jax.data.vocabularies import (
@@ -142,8 +142,9 @@ def _texts(task: Task, data: DataConfig) -> Iterator[list[str]]:
             yield strings
     if rejected.records or rejected.damaged_files:
         print(
-            f"{task.name}: {rejected.records:,} records and the rest of {rejected.damaged_files} "
-            f"files were left out, the first: {rejected.places[0]}"
+            f"{task.name}: {counted(rejected.records, 'record')} and the rest of "
+            f"{counted(rejected.damaged_files, 'file')} were left out, the first: "
+            f"{rejected.places[0]}"
         )
 
 

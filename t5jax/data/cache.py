@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from t5jax.data.records import Rejected
+from t5jax.data.records import Rejected, counted
 from t5jax.data.shard_writing import FeatureWriter
 from t5jax.data.token_store import (
     CHECKSUM,
@@ -90,8 +90,9 @@ def build_cache(
         )
         if info.total("tokens") == 0:
             raise DataError(
-                f"split {split!r} of {description} gave {info.documents} documents and no tokens: "
-                "nothing to store; check the source's files and the name of its text field"
+                f"split {split!r} of {description} gave {counted(info.documents, 'document')} and "
+                "no tokens: nothing to store; check the source's files and the name of its text "
+                "field"
             )
         if vocabulary.file_name:
             write_file(directory / vocabulary.file_name, vocabulary.file_bytes() or b"")
@@ -231,7 +232,7 @@ def _finished(job: _Job) -> ShardInfo | None:
 
 
 class _Report:
-    """A line per finished shard: `cache: 3/16 shards, 41200 documents, 24.1 M tokens, 2.9 M/s`."""
+    """A line per finished shard: `cache: 3/16 shards, 41,200 documents, 24.1 M tokens, 2.9 M/s`."""
 
     def __init__(self, progress: Callable[[str], None] | None, shards: int, kept: int):
         self._progress, self._shards, self._done = progress, shards, kept
@@ -247,13 +248,14 @@ class _Report:
         if self._progress:
             rate = self._tokens / max(time.monotonic() - self._start, 1e-9)
             self._progress(
-                f"cache: {self._done}/{self._shards} shards, {self._documents} documents, "
+                f"cache: {self._done}/{counted(self._shards, 'shard')}, "
+                f"{counted(self._documents, 'document')}, "
                 f"{self._tokens / 1e6:.1f} M tokens, {rate / 1e6:.2f} M/s"
             )
             if info.rejected["places"]:
                 self._progress(
-                    f"cache: {info.source}: {info.rejected['records']} records left out, "
-                    f"{info.rejected['damaged_files']} files broken off; the first:"
+                    f"cache: {info.source}: {counted(info.rejected['records'], 'record')} left "
+                    f"out, {counted(info.rejected['damaged_files'], 'file')} broken off; the first:"
                 )
             for line in info.rejected["places"]:
                 self._progress(f"cache: left out: {line}")

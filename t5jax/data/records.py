@@ -14,6 +14,11 @@ POLICIES = ("error", "skip")
 _PLACES_KEPT = 10
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 record`, `2,000 records`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 class Row(dict[str, Any]):
     """Columns of one record by name, and where it stands: `file, line 3`.
 
@@ -150,6 +155,7 @@ class BadRecordPolicy:
         bad = rejected.records - before
         if bad > self.max_fraction * seen:
             raise DataError(
-                f"{bad} of {seen} records are bad, more than data.max_bad_fraction = "
-                f"{self.max_fraction}; the first: {' '.join(rejected.places[places:][:1])}"
+                f"{bad} of {counted(seen, 'record')} {'is' if bad == 1 else 'are'} bad, more than "
+                f"data.max_bad_fraction = {self.max_fraction}; the first: "
+                f"{' '.join(rejected.places[places:][:1])}"
             )

@@ -140,6 +140,11 @@ class Reporter:
         words = [f"step {step}", kind.replace("_", " "), *format_all(fields)]
         self._progress.message("  ".join(words))
 
+    def say(self, text: str) -> None:
+        """Shows a line among the progress; nothing is recorded."""
+        if self._is_primary:
+            self._progress.message(text)
+
     def plot(self) -> pathlib.Path | None:
         """Draws WORKDIR/loss.png from what has been recorded; None if there is no step yet."""
         if not self._is_primary:

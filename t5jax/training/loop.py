@@ -66,6 +66,7 @@ def train(config: RunConfig) -> None:
         is_primary=jax.process_index() == 0,
     )
     with runtime.Watchdog(*limits) as watchdog, runtime.Preemption() as preemption, reporter:
+        reporter.say(f"workdir {config.workdir}")
         Trainer(config, program, loader, validation, reporter, watchdog, preemption).run()
 
 

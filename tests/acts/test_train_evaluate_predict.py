@@ -98,7 +98,9 @@ def test_a_run_that_goes_on_from_a_checkpoint_has_the_same_losses(finished, tiny
     assert {line["step"]: line["loss_hex"] for line in second_time if line["kind"] == "train"} == {
         step: loss for step, loss in losses(finished).items() if step > 10
     }
-    assert "step 10  resumed" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith(f"workdir {again}\n")
+    assert "step 10  resumed" in said
 
 
 def test_a_finished_run_stays_as_it_is(finished, tiny, capsys):

@@ -450,7 +450,7 @@ def test_what_is_left_out_is_counted_where_one_looks(tmp_path, processes):
         f"cache: left out: {place}" for place in [*places, "c, line 3: truncated gzip"]
     )
     assert any(line.startswith("cache: a: 2 records left out") for line in lines)
-    assert any("c: 0 records left out, 1 files broken off" in line for line in lines)
+    assert any("c: 0 records left out, 1 file broken off" in line for line in lines)
     assert BYTES.decode(whole(TokenStore.open(tmp_path))) == "somewordsoftextallgoodonetwo"
 
 

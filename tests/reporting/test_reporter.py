@@ -40,6 +40,13 @@ def test_every_line_is_one_record(tmp_path):
     ]  # fmt: skip
 
 
+def test_what_is_only_said_is_not_recorded(tmp_path, capfd):
+    with make_reporter(tmp_path, progress="lines") as reporter:
+        reporter.say("workdir runs/x")
+    assert capfd.readouterr() == ("", "workdir runs/x\n")
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
 def test_log_every_steps_keeps_the_first_and_the_last_step(tmp_path):
     with make_reporter(tmp_path, log_every_steps=10) as reporter:
         assert [step for step in range(1, 24) if reporter.due(step)] == [1, 10, 20, 23]
@@ -67,6 +74,7 @@ def test_other_processes_write_and_print_nothing(tmp_path, capfd):
     config = ReportingConfig(progress="lines")
     workdir = tmp_path / "run"
     with Reporter(workdir, config, num_train_steps=2, is_primary=False) as reporter:
+        reporter.say("nothing")
         reporter.event(0, "started")
         reporter.train(1, {"loss": 1.0})
         reporter.evaluation(1, "validation", {"loss": 1.0})

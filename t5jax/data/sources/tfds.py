@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from t5jax.data.records import BadRecord, Record, Row
+from t5jax.data.records import BadRecord, Record, Row, counted
 from t5jax.data.sources.array_record import array_records
 from t5jax.data.sources.files import file_exists, file_fingerprint, folder_names, open_raw
 from t5jax.data.sources.tfrecord import framed_records
@@ -73,7 +73,7 @@ class Tfds:
                 yield _decoded(features, data, place)
         if count != lengths[shard]:
             raise DataError(
-                f"{shard}: {count} records, but dataset_info.json says {lengths[shard]}"
+                f"{shard}: {counted(count, 'record')}, but dataset_info.json says {lengths[shard]}"
             )
 
     def shard_fingerprint(self, split: str, shard: str) -> str:
