@@ -86,7 +86,7 @@ def search(
 
     unfinished = lambda now: (now.index < T) & jnp.any(now.hopeful_B)
     end = jax.lax.while_loop(unfinished, step, _begin(request, stepper, config))
-    return _outputs(end, config)
+    return _outputs(end, without_input(request), config)
 
 
 def _begin(request: Request, stepper: Stepper, config: DecodingConfig) -> _Search:
@@ -148,8 +148,10 @@ def _of(x_BKT: jax.Array, places_BC: jax.Array) -> jax.Array:
     return jnp.take_along_axis(x_BKT, places_BC[..., None], axis=1)
 
 
-def _outputs(end: _Search, config: DecodingConfig) -> Decoded:
+def _outputs(end: _Search, empty_B: jax.Array, config: DecodingConfig) -> Decoded:
     none_B = jnp.all(end.finished.scores_BK <= WORST, axis=1)
     said = jnp.where(none_B[:, None, None], end.live.said_BKT, end.finished.said_BKT)
     scores = jnp.where(none_B[:, None], end.live.scores_BK, end.finished.scores_BK)
+    said = jnp.where(empty_B[:, None, None], 0, said)
+    scores = jnp.where(empty_B[:, None], 0.0, scores)
     return Decoded(said[:, : config.num_outputs], scores[:, : config.num_outputs])

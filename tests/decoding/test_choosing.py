@@ -1,39 +1,19 @@
 """Greedy decoding: where it ends, what padding does to it, what it may choose."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from t5jax.decoding import DecodingConfig
-from t5jax.decoding.generator import decode_batch
-from t5jax.decoding.stepping import Request
 from t5jax.model.layers import TransformerBlock
-from t5jax.model.t5 import abstract_model
 from t5jax.training.losses import EOS_ID
+from tests.decoding.tiny_decoding import CFG, inputs, params, run
 from tests.model import tiny_t5
 
-CFG = tiny_t5.config("1.1")
 MAX_LENGTH = 17
-
-
-@functools.cache
-def params():
-    """Random, with EOS likely enough that some rows end early and some not at all."""
-    weights = tiny_t5.random_params(CFG, seed=4)
-    weights["logits_dense"][:, EOS_ID] *= 2.5
-    return weights
-
-
-def inputs(rows=9, length=13):
-    tokens = tiny_t5.random_batch(CFG, rows, length, 1)["encoder_input_tokens"]
-    for row in tokens:
-        row[np.flatnonzero(row)[-1]] = EOS_ID
-    return tokens
 
 
 def decode(tokens, num_ids=CFG.vocab_size, cfg=CFG, weights=None):
@@ -42,14 +22,6 @@ def decode(tokens, num_ids=CFG.vocab_size, cfg=CFG, weights=None):
     assert outputs.dtype == jnp.int32
     assert scores.shape == (len(tokens), 1)
     return outputs[:, 0]
-
-
-def run(tokens, config, num_ids=CFG.vocab_size, cfg=CFG, weights=None, callback=None, prefix=None):
-    prefix = np.zeros((len(tokens), 0), np.int32) if prefix is None else prefix
-    request = Request(tokens, prefix, np.arange(len(tokens), dtype=np.int32))
-    defs = (nnx.graphdef(abstract_model(cfg)),)
-    decoded = decode_batch(defs, (weights or params(),), request, config, num_ids, callback)
-    return tuple(map(np.asarray, decoded))
 
 
 def by_teacher_forcing(tokens):
