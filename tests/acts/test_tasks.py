@@ -89,6 +89,8 @@ def mine(tiny_text, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         yield folder
+    for name in ("my_tasks", "my_seqio"):  # other tests have modules of these names
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture
@@ -383,7 +385,6 @@ def test_a_store_of_a_task_that_tokenises_itself_claims_no_bytes(mine, tiny_text
         ("my_tasks.py", "that is a file: write it as `import` takes it, my_tasks"),
         ("./below/others.py", "names './below/others.py': write it as `import` takes it, below.ot"),
         (".my_tasks", "write a module's name as `import` takes it: my_tasks, or folder.my_tasks"),
-        ("", "data.modules names '': write a module's name as `import` takes it"),
         ("zebra", "of that name; start t5jax in the folder"),
     ],
 )
