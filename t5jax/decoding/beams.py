@@ -52,7 +52,7 @@ def search(
 
     At every position 2 K candidates are taken, so that K go on even if K of them end. A score is
     the log-likelihood of what was chosen (the prefix left out), divided by the length penalty;
-    with T5X's rule a beam that did not end is not divided, and only given if none has ended.
+    with T5X's rule a beam that did not end is not divided, and comes behind those that ended.
     """
     B, K, T = len(request.tokens_BS), config.num_beams, config.max_length
     prefix_length_B = jnp.sum(request.prefix_BP > 0, axis=1)
@@ -149,9 +149,13 @@ def _of(x_BKT: jax.Array, places_BC: jax.Array) -> jax.Array:
 
 
 def _outputs(end: _Search, empty_B: jax.Array, config: DecodingConfig) -> Decoded:
-    none_B = jnp.all(end.finished.scores_BK <= WORST, axis=1)
-    said = jnp.where(none_B[:, None, None], end.live.said_BKT, end.finished.said_BKT)
-    scores = jnp.where(none_B[:, None], end.live.scores_BK, end.finished.scores_BK)
-    said = jnp.where(empty_B[:, None, None], 0, said)
-    scores = jnp.where(empty_B[:, None], 0.0, scores)
-    return Decoded(said[:, : config.num_outputs], scores[:, : config.num_outputs])
+    """What has ended, and behind it, where that is too little, what has not."""
+    finished, live = end.finished, end.live
+    said = jnp.concatenate([finished.said_BKT, live.said_BKT], axis=1)
+    scores = jnp.concatenate([finished.scores_BK, live.scores_BK], axis=1)
+    ranks = jnp.where(finished.scores_BK > WORST, finished.scores_BK, 3 * WORST)
+    ranks = jnp.concatenate([ranks, live.scores_BK + WORST], axis=1)
+    _, places = jax.lax.top_k(ranks, config.num_outputs)
+    said = jnp.where(empty_B[:, None, None], 0, _of(said, places))
+    scores = jnp.take_along_axis(scores, places, axis=1)
+    return Decoded(said, jnp.where(empty_B[:, None], 0.0, scores))

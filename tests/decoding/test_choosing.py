@@ -10,7 +10,7 @@ import pytest
 from t5jax.decoding import DecodingConfig
 from t5jax.model.layers import TransformerBlock
 from t5jax.training.losses import EOS_ID
-from tests.decoding.tiny_decoding import CFG, inputs, params, run
+from tests.decoding.tiny_decoding import CFG, inputs, params, run, teacher_forced
 from tests.model import tiny_t5
 
 MAX_LENGTH = 17
@@ -113,3 +113,69 @@ def test_stops_when_all_rows_have_ended(outputs, monkeypatch):
         == (got > 0).any(axis=0).nonzero()[0].max() + 1
         < MAX_LENGTH
     )
+
+
+# ---- samples
+
+
+def test_samples_come_as_often_as_they_are_likely():
+    """First tokens of many rows with one input, against the probabilities of teacher forcing."""
+    num, temperature = 4000, 0.7
+    row = inputs()[2]
+    tokens = np.repeat(row[None], num, axis=0)
+    config = DecodingConfig(max_length=1, temperature=temperature, seed=3)
+    first = run(tokens, config)[0][:, 0, 0]
+    logprobs = teacher_forced(params(), row[None], np.zeros((1, 1), np.int32))[0, 0]
+    wanted = np.exp(logprobs / temperature)
+    wanted /= wanted.sum()
+    found = np.bincount(first, minlength=CFG.vocab_size) / num
+    error = np.sqrt(wanted * (1 - wanted) / num)
+    assert (np.abs(found - wanted) < 5 * error + 1e-3).all()
+    assert (found > 0).sum() > 5
+
+
+def test_samples_belong_to_their_rows():
+    """Row number and seed decide, not the place in the batch."""
+    config = DecodingConfig(max_length=6, temperature=1.0, num_outputs=4)
+    numbers = np.arange(9) + 30
+    got, scores = run(inputs(), config, row_ids=numbers)
+    order = np.random.default_rng(0).permutation(9)
+    again, _ = run(inputs()[order], config, row_ids=numbers[order])
+    np.testing.assert_array_equal(again, got[order])
+    assert (run(inputs(), config)[0] != got).any()
+    other_seed = dataclasses.replace(config, seed=1)
+    assert (run(inputs(), other_seed, row_ids=numbers)[0] != got).any()
+    assert len({tuple(sample) for row in got for sample in row}) > 25
+    for row, samples, of_row in zip(inputs(), got, scores, strict=True):
+        forced = teacher_forced(params(), np.repeat(row[None], 4, axis=0), samples)
+        own = np.take_along_axis(forced, samples[..., None], axis=2)[..., 0]
+        said = np.cumsum(samples == EOS_ID, axis=1) - (samples == EOS_ID) == 0
+        np.testing.assert_allclose(np.where(said, own, 0).sum(axis=1), of_row, atol=1e-4)
+
+
+def test_the_likeliest_k_and_p():
+    """With one candidate left a sample is the greedy choice."""
+    greedy = decode(inputs())
+    for rule in ({"top_k": 1}, {"top_p": 1e-6}):
+        config = DecodingConfig(max_length=MAX_LENGTH, temperature=2.0, **rule)
+        np.testing.assert_array_equal(run(inputs(), config)[0][:, 0], greedy)
+
+
+# ---- where an output ends
+
+
+def test_stops_behind_given_tokens(outputs):
+    """Behind two tokens in a row that the greedy output has, or behind one."""
+    row = next(r for r in range(len(outputs)) if outputs[r, 5] and outputs[r, 4])
+    pair, one = tuple(map(int, outputs[row, 4:6])), int(outputs[row, 2])
+    config = DecodingConfig(max_length=MAX_LENGTH, stop=(pair, (one,)))
+    got = run(inputs(), config)[0][:, 0]
+    for said, before in zip(got, outputs, strict=True):
+        ends = [i for i, token in enumerate(before) if token == one]
+        ends += [i for i in range(1, MAX_LENGTH) if tuple(before[i - 1 : i + 1]) == pair]
+        end = min(ends, default=MAX_LENGTH - 1)
+        np.testing.assert_array_equal(said[: end + 1], before[: end + 1])
+        assert not said[end + 1 :].any()
+    alone = run(inputs(), DecodingConfig(max_length=MAX_LENGTH, stop=(pair,)))[0][:, 0]
+    assert not alone[row, 6:].any()
+    assert alone[row, 5] == pair[1]
