@@ -25,6 +25,13 @@ def real_data() -> pathlib.Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def long_trials() -> bool:
+    """Whether tests by trial (random kills, random mixtures) run as often as docs/ says; CI, which
+    has to end within 40 minutes, runs fewer."""
+    return bool(os.environ.get("T5JAX_LONG_TRIALS"))
+
+
 # Minutes each: begun first, so that no worker sits over one of them when all the others are done.
 LONGEST = ("test_train_step", "test_train_evaluate_predict", "test_t5", "test_seqio_own_tasks")
 

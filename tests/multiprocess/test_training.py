@@ -94,9 +94,9 @@ def kill_and_restart(command, environment, workdir, generator, *, kills: int, se
     return done
 
 
-def test_twenty_kills_on_real_text_change_no_loss(real_data, tmp_path):
+def test_twenty_kills_on_real_text_change_no_loss(real_data, tmp_path, long_trials):
     """`kill -9` at random moments: every loss line equals the uninterrupted run's, bit for bit."""
-    steps, kills = 3000, 20
+    steps, kills = (3000, 20) if long_trials else (1200, 6)
     config = tiny_run.write_config(tmp_path, steps)
     flags = [
         "--data.mixture", "c4_json_span_corruption",
@@ -128,4 +128,4 @@ def test_twenty_kills_on_real_text_change_no_loss(real_data, tmp_path):
     print(f"{done} kills, {len(lines)} loss lines, {len(differing)} differing")
     assert differing == []
     assert {step for step, _ in lines} == set(expected)
-    assert done >= 15, "the rest came after the end"
+    assert done >= 0.5 * kills, "the rest came after the end"
