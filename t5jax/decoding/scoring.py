@@ -26,17 +26,11 @@ def score_targets(
 
     Returns float32 [B, T], 0 at padding.
     """
-    batch = {
-        "encoder_input_tokens": tokens_BS,
-        "decoder_target_tokens": targets_BT,
-        "decoder_input_tokens": jnp.pad(targets_BT, ((0, 0), (1, 0)))[:, :-1],
-    }
-    outputs = [
-        nnx.merge(model_def, one).hidden_and_table(batch)
-        for model_def, one in zip(model_defs, params, strict=True)
-    ]
-    tables = [table_DV[:, :num_ids] for _, table_DV in outputs]
-    hidden_TBD = tuple(hidden_BTD.swapaxes(0, 1) for hidden_BTD, _ in outputs)
+    models = [nnx.merge(model_def, one) for model_def, one in zip(model_defs, params, strict=True)]
+    tables = [model.logits_table()[:, :num_ids] for model in models]
+    hidden_TBD = tuple(
+        model.hidden_of_targets(tokens_BS, targets_BT).swapaxes(0, 1) for model in models
+    )
 
     def at(position):
         hiddens, targets_B = position

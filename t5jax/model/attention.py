@@ -18,13 +18,21 @@ class Mask(NamedTuple):
     query_segments: jax.Array  # [B, T] int32
     key_segments: jax.Array  # [B, S] int32; 0 is padding
     causal: bool = False
+    prefix: jax.Array | None = None  # [B, S] int32: 1 at keys that queries before them see, too
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether a query may look at keys behind it: position then tells the two directions apart
+        (Mesh TensorFlow: all but what is fully autoregressive)."""
+        return not self.causal or self.prefix is not None
 
     def bias(self) -> jax.Array:
         """[B, T, S] float32: 0 where a query may look, very negative elsewhere."""
         q, k = self.query_segments[:, :, None], self.key_segments[:, None, :]
         allowed = (q == k) & (k > 0)
         if self.causal:
-            allowed &= jnp.tril(jnp.ones(allowed.shape[1:], bool))
+            past = jnp.tril(jnp.ones(allowed.shape[1:], bool))
+            allowed &= past if self.prefix is None else past | (self.prefix[:, None, :] > 0)
         return jnp.where(allowed, 0.0, MASKED)
 
 
@@ -45,7 +53,8 @@ def attend(
         alone = jax.default_backend() == "cpu" and jax.device_count() == 1
         implementation = "per_example" if alone else "einsum"
     if implementation == "per_example":
-        return _per_example(q_BTNH, k_BSNH, v_BSNH, bias_NTS, *mask)
+        marks = mask.query_segments, mask.key_segments, mask.prefix
+        return _per_example(q_BTNH, k_BSNH, v_BSNH, bias_NTS, marks, mask.causal)
     assert implementation == "einsum", implementation
     scores_BNTS = jnp.einsum("BTNH,BSNH->BNTS", q_BTNH, k_BSNH, preferred_element_type=jnp.float32)
     scores_BNTS += mask.bias()[:, None]
@@ -58,24 +67,27 @@ def attend(
 # One row after the other, its scores never leaving the cache; the backward pass computes the
 # probabilities again from what normalised them, as in FlashAttention (Dao et al. 2022). Maximum and
 # sum are stored apart: in a row without any allowed key, MASKED + log(sum) would round to MASKED.
+# `marks` are the arrays of a Mask.
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
-def _per_example(q_BTNH, k_BSNH, v_BSNH, bias_NTS, query_segments, key_segments, causal):
-    return _forward(q_BTNH, k_BSNH, v_BSNH, bias_NTS, query_segments, key_segments, causal)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _per_example(q_BTNH, k_BSNH, v_BSNH, bias_NTS, marks, causal):
+    return _forward(q_BTNH, k_BSNH, v_BSNH, bias_NTS, marks, causal)[0]
 
 
-def _scores(q_TNH, k_SNH, bias_NTS, query_segments_T, key_segments_S, causal) -> jax.Array:
+def _scores(q_TNH, k_SNH, bias_NTS, marks, causal) -> jax.Array:
+    """[N, T, S] of one row, float32, masked."""
     scores_NTS = jnp.einsum("TNH,SNH->NTS", q_TNH, k_SNH, preferred_element_type=jnp.float32)
     if bias_NTS is not None:
         scores_NTS += bias_NTS.astype(jnp.float32)
-    return scores_NTS + Mask(query_segments_T[None], key_segments_S[None], causal).bias()
+    queries, keys, prefix = jax.tree.map(lambda x: x[None], marks)
+    return scores_NTS + Mask(queries, keys, causal, prefix).bias()
 
 
-def _forward(q_BTNH, k_BSNH, v_BSNH, bias_NTS, query_segments, key_segments, causal):
+def _forward(q_BTNH, k_BSNH, v_BSNH, bias_NTS, marks, causal):
     def row(args):
-        q_TNH, k_SNH, v_SNH, query_segments_T, key_segments_S = args
-        scores_NTS = _scores(q_TNH, k_SNH, bias_NTS, query_segments_T, key_segments_S, causal)
+        q_TNH, k_SNH, v_SNH, marks = args
+        scores_NTS = _scores(q_TNH, k_SNH, bias_NTS, marks, causal)
         max_NT1 = jnp.max(scores_NTS, axis=-1, keepdims=True)
         exp_NTS = jnp.exp(scores_NTS - max_NT1)
         sum_NT1 = jnp.sum(exp_NTS, axis=-1, keepdims=True)
@@ -83,19 +95,18 @@ def _forward(q_BTNH, k_BSNH, v_BSNH, bias_NTS, query_segments, key_segments, cau
         y_TNH = jnp.einsum("NTS,SNH->TNH", probs_NTS, v_SNH, preferred_element_type=jnp.float32)
         return y_TNH.astype(v_SNH.dtype), (max_NT1, sum_NT1)
 
-    rows = (q_BTNH, k_BSNH, v_BSNH, query_segments, key_segments)
+    rows = (q_BTNH, k_BSNH, v_BSNH, marks)
     y_BTNH, normalizers = jax.lax.map(row, rows)
     return y_BTNH, (*rows, bias_NTS, y_BTNH, normalizers)
 
 
 def _backward(causal, residuals, dy_BTNH):
-    q_BTNH, k_BSNH, v_BSNH, query_segments, key_segments, bias_NTS, y_BTNH, normalizers = residuals
+    q_BTNH, k_BSNH, v_BSNH, marks, bias_NTS, y_BTNH, normalizers = residuals
     f32 = {"preferred_element_type": jnp.float32}
 
     def row(dbias_NTS, args):
-        q_TNH, k_SNH, v_SNH, query_segments_T, key_segments_S, y_TNH, dy_TNH = args[:7]
-        max_NT1, sum_NT1 = args[7]
-        scores_NTS = _scores(q_TNH, k_SNH, bias_NTS, query_segments_T, key_segments_S, causal)
+        q_TNH, k_SNH, v_SNH, marks, y_TNH, dy_TNH, (max_NT1, sum_NT1) = args
+        scores_NTS = _scores(q_TNH, k_SNH, bias_NTS, marks, causal)
         probs_NTS = jnp.exp(scores_NTS - max_NT1) / sum_NT1
         dv_SNH = jnp.einsum("NTS,TNH->SNH", probs_NTS.astype(v_SNH.dtype), dy_TNH, **f32)
         dprobs_NTS = jnp.einsum("TNH,SNH->NTS", dy_TNH, v_SNH, **f32)
@@ -108,12 +119,12 @@ def _backward(causal, residuals, dy_BTNH):
             dbias_NTS += dscores_NTS
         return dbias_NTS, (dq_TNH, dk_SNH, dv_SNH.astype(v_SNH.dtype))
 
-    rows = (q_BTNH, k_BSNH, v_BSNH, query_segments, key_segments, y_BTNH, dy_BTNH, normalizers)
+    rows = (q_BTNH, k_BSNH, v_BSNH, marks, y_BTNH, dy_BTNH, normalizers)
     zero = None if bias_NTS is None else jnp.zeros(bias_NTS.shape, jnp.float32)
     dbias_NTS, (dq_BTNH, dk_BSNH, dv_BSNH) = jax.lax.scan(row, zero, rows)
     if dbias_NTS is not None and bias_NTS is not None:
         dbias_NTS = dbias_NTS.astype(bias_NTS.dtype)
-    return dq_BTNH, dk_BSNH, dv_BSNH, dbias_NTS, None, None
+    return dq_BTNH, dk_BSNH, dv_BSNH, dbias_NTS, None
 
 
 _per_example.defvjp(_forward, _backward)

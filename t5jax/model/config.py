@@ -1,7 +1,7 @@
 """Shapes of the T5 family: T5Config and one function per published size.
 
-Numbers: T5 1.0 from Raffel et al. 2020 (JMLR 21/140) section 2.1 and 3.6; the others from the
-released configurations of T5 1.1, mT5, umT5 and ByT5.
+Numbers: T5 1.0 from Raffel et al. 2020 (JMLR 21/140) section 2.1 and 3.6, its architectures from
+section 3.2; the others from the released configurations of T5 1.1, mT5, umT5 and ByT5.
 """
 
 import dataclasses
@@ -10,8 +10,16 @@ from typing import Literal, get_args
 
 from t5jax.errors import ConfigError
 
+Architecture = Literal[
+    "encoder_decoder",
+    "shared_encoder_decoder",  # the encoder is the decoder without its cross-attention
+    "decoder_only",  # language model: causal over inputs EOS targets EOS
+    "prefix_lm",  # the same, with all inputs visible to one another
+    "encoder_only",  # BERT: predicts what is masked
+]
 AttentionImplementation = Literal["auto", "einsum", "per_example"]
 Remat = Literal["none", "dots", "full"]
+_LACKING = {"encoder": ("decoder_only", "prefix_lm"), "decoder": ("encoder_only",)}
 ACTIVATIONS = ("linear", "relu", "gelu", "gelu_exact", "silu", "sigmoid", "tanh")
 
 
@@ -22,13 +30,14 @@ class T5Config:
     Nothing below the line changes a result by more than rounding.
     """
 
+    architecture: Architecture = "encoder_decoder"
     vocab_size: int = 32128  # rows of the embedding table: at least the vocabulary's ids
     emb_dim: int = 512
     num_heads: int = 6
     head_dim: int = 64  # not emb_dim / num_heads: see T5 1.1 small, 3B, 11B, ByT5
     mlp_dim: int = 1024
-    num_encoder_layers: int = 8
-    num_decoder_layers: int = 8
+    num_encoder_layers: int = 8  # 0 where the architecture has no encoder
+    num_decoder_layers: int = 8  # 0 where it has no decoder
     mlp_activations: tuple[str, ...] = ("gelu", "linear")  # two: gated (GLU variants), one: plain
     tied_embeddings: bool = False  # logits from the token embedding, scaled by emb_dim**-0.5
     relpos_num_buckets: int = 32
@@ -44,7 +53,7 @@ class T5Config:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type is int and value < 1:
+            if field.type is int and value < 1 and not field.name.endswith("coder_layers"):
                 raise ConfigError(f"model.{field.name} = {value}: must be at least 1")
         if not 0.0 <= self.dropout_rate < 1.0:
             raise ConfigError(f"model.dropout_rate = {self.dropout_rate}: must be in [0, 1)")
@@ -68,12 +77,17 @@ class T5Config:
                 f"model.relpos_max_distance = {self.relpos_max_distance}: must be more than "
                 f"{self.relpos_num_buckets // 2}, the distances with a bucket of their own"
             )
-        for name, kind in (("attention", AttentionImplementation), ("remat", Remat)):
+        for name, kind in (
+            ("architecture", Architecture),
+            ("attention", AttentionImplementation),
+            ("remat", Remat),
+        ):
             if getattr(self, name) not in get_args(kind):
                 choices = ", ".join(get_args(kind))
                 raise ConfigError(
                     f"model.{name} = {getattr(self, name)!r}: choose one of {choices}"
                 )
+        self._check_stacks()
         unroll = self.unroll_layers
         if unroll != "all" and (not isinstance(unroll, int) or unroll < 1):
             raise ConfigError(f"model.unroll_layers = {unroll!r}: at least 1, or 'all'")
@@ -81,6 +95,29 @@ class T5Config:
             raise ConfigError(
                 f"model.dtype = {self.dtype!r}: bfloat16 or float32 "
                 "(T5's activations overflow in float16)"
+            )
+
+    def _check_stacks(self) -> None:
+        """Raises ConfigError for a stack that lacks, or that the architecture does not have."""
+        for stack, lacking in _LACKING.items():
+            name, layers = f"num_{stack}_layers", getattr(self, f"num_{stack}_layers")
+            if self.architecture in lacking and layers != 0:
+                raise ConfigError(
+                    f"model.{name} = {layers}: model.architecture = {self.architecture!r} has no "
+                    f"{stack}; set model.{name} = 0"
+                )
+            if self.architecture not in lacking and layers < 1:
+                raise ConfigError(
+                    f"model.{name} = {layers}: must be at least 1 with model.architecture = "
+                    f"{self.architecture!r}"
+                )
+        if self.architecture == "shared_encoder_decoder" and (
+            self.num_encoder_layers != self.num_decoder_layers
+        ):
+            raise ConfigError(
+                f"model.num_encoder_layers = {self.num_encoder_layers}, model.num_decoder_layers = "
+                f"{self.num_decoder_layers}: model.architecture = 'shared_encoder_decoder' has the "
+                "same layers in both, so set the same number"
             )
 
 
@@ -118,6 +155,31 @@ def t5_small(**changes) -> T5Config:
 def t5_base(**changes) -> T5Config:
     """T5 1.0 base, 222,903,552 parameters."""
     return _t5_1_0(**{**_stack(12, 768, 3072, 12), **changes})
+
+
+def t5_base_shared(**changes) -> T5Config:
+    """T5 1.0 base whose encoder is its decoder, 137,949,312 parameters."""
+    return t5_base(**{"architecture": "shared_encoder_decoder", **changes})
+
+
+def t5_base_6_layers(**changes) -> T5Config:
+    """Half of T5 1.0 base in depth: 6 + 6 layers, 123,790,080 parameters."""
+    return t5_base(**{"num_encoder_layers": 6, "num_decoder_layers": 6, **changes})
+
+
+def t5_base_decoder_only(**changes) -> T5Config:
+    """A language model: T5 1.0 base's decoder, no cross-attention, 109,628,544 parameters."""
+    return t5_base(**{"architecture": "decoder_only", "num_encoder_layers": 0, **changes})
+
+
+def t5_base_prefix_lm(**changes) -> T5Config:
+    """The same as a prefix LM, 109,628,544 parameters."""
+    return t5_base(**{"architecture": "prefix_lm", "num_encoder_layers": 0, **changes})
+
+
+def t5_base_encoder_only(**changes) -> T5Config:
+    """BERT base's shape: T5 1.0 base's encoder with logits, 109,628,544 parameters."""
+    return t5_base(**{"architecture": "encoder_only", "num_decoder_layers": 0, **changes})
 
 
 def t5_large(**changes) -> T5Config:
@@ -254,6 +316,8 @@ _1_1 = {
 
 SIZES: dict[str, Callable[..., T5Config]] = {
     **{f.__name__: f for f in (t5_small, t5_base, t5_large, t5_3b, t5_11b)},
+    **{f.__name__: f for f in (t5_base_shared, t5_base_6_layers)},  # section 3.2 of the paper
+    **{f.__name__: f for f in (t5_base_decoder_only, t5_base_prefix_lm, t5_base_encoder_only)},
     **{f"t5_1_1_{size}": f for size, f in _1_1.items()},
     **{f"t5_lm_adapt_{size}": f for size, f in _1_1.items()},
     **{f"flan_t5_{size}": f for size, f in _1_1.items()},

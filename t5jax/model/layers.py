@@ -168,14 +168,14 @@ class MLP(nnx.Module):
 
 
 class TransformerBlock(nnx.Module):
-    """Pre-norm residual block; with cross-attention it is a decoder block."""
+    """Pre-norm residual block; with cross-attention it can look at an encoder's output."""
 
-    def __init__(self, cfg: T5Config, *, decoder: bool, rngs: nnx.Rngs):
+    def __init__(self, cfg: T5Config, *, cross_attention: bool, rngs: nnx.Rngs):
         if cfg.per_layer_relative_bias:
-            self.relpos_bias = RelativePositionBias(cfg, bidirectional=not decoder, rngs=rngs)
+            self.relpos_bias = RelativePositionBias(cfg, rngs=rngs)
         self.self_attention_norm = RMSNorm(cfg)
         self.self_attention = Attention(cfg, rngs=rngs)
-        if decoder:
+        if cross_attention:
             self.cross_attention_norm = RMSNorm(cfg)
             self.cross_attention = Attention(cfg, rngs=rngs)
         self.mlp_norm = RMSNorm(cfg)
@@ -194,7 +194,8 @@ class TransformerBlock(nnx.Module):
         stack's position bias, None where every block has its own. Returns [B, T, D]."""
         keys = split_keys(keys_B, 6)
         if self.per_layer_bias:
-            bias_NTT = self.relpos_bias(x_BTD.shape[1], x_BTD.shape[1])
+            T = x_BTD.shape[1]
+            bias_NTT = self.relpos_bias(T, T, bidirectional=mask.bidirectional)
         y = self.self_attention_norm(x_BTD)
         y = self.self_attention(y, y, bias_NTT, mask, keys[0])
         x_BTD += dropout(y, self.dropout_rate, keys[1])
@@ -229,7 +230,7 @@ class TransformerBlock(nnx.Module):
         assert bias_NT is not None
         y_RD = self.self_attention_norm(x_RD)
         new = self.self_attention.keys_and_values(y_RD)
-        past = KeyValue(*(_stored(old, x, index) for old, x in zip(past, new, strict=True)))
+        past = stored(past, new, index)
         together = KeyValue(*(x.reshape(B, N, J * T, H) for x in past))
         bias_BNKJT = bias_NT[None, :, None, None] + mask_BKJT[:, None]
         bias_BNKS = bias_BNKJT.reshape(*bias_BNKJT.shape[:3], J * T)
@@ -239,7 +240,12 @@ class TransformerBlock(nnx.Module):
         return x_RD + self.mlp(self.mlp_norm(x_RD)), past
 
 
-def _stored(past_BNJTH: jax.Array, x_RNH: jax.Array, index: jax.Array) -> jax.Array:
-    B, N, J, _, H = past_BNJTH.shape
-    new_BNJ1H = x_RNH.reshape(B, J, N, 1, H).swapaxes(1, 2)
-    return jax.lax.dynamic_update_slice_in_dim(past_BNJTH, new_BNJ1H, index, axis=3)
+def stored(past: KeyValue, new: KeyValue, index: jax.Array) -> KeyValue:
+    """The past, [B, N, J, T, H] each, with the keys and values of position `index`, [R, N, H]."""
+    B, N, J, _, H = past.key.shape
+
+    def store(old, x_RNH):
+        new_BNJ1H = x_RNH.reshape(B, J, N, 1, H).swapaxes(1, 2)
+        return jax.lax.dynamic_update_slice_in_dim(old, new_BNJ1H, index, axis=3)
+
+    return KeyValue(store(past.key, new.key), store(past.value, new.value))

@@ -34,37 +34,41 @@ def relative_position_buckets(
 
 
 class RelativePositionBias(nnx.Module):
-    """One learned number per head and bucket of distance."""
+    """One learned number per head and bucket of distance.
 
-    def __init__(self, cfg: T5Config, *, bidirectional: bool, rngs: nnx.Rngs):
+    What a bucket means is the reader's choice: one table may serve a stack that looks both ways and
+    one that only looks back (`bidirectional`).
+    """
+
+    def __init__(self, cfg: T5Config, *, rngs: nnx.Rngs):
         shape = (cfg.num_heads, cfg.relpos_num_buckets)
         init = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
         self.embedding = nnx.Param(init(rngs.params(), shape), axes=("heads", "relpos_buckets"))
         self.max_distance = cfg.relpos_max_distance
-        self.bidirectional = bidirectional
 
-    def __call__(self, query_length: int, key_length: int) -> jax.Array:
+    def __call__(self, query_length: int, key_length: int, *, bidirectional: bool) -> jax.Array:
         """Bias [N, T, S] of every query position and key position, in the table's dtype."""
         T, S = query_length, key_length
-        by_distance = self.by_distance(np.arange(1 - T, S + 1))  # one more than needed: see below
+        # One more than needed: see below.
+        by_distance = self.by_distance(np.arange(1 - T, S + 1), bidirectional=bidirectional)
         # bias[t, s] depends on s - t only: lay the T+S distances T times in a row and read it with
         # rows one shorter. Indexing by [T, S] buckets would make the gradient a scatter of T*S.
         N, W = by_distance.shape
         flat = jnp.broadcast_to(by_distance[:, None], (N, T, W)).reshape(N, T * W)
         return flat[:, T - 1 : T * W - 1].reshape(N, T, W - 1)[:, :, :S]
 
-    def by_distance(self, distance: np.ndarray) -> jax.Array:
+    def by_distance(self, distance: np.ndarray, *, bidirectional: bool) -> jax.Array:
         """Bias [N, len(distance)] of keys at `distance` after the query."""
         table = self.embedding[...]
         buckets = relative_position_buckets(
             distance,
-            bidirectional=self.bidirectional,
+            bidirectional=bidirectional,
             num_buckets=table.shape[-1],
             max_distance=self.max_distance,
         )
         return table[:, buckets]
 
-    def at(self, index: jax.Array, length: int) -> jax.Array:
+    def at(self, index: jax.Array, length: int, *, bidirectional: bool = False) -> jax.Array:
         """Bias [N, length] of the query position `index` (traced) to positions 0 … length-1."""
-        by_distance = self.by_distance(np.arange(1 - length, length))
+        by_distance = self.by_distance(np.arange(1 - length, length), bidirectional=bidirectional)
         return jax.lax.dynamic_slice_in_dim(by_distance, length - 1 - index, length, axis=1)

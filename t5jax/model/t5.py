@@ -12,28 +12,23 @@ from flax import nnx
 
 from t5jax.model.attention import MASKED, Mask
 from t5jax.model.config import T5Config
-from t5jax.model.layers import (
-    KeyValue,
-    RMSNorm,
-    TransformerBlock,
-    dropout,
-    fan_in_truncated,
-    new_param,
-    split_keys,
-)
+from t5jax.model.layers import KeyValue, RMSNorm, TransformerBlock, dropout, split_keys
 from t5jax.model.position import RelativePositionBias
+from t5jax.model.token_model import Batch, TokenModel, logits, segment_ids
 from t5jax.sharding import constrain
-
-Batch = dict[str, jax.Array]
 
 
 class Stack(nnx.Module):
     """Equal blocks whose weights lie stacked along a leading `layers` axis, however they run."""
 
-    def __init__(self, cfg: T5Config, num_layers: int, *, decoder: bool, rngs: nnx.Rngs):
+    def __init__(
+        self, cfg: T5Config, num_layers: int, *, cross_attention: bool = False, rngs: nnx.Rngs
+    ):
         if not cfg.per_layer_relative_bias:
-            self.relpos_bias = RelativePositionBias(cfg, bidirectional=not decoder, rngs=rngs)
-        make = lambda key: TransformerBlock(cfg, decoder=decoder, rngs=nnx.Rngs(params=key))
+            self.relpos_bias = RelativePositionBias(cfg, rngs=rngs)
+        make = lambda key: TransformerBlock(
+            cfg, cross_attention=cross_attention, rngs=nnx.Rngs(params=key)
+        )
         self.layers = jax.vmap(make)(jax.random.split(rngs.params(), num_layers))
         self.final_norm = RMSNorm(cfg)
         self.num_layers, self.dropout_rate = num_layers, cfg.dropout_rate
@@ -49,7 +44,7 @@ class Stack(nnx.Module):
         keys_B: jax.Array | None = None,
     ) -> jax.Array:
         T, rate = x_BTD.shape[1], self.dropout_rate
-        bias_NTT = self.relpos_bias(T, T) if self.shared_bias else None
+        bias_NTT = self.position_bias(T, mask)
         in_keys, out_keys, layers_keys = split_keys(keys_B, 3)
         layer_keys = split_keys(layers_keys, self.num_layers)
 
@@ -69,6 +64,12 @@ class Stack(nnx.Module):
             x_BTD, _ = jax.lax.scan(body, x_BTD, scanned, unroll=self.unroll)
         return dropout(self.final_norm(x_BTD), rate, out_keys)
 
+    def position_bias(self, length: int, mask: Mask) -> jax.Array | None:
+        """[N, T, T] of every block; None where every block has its own."""
+        if not self.shared_bias:
+            return None
+        return self.relpos_bias(length, length, bidirectional=mask.bidirectional)
+
 
 Past = tuple[KeyValue, ...]  # by layer, [B, N, K, T, H]: keys and values of the output so far
 
@@ -85,57 +86,37 @@ class Decode(Protocol):
         ...
 
 
-class EncoderDecoder(nnx.Module):
+class EncoderDecoder(TokenModel):
     """T5 (Raffel et al. 2020), its 1.1 variant and their multilingual and byte-level relatives."""
 
-    def __init__(self, cfg: T5Config, *, rngs: nnx.Rngs):
-        D, V = cfg.emb_dim, cfg.vocab_size
-        normal = jax.nn.initializers.normal(1.0)
-        self.token_embedder = new_param(rngs, normal, vocab=V, embed=D)
-        self.encoder = Stack(cfg, cfg.num_encoder_layers, decoder=False, rngs=rngs)
-        self.decoder = Stack(cfg, cfg.num_decoder_layers, decoder=True, rngs=rngs)
-        if not cfg.tied_embeddings:
-            self.logits_dense = new_param(rngs, fan_in_truncated, embed=D, vocab=V)
-        self.tied = cfg.tied_embeddings
+    def add_stacks(self, cfg: T5Config, rngs: nnx.Rngs) -> None:
+        self.encoder = Stack(cfg, cfg.num_encoder_layers, rngs=rngs)
+        self.decoder = Stack(cfg, cfg.num_decoder_layers, cross_attention=True, rngs=rngs)
 
-    def __call__(self, batch: Batch, keys_B: jax.Array | None = None) -> jax.Array:
-        """Teacher-forced logits, float32 [B, T, V], of a batch of seqio's encoder-decoder features.
-
-        `keys_B` turns dropout on. Packed batches carry `*_segment_ids`; without them every row is
-        one segment and id 0 is padding.
-        """
-        hidden_BTD, table_DV = self.hidden_and_table(batch, keys_B)
-        logits_BTV = logits(hidden_BTD, table_DV)
-        return constrain(logits_BTV, "batch", None, "vocab")
-
-    def hidden_and_table(self, batch: Batch, keys_B: jax.Array | None = None):
-        """Decoder output [B, T, D] and the table [D, V] whose product with it is the logits: what a
-        loss needs that never holds all logits at once."""
+    def hidden(self, batch: Batch, keys_B: jax.Array | None = None) -> jax.Array:
         encoder_keys, decoder_keys = split_keys(keys_B, 2)
         encoder_segments = segment_ids(batch, "encoder", "encoder_input_tokens")
         decoder_segments = segment_ids(batch, "decoder", "decoder_target_tokens")
         encoded_BSD = self.encode(batch["encoder_input_tokens"], encoder_segments, encoder_keys)
-        x_BTD = self.decoder(
+        return self.decoder(
             self.embed(batch["decoder_input_tokens"]),
             Mask(decoder_segments, decoder_segments, causal=True),
             (encoded_BSD, Mask(decoder_segments, encoder_segments)),
             decoder_keys,
         )
-        return self._scaled(x_BTD), self.logits_table()
 
     def encode(self, tokens_BS: jax.Array, segments_BS: jax.Array, keys_B=None) -> jax.Array:
         return self.encoder(self.embed(tokens_BS), Mask(segments_BS, segments_BS), keys_B=keys_B)
 
-    def embed(self, tokens: jax.Array) -> jax.Array:
-        # Gathering from a table split both ways would make XLA copy all of it to every device.
-        table_VD = constrain(self.token_embedder[...], "vocab", None)
-        return constrain(table_VD[tokens], "batch", *(None,) * tokens.ndim)
-
-    def logits_table(self) -> jax.Array:
-        return self.token_embedder[...].T if self.tied else self.logits_dense[...]
-
-    def _scaled(self, x: jax.Array) -> jax.Array:
-        return x * (x.shape[-1] ** -0.5) if self.tied else x
+    def hidden_of_targets(self, tokens_BS: jax.Array, targets_BT: jax.Array) -> jax.Array:
+        """Output [B, T, D] that predicts each of the targets, given the inputs and those before;
+        0 is padding."""
+        batch = {
+            "encoder_input_tokens": tokens_BS,
+            "decoder_target_tokens": targets_BT,
+            "decoder_input_tokens": jnp.pad(targets_BT, ((0, 0), (1, 0)))[:, :-1],
+        }
+        return self._scaled(self.hidden(batch))
 
     def start_decoding(
         self, tokens_BS: jax.Array, max_length: int, num_beams: int = 1
@@ -168,16 +149,6 @@ class EncoderDecoder(nnx.Module):
         return decode, (KeyValue(empty, empty),) * len(layers)
 
 
-def logits(hidden: jax.Array, table_DV: jax.Array) -> jax.Array:
-    """Operands in the compute dtype, accumulated and returned in float32."""
-    return jnp.einsum("...D,DV->...V", hidden, table_DV, preferred_element_type=jnp.float32)
-
-
-def segment_ids(batch: Batch, side: str, tokens: str) -> jax.Array:
-    """Packed batches carry segment ids; in others every row is one segment and 0 is padding."""
-    return batch.get(f"{side}_segment_ids", (batch[tokens] > 0).astype(jnp.int32))
-
-
 def unstack(tree, num: int) -> list:
     """The slices of a stacked pytree; by `split`, whose gradient is one concatenation."""
     leaves, structure = jax.tree.flatten(tree)
@@ -194,14 +165,3 @@ def rematerialized(block, policy: str, *, in_scan: bool):
         "full": jax.checkpoint_policies.nothing_saveable,
     }
     return jax.checkpoint(block, policy=policies[policy], prevent_cse=not in_scan)
-
-
-def abstract_model(cfg: T5Config) -> EncoderDecoder:
-    """The model with shapes in place of arrays."""
-    return nnx.eval_shape(lambda: EncoderDecoder(cfg, rngs=nnx.Rngs(params=0)))
-
-
-def init_params(cfg: T5Config, key: jax.Array) -> dict:
-    """Fresh float32 parameters as a nested dict keyed like the attributes of the modules."""
-    model = EncoderDecoder(cfg, rngs=nnx.Rngs(params=key))
-    return nnx.to_pure_dict(nnx.state(model, nnx.Param))

@@ -9,7 +9,7 @@ import pytest
 from t5jax.assembly import open_evaluation_loaders, open_train_loader
 from t5jax.cli import main
 from t5jax.config import load
-from t5jax.model.t5 import init_params
+from t5jax.model.architectures import init_params
 
 
 def inspect(capsys, *words: str) -> str:

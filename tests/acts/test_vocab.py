@@ -12,7 +12,7 @@ from t5jax.checkpoints import Checkpoints, read_record
 from t5jax.cli import main
 from t5jax.config import load, to_text
 from t5jax.data.vocabularies import Extension, SentencePieceVocabulary
-from t5jax.model.t5 import init_params
+from t5jax.model.architectures import init_params
 from t5jax.runtime import ExitCode
 
 PIECES = 120

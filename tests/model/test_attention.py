@@ -21,6 +21,7 @@ class Case(NamedTuple):
     key_segments: list[list[int]]  # [B, S]
     causal: bool
     has_bias: bool
+    prefix: list[list[int]] | None = None  # [B, S]
 
     def arrays(self, num_heads=3, head_dim=5):
         rng = np.random.default_rng(3)
@@ -33,7 +34,8 @@ class Case(NamedTuple):
 
     def mask(self) -> Mask:
         as_array = functools.partial(jnp.asarray, dtype=jnp.int32)
-        return Mask(as_array(self.query_segments), as_array(self.key_segments), self.causal)
+        prefix = None if self.prefix is None else as_array(self.prefix)
+        return Mask(as_array(self.query_segments), as_array(self.key_segments), self.causal, prefix)
 
 
 PACKED = [[1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 0], [1] * 11, [1] + [0] * 10, [0] * 11]
@@ -46,6 +48,14 @@ CASES = {
         [[1, 1, 1, 2, 0], [1, 1, 0, 0, 0], [1] * 5, [0] * 5, [0] * 5],
         causal=False,
         has_bias=False,
+    ),
+    # Prefixes of three and one in row 1; all of row 2; none in row 3.
+    "packed prefix LM": Case(
+        PACKED,
+        PACKED,
+        causal=True,
+        has_bias=True,
+        prefix=[[1, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0], [1] * 11, [0] * 11, [1] * 11],
     ),
     "one position": Case([[1], [1]], [[1], [0]], causal=True, has_bias=True),
 }
@@ -66,7 +76,8 @@ def reference(case: Case, q, k, v, bias, dy):
     ):
         allowed = (query_segments[:, None] == key_segments) & (key_segments > 0)
         if case.causal:
-            allowed &= np.arange(len(key_segments)) <= np.arange(len(query_segments))[:, None]
+            past = np.arange(len(key_segments)) <= np.arange(len(query_segments))[:, None]
+            allowed &= past if case.prefix is None else past | (np.array(case.prefix)[b] > 0)
         for n in range(q.shape[2]):
             scores = q[b, :, n] @ k[b, :, n].T + (0.0 if bias is None else bias[n])
             # A query that may look nowhere looks everywhere, equally.

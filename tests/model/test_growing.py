@@ -7,8 +7,8 @@ from flax import nnx
 from tiny_t5 import config, random_batch, random_params
 
 from t5jax.errors import ConfigError
+from t5jax.model.architectures import abstract_model
 from t5jax.model.growing import grow_vocabulary
-from t5jax.model.t5 import abstract_model
 
 OLD_IDS, SENTINELS, NEW_PIECES = 47, 11, 5  # of 53 rows; the sentinels are the top ids
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from t5jax.model.architectures import init_params
 from t5jax.model.attention import Mask
 from t5jax.model.config import T5Config
 from t5jax.model.layers import (
@@ -19,7 +20,6 @@ from t5jax.model.layers import (
     dropout_values,
     split_keys,
 )
-from t5jax.model.t5 import init_params
 
 SMALL = T5Config(emb_dim=20, num_heads=3, head_dim=4, mlp_dim=28, dropout_rate=0.3)
 
@@ -138,7 +138,7 @@ def test_split_keys_are_all_different():
 
 @jax.jit
 def decoder_block(x, memory, keys):
-    block = TransformerBlock(SMALL, decoder=True, rngs=nnx.Rngs(params=2))
+    block = TransformerBlock(SMALL, cross_attention=True, rngs=nnx.Rngs(params=2))
     bias = jnp.asarray(normal(SMALL.num_heads, x.shape[1], x.shape[1], seed=3))
     queries, inputs = (jnp.ones(side.shape[:2], jnp.int32) for side in (x, memory))
     self_mask, cross_mask = Mask(queries, queries, causal=True), Mask(queries, inputs)

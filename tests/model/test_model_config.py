@@ -5,8 +5,8 @@ import pytest
 
 from t5jax.errors import ConfigError
 from t5jax.model import layers
+from t5jax.model.architectures import abstract_model
 from t5jax.model.config import ACTIVATIONS, SIZES, T5Config, t5_1_1_small, t5_small
-from t5jax.model.t5 import abstract_model
 
 # Counted from the released configurations (embeddings, bias tables and norms included).
 T5_1_1 = {
@@ -19,6 +19,13 @@ T5_1_1 = {
 PUBLISHED = {
     "t5_small": 60_506_624,
     "t5_base": 222_903_552,
+    # The paper's architectures at base's shape, counted by hand: 24,674,304 in the token table,
+    # 2,359,296 in an attention, 4,718,592 in an MLP, 768 in a norm, 384 in a bias table.
+    "t5_base_shared": 137_949_312,
+    "t5_base_6_layers": 123_790_080,
+    "t5_base_decoder_only": 109_628_544,
+    "t5_base_prefix_lm": 109_628_544,
+    "t5_base_encoder_only": 109_628_544,
     "t5_large": 737_668_096,
     "t5_3b": 2_851_598_336,
     "t5_11b": 11_307_321_344,
@@ -114,6 +121,19 @@ def test_every_activation_of_the_config_exists():
         ({"attention": "flash"}, "model.attention = 'flash'"),
         ({"remat": "minimal"}, "model.remat = 'minimal'"),
         ({"dtype": "float16"}, "overflow in float16"),
+        ({"architecture": "gpt"}, "model.architecture = 'gpt': choose one of encoder_decoder"),
+        ({"num_encoder_layers": 0}, "model.num_encoder_layers = 0: must be at least 1 with"),
+        ({"architecture": "decoder_only"}, "has no encoder; set model.num_encoder_layers = 0"),
+        ({"architecture": "prefix_lm"}, "'prefix_lm' has no encoder; set"),
+        ({"architecture": "encoder_only"}, "has no decoder; set model.num_decoder_layers = 0"),
+        (
+            {"architecture": "prefix_lm", "num_encoder_layers": 0, "num_decoder_layers": 0},
+            "model.num_decoder_layers = 0: must be at least 1 with",
+        ),
+        (
+            {"architecture": "shared_encoder_decoder", "num_encoder_layers": 7},
+            "model.num_encoder_layers = 7, model.num_decoder_layers = 8: .* the same number",
+        ),
     ],
 )
 def test_refuses(changes, message):

@@ -7,8 +7,9 @@ import numpy as np
 import optax
 from flax import nnx
 
+from t5jax.model.architectures import abstract_model
 from t5jax.model.config import T5Config
-from t5jax.model.t5 import EncoderDecoder, abstract_model
+from t5jax.model.t5 import EncoderDecoder
 
 VARIANTS = {
     "1.0": {"mlp_activations": ("relu",), "tied_embeddings": True},

@@ -1,0 +1,173 @@
+"""One stack that reads `inputs EOS targets EOS` from left to right: language model and prefix LM.
+
+Raffel et al. 2020, section 3.2.1; Mesh TensorFlow's `Unitransformer`, `lm_v1.gin` and
+`lm_v1_ifa.gin`. Position t reads token t-1 (0 at the beginning) and predicts token t.
+
+Shape suffixes: B rows, K beams of a row, R = B K, T length (of the output, in decoding), S input
+length, D emb_dim, N heads, H head_dim, V vocab, L layers.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from t5jax.model.attention import MASKED, Mask
+from t5jax.model.config import T5Config
+from t5jax.model.layers import Attention, KeyValue, TransformerBlock, dense, stored
+from t5jax.model.position import RelativePositionBias
+from t5jax.model.t5 import Decode, Past, Stack, unstack
+from t5jax.model.token_model import Batch, TokenModel, logits, segment_ids
+from t5jax.sharding import constrain
+
+
+class DecoderOnly(TokenModel):
+    """A language model: every position sees those before it."""
+
+    sees_all_inputs = False
+
+    def add_stacks(self, cfg: T5Config, rngs: nnx.Rngs) -> None:
+        self.decoder = Stack(cfg, cfg.num_decoder_layers, rngs=rngs)
+
+    def hidden(self, batch: Batch, keys_B: jax.Array | None = None) -> jax.Array:
+        segments_BT = segment_ids(batch, "decoder", "decoder_target_tokens")
+        prefix_BT = batch["decoder_causal_attention"] if self.sees_all_inputs else None
+        x_BTD = self.embed(batch["decoder_input_tokens"])
+        return self.decoder(x_BTD, self._mask(segments_BT, prefix_BT), keys_B=keys_B)
+
+    def _mask(self, segments_BT: jax.Array, prefix_BT: jax.Array | None) -> Mask:
+        return Mask(segments_BT, segments_BT, causal=True, prefix=prefix_BT)
+
+    def hidden_of_targets(self, tokens_BS: jax.Array, targets_BT: jax.Array) -> jax.Array:
+        """Output [B, T, D] that predicts each of the targets, given the inputs and those before;
+        0 is padding."""
+        S, T = tokens_BS.shape[1], targets_BT.shape[1]
+        lengths_B1 = jnp.sum(tokens_BS > 0, axis=1, keepdims=True, dtype=jnp.int32)
+        columns_D = jnp.arange(S + T)
+        behind_BD = jnp.clip(columns_D - lengths_B1, 0, T - 1)
+        targets_BD = jnp.take_along_axis(targets_BT, behind_BD, axis=1)
+        targets_BD = jnp.where(columns_D - lengths_B1 < T, targets_BD, 0)
+        inputs_BD = jnp.pad(tokens_BS, ((0, 0), (0, T)))
+        joined_BD = jnp.where(columns_D < lengths_B1, inputs_BD, targets_BD)
+        batch = {
+            "decoder_target_tokens": joined_BD,
+            "decoder_input_tokens": jnp.pad(joined_BD, ((0, 0), (1, 0)))[:, :-1],
+            "decoder_causal_attention": (columns_D <= lengths_B1).astype(jnp.int32),
+        }
+        places_BT1 = (lengths_B1 + jnp.arange(T))[..., None]
+        return jnp.take_along_axis(self._scaled(self.hidden(batch)), places_BT1, axis=1)
+
+    def start_decoding(
+        self, tokens_BS: jax.Array, max_length: int, num_beams: int = 1
+    ) -> tuple[Decode, Past]:
+        """Reads the inputs (0 is padding): what goes on from them, and room for `max_length`
+        positions of `num_beams` outputs a row. The first position reads the inputs' last token,
+        whatever it is given."""
+        S = tokens_BS.shape[1]
+        lengths_B = jnp.sum(tokens_BS > 0, axis=1, dtype=jnp.int32)
+        # Positions 0 … length read 0 and all inputs; a prefix LM's see one another. The last of
+        # them is the first of the output and is read again there.
+        read_BT = jnp.pad(tokens_BS, ((0, 0), (1, 0)))
+        last_B1 = jnp.take_along_axis(read_BT, lengths_B[:, None], axis=1)
+        segments_BT = (jnp.arange(S + 1) <= lengths_B[:, None]).astype(jnp.int32)
+        mask = self._mask(segments_BT, segments_BT if self.sees_all_inputs else None)
+        inputs = self._keys_and_values(self.embed(read_BT), mask, S)
+        # Sliced here, not where they are used: in a loop every layer would be copied every time.
+        layers = unstack(self.decoder.layers, self.decoder.num_layers)
+        table_DV, sizes = self.logits_table(), (S, max_length)
+        shared = self.decoder.relpos_bias if self.decoder.shared_bias else None
+
+        def decode(tokens_BK, index, past, mask_BKKT):
+            tokens_BK = jnp.where(index == 0, last_B1, tokens_BK)
+            x_RD, new_past = self.embed(tokens_BK.reshape(-1)), []
+            bias = self._biases(shared, index, lengths_B, sizes) if shared else None
+            for layer, old, read in zip(layers, past, inputs, strict=True):
+                biases = bias or self._biases(layer.relpos_bias, index, lengths_B, sizes)
+                x_RD, new = _decode_block(layer, x_RD, index, old, read, *biases, mask_BKKT)
+                new_past.append(new)
+            hidden_RD = self._scaled(self.decoder.final_norm(x_RD))
+            logits_RV = logits(hidden_RD, table_DV)
+            return logits_RV.reshape(*tokens_BK.shape, -1), tuple(new_past)
+
+        B, N, _, H = inputs[0].key.shape
+        empty = jnp.zeros((B, N, num_beams, max_length, H), inputs[0].key.dtype)
+        return decode, (KeyValue(empty, empty),) * len(layers)
+
+    def _keys_and_values(self, x_BTD: jax.Array, mask: Mask, length: int) -> list[KeyValue]:
+        """By layer, [B, N, length, H]: those of the first positions."""
+        bias_NTT = self.decoder.position_bias(x_BTD.shape[1], mask)
+
+        def body(x_BTD, layer):
+            # The layer computes them, too; the compiler merges the two.
+            found = layer.self_attention.heads_first(layer.self_attention_norm(x_BTD)[:, :length])
+            return constrain(layer(x_BTD, bias_NTT, mask), "batch", None, None), found
+
+        _, stacked = jax.lax.scan(body, x_BTD, self.decoder.layers)
+        return unstack(stacked, self.decoder.num_layers)
+
+    def _biases(
+        self,
+        relpos_bias: RelativePositionBias,
+        index: jax.Array,
+        lengths_B: jax.Array,
+        sizes: tuple[int, int],
+    ) -> tuple[jax.Array, jax.Array]:
+        """Of output position `index` to S inputs, of which each row has `lengths_B`, [B, N, 1, S]
+        with the others masked; and to T outputs, [N, T]; float32."""
+        S, T = sizes
+        both = self.sees_all_inputs
+        # Input s of a row of n lies n + index - s before: a window of S distances, one further on
+        # at every position.
+        by_distance_NW = relpos_bias.by_distance(np.arange(-(S + T), S), bidirectional=both)
+        window = lambda start: jax.lax.dynamic_slice_in_dim(by_distance_NW, start, S, axis=1)
+        inputs_BNS = jax.vmap(window)(S + T - lengths_B - index).astype(jnp.float32)
+        is_input_BS = jnp.arange(S) < lengths_B[:, None]
+        inputs_BNS += jnp.where(is_input_BS, 0.0, MASKED)[:, None]
+        return inputs_BNS[:, :, None], relpos_bias.at(index, T, bidirectional=both)
+
+
+class PrefixLM(DecoderOnly):
+    """Inputs, and the position that predicts the first target, see all inputs; targets see those
+    before them. Buckets of distance are bidirectional throughout."""
+
+    sees_all_inputs = True
+
+
+def _decode_block(
+    layer: TransformerBlock,
+    x_RD: jax.Array,
+    index: jax.Array,
+    past: KeyValue,
+    inputs: KeyValue,
+    inputs_bias_BN1S: jax.Array,
+    bias_NT: jax.Array,
+    mask_BKJT: jax.Array,
+) -> tuple[jax.Array, KeyValue]:
+    """One position of a block, as `TransformerBlock.decode`; what is before the output are the
+    inputs, [B, N, S, H], which all beams of a row share."""
+    B, N, J, T, H = past.key.shape
+    y_RD = layer.self_attention_norm(x_RD)
+    past = stored(past, layer.self_attention.keys_and_values(y_RD), index)
+    together = KeyValue(*(x.reshape(B, N, J * T, H) for x in past))
+    bias_BNKJT = bias_NT[None, :, None, None] + mask_BKJT[:, None]
+    bias_BNKS = bias_BNKJT.reshape(*bias_BNKJT.shape[:3], J * T)
+    memories = (inputs, inputs_bias_BN1S), (together, bias_BNKS)
+    x_RD += _attend(layer.self_attention, y_RD, memories)
+    return x_RD + layer.mlp(layer.mlp_norm(x_RD)), past
+
+
+def _attend(
+    attention: Attention, x_RD: jax.Array, memories: tuple[tuple[KeyValue, jax.Array], ...]
+) -> jax.Array:
+    """As `Attention.decode`, of several stores of keys and values with a bias each, as if they lay
+    one behind the other: none is copied."""
+    B, N, _, H = memories[0][0].key.shape
+    q_BKNH = dense(x_RD, attention.query[...]).reshape(B, -1, N, H)
+    f32 = {"preferred_element_type": jnp.float32}
+    scores = [jnp.einsum("BKNH,BNSH->BNKS", q_BKNH, m.key, **f32) + bias for m, bias in memories]
+    borders = np.cumsum([x.shape[-1] for x in scores])[:-1]
+    probs = jax.nn.softmax(jnp.concatenate(scores, axis=-1)).astype(x_RD.dtype)
+    y_BKNH = jnp.zeros_like(q_BKNH)
+    for probs_BNKS, (m, _) in zip(jnp.split(probs, borders, axis=-1), memories, strict=True):
+        y_BKNH += jnp.einsum("BNKS,BNSH->BKNH", probs_BNKS, m.value)
+    return dense(y_BKNH.reshape(len(x_RD), N * H), attention.out[...])

@@ -1,0 +1,72 @@
+"""What every model has at its two ends: tokens in, logits out.
+
+Shape suffixes: B rows, T length, D emb_dim, V vocab.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from t5jax.model.config import T5Config
+from t5jax.model.layers import fan_in_truncated, new_param
+from t5jax.sharding import constrain
+
+Batch = dict[str, jax.Array]
+
+
+class TokenModel(nnx.Module):
+    """A model of tokens: what lies between the two tables is its own.
+
+    Raffel et al. 2020 tie the tables, T5 1.1 does not.
+    """
+
+    def __init__(self, cfg: T5Config, *, rngs: nnx.Rngs):
+        D, V = cfg.emb_dim, cfg.vocab_size
+        self.token_embedder = new_param(rngs, jax.nn.initializers.normal(1.0), vocab=V, embed=D)
+        self.add_stacks(cfg, rngs)
+        if not cfg.tied_embeddings:
+            self.logits_dense = new_param(rngs, fan_in_truncated, embed=D, vocab=V)
+        self.tied = cfg.tied_embeddings
+
+    def add_stacks(self, cfg: T5Config, rngs: nnx.Rngs) -> None:
+        """Makes what lies between the tables."""
+        raise NotImplementedError
+
+    def hidden(self, batch: Batch, keys_B: jax.Array | None = None) -> jax.Array:
+        """Output [B, T, D] at every position that predicts a token, as the final norm leaves it."""
+        raise NotImplementedError
+
+    def __call__(self, batch: Batch, keys_B: jax.Array | None = None) -> jax.Array:
+        """Teacher-forced logits, float32 [B, T, V], of a batch of seqio's features.
+
+        `keys_B` turns dropout on. Packed batches carry `*_segment_ids`; without them every row is
+        one segment and id 0 is padding.
+        """
+        hidden_BTD, table_DV = self.hidden_and_table(batch, keys_B)
+        return constrain(logits(hidden_BTD, table_DV), "batch", None, "vocab")
+
+    def hidden_and_table(self, batch: Batch, keys_B: jax.Array | None = None):
+        """Output [B, T, D] and the table [D, V] whose product with it is the logits: what a loss
+        needs that never holds all logits at once."""
+        return self._scaled(self.hidden(batch, keys_B)), self.logits_table()
+
+    def embed(self, tokens: jax.Array) -> jax.Array:
+        # Gathering from a table split both ways would make XLA copy all of it to every device.
+        table_VD = constrain(self.token_embedder[...], "vocab", None)
+        return constrain(table_VD[tokens], "batch", *(None,) * tokens.ndim)
+
+    def logits_table(self) -> jax.Array:
+        return self.token_embedder[...].T if self.tied else self.logits_dense[...]
+
+    def _scaled(self, x: jax.Array) -> jax.Array:
+        return x * (x.shape[-1] ** -0.5) if self.tied else x
+
+
+def logits(hidden: jax.Array, table_DV: jax.Array) -> jax.Array:
+    """Operands in the compute dtype, accumulated and returned in float32."""
+    return jnp.einsum("...D,DV->...V", hidden, table_DV, preferred_element_type=jnp.float32)
+
+
+def segment_ids(batch: Batch, side: str, tokens: str) -> jax.Array:
+    """Packed batches carry segment ids; in others every row is one segment and 0 is padding."""
+    return batch.get(f"{side}_segment_ids", (batch[tokens] > 0).astype(jnp.int32))

@@ -1,0 +1,306 @@
+"""Shared stacks, language models, prefix LMs and encoders against NumPy; packed, decoded, trained."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from t5jax.data.converters import CONVERTERS, Features
+from t5jax.decoding import greedy
+from t5jax.model.architectures import MODULES, abstract_model
+from t5jax.model.config import Architecture
+from t5jax.training.losses import EOS_ID, CrossEntropy
+from tests.model import numpy_t5, tiny_t5
+from tests.model.tiny_t5 import assert_close
+
+PARITY = 1e-5
+MASK_ID = 52
+CONVERTER = {
+    "encoder_decoder": "encoder_decoder",
+    "shared_encoder_decoder": "encoder_decoder",
+    "decoder_only": "prefix_lm",
+    "prefix_lm": "prefix_lm",
+    "encoder_only": "encoder",
+}
+# Tied and untied logits, plain and gated MLPs, one bias and one of every layer.
+VARIANTS = {
+    "shared_encoder_decoder": "1.0",
+    "decoder_only": "1.1",
+    "prefix_lm": "umT5",
+    "encoder_only": "1.0",
+}
+CASES = [
+    *VARIANTS.items(),
+    ("shared_encoder_decoder", "umT5"),
+    ("decoder_only", "umT5"),
+    ("prefix_lm", "1.1"),
+]
+WIDTHS = 23, 17  # of inputs and targets; no row is full
+
+
+def config(architecture: Architecture, variant: str | None = None, **changes):
+    layers = {
+        "shared_encoder_decoder": {"num_encoder_layers": 2},
+        "decoder_only": {"num_encoder_layers": 0},
+        "prefix_lm": {"num_encoder_layers": 0},
+        "encoder_only": {"num_decoder_layers": 0},
+    }.get(architecture, {})
+    variant = variant or VARIANTS.get(architecture, "1.1")
+    return tiny_t5.config(variant, architecture=architecture, **layers, **changes)
+
+
+def examples(architecture: Architecture, rows):
+    """(inputs, targets) of every example of every row; a masked text where that is what is read."""
+    rng = np.random.default_rng(2)
+
+    def tokens(length):
+        return np.append(rng.integers(3, MASK_ID, length - 1), EOS_ID).astype(np.int32)
+
+    def example(inputs, targets):
+        if architecture != "encoder_only":
+            return tokens(inputs), tokens(targets)
+        text = tokens(inputs)
+        hidden = np.append(rng.random(inputs - 1) < 0.4, False)
+        hidden[0] = True
+        return np.where(hidden, MASK_ID, text), text
+
+    return [[example(*lengths) for lengths in row] for row in rows]
+
+
+def features(rows, *, packed: bool) -> Features:
+    arrays = np.zeros((2, 3, len(rows), max(WIDTHS)), np.int32)
+    for row, of_row in enumerate(rows):
+        ends = [0, 0]
+        for number, example in enumerate(of_row, 1):
+            for side, ids in enumerate(example):
+                where = slice(ends[side], ends[side] + len(ids))
+                arrays[side, :, row, where] = [ids, [number] * len(ids), range(len(ids))]
+                ends[side] += len(ids)
+    tokens = [arrays[side, 0] for side in (0, 1)]
+    if not packed:
+        return Features(*tokens)
+    others = [arrays[side, what] for what in (1, 2) for side in (0, 1)]
+    return Features(*tokens, *others)
+
+
+def batch_of(architecture: Architecture, rows, *, packed: bool):
+    converter = CONVERTERS[CONVERTER[architecture]]
+    settings = {"mask_id": MASK_ID} if "mask_id" in converter.settings else {}
+    return converter.convert(features(rows, packed=packed), **settings)
+
+
+PACKED_ROWS = [[(5, 3), (4, 6), (3, 2)], [(7, 4), (6, 5)], [(11, 6)]]
+
+
+@functools.cache
+def in_rows(architecture: Architecture):
+    """The same examples packed and alone, with (row, columns) of what each of them predicts."""
+    together = examples(architecture, PACKED_ROWS)
+    alone = [[example] for row in together for example in row]
+    places = []
+    for row, of_row in enumerate(together):
+        start = 0
+        for inputs, targets in of_row:
+            both = len(inputs) + len(targets)
+            length = {"encoder": len(inputs), "prefix_lm": both}
+            end = start + length.get(CONVERTER[architecture], len(targets))
+            places.append((row, slice(start, end)))
+            start = end
+    return (
+        batch_of(architecture, together, packed=True),
+        batch_of(architecture, alone, packed=False),
+        [example for (example,) in alone],
+        places,
+    )
+
+
+@functools.cache
+def runner(cfg_items):
+    """Jitted (params, batch) -> ((loss, logits), gradients)."""
+    cfg = tiny_t5.T5Config(**dict(cfg_items))
+
+    def loss(params, batch):
+        model = tiny_t5.build(cfg, params)
+        sums = CrossEntropy(z_loss=0.0)(model, batch, None)
+        return sums.objective, model(batch)
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+
+def run(cfg, params, batch):
+    return runner(tuple(dataclasses.asdict(cfg).items()))(params, batch)
+
+
+def test_every_architecture_has_its_module():
+    for architecture, module in MODULES.items():
+        assert type(abstract_model(config(architecture))) is module
+    paths = {
+        architecture: {
+            jax.tree_util.keystr(path[:1], simple=True)
+            for path, _ in jax.tree_util.tree_leaves_with_path(
+                tiny_t5.random_params(config(architecture, "1.1"))
+            )
+        }
+        - {"token_embedder", "logits_dense"}
+        for architecture in MODULES
+    }
+    assert paths == {
+        "encoder_decoder": {"encoder", "decoder"},
+        "shared_encoder_decoder": {"decoder"},
+        "decoder_only": {"decoder"},
+        "prefix_lm": {"decoder"},
+        "encoder_only": {"encoder"},
+    }
+
+
+@pytest.mark.parametrize(("architecture", "variant"), CASES)
+def test_packed_and_alone_equal_numpy(architecture, variant):
+    """Logits of every example; the summed loss and its gradients do not depend on packing."""
+    cfg = config(architecture, variant)
+    params = tiny_t5.random_params(cfg)
+    packed, alone, pairs, places = in_rows(architecture)
+    (loss, logits), gradients = run(cfg, params, packed)
+    (loss_alone, logits_alone), gradients_alone = run(cfg, params, alone)
+    total = 0.0
+    for number, (example, (row, where)) in enumerate(zip(pairs, places, strict=True)):
+        want = numpy_t5.logits(cfg, params, *example)
+        assert_close(logits[row, where], want, PARITY)
+        assert_close(logits_alone[number, : len(want)], want, PARITY)
+        total += reference_loss(architecture, want, *example)
+    assert float(loss) == pytest.approx(total, rel=1e-5)
+    assert float(loss_alone) == pytest.approx(total, rel=1e-5)
+    assert_close(gradients, gradients_alone, PARITY)
+
+
+def reference_loss(architecture, logits, inputs, targets) -> float:
+    """Summed cross-entropy of what is to be predicted: the targets, or what is masked."""
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    if architecture == "encoder_only":
+        masked = np.flatnonzero(inputs == MASK_ID)
+        return -log_p[masked, targets[masked]].sum()
+    return -log_p[np.arange(-len(targets), 0), targets].sum()
+
+
+def test_a_language_model_may_learn_its_inputs_too():
+    """loss_on_targets_only=False: every token of inputs and targets counts."""
+    cfg = config("decoder_only")
+    params = tiny_t5.random_params(cfg)
+    _, _, pairs, _ = in_rows("decoder_only")
+    rows = features([[pair] for pair in pairs], packed=False)
+    batch = CONVERTERS["prefix_lm"].convert(rows, loss_on_targets_only=False)
+    (loss, _), _ = run(cfg, params, batch)
+    total = 0.0
+    for inputs, targets in pairs:
+        logits, text = numpy_t5.logits(cfg, params, inputs, targets), np.append(inputs, targets)
+        total += reference_loss("decoder_only", logits, inputs, text)
+    assert float(loss) == pytest.approx(total, rel=1e-5)
+
+
+def test_a_language_model_without_inputs():
+    """seqio's LM converter: the text alone."""
+    cfg = config("decoder_only")
+    params = tiny_t5.random_params(cfg)
+    _, _, pairs, _ = in_rows("decoder_only")
+    batch = CONVERTERS["lm"].convert(features([[pair] for pair in pairs], packed=False))
+    (_, logits), _ = run(cfg, params, batch)
+    for row, (_, targets) in enumerate(pairs):
+        want = numpy_t5.logits(cfg, params, [], targets)
+        assert_close(logits[row, : len(targets)], want, PARITY)
+
+
+def test_shared_stacks_are_two_equal_ones():
+    """An encoder-decoder whose encoder is a copy has the same loss; the gradient of a shared weight
+    is the sum of those of both copies."""
+    cfg = config("shared_encoder_decoder")
+    apart = dataclasses.replace(cfg, architecture="encoder_decoder")
+    params = tiny_t5.random_params(cfg)
+    layers = params["decoder"]["layers"]
+    encoder = {
+        **params["decoder"],
+        "layers": {name: x for name, x in layers.items() if not name.startswith("cross")},
+    }
+    _, alone, _, _ = in_rows("shared_encoder_decoder")
+    (loss, logits), gradients = run(cfg, params, alone)
+    (want, want_logits), of_both = run(apart, {**params, "encoder": encoder}, alone)
+    assert float(loss) == pytest.approx(float(want), rel=1e-6)
+    assert_close(logits, want_logits, PARITY)
+    of_encoder = of_both.pop("encoder")
+    for name in of_both["decoder"]["layers"]:
+        if name.startswith("cross"):
+            zeros = jax.tree.map(jnp.zeros_like, of_both["decoder"]["layers"][name])
+            of_encoder["layers"][name] = zeros
+    of_both["decoder"] = jax.tree.map(jnp.add, of_both["decoder"], of_encoder)
+    assert_close(gradients, of_both, PARITY)
+
+
+# ---- decoding
+
+DECODED = [
+    ("shared_encoder_decoder", "1.0"),
+    ("decoder_only", "1.0"),
+    ("decoder_only", "umT5"),
+    ("prefix_lm", "1.1"),
+    ("prefix_lm", "umT5"),
+]
+INPUTS = (1, 9, 4, 13, 6)  # tokens of each row's inputs
+OUTPUTS = 11
+
+
+@pytest.mark.parametrize(("architecture", "variant"), DECODED)
+def test_decoding_step_by_step_equals_teacher_forcing(architecture, variant):
+    """Rows of different lengths in one batch, wider than the longest."""
+    cfg = config(architecture, variant)
+    params = tiny_t5.random_params(cfg)
+    rows = examples(architecture, [[(length, OUTPUTS)] for length in INPUTS])
+    tokens = np.zeros((len(rows), max(INPUTS) + 3), np.int32)
+    said = np.zeros((len(rows), OUTPUTS), np.int32)
+    for row, ((inputs, targets),) in enumerate(rows):
+        tokens[row, : len(inputs)], said[row] = inputs, targets
+    read = np.pad(said, ((0, 0), (1, 0)))[:, :-1]
+
+    @jax.jit
+    def decode(params):
+        model = tiny_t5.build(cfg, params)
+
+        def step(state, index_and_tokens):
+            logits, state = model.decode(index_and_tokens[1], index_and_tokens[0], state)
+            return state, logits
+
+        state = model.start_decoding(jnp.asarray(tokens), OUTPUTS + 4)
+        _, logits_TBV = jax.lax.scan(step, state, (jnp.arange(OUTPUTS), read.T))
+        return logits_TBV.swapaxes(0, 1)
+
+    got = decode(params)
+    (_, whole), _ = run(cfg, params, batch_of(architecture, rows, packed=False))
+    for row, ((inputs, targets),) in enumerate(rows):
+        first = len(inputs) if CONVERTER[architecture] == "prefix_lm" else 0
+        assert_close(got[row], whole[row, first : first + OUTPUTS], PARITY)
+        if row == 1:
+            want = numpy_t5.logits(cfg, params, inputs, targets)
+            assert_close(got[row], want[-OUTPUTS:], PARITY)
+
+
+@pytest.mark.parametrize("architecture", ["decoder_only", "prefix_lm"])
+def test_greedy_says_what_the_whole_model_says(architecture):
+    """Without a cache, example by example, the likeliest token again and again."""
+    cfg, max_length = config(architecture, "1.1"), 8
+    params = tiny_t5.random_params(cfg, seed=3)
+    params["logits_dense"][:, EOS_ID] *= 2.0
+    rows = examples(architecture, [[(length, 2)] for length in INPUTS])
+    tokens = np.zeros((len(rows) + 1, max(INPUTS)), np.int32)  # the last row fills the batch
+    for row, ((inputs, _),) in enumerate(rows):
+        tokens[row, : len(inputs)] = inputs
+    definition = tiny_t5.nnx.graphdef(abstract_model(cfg))
+    got = greedy(definition, params, tokens, max_length=max_length, num_ids=cfg.vocab_size)
+    want = np.zeros_like(got)
+    for row, ((inputs, _),) in enumerate(rows):
+        outputs: list[int] = []
+        while len(outputs) < max_length and EOS_ID not in outputs:
+            logits = numpy_t5.logits(cfg, params, inputs, [*outputs, 0])
+            outputs.append(int(logits[-1].argmax()))
+        want[row, : len(outputs)] = outputs
+    np.testing.assert_array_equal(got, want)
+    assert len(np.unique(want[:-1], axis=0)) > 2
