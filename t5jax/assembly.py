@@ -20,8 +20,10 @@ def open_train_loader(config: RunConfig) -> TrainLoader:
       ConfigError: lengths, objective, vocabulary and model do not fit each other.
     """
     _check_vocabulary(config)
-    loader = open_loader(config.data, batch_size=config.train.batch_size)
-    _check_chunks(config, loader.targets_length)
+    loader = open_loader(
+        config.data, batch_size=config.train.batch_size, architecture=config.model.architecture
+    )
+    _check_chunks(config, loader)
     return loader
 
 
@@ -37,9 +39,10 @@ def open_evaluation_loaders(
         split,
         batch_size=config.train.batch_size // config.train.num_microbatches,
         num_rows=num_rows,
+        architecture=config.model.architecture,
     )
     for loader in loaders.values():
-        _check_chunks(config, loader.targets_length)
+        _check_chunks(config, loader)
     return loaders
 
 
@@ -56,10 +59,12 @@ def _check_vocabulary(config: RunConfig) -> None:
         )
 
 
-def _check_chunks(config: RunConfig, targets_length: int) -> None:
-    if config.loss.num_chunks > targets_length:
+def _check_chunks(config: RunConfig, loader: TrainLoader) -> None:
+    encoder_length, decoder_length = loader.lengths
+    positions = decoder_length or encoder_length
+    if config.loss.num_chunks > positions:
         raise ConfigError(
-            f"loss.num_chunks = {config.loss.num_chunks}: at most the {targets_length} targets"
+            f"loss.num_chunks = {config.loss.num_chunks}: at most the {positions} targets"
         )
 
 

@@ -32,7 +32,12 @@ def run(
             "unigram_entropy": unigram_entropy(loader, num_rows),
         }
         if with_baselines:
-            train = open_in_order(saved.config.data, "train", batch_size=loader.batch_size)
+            train = open_in_order(
+                saved.config.data,
+                "train",
+                batch_size=loader.batch_size,
+                architecture=saved.config.model.architecture,
+            )
             models = baselines(train[name], loader, num_rows)
             found[name] |= {"unigram_model": models.unigram, "bigram_model": models.bigram}
     if not found:

@@ -10,6 +10,7 @@ from t5jax.config import load
 from t5jax.data.loader import Loader
 from t5jax.data.records import counted
 from t5jax.errors import ConfigError, DataError
+from t5jax.training.losses import predicting_side
 
 
 def run(config_file: str, flags: list[str], *, split: str, step: int, num_rows: int) -> None:
@@ -68,21 +69,25 @@ def _print_row(loader: Loader, row: dict[str, np.ndarray], step: int, index: int
         else:
             continue
         print(f"  from    {origin.task}, {place.source}: {where}")
-    for name, ids in (
-        ("inputs", row["encoder_input_tokens"]),
-        ("targets", row["decoder_target_tokens"]),
-    ):
-        segments = row.get("encoder_segment_ids" if name == "inputs" else "decoder_segment_ids")
+    side = predicting_side(row)
+    names = {"inputs": "encoder_input_tokens", "targets": f"{side}_target_tokens"}
+    names = {name: key for name, key in names.items() if key in row}
+    for name, key in names.items():
+        ids, segments = row[key], row.get(f"{key.split('_')[0]}_segment_ids")
         for segment in [None] if segments is None else range(1, int(segments.max()) + 1):
             shown = ids[ids != 0] if segment is None else ids[segments == segment]
             text = loader.vocabulary.decode(shown).replace("\n", "\\n")
             print(f"  {name:7s} {'' if segment is None else f'{segment}: '}{text}")
-    print(f"  inputs  {_kinds(loader, row['encoder_input_tokens'])}")
-    print(
-        f"  targets {_kinds(loader, row['decoder_target_tokens'])}"
-        "   ('.' text, 'S' sentinel, 'E' EOS, '_' padding; x12: 12 of them)"
-    )
-    print(f"  weights {_runs(''.join('1' if w else '0' for w in row['decoder_loss_weights']))}")
+    legend = "   ('.' text, 'S' sentinel, 'E' EOS, '_' padding; x12: 12 of them)"
+    for name, key in names.items():
+        print(f"  {name:7s} {_kinds(loader, row[key])}{legend if name == 'targets' else ''}")
+    print(f"  weights {_marks(row[f'{side}_loss_weights'])}")
+    if "decoder_causal_attention" in row:
+        print(f"  prefix  {_marks(row['decoder_causal_attention'])}")
+
+
+def _marks(flags: np.ndarray) -> str:
+    return _runs("".join("1" if flag else "0" for flag in flags))
 
 
 def _kinds(loader: Loader, ids: np.ndarray) -> str:

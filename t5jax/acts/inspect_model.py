@@ -7,6 +7,7 @@ import jax
 from t5jax import runtime
 from t5jax.config import RunConfig, load
 from t5jax.data.config import tasks_of
+from t5jax.data.conversion import conversion_for
 from t5jax.reporting import model_flops
 from t5jax.sharding import MESH_AXES
 from t5jax.training.program import Program
@@ -58,15 +59,12 @@ def _print_totals(config: RunConfig, state: TrainState, num_devices: int) -> Non
     for name, tree in (("parameters", state.params), ("optimizer state", state.opt_state)):
         print(f"{name:16s} {_gigabytes(tree):8.3f} GB per device, {_whole(tree):8.3f} GB in all")
     print(f"gradients        {_gigabytes(state.params):8.3f} GB per device")
-    lengths = (
-        config.data.inputs_length,
-        config.data.targets_length_for(tasks_of(config.data)),
-    )
+    tasks = tasks_of(config.data)
+    lengths = conversion_for(config.model.architecture, tasks, config.data).lengths
     flops = model_flops(config.model, config.train.batch_size, *lengths)
-    print(
-        f"FLOPs            {flops:.4g} per step of {config.train.batch_size} rows, "
-        f"{lengths[0]} inputs and {lengths[1]} targets"
-    )
+    sides = zip(lengths, ("inputs", "targets") if all(lengths) else ("tokens",) * 2, strict=True)
+    shown = " and ".join(f"{length} {side}" for length, side in sides if length)
+    print(f"FLOPs            {flops:.4g} per step of {config.train.batch_size} rows, {shown}")
 
 
 def _gigabytes(tree) -> float:

@@ -1,4 +1,5 @@
-"""`t5jax predict WORKDIR`: fills the blanks `<extra_id_0>`, `<extra_id_1>`, … of texts."""
+"""`t5jax predict WORKDIR`: answers texts, fills their blanks `<extra_id_0>`, `<extra_id_1>`, …, or
+goes on where they end (a language model that was trained on text alone)."""
 
 import json
 import pathlib
@@ -10,6 +11,9 @@ from typing import TextIO
 import numpy as np
 
 from t5jax.acts.saved_run import SavedRun, open_run
+from t5jax.config import RunConfig
+from t5jax.data.config import tasks_of
+from t5jax.data.conversion import conversion_for
 from t5jax.decoding import DecodingConfig, Generator
 from t5jax.errors import ConfigError, DataError
 
@@ -48,15 +52,24 @@ def predict(
     saved: SavedRun, texts: Iterable[str], *, max_length: int, batch_size: int
 ) -> Iterator[tuple[str, str]]:
     """(text, the model's output as text) in the order of `texts`; greedy, at most `max_length`."""
-    vocabulary = saved.config.data.vocabulary
+    vocabulary, end = saved.config.data.vocabulary, _end_of_inputs(saved.config)
     generator = Generator(
         saved.program, saved.params, num_ids=vocabulary.vocab_size, batch_size=batch_size
     )
     for batch in _batches(texts, batch_size):
-        rows = [np.append(vocabulary.encode(text), vocabulary.eos_id) for text in batch]
+        rows = [np.append(vocabulary.encode(text), end) for text in batch]
         outputs = generator.generate(rows, DecodingConfig(max_length=max_length))
         for text, (output,) in zip(batch, outputs, strict=True):
             yield text, vocabulary.decode(output.ids)
+
+
+def _end_of_inputs(config: RunConfig) -> np.ndarray:
+    """int32 ids that stand behind a text: EOS, or nothing where the model goes on with it."""
+    architecture, data = config.model.architecture, config.data
+    reads_inputs = architecture != "decoder_only" or (
+        conversion_for(architecture, tasks_of(data), data).converter != "lm"
+    )
+    return np.array([data.vocabulary.eos_id] * reads_inputs, np.int32)
 
 
 def fill(text: str, output: str) -> str:

@@ -49,6 +49,7 @@ class DataConfig:
     inputs_length: int = 512
     targets_length: int | None = None  # None: what the objective makes of inputs_length
     pack: bool = True  # several examples in a row, where a task has examples
+    loss_on_targets_only: bool = True  # of a model that reads inputs and targets in one row
     max_text_tokens: int | None = None  # of each text task: its first ones, repeated exactly
     cache_dir: str | None  # where the tokenised text is kept; None: tokenised while training reads
     on_bad_record: str = "error"  # or "skip": leave it out and count it

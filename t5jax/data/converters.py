@@ -197,9 +197,17 @@ class Converter:
     decoder_keys: tuple[str, ...] = ()
     lengths: Callable[[int, int], tuple[int, int]]
 
-    def shapes(self, inputs_length: int, targets_length: int, *, packed: bool = False) -> Shapes:
+    def shapes(
+        self,
+        inputs_length: int,
+        targets_length: int,
+        *,
+        joined_length: int | None = None,
+        packed: bool = False,
+    ) -> Shapes:
         """The shape of every array of a batch, without its first dimension, the rows."""
         encoder_length, decoder_length = self.lengths(inputs_length, targets_length)
+        decoder_length = joined_length or decoder_length
         found: Shapes = {}
         for side, keys, length in (
             ("encoder", self.encoder_keys, encoder_length),

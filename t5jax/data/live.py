@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from t5jax.data.converters import CONVERTERS, Batch, Features
+from t5jax.data.conversion import Conversion
+from t5jax.data.converters import Batch, Features
 from t5jax.data.counter_rng import Permutation, derive_seed
 from t5jax.data.loader import (
     ArraySpec,
     digest,
     element_spec,
+    encoder_decoder,
     merged,
     no_rows,
     refuse_other_data,
@@ -224,17 +226,19 @@ class LiveLoader:
         inputs_length: int,
         targets_length: int,
         mixing: Mixing,
+        conversion: Conversion | None = None,
     ):
         self.tasks, self.vocabulary, self.mixing = tuple(tasks), vocabulary, mixing
         self.batch_size = batch_size
         self.inputs_length, self.targets_length = inputs_length, targets_length
-        self._convert = CONVERTERS["encoder_decoder"]
+        self._convert = conversion or encoder_decoder(inputs_length, targets_length)
         self._next_step, self._next_row = 0, 0
         self._identity = {
             "live": digest([task.identity() for task in self.tasks]),
             "tasks": digest(self.task_names),
             "rates": digest(self.mixing.identity()),
             "lengths": [inputs_length, targets_length],
+            "converter": self._convert.converter,
         }
         self._states: dict[int, dict[str, Any]] = {0: self._state()}
 
@@ -243,9 +247,14 @@ class LiveLoader:
         return tuple(task.name for task in self.tasks)
 
     @property
+    def lengths(self) -> tuple[int, int]:
+        """Tokens of the encoder's and the decoder's rows, 0 where there is none."""
+        return self._convert.lengths
+
+    @property
     def element_spec(self) -> dict[str, ArraySpec]:
         """Shapes and dtypes of a whole global batch; all int32."""
-        shapes = self._convert.shapes(self.inputs_length, self.targets_length, packed=self._packs)
+        shapes = self._convert.shapes(packed=self._packs)
         return element_spec(shapes, self.batch_size, len(self.tasks))
 
     def rows(self, step: int, row_indices: Sequence[int] | None = None) -> Batch:
@@ -268,7 +277,7 @@ class LiveLoader:
         self._states.pop(step - _STATES_KEPT, None)
         if not parts:
             return no_rows(self.element_spec)
-        batch = self._convert.convert(merged(parts, tasks_B[wanted_B], self._packs))
+        batch = self._convert(merged(parts, tasks_B[wanted_B], self._packs))
         if len(self.tasks) > 1:
             batch["task_ids"] = tasks_B[wanted_B].astype(np.int32)
         places_B = np.searchsorted(np.flatnonzero(wanted_B), indices)

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from t5jax.data.converters import CONVERTERS, Batch, Features
+from t5jax.data.conversion import Conversion
+from t5jax.data.converters import Batch, Features
 from t5jax.data.mixing import Mixing
 from t5jax.data.rows import Rows
 from t5jax.data.token_store import Place, TokenStore
@@ -61,7 +62,7 @@ class Loader:
         inputs_length: int,
         targets_length: int,
         mixing: Mixing | None,
-        converter: str = "encoder_decoder",
+        conversion: Conversion | None = None,
     ):
         assert components
         assert mixing is None or len(mixing.names) == len(components)
@@ -70,10 +71,7 @@ class Loader:
         self.components, self.vocabulary, self.mixing = tuple(components), vocabulary, mixing
         self.batch_size = batch_size
         self.inputs_length, self.targets_length = inputs_length, targets_length
-        self._convert = CONVERTERS[converter]
-        self._converter_name = converter
-        masks = {"mask_id": vocabulary.sentinel_id(0)}  # what BERT-style objectives hide with
-        self._settings = {name: masks[name] for name in self._convert.settings if name in masks}
+        self._convert = conversion or encoder_decoder(inputs_length, targets_length)
         self._origin = 0  # the row that step 0 would begin with; see `restore`
         sizes = [component.rows.num_rows for component in components]
         self._first_rows = np.cumsum([0, *sizes])
@@ -95,24 +93,30 @@ class Loader:
         return tuple(component.name for component in self.components)
 
     @property
+    def lengths(self) -> tuple[int, int]:
+        """Tokens of the encoder's and the decoder's rows, 0 where there is none."""
+        return self._convert.lengths
+
+    @property
     def element_spec(self) -> dict[str, ArraySpec]:
         """Shapes and dtypes of a whole global batch; all int32."""
-        shapes = self._convert.shapes(self.inputs_length, self.targets_length, packed=self._packs)
+        shapes = self._convert.shapes(packed=self._packs)
         return element_spec(shapes, self.batch_size, len(self.components))
 
     def rows(self, step: int, row_indices: Iterable[int] | None = None) -> Batch:
         """The given rows (all by default) of the global batch of a step, in the order given.
 
-        int32, padded with 0: encoder_input_tokens [B, inputs_length]; decoder_target_tokens,
-        decoder_input_tokens (the targets behind a 0, in each segment) and decoder_loss_weights [B,
-        targets_length]; where a task packs, also segment ids and positions of both sides. With
-        several tasks task_ids [B] says which one each row is of.
+        int32, padded with 0, as the run's converter makes them. For an encoder-decoder:
+        encoder_input_tokens [B, inputs_length]; decoder_target_tokens, decoder_input_tokens (the
+        targets behind a 0, in each segment) and decoder_loss_weights [B, targets_length]; where a
+        task packs, also segment ids and positions of both sides. With several tasks task_ids [B]
+        says which one each row is of.
         """
         ids_B = self._row_ids(step, row_indices)
         if not len(ids_B):
             return no_rows(self.element_spec)
         tasks_B, within_B = self._tasks(ids_B)
-        batch = self._convert.convert(self._features(tasks_B, within_B), **self._settings)
+        batch = self._convert(self._features(tasks_B, within_B))
         if len(self.components) > 1:
             batch["task_ids"] = tasks_B.astype(np.int32)
         return batch
@@ -162,7 +166,7 @@ class Loader:
             "stores": digest([c.store.fingerprint if c.store else None for c in self.components]),
             "rows": digest([component.rows.identity() for component in self.components]),
             "rates": digest(self.mixing.identity() if self.mixing else None),
-            "converter": self._converter_name,
+            "converter": self._convert.converter,
         }
 
     def _row_ids(self, step: int, row_indices: Iterable[int] | None) -> np.ndarray:
@@ -211,6 +215,13 @@ def refuse_other_data(state: dict[str, Any], refers_to: dict[str, Any]) -> None:
             )
 
 
+def encoder_decoder(inputs_length: int, targets_length: int) -> Conversion:
+    """Inputs to an encoder, targets to a decoder."""
+    return Conversion(
+        converter="encoder_decoder", inputs_length=inputs_length, targets_length=targets_length
+    )
+
+
 def element_spec(
     shapes: dict[str, tuple[int, ...]], batch_size: int, num_tasks: int
 ) -> dict[str, ArraySpec]:
@@ -227,7 +238,8 @@ def no_rows(spec: dict[str, ArraySpec]) -> Batch:
 
 
 def merged(parts: dict[int, Features], tasks_B: np.ndarray, packs: bool) -> Features:
-    """Rows of several tasks in the order of the batch: row b is the next one of task tasks_B[b]."""
+    """Rows of several tasks in the order of the batch: row b is the next one of task tasks_B[b]. As
+    wide as the widest: packed examples may have more inputs in a row than a text has."""
     if packs:
         parts = {task: with_segments(part) for task, part in parts.items()}
     if len(parts) == 1:
@@ -237,9 +249,10 @@ def merged(parts: dict[int, Features], tasks_B: np.ndarray, packs: bool) -> Feat
         of_tasks = {task: getattr(part, name) for task, part in parts.items()}
         first = next(iter(of_tasks.values()))
         if first is not None:
-            arrays[name] = np.empty((len(tasks_B), *first.shape[1:]), np.int32)
+            width = max(array.shape[1] for array in of_tasks.values())
+            arrays[name] = np.zeros((len(tasks_B), width), np.int32)
             for task, array in of_tasks.items():
-                arrays[name][tasks_B == task] = array
+                arrays[name][tasks_B == task, : array.shape[1]] = array
     return Features(**arrays)
 
 

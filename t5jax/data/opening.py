@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from t5jax.data.config import DataConfig, tasks_of
+from t5jax.data.conversion import Conversion, conversion_for
 from t5jax.data.counter_rng import derive_seed
 from t5jax.data.live import LiveLoader, LiveTask
 from t5jax.data.loader import Component, Loader
@@ -32,44 +33,58 @@ from t5jax.errors import ConfigError, DataError
 _MEMORY_TOKENS = 1 << 27  # of a split that is evaluated without a store
 
 
-def open_loader(data: DataConfig, *, batch_size: int) -> Loader | LiveLoader:
-    """Training batches without end, shuffled, tasks mixed at their rates.
+def open_loader(
+    data: DataConfig, *, batch_size: int, architecture: str = "encoder_decoder"
+) -> Loader | LiveLoader:
+    """Training batches without end, shuffled, tasks mixed at their rates, for a model of the
+    `architecture`.
 
     Raises DataError when a store is missing or damaged, ConfigError for what does not fit.
     """
     if data.cache_dir is None:
-        return _open_live(data, batch_size)
+        return _open_live(data, batch_size, architecture)
     record, stores = record_of(data), {}
-    _check_inputs(record, data)
+    conversion = conversion_for(architecture, record.tasks, data)
     components = [
-        _component(task, record, data, "train", stores, shuffle=True) for task in record.trained_on
+        _component(task, conversion, data, "train", stores, shuffle=True)
+        for task in record.trained_on
     ]
     return Loader(
         components,
         data.vocabulary,
         batch_size=batch_size,
-        inputs_length=data.inputs_length,
-        targets_length=data.targets_length_for(record.tasks),
+        inputs_length=conversion.inputs_length,
+        targets_length=conversion.targets_length,
         mixing=_mixing(record, {c.name: c.rows.examples_per_row for c in components}, batch_size),
+        conversion=conversion,
     )
 
 
 def open_in_order(
-    data: DataConfig, split: str, *, batch_size: int, num_rows: int | None = None
+    data: DataConfig,
+    split: str,
+    *,
+    batch_size: int,
+    num_rows: int | None = None,
+    architecture: str = "encoder_decoder",
 ) -> dict[str, Loader]:
     """By task, one pass over a split in the order of its store; tasks without the split are left
-    out. `num_rows` are all that will be read of each (only a live task cares).
+    out. `num_rows` are all that will be read of each (only a live task cares), `architecture` is
+    that of the model.
 
     Empty when no task has the split. Raises DataError for a store that is damaged.
     """
     if data.cache_dir is None:
-        return _open_in_memory(data, split, batch_size, num_rows)
+        return _open_in_memory(data, split, batch_size, num_rows, architecture)
     record, stores = record_of(data), {}
-    _check_inputs(record, data)
+    conversion = conversion_for(architecture, record.tasks, data)
     found = [task for task in record.tasks if task.directory(data, split).is_dir()]
     return {
         task.name: _single(
-            _component(task, record, data, split, stores, shuffle=False), record, data, batch_size
+            _component(task, conversion, data, split, stores, shuffle=False),
+            conversion,
+            data,
+            batch_size,
         )
         for task in found
     }
@@ -77,7 +92,7 @@ def open_in_order(
 
 def _component(
     task: TaskRecord,
-    record: MixtureRecord,
+    conversion: Conversion,
     data: DataConfig,
     split: str,
     stores: dict[pathlib.Path, TokenStore],
@@ -93,7 +108,8 @@ def _component(
         task,
         store.streams,
         data,
-        targets_length=data.targets_length_for(record.tasks),
+        targets_length=conversion.targets_length,
+        joined_length=conversion.joined_length,
         seed=task_seed(data, task),
         shuffle=shuffle,
     )
@@ -111,10 +127,12 @@ def make_rows(
     data: DataConfig,
     *,
     targets_length: int,
+    joined_length: int | None = None,
     seed: int,
     shuffle: bool,
 ) -> TextRows | ExampleRows:
-    """The rows of a task's tokens: text joined and cut for the objective, or examples.
+    """The rows of a task's tokens: text joined and cut for the objective, or examples (packed to
+    `joined_length`, where inputs and targets will stand in one row).
 
     Raises DataError when the tokens are not of such a task.
     """
@@ -144,18 +162,8 @@ def make_rows(
         shuffle=shuffle,
         pack=data.pack,
         eos=task.eos,
+        joined_length=joined_length,
     )
-
-
-def _check_inputs(record: MixtureRecord, data: DataConfig) -> None:
-    targets_length = data.targets_length_for(record.tasks)
-    for task in record.tasks:
-        objective = data.objective_for(task)
-        if objective and not objective.lengths(data.inputs_length, targets_length).inputs:
-            raise ConfigError(
-                f"objective {objective} of {task.name} has no inputs, an encoder-decoder needs "
-                "some: take prefix_lm, or another objective that has"
-            )
 
 
 def _mixing(
@@ -173,22 +181,23 @@ def _mixing(
 
 
 def _single(
-    component: Component, record: MixtureRecord, data: DataConfig, batch_size: int
+    component: Component, conversion: Conversion, data: DataConfig, batch_size: int
 ) -> Loader:
     return Loader(
         [component],
         data.vocabulary,
         batch_size=batch_size,
-        inputs_length=data.inputs_length,
-        targets_length=data.targets_length_for(record.tasks),
+        inputs_length=conversion.inputs_length,
+        targets_length=conversion.targets_length,
         mixing=None,
+        conversion=conversion,
     )
 
 
 # ---- without a store
 
 
-def _open_live(data: DataConfig, batch_size: int) -> LiveLoader:
+def _open_live(data: DataConfig, batch_size: int, architecture: str) -> LiveLoader:
     if data.max_text_tokens is not None:
         raise ConfigError(
             f"data.max_text_tokens={data.max_text_tokens} with data.cache_dir = None: only a store "
@@ -196,7 +205,7 @@ def _open_live(data: DataConfig, batch_size: int) -> LiveLoader:
         )
     tasks = tasks_of(data)
     record = _record_without_stores(data, tasks)
-    _check_inputs(record, data)
+    conversion = conversion_for(architecture, record.tasks, data)
     drawn = {task.name for task in record.trained_on}
     live = [
         LiveTask(
@@ -204,8 +213,8 @@ def _open_live(data: DataConfig, batch_size: int) -> LiveLoader:
             texts_of(task, data),
             "train",
             data.vocabulary,
-            functools.partial(_live_rows, task_record(task), record, data),
-            settings=_settings(task_record(task), record, data),
+            functools.partial(_live_rows, task_record(task), conversion, data),
+            settings=_settings(task_record(task), conversion, data),
             seed=task_seed(data, task_record(task)),
         )
         for task in tasks
@@ -217,18 +226,20 @@ def _open_live(data: DataConfig, batch_size: int) -> LiveLoader:
         live,
         data.vocabulary,
         batch_size=batch_size,
-        inputs_length=data.inputs_length,
-        targets_length=data.targets_length_for(record.tasks),
+        inputs_length=conversion.inputs_length,
+        targets_length=conversion.targets_length,
         mixing=_mixing(record, per_row, batch_size),
+        conversion=conversion,
     )
 
 
-def _settings(task: TaskRecord, record: MixtureRecord, data: DataConfig) -> dict[str, Any]:
+def _settings(task: TaskRecord, conversion: Conversion, data: DataConfig) -> dict[str, Any]:
     """Whatever decides the rows of a task, besides its tokens."""
     objective = data.objective_for(task)
     return task.to_dict() | {
         "objective": objective.to_dict() if objective is not None else None,
-        "lengths": [data.inputs_length, data.targets_length_for(record.tasks)],
+        "lengths": [conversion.inputs_length, conversion.targets_length]
+        + [conversion.joined_length] * (conversion.joined_length is not None),
         "pack": data.pack,
     }
 
@@ -241,36 +252,40 @@ def _record_without_stores(data: DataConfig, tasks: list[Task]) -> MixtureRecord
 
 def _live_rows(
     task: TaskRecord,
-    record: MixtureRecord,
+    conversion: Conversion,
     data: DataConfig,
     streams: Mapping[str, TokenStream],
     seed: int,
 ) -> Rows:
-    targets_length = data.targets_length_for(record.tasks)
-    return make_rows(task, streams, data, targets_length=targets_length, seed=seed, shuffle=True)
+    lengths = {
+        "targets_length": conversion.targets_length,
+        "joined_length": conversion.joined_length,
+    }
+    return make_rows(task, streams, data, **lengths, seed=seed, shuffle=True)
 
 
 def _open_in_memory(
-    data: DataConfig, split: str, batch_size: int, num_rows: int | None
+    data: DataConfig, split: str, batch_size: int, num_rows: int | None, architecture: str
 ) -> dict[str, Loader]:
     tasks = [task for task in tasks_of(data) if split in texts_of(task, data).splits()]
     record = _record_without_stores(data, tasks_of(data))
-    _check_inputs(record, data)
+    conversion = conversion_for(architecture, record.tasks, data)
     loaders = {}
     for task in tasks:
         described = task_record(task)
-        enough = _enough_for(described, record, data, num_rows)
+        enough = _enough_for(described, conversion, data, num_rows)
         streams = _read_streams(task, data, split, enough)
         rows = make_rows(
             described,
             streams,
             data,
-            targets_length=data.targets_length_for(record.tasks),
+            targets_length=conversion.targets_length,
+            joined_length=conversion.joined_length,
             seed=task_seed(data, described),
             shuffle=False,
         )
         component = Component(name=task.name, rows=rows, store=None)
-        loaders[task.name] = _single(component, record, data, batch_size)
+        loaders[task.name] = _single(component, conversion, data, batch_size)
     return loaders
 
 
@@ -316,19 +331,22 @@ class _Sizes:
 
 
 def _enough_for(
-    task: TaskRecord, record: MixtureRecord, data: DataConfig, num_rows: int | None
+    task: TaskRecord, conversion: Conversion, data: DataConfig, num_rows: int | None
 ) -> Callable[[_Sizes], bool]:
     """Whether the documents fill `num_rows` rows (None: never, all are wanted)."""
-    objective = data.objective_for(task)
+    objective, lengths = data.objective_for(task), conversion
     if num_rows is None:
         return lambda sizes: False
     if objective is not None:
         room = data.inputs_length - len(data.prefix_ids(task))
-        raw = objective.lengths(room, data.targets_length_for(record.tasks)).raw
+        raw = objective.lengths(room, lengths.targets_length).raw
         return lambda sizes: sizes.shown["text"] >= num_rows * raw
     if not data.pack:
         return lambda sizes: sizes.documents >= num_rows
+    if lengths.joined_length is not None:
+        joined = lengths.joined_length
+        return lambda sizes: sizes.shown["inputs"] + sizes.shown["targets"] >= num_rows * joined
     return lambda sizes: (
-        sizes.shown["inputs"] >= num_rows * data.inputs_length
-        or sizes.shown["targets"] >= num_rows * data.targets_length_for(record.tasks)
+        sizes.shown["inputs"] >= num_rows * lengths.inputs_length
+        or sizes.shown["targets"] >= num_rows * lengths.targets_length
     )

@@ -57,6 +57,11 @@ class Generator:
         number of ids. `batch_size` is rounded up to what the mesh divides."""
         if batch_size < 1:
             raise ConfigError(f"batch_size = {batch_size}: at least 1")
+        if program.model.architecture == "encoder_only":
+            raise ConfigError(
+                "model.architecture = 'encoder_only' predicts tokens in their places and generates "
+                "no text; `t5jax evaluate` gives its loss and accuracy"
+            )
         self.program, self.num_ids, self._after_batch = program, num_ids, after_batch
         all_params = (params,) if isinstance(params, dict) else tuple(params)
         replicas = _replicas(program.batch_sharding)

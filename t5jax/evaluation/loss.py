@@ -13,7 +13,7 @@ from t5jax.data.rows import TextRows
 from t5jax.data.token_store import TokenStream
 from t5jax.errors import ConfigError
 from t5jax.training.feeding import Feeder
-from t5jax.training.losses import LossSums
+from t5jax.training.losses import LossSums, predicting_side
 from t5jax.training.program import Program
 from t5jax.training.train_step import summary
 
@@ -36,7 +36,7 @@ def evaluate_loss(
     for step in range(math.ceil(num_rows / loader.batch_size)):
         rows = loader.rows(step, feeder.rows.tolist())
         beyond = step * loader.batch_size + feeder.rows >= num_rows
-        rows["decoder_loss_weights"][beyond] = 0
+        rows[f"{predicting_side(rows)}_loss_weights"][beyond] = 0
         sums = program.eval_step(params, feeder.put(rows))
         if pending is not None:
             totals += _scalars(pending)
@@ -125,24 +125,33 @@ def _text_stream(loader: Loader) -> TokenStream:
     rows = loader.components[0].rows
     if len(loader.components) != 1 or not isinstance(rows, TextRows):
         raise ConfigError("baselines need a single task of plain text")
-    assert isinstance(rows.stream, TokenStream), "a full language model has no baselines"
+    if not isinstance(rows.stream, TokenStream):
+        raise ConfigError(
+            f"baselines count text alone, and objective {rows.objective} has EOS in it: take "
+            "another, or leave --baselines out"
+        )
     return rows.stream
 
 
 def _targets_in_context(rows: dict, loader: Loader) -> tuple[np.ndarray, np.ndarray]:
-    """(token before it in the text, token) of every text token among the targets.
+    """(token before it in the text, token) of every text token among those that count.
 
-    A span's first token follows, in the text, the last token before its sentinel in the inputs.
+    A span's first token follows, in the text, the last token before its sentinel in the inputs,
+    which in the rows of a language model stand before the targets (where the token before the first
+    of a suffix is that before the inputs' EOS).
     """
+    side = predicting_side(rows)
+    targets, weights = rows[f"{side}_target_tokens"], rows[f"{side}_loss_weights"]
+    separate = side == "decoder" and "encoder_input_tokens" in rows
+    shown = rows["encoder_input_tokens"] if separate else targets
     is_text, previous, token = loader.vocabulary.is_text, [], []
-    for inputs, targets in zip(
-        rows["encoder_input_tokens"], rows["decoder_target_tokens"], strict=True
-    ):
-        before = {int(s): int(t) for t, s in itertools.pairwise(inputs)}
-        for i in np.flatnonzero(is_text(targets)):
-            last = int(targets[i - 1]) if i else 0
+    for inputs_S, targets_T, weights_T in zip(shown, targets, weights, strict=True):
+        pairs = [(int(s), int(t)) for t, s in itertools.pairwise(inputs_S)]
+        before = dict(reversed(pairs))  # the first time that a sentinel or EOS is there
+        for i in np.flatnonzero(is_text(targets_T) & (weights_T > 0)):
+            last = int(targets_T[i - 1]) if i else 0
             previous.append(last if is_text(np.array([last]))[0] else before.get(last, 0))
-            token.append(int(targets[i]))
+            token.append(int(targets_T[i]))
     return np.array(previous, np.int64), np.array(token, np.int64)
 
 
@@ -162,8 +171,10 @@ def _batches(loader: Loader, num_rows: int | None):
 def _text_counts(loader: Loader, num_rows: int | None) -> np.ndarray:
     counts = np.zeros(loader.vocabulary.vocab_size)
     for rows in _batches(loader, num_rows):
-        targets = rows["decoder_target_tokens"]
-        text = targets[loader.vocabulary.is_text(targets)]
+        side = predicting_side(rows)
+        targets = rows[f"{side}_target_tokens"]
+        learnt = rows[f"{side}_loss_weights"] > 0
+        text = targets[learnt & loader.vocabulary.is_text(targets)]
         counts += np.bincount(text, minlength=len(counts))
     return counts
 

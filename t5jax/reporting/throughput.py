@@ -23,31 +23,39 @@ class ModelShape(Protocol):
     num_decoder_layers: int
     mlp_activations: tuple[str, ...]
 
+    @property
+    def architecture(self) -> str: ...
 
-def model_flops(cfg: ModelShape, rows: int, inputs_length: int, targets_length: int) -> float:
-    """FLOPs of one training step of an encoder-decoder: three times those of the forward pass.
+
+def model_flops(cfg: ModelShape, rows: int, encoder_length: int, decoder_length: int) -> float:
+    """FLOPs of one training step: three times those of the forward pass.
 
     A product of [m, k] and [k, n] is 2mkn FLOPs; norms, softmax, look-ups and the optimizer count
     as nothing; padding counts, and so does the half of causal attention that is masked away.
-    Per row, with S inputs, T targets, D = emb_dim, J = num_heads * head_dim, F = mlp_dim,
-    V = vocab_size and g = 3 matrices in a gated MLP or 2 in a plain one:
+    Per row, with S positions in the encoder, T in the decoder (0 where there is none), D = emb_dim,
+    J = num_heads * head_dim, F = mlp_dim, V = vocab_size and g = 3 matrices in a gated MLP or 2 in
+    a plain one:
 
-        encoder layer   2S (4DJ + gDF)  +  4 S S J
-        decoder layer   2T (6DJ + gDF)  +  2S (2DJ)  +  4 T T J  +  4 T S J
-        logits          2T D V          (tied or not)
+        encoder layer     2S (4DJ + gDF)  +  4 S S J
+        decoder layer     2T (4DJ + gDF)  +  4 T T J
+        cross-attention   2T (2DJ)  +  2S (2DJ)  +  4 T S J    (in decoder layers of two stacks)
+        logits            2T D V    (tied or not; 2S D V of an encoder alone)
 
     Backward each product gives two of the same size, one for either factor: hence three times.
     """
-    S, T, D, F = inputs_length, targets_length, cfg.emb_dim, cfg.mlp_dim
+    S, T, D, F = encoder_length, decoder_length, cfg.emb_dim, cfg.mlp_dim
     J = cfg.num_heads * cfg.head_dim
     mlp = (len(cfg.mlp_activations) + 1) * D * F
     encoder_layer = 2 * S * (4 * D * J + mlp) + 4 * S * S * J
-    # Cross-attention: queries and output from the targets, keys and values from the inputs.
-    decoder_layer = 2 * T * (6 * D * J + mlp) + 2 * S * (2 * D * J) + 4 * T * T * J + 4 * T * S * J
+    decoder_layer = 2 * T * (4 * D * J + mlp) + 4 * T * T * J
+    if cfg.architecture in ("encoder_decoder", "shared_encoder_decoder"):
+        # Queries and output from the targets, keys and values from the inputs.
+        decoder_layer += 2 * T * (2 * D * J) + 2 * S * (2 * D * J) + 4 * T * S * J
+    predicting = S if cfg.architecture == "encoder_only" else T
     forward = (
         cfg.num_encoder_layers * encoder_layer
         + cfg.num_decoder_layers * decoder_layer
-        + 2 * T * D * cfg.vocab_size
+        + 2 * predicting * D * cfg.vocab_size
     )
     return 3.0 * rows * forward
 

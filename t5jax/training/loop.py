@@ -263,14 +263,13 @@ class Trainer:
         return size
 
     def _throughput(self) -> Throughput:
-        lengths = self.loader.inputs_length, self.loader.targets_length
         device, dtype = jax.devices()[0], self.config.model.dtype
         peak = peak_flops(device.device_kind, dtype)
         if peak is None and device.platform == "cpu" and jax.device_count() == 1:
             peak = measure_matmul_peak(dtype, 0.5)
         return Throughput(
             num_devices=jax.device_count(),
-            flops_per_row=model_flops(self.config.model, 1, *lengths),
+            flops_per_row=model_flops(self.config.model, 1, *self.loader.lengths),
             peak=peak,
         )
 

@@ -8,7 +8,7 @@ Shape suffixes: B rows, T target length, D emb_dim, V vocab.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -42,6 +42,12 @@ def zero_sums(num_tasks: int) -> LossSums:
 
 Loss = Callable[[Any, Batch, jax.Array | None], LossSums]
 
+
+def predicting_side(batch: Mapping[str, Any]) -> str:
+    """Whose positions predict tokens: the decoder's, or the encoder's where there is no decoder."""
+    return "decoder" if "decoder_target_tokens" in batch else "encoder"
+
+
 # What the summed objective is divided by: the target tokens that count, all target positions,
 # each row's segments averaged first, nothing, or (with "constant") normalizing_factor.
 Normalizer = Literal["target_tokens", "target_positions", "sequences", "sum", "constant"]
@@ -49,7 +55,7 @@ Normalizer = Literal["target_tokens", "target_positions", "sequences", "sum", "c
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class CrossEntropy:
-    """Teacher-forced cross-entropy, per target token, with T5's z-loss and T5X's label smoothing.
+    """Cross-entropy per token that counts, with T5's z-loss and T5X's label smoothing.
 
     objective = -Σ_v q_v log p_v - H(q) + z_loss · log²Z, where q puts 1 - label_smoothing on the
     target and shares the rest among the other rows of the table, H is its entropy (a perfect
@@ -86,8 +92,9 @@ class CrossEntropy:
 
     def __call__(self, model, batch: Batch, keys_B: jax.Array | None) -> LossSums:
         hidden_BTD, table_DV = model.hidden_and_table(batch, keys_B)
-        targets_BT = batch["decoder_target_tokens"]
-        weights_BT = batch["decoder_loss_weights"].astype(jnp.float32)
+        side = predicting_side(batch)
+        targets_BT = batch[f"{side}_target_tokens"]
+        weights_BT = batch[f"{side}_loss_weights"].astype(jnp.float32)
         scales_BT, denominator = self._normalization(batch, weights_BT)
         objective, (nll_BT, log_z_BT, correct_BT) = summed_cross_entropy(
             hidden_BTD,
@@ -144,7 +151,8 @@ class CrossEntropy:
 
 def _average_per_sequence(batch: Batch, weights_BT: jax.Array):
     """Every sequence counts 1, however long: token weights over their segment's total weight."""
-    segments_BT = batch.get("decoder_segment_ids", jnp.ones_like(batch["decoder_target_tokens"]))
+    side = predicting_side(batch)
+    segments_BT = batch.get(f"{side}_segment_ids", jnp.ones_like(batch[f"{side}_target_tokens"]))
     same_BTT = (segments_BT[:, :, None] == segments_BT[:, None, :]).astype(jnp.float32)
     total_BT = jnp.einsum("BTU,BU->BT", same_BTT, weights_BT)
     scales_BT = weights_BT / jnp.maximum(total_BT, 1e-9)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from t5jax.training.losses import Batch, CrossEntropy, LossSums, zero_sums
+from t5jax.training.losses import Batch, CrossEntropy, LossSums, predicting_side, zero_sums
 
 Params = dict  # nested dict of arrays, keyed like the attributes of the modules
 
@@ -64,7 +64,7 @@ def make_train_step(
         return jax.lax.scan(body, zeros, jax.tree.map(split, (batch, keys_B)))[0]
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array):
-        num_rows = batch["decoder_target_tokens"].shape[0]
+        num_rows = batch[f"{predicting_side(batch)}_target_tokens"].shape[0]
         keys_B = row_keys(key, state.step, num_rows) if dropout else None
         grads, sums = summed_gradients(state.params, batch, keys_B)
         divisor = loss.divisor(sums.denominator)
@@ -118,13 +118,17 @@ def summary(sums: LossSums) -> dict:
 
 
 def token_counts(batch: Batch) -> dict[str, jax.Array]:
-    """Share of positions that are not padding, and how many input tokens there are."""
-    real = {side: batch[name] != 0 for side, name in _TOKENS.items()}
-    return {
-        "non_padding_inputs": jnp.mean(real["inputs"].astype(jnp.float32)),
-        "non_padding_targets": jnp.mean(real["targets"].astype(jnp.float32)),
-        "input_tokens": jnp.sum(real["inputs"].astype(jnp.float32)),
+    """Share of the encoder's (inputs) and the decoder's (targets) positions that are not padding,
+    and how many tokens there are that no loss is taken of."""
+    names = {"inputs": "encoder_input_tokens", "targets": "decoder_target_tokens"}
+    real = {
+        side: (batch[name] != 0).astype(jnp.float32)
+        for side, name in names.items()
+        if name in batch
     }
-
-
-_TOKENS = {"inputs": "encoder_input_tokens", "targets": "decoder_target_tokens"}
+    learnt = batch[f"{predicting_side(batch)}_loss_weights"] != 0
+    shown = sum(jnp.sum(x) for x in real.values()) - jnp.sum(learnt.astype(jnp.float32))
+    return {
+        **{f"non_padding_{side}": jnp.mean(x) for side, x in real.items()},
+        "input_tokens": jnp.asarray(shown),
+    }

@@ -1,4 +1,4 @@
-"""Shared stacks, language models, prefix LMs and encoders against NumPy; packed, decoded, trained."""
+"""Shared stacks, language models, prefix LMs and encoders against NumPy; packed and decoded."""
 
 import dataclasses
 import functools

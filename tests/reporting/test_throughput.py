@@ -13,6 +13,7 @@ from t5jax.reporting import Throughput, measure_matmul_peak, model_flops, peak_f
 
 @dataclasses.dataclass
 class Shape:
+    architecture: str = "encoder_decoder"
     vocab_size: int = 17
     emb_dim: int = 11
     num_heads: int = 2

@@ -41,6 +41,7 @@ class Lengths:
     raw: int
     inputs: int
     targets: int
+    joined: int | None = None  # inputs and targets together, where that is less than their sum
 
 
 class Coded(NamedTuple):

@@ -112,7 +112,8 @@ class PrefixLM:
         targets = int(self._longest_suffix(inputs_length - 1)) + 1
         # Where the suffix may be all but the first token, T5 runs with equal lengths.
         targets = inputs_length if targets == inputs_length - 1 else targets
-        return Lengths(raw=inputs_length - 1, inputs=inputs_length, targets=targets)
+        raw = inputs_length - 1
+        return Lengths(raw=raw, inputs=inputs_length, targets=targets, joined=raw + 2)
 
     def _longest_suffix(self, length: int | np.ndarray) -> Any:
         longest = np.rint(2 * self.suffix_fraction * (np.asarray(length) + 1)).astype(np.int64) - 1

@@ -28,7 +28,8 @@ class ExampleRows:
     """Rows of the streams `inputs` and `targets`, trimmed to their lengths.
 
     Every feature ends in EOS, however short it was cut, unless `eos` gives another rule for it.
-    Raises DataError when there are no examples.
+    With a `joined_length` inputs and targets are packed to what they fill together, one behind the
+    other, and either may be as wide as that. Raises DataError when there are no examples.
     """
 
     def __init__(
@@ -42,9 +43,12 @@ class ExampleRows:
         shuffle: bool = True,
         pack: bool = True,
         eos: Mapping[str, EosRule] | None = None,
+        joined_length: int | None = None,
     ):
         self._streams, self._seed, self.shuffle, self._packs = streams, seed, shuffle, pack
         self._limits = {"inputs": inputs_length, "targets": targets_length}
+        self._joined_length = joined_length if pack else None
+        self._widths = {n: self._joined_length or limit for n, limit in self._limits.items()}
         self._vocab_size = vocab_size
         self._eos: dict[str, EosRule] = {
             name: (eos or {}).get(name, "after_trim") for name in _FEATURES
@@ -80,13 +84,14 @@ class ExampleRows:
     def fill(self) -> dict[str, float]:
         """Share of the rows' positions that are not padding, by feature."""
         return {
-            name: float(self._lengths[name].sum() / (self.num_rows * limit))
-            for name, limit in self._limits.items()
+            name: float(self._lengths[name].sum() / (self.num_rows * width))
+            for name, width in self._widths.items()
         }
 
     def read(self, ids_B: np.ndarray) -> Features:
-        """Rows number ids_B: inputs [B, inputs_length] and targets [B, targets_length], int32;
-        packed rows with segments (1, 2, ... and 0 for padding) and positions in them."""
+        """Rows number ids_B: inputs [B, inputs_length] and targets [B, targets_length] (or both
+        [B, joined_length]), int32; packed rows with segments (1, 2, ... and 0 for padding) and
+        positions in them."""
         examples_M, rows_M = self._examples(ids_B)
         filled = {name: self._fill(name, examples_M, rows_M, len(ids_B)) for name in _FEATURES}
         arrays = {name: tokens for name, (tokens, _, _) in filled.items()}
@@ -135,6 +140,9 @@ class ExampleRows:
             return np.arange(self.num_examples), np.arange(1, self.num_examples + 1)
         lengths_NF = np.stack([self._lengths[name] for name in _FEATURES], axis=1)
         limits_F = np.array([self._limits[name] for name in _FEATURES])
+        if self._joined_length is not None:
+            lengths_NF = lengths_NF.sum(axis=1, keepdims=True)
+            limits_F = np.array([self._joined_length])
         return best_fit(lengths_NF, limits_F, window=min(1024, self.num_examples))
 
     def _examples(self, ids_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -155,7 +163,7 @@ class ExampleRows:
         self, name: str, examples_M: np.ndarray, rows_M: np.ndarray, num_rows: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(tokens, segments, positions), int32 [num_rows, limit]."""
-        limit = self._limits[name]
+        limit = self._widths[name]
         lengths_M = self._lengths[name][examples_M]
         counts_B = np.bincount(rows_M, minlength=num_rows)
         before_M = np.concatenate([[0], np.cumsum(lengths_M)])
