@@ -10,6 +10,7 @@ from flax import nnx
 from t5jax.model.architectures import abstract_model
 from t5jax.model.config import T5Config
 from t5jax.model.t5 import EncoderDecoder
+from t5jax.training.losses import predicting_side
 
 VARIANTS = {
     "1.0": {"mlp_activations": ("relu",), "tied_embeddings": True},
@@ -116,10 +117,10 @@ def build(cfg: T5Config, params: dict) -> EncoderDecoder:
 def loss_and_logits(cfg: T5Config, params: dict, batch: dict, keys_B=None):
     """Cross-entropy summed over target tokens, straight from the logits; (loss, logits)."""
     logits_BTV = build(cfg, params)(batch, keys_B)
-    nll = optax.softmax_cross_entropy_with_integer_labels(
-        logits_BTV, batch["decoder_target_tokens"]
-    )
-    return (nll * batch["decoder_loss_weights"]).sum(), logits_BTV
+    side = predicting_side(batch)
+    targets_BT, weights_BT = batch[f"{side}_target_tokens"], batch[f"{side}_loss_weights"]
+    nll_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTV, targets_BT)
+    return (nll_BT * weights_BT).sum(), logits_BTV
 
 
 def with_gradients(cfg: T5Config):
