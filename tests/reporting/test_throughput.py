@@ -100,6 +100,32 @@ def test_model_flops_are_the_products_of_forward_and_backward(activations, tied)
     assert model_flops(cfg, 3, 7, 5) == product_flops(jaxpr)
 
 
+@pytest.mark.parametrize("architecture", ["decoder_only", "prefix_lm", "encoder_only"])
+def test_model_flops_of_one_stack(architecture):
+    """Self-attention and MLP in every layer, logits at every position; no cross-attention."""
+    encoder = architecture == "encoder_only"
+    layers = {"num_encoder_layers": 3 * encoder, "num_decoder_layers": 3 * (not encoder)}
+    cfg = Shape(architecture=architecture, **layers)
+    params = make_params(dataclasses.replace(cfg, num_encoder_layers=3, num_decoder_layers=0))
+
+    def one_stack_loss(params, tokens):
+        x = params["embedding"][tokens]
+        for w in params["encoder"]:
+            x = x + attend(x, x, w["self"], cfg.num_heads)
+            x = x + mlp(x, w["mlp"])
+        return jnp.sum(jax.nn.logsumexp(x @ params["logits"], axis=-1))
+
+    jaxpr = jax.make_jaxpr(jax.grad(one_stack_loss))(params, jnp.zeros((5, 7), int)).jaxpr
+    lengths = (7, 0) if encoder else (0, 7)
+    assert model_flops(cfg, 5, *lengths) == product_flops(jaxpr)
+
+
+def test_a_shared_stack_works_as_much_as_two():
+    two = Shape(num_encoder_layers=3)
+    shared = dataclasses.replace(two, architecture="shared_encoder_decoder")
+    assert model_flops(shared, 2, 7, 5) == model_flops(two, 2, 7, 5)
+
+
 class _Static:
     """A hashable view of a shape, as jit wants its static arguments."""
 
