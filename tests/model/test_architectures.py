@@ -10,10 +10,13 @@ import pytest
 from flax import nnx
 
 from t5jax.data.converters import CONVERTERS
-from t5jax.decoding import greedy
+from t5jax.decoding import DecodingConfig
+from t5jax.decoding.scoring import score_targets
 from t5jax.model.architectures import MODULES, abstract_model
+from t5jax.model.attention import MASKED
 from t5jax.model.config import Architecture, T5Config
 from t5jax.training.losses import EOS_ID
+from tests.decoding import tiny_decoding
 from tests.model import numpy_t5, tiny_t5
 from tests.model.tiny_architectures import (
     CONVERTER,
@@ -197,18 +200,20 @@ def test_decoding_step_by_step_equals_teacher_forcing(architecture, variant):
     batch = batch_of(architecture, rows, packed=False)
 
     @jax.jit
-    def decode(params):
-        model = tiny_t5.build(cfg, params)
+    def run_both(params):
+        model, length = tiny_t5.build(cfg, params), OUTPUTS + 4
+        decode, past = model.start_decoding(jnp.asarray(tokens), length)
 
-        def step(state, index_and_tokens):
-            logits, state = model.decode(index_and_tokens[1], index_and_tokens[0], state)
-            return state, logits
+        def step(past, index_and_tokens):
+            index, tokens_B = index_and_tokens
+            mask = jnp.where(jnp.arange(length) <= index, 0.0, MASKED)[None, None, None]
+            logits_B1V, past = decode(tokens_B[:, None], index, past, mask)
+            return past, logits_B1V[:, 0]
 
-        state = model.start_decoding(jnp.asarray(tokens), OUTPUTS + 4)
-        _, logits_TBV = jax.lax.scan(step, state, (jnp.arange(OUTPUTS), read.T))
+        _, logits_TBV = jax.lax.scan(step, past, (jnp.arange(OUTPUTS), read.T))
         return logits_TBV.swapaxes(0, 1), model(batch)
 
-    got, whole = decode(params)
+    got, whole = run_both(params)
     for row, ((inputs, targets),) in enumerate(rows):
         first = len(inputs) if CONVERTER[architecture] == "prefix_lm" else 0
         assert_close(got[row], whole[row, first : first + OUTPUTS], PARITY)
@@ -216,26 +221,70 @@ def test_decoding_step_by_step_equals_teacher_forcing(architecture, variant):
         assert_close(got[row], want[-OUTPUTS:], PARITY)
 
 
-@pytest.mark.parametrize(
-    "architecture", [pytest.param("decoder_only", marks=pytest.mark.slow), "prefix_lm"]
-)
-def test_greedy_says_what_the_whole_model_says(architecture):
-    """Without a cache, example by example, the likeliest token again and again."""
-    cfg, max_length = config(architecture, "1.1"), 8
+GENERATING = [pytest.param("decoder_only", marks=pytest.mark.slow), "prefix_lm"]
+
+
+def generating(architecture):
+    """Parameters with which outputs end early and late, and inputs of different lengths; the last
+    row fills a batch."""
+    cfg = config(architecture, "1.1")
     params = tiny_t5.random_params(cfg, seed=3)
     params["logits_dense"][:, EOS_ID] *= 2.0
     rows = examples(architecture, [[(length, 2)] for length in INPUTS])
-    tokens = np.zeros((len(rows) + 1, max(INPUTS)), np.int32)  # the last row fills the batch
-    for row, ((inputs, _),) in enumerate(rows):
-        tokens[row, : len(inputs)] = inputs
-    definition = nnx.graphdef(abstract_model(cfg))
-    got = greedy(definition, params, tokens, max_length=max_length, num_ids=cfg.vocab_size)
-    want = np.zeros_like(got)
-    for row, ((inputs, _),) in enumerate(rows):
+    inputs = [inputs for ((inputs, _),) in rows]
+    tokens = np.zeros((len(rows) + 1, max(INPUTS)), np.int32)
+    for row, ids in zip(tokens, inputs, strict=False):
+        row[: len(ids)] = ids
+    return cfg, params, inputs, tokens
+
+
+def log_probabilities(cfg, params, inputs, targets):
+    """[T, V] of the targets, from NumPy."""
+    logits = numpy_t5.logits(cfg, params, inputs, targets)[-len(targets) :]
+    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+@pytest.mark.parametrize("architecture", GENERATING)
+def test_greedy_says_what_the_whole_model_says(architecture):
+    """Without a cache, example by example, the likeliest token again and again."""
+    cfg, params, inputs, tokens = generating(architecture)
+    decoding = DecodingConfig(max_length=8)
+    got, scores = tiny_decoding.run(tokens, decoding, cfg=cfg, weights=params)
+    want, want_scores = np.zeros_like(got[:, 0]), np.zeros(len(tokens))
+    for row, ids in enumerate(inputs):
         outputs: list[int] = []
-        while len(outputs) < max_length and EOS_ID not in outputs:
-            logits = numpy_t5.logits(cfg, params, inputs, [*outputs, 0])
-            outputs.append(int(logits[-1].argmax()))
+        while len(outputs) < 8 and EOS_ID not in outputs:
+            last = log_probabilities(cfg, params, ids, [*outputs, 0])[-1]
+            outputs.append(int(last.argmax()))
+            want_scores[row] += last.max()
         want[row, : len(outputs)] = outputs
-    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(got[:, 0], want)
+    np.testing.assert_allclose(scores[:, 0], want_scores, atol=1e-4)
     assert len(np.unique(want[:-1], axis=0)) > 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["decoder_only", "prefix_lm"])
+def test_beams_have_the_scores_of_their_outputs(architecture):
+    """Beams that share the inputs and change places, against the whole model on what they say; and
+    the scores of given targets."""
+    cfg, params, inputs, tokens = generating(architecture)
+    decoding = DecodingConfig(max_length=8, num_beams=3, num_outputs=3, length_penalty=0.0)
+    got, scores = tiny_decoding.run(tokens, decoding, cfg=cfg, weights=params)
+    assert not got[-1].any()
+    greedy, _ = tiny_decoding.run(tokens, DecodingConfig(max_length=8), cfg=cfg, weights=params)
+    assert (got[:, 0] != greedy[:, 0]).any()
+    definition, num_scored = (nnx.graphdef(abstract_model(cfg)),), 0
+    for beam in range(3):
+        scored = score_targets(definition, (params,), tokens, got[:, beam], cfg.vocab_size)
+        for row, ids in enumerate(inputs):
+            said = np.trim_zeros(got[row, beam], "b")
+            if not len(said):  # fewer than three have ended
+                continue
+            log_p = log_probabilities(cfg, params, ids, said)[np.arange(len(said)), said]
+            assert scores[row, beam] == pytest.approx(log_p.sum(), abs=1e-4)
+            if said.all():  # 0 among given targets is padding, though random weights may say it
+                np.testing.assert_allclose(scored[row, : len(said)], log_p, atol=1e-5)
+                assert not np.any(scored[row, len(said) :])
+                num_scored += 1
+    assert num_scored > 5
