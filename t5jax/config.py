@@ -25,7 +25,7 @@ import numpy as np
 
 from t5jax.checkpoints import CheckpointConfig
 from t5jax.data.config import DataConfig
-from t5jax.data.conversion import conversion_for
+from t5jax.data.conversion import converter_for
 from t5jax.data.tasks import registry
 from t5jax.errors import ConfigError
 from t5jax.model.config import T5Config
@@ -86,7 +86,7 @@ class RunConfig:
         self.data.check()
         if registry.builtin(self.data.mixture) is not None:  # of others, when their data is opened
             tasks = registry.tasks_of(self.data.mixture, self.data)
-            conversion_for(self.model.architecture, tasks, self.data)
+            converter_for(self.model.architecture, tasks, self.data)
         self.mesh.check()
         self.optimizer.build(self.train.num_train_steps)
         if self.train.batch_size % self.train.num_microbatches:

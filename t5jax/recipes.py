@@ -106,3 +106,40 @@ def nanot5_pretraining(
         checkpoints=CheckpointConfig(save_every_steps=1024, keep_every_steps=16_384),
         reporting=ReportingConfig(log_every_steps=10),
     )
+
+
+def paper_pretraining(
+    workdir: str,
+    model: T5Config,
+    *,
+    objective: str = "iid_denoising",
+    inputs_length: int = 512,
+    mesh: MeshConfig | None = None,
+    num_microbatches: int = 1,
+) -> RunConfig:
+    """Pre-training of the paper's baseline study: 2^19 steps of 128 rows, 2^35 tokens.
+
+    Adafactor with rate 1/sqrt(max(step, 10 000)), z-loss 1e-4, dropout of the model (Raffel et al.
+    2020, section 3.1.2). Table 2 compares architectures with this recipe, each with a denoising
+    objective and with one of language modelling: --data.objective prefix_lm, or for a decoder_only
+    model --data.objective lm --data.targets-length 512.
+    """
+    data = c4_json()
+    data.objective, data.inputs_length = objective, inputs_length
+    return RunConfig(
+        workdir=workdir,
+        model=model,
+        data=data,
+        train=TrainConfig(
+            num_train_steps=2**19,
+            batch_size=128,
+            num_microbatches=num_microbatches,
+            eval_every_steps=8192,
+            num_eval_rows=8192,
+        ),
+        loss=CrossEntropy(z_loss=1e-4),
+        optimizer=Adafactor(learning_rate=1.0, schedule=Rsqrt(warmup_steps=10_000)),
+        mesh=mesh or MeshConfig(),
+        checkpoints=CheckpointConfig(save_every_steps=4096, keep_every_steps=65_536),
+        reporting=ReportingConfig(log_every_steps=10),
+    )

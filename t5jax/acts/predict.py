@@ -13,7 +13,7 @@ import numpy as np
 from t5jax.acts.saved_run import SavedRun, open_run
 from t5jax.config import RunConfig
 from t5jax.data.config import tasks_of
-from t5jax.data.conversion import conversion_for
+from t5jax.data.conversion import converter_for
 from t5jax.decoding import DecodingConfig, Generator
 from t5jax.errors import ConfigError, DataError
 
@@ -67,7 +67,7 @@ def _end_of_inputs(config: RunConfig) -> np.ndarray:
     """int32 ids that stand behind a text: EOS, or nothing where the model goes on with it."""
     architecture, data = config.model.architecture, config.data
     reads_inputs = architecture != "decoder_only" or (
-        conversion_for(architecture, tasks_of(data), data).converter != "lm"
+        converter_for(architecture, tasks_of(data), data) != "lm"
     )
     return np.array([data.vocabulary.eos_id] * reads_inputs, np.int32)
 

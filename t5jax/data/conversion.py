@@ -55,8 +55,9 @@ class Conversion:
         )
 
 
-def conversion_for(architecture: str, tasks: Sequence[Described], data: "DataConfig") -> Conversion:
-    """How the rows of the tasks become batches of a model of this architecture.
+def converter_for(architecture: str, tasks: Sequence[Described], data: "DataConfig") -> str:
+    """The converter (of CONVERTERS) that makes batches of the tasks for a model of this
+    architecture; no file is read.
 
     Raises ConfigError for an objective that such a model cannot learn, and for a setting that has
     no effect on it.
@@ -85,21 +86,29 @@ def conversion_for(architecture: str, tasks: Sequence[Described], data: "DataCon
         )
     if architecture == "encoder_only":
         _check_masking(tasks, objectives, data, T)
-    name = {"encoder_only": "encoder", "decoder_only": "lm"}.get(architecture, "encoder_decoder")
+        return "encoder"
+    if one_row:
+        return "prefix_lm"
+    return "lm" if architecture == "decoder_only" else "encoder_decoder"
+
+
+def conversion_for(architecture: str, tasks: Sequence[Described], data: "DataConfig") -> Conversion:
+    """How the rows of the tasks become batches of such a model. Raises as `converter_for`."""
+    converter = converter_for(architecture, tasks, data)
+    T = data.targets_length_for(tasks)
+    settings, joined_length = {}, None
+    if converter == "prefix_lm":
+        settings = {"loss_on_targets_only": data.loss_on_targets_only}
+        joined_length = max(_joined_length(task, data, T) for task in tasks)
+    if converter == "encoder":
+        settings = {"mask_id": data.vocabulary.sentinel_id(0)}
     return Conversion(
-        converter="prefix_lm" if one_row else name,
+        converter=converter,
         inputs_length=data.inputs_length,
         targets_length=T,
-        joined_length=max(_joined_length(t, data, T) for t in tasks) if one_row else None,
-        settings=_settings(data, one_row=one_row, masked=architecture == "encoder_only"),
+        joined_length=joined_length,
+        settings=settings,
     )
-
-
-def _settings(data: "DataConfig", *, one_row: bool, masked: bool) -> dict[str, Any]:
-    """What the converter is told beside the lengths."""
-    if one_row:
-        return {"loss_on_targets_only": data.loss_on_targets_only}
-    return {"mask_id": data.vocabulary.sentinel_id(0)} if masked else {}
 
 
 def _joined_length(task: Described, data: "DataConfig", targets_length: int) -> int:

@@ -1,5 +1,7 @@
 """The converter, lengths and refusals of every architecture; rows packed to their joint length."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from t5jax.data.opening import open_in_order, open_loader
 from t5jax.data.tasks import Custom, ExampleTask, Mixture, TextTask, add_mixture, add_task, registry
 from t5jax.data.vocabularies import ByteVocabulary
 from t5jax.errors import ConfigError
+from t5jax.evaluation.loss import baselines, unigram_entropy
 from tests.data.test_opening import SOURCE, cached, pairs_of
 
 VOCABULARY = ByteVocabulary(extra_ids=100)
@@ -198,6 +201,27 @@ def test_enough_examples_are_read_for_the_rows_that_are_wanted():
         few = open_in_order(data, "train", num_rows=9, **arguments)["reverse"]
         whole = open_in_order(data, "train", **arguments)["reverse"]
         assert 9 <= few.num_rows < whole.num_rows
+
+
+def test_baselines_count_the_same_tokens_in_one_row(tmp_path):
+    """Span corruption's targets follow the same words, whether inputs stand before them or apart;
+    of masked tokens the text around them is known, of a language model's all but the first."""
+    data = cached(tmp_path, "plain", inputs_length=47, targets_length=12)
+
+    def of(architecture, **changes):
+        changed = dataclasses.replace(data, **changes)
+        split = lambda name: open_in_order(changed, name, batch_size=8, architecture=architecture)
+        validation = split("validation")["plain"]
+        return baselines(split("train")["plain"], validation), unigram_entropy(validation)
+
+    apart, one_row = of("encoder_decoder"), of("prefix_lm")
+    assert (*apart[0], apart[1]) == pytest.approx((*one_row[0], one_row[1]))
+    assert apart[0].bigram < apart[0].unigram
+    masked = of("encoder_only", objective="bert_style", targets_length=None)
+    text = of("decoder_only", objective="lm", targets_length=48)
+    assert masked[0].bigram < masked[0].unigram
+    assert text[0].bigram < text[0].unigram
+    assert text[1] == pytest.approx(masked[1], rel=0.1)
 
 
 def test_unpacked_rows_hold_one_example():

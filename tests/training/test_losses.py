@@ -375,3 +375,13 @@ def test_logits_of_bfloat16_are_float32():
 def test_refuses(changes, message):
     with pytest.raises(ConfigError, match=message):
         CrossEntropy(**changes)
+
+
+@pytest.mark.parametrize("normalizer", ["target_tokens", "sequences"])
+def test_an_encoder_predicts_at_its_own_positions(normalizer):
+    """The same sums, of features that are named for the encoder."""
+    (hidden, table), batch = random_outputs(), random_batch()
+    of_encoder = {name.replace("decoder", "encoder"): x for name, x in batch.items()}
+    loss = CrossEntropy(normalizer=normalizer, first_sentinel_id=SENTINEL)
+    got, want = (call(loss, hidden, table, features) for features in (of_encoder, batch))
+    assert_close(got, want, rtol=0)
