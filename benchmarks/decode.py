@@ -27,8 +27,8 @@ from flax import nnx
 from t5jax.decoding import DecodingConfig
 from t5jax.decoding.generator import decode_batch
 from t5jax.decoding.stepping import Request
+from t5jax.model.architectures import abstract_model
 from t5jax.model.config import T5Config, t5_1_1_small
-from t5jax.model.t5 import abstract_model
 from tests.model.foreign_weights import from_hf
 
 TOKENS = 64

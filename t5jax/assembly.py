@@ -24,6 +24,11 @@ def open_train_loader(config: RunConfig) -> TrainLoader:
         config.data, batch_size=config.train.batch_size, architecture=config.model.architecture
     )
     _check_chunks(config, loader)
+    if config.model.prompt_length and "encoder_segment_ids" in loader.element_spec:
+        raise ConfigError(
+            f"model.prompt_length = {config.model.prompt_length}: a prompt stands in front of one "
+            "input, and rows of this mixture are packed with several: set data.pack = False"
+        )
     return loader
 
 
@@ -82,8 +87,9 @@ def build_program(config: RunConfig, num_tasks: int = 1) -> Program:
     return Program(
         model=config.model,
         loss=loss,
-        tx=config.optimizer.build(config.train.num_train_steps),
+        tx=config.build_optimizer(),
         mesh_config=config.mesh,
         mesh=config.mesh.build(),
         num_microbatches=config.train.num_microbatches,
+        finetuning=config.finetuning,
     )

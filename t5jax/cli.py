@@ -120,6 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     _predict_options(
         _act(acts, "predict", "fill the blanks <extra_id_0> … of texts", of_a_run=True)
     )
+    summary = "a run with LoRA factors as a run of the plain model"
+    _merge_options(_act(acts, "merge", summary, of_a_run=True))
     inspect = _group(acts, "inspect", "look at a model or its data before a run")
     _config_option(_act(inspect, "model", "parameters, shapes, shardings, memory"))
     _inspect_data_options(_act(inspect, "data", "decoded rows of a step, with masks"))
@@ -184,6 +186,11 @@ def _predict_options(act: argparse.ArgumentParser) -> None:
     act.add_argument("--max-length", type=int, default=64, help="tokens of output (64)")
     act.add_argument("--batch-size", type=int, default=8, help="texts at a time (8)")
     act.add_argument("--json", action="store_true", help="JSON lines: input, output, filled")
+
+
+def _merge_options(act: argparse.ArgumentParser) -> None:
+    _workdir_option(act)
+    act.add_argument("target", metavar="TARGET", help="workdir of the new run")
 
 
 def _inspect_data_options(act: argparse.ArgumentParser) -> None:
@@ -312,6 +319,12 @@ def _predict(a: argparse.Namespace, flags: list[str]) -> None:
     )
 
 
+def _merge(a: argparse.Namespace, flags: list[str]) -> None:
+    from t5jax.acts import merge
+
+    merge.run(a.run, a.target, flags, step=a.step)
+
+
 def _inspect(a: argparse.Namespace, flags: list[str]) -> None:
     if a.kind == "model":
         from t5jax.acts import inspect_model
@@ -397,6 +410,7 @@ _ACTS = {
     "train": _train,
     "evaluate": _evaluate,
     "predict": _predict,
+    "merge": _merge,
     "inspect": _inspect,
     "cache": _cache,
     "vocab": _vocab,

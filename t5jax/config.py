@@ -19,19 +19,22 @@ import traceback
 import types
 import typing
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import optax
 
 from t5jax.checkpoints import CheckpointConfig
 from t5jax.data.config import DataConfig
 from t5jax.data.conversion import converter_for
 from t5jax.data.tasks import registry
+from t5jax.decoding.config import DecodingConfig
 from t5jax.errors import ConfigError
 from t5jax.model.config import T5Config
 from t5jax.reporting import ReportingConfig
 from t5jax.runtime import ExitCode, RuntimeConfig
 from t5jax.sharding import MeshConfig
+from t5jax.training.finetuning import AllParameters, Strategy
 from t5jax.training.losses import CrossEntropy
 from t5jax.training.optimizers import Adafactor, Optimizer
 
@@ -66,6 +69,35 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
+class WarmStart:
+    """Where a new run takes its parameters from; once it has saved, it goes on from its own."""
+
+    path: str | None = None  # workdir of another run; None: fresh parameters
+    step: int | None = None  # None: the newest good checkpoint
+    optimizer: Literal["reset", "keep"] = "reset"  # keep: moments and counts; schedules go on
+    keep_step: bool = False  # steps are counted on from the other run's; needs optimizer="keep"
+
+    def __post_init__(self) -> None:
+        set_here = self.step is not None or self.optimizer != "reset" or self.keep_step
+        if self.path is None and set_here:
+            raise ConfigError(
+                "init.step, init.optimizer and init.keep_step have no effect without init.path: "
+                "name the workdir of the run to begin with"
+            )
+        if self.path == "":
+            raise ConfigError("init.path = '': name the workdir of a run, or None")
+        if self.step is not None and self.step < 0:
+            raise ConfigError(f"init.step = {self.step}: 0 or more, or None for the newest")
+        if self.optimizer not in ("reset", "keep"):
+            raise ConfigError(f"init.optimizer = {self.optimizer!r}: choose 'reset' or 'keep'")
+        if self.keep_step and self.optimizer == "reset":
+            raise ConfigError(
+                "init.keep_step = True with init.optimizer = 'reset': the learning rate follows "
+                "the optimizer's count, which would begin at 0; keep both, or neither"
+            )
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
 class RunConfig:
     """One run: the sections, each owned by its room."""
 
@@ -73,8 +105,11 @@ class RunConfig:
     model: T5Config
     data: DataConfig
     train: TrainConfig
+    init: WarmStart = dataclasses.field(default_factory=WarmStart)
+    finetuning: Strategy = dataclasses.field(default_factory=AllParameters)
     loss: CrossEntropy = dataclasses.field(default_factory=CrossEntropy)
     optimizer: Optimizer = dataclasses.field(default_factory=Adafactor)
+    decoding: DecodingConfig = dataclasses.field(default_factory=DecodingConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     reporting: ReportingConfig = dataclasses.field(default_factory=ReportingConfig)
@@ -88,13 +123,29 @@ class RunConfig:
             tasks = registry.tasks_of(self.data.mixture, self.data)
             converter_for(self.model.architecture, tasks, self.data)
         self.mesh.check()
-        self.optimizer.build(self.train.num_train_steps)
+        self.build_optimizer()
         if self.train.batch_size % self.train.num_microbatches:
             raise ConfigError(
                 f"train.batch_size = {self.train.batch_size} does not divide into "
                 f"train.num_microbatches = {self.train.num_microbatches} equal parts"
             )
         self._check_evaluation()
+        self.finetuning.check(self.model)
+        if self.finetuning.needs_pretrained and self.init.path is None:
+            raise ConfigError(
+                f"finetuning: {type(self.finetuning).__name__}, but init.path = None: name the "
+                "workdir of the run whose parameters it begins with"
+            )
+        if self.init.path is not None and _same_place(self.init.path, self.workdir):
+            raise ConfigError(
+                f"init.path = {self.init.path!r} is the run's own workdir: a run resumes what its "
+                "workdir holds by itself; give the new run another workdir"
+            )
+
+    def build_optimizer(self) -> optax.GradientTransformation:
+        """That of the parameters that train. Raises ConfigError."""
+        num_steps = self.train.num_train_steps
+        return self.finetuning.wrapped(self.optimizer.build(num_steps), num_steps)
 
     def _check_evaluation(self) -> None:
         """Settings that need evaluations have no effect without them."""
@@ -150,6 +201,10 @@ class RunConfig:
                 f"model.num_heads = {self.model.num_heads} does not divide among {per_heads} "
                 f"devices; change mesh.tensor = {tensor} or mesh.heads"
             )
+
+
+def _same_place(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 # ---- reading a config file and the flags

@@ -1,19 +1,20 @@
-"""Published pre-training recipes as functions of a model; `configs/` has a file per run.
+"""Published recipes of pre-training and fine-tuning as functions of a model.
 
-What a function leaves open is how a run is laid out: mesh and microbatches here, unrolling and
-rematerialisation in the model that it is given.
+`configs/` has a file per run. What a function leaves open is how a run is laid out: mesh and
+microbatches here, unrolling and rematerialisation in the model that it is given.
 """
 
 from t5jax.checkpoints import CheckpointConfig
-from t5jax.config import RunConfig, TrainConfig
+from t5jax.config import RunConfig, TrainConfig, WarmStart
 from t5jax.data.config import DataConfig
 from t5jax.data.vocabularies import SentencePieceVocabulary
 from t5jax.model.config import T5Config
 from t5jax.reporting import ReportingConfig
 from t5jax.sharding import MeshConfig
+from t5jax.training.finetuning import AllParameters, Strategy
 from t5jax.training.losses import CrossEntropy
-from t5jax.training.optimizers import Adafactor, AdamW
-from t5jax.training.schedules import Cosine, Rsqrt
+from t5jax.training.optimizers import Adafactor, AdamW, Optimizer
+from t5jax.training.schedules import Constant, Cosine, Rsqrt
 
 
 def c4_json() -> DataConfig:
@@ -141,5 +142,53 @@ def paper_pretraining(
         optimizer=Adafactor(learning_rate=1.0, schedule=Rsqrt(warmup_steps=10_000)),
         mesh=mesh or MeshConfig(),
         checkpoints=CheckpointConfig(save_every_steps=4096, keep_every_steps=65_536),
+        reporting=ReportingConfig(log_every_steps=10),
+    )
+
+
+def examples(mixture: str, *, inputs_length: int = 512, targets_length: int) -> DataConfig:
+    """A task or mixture of T5's, from TFDS, with T5's vocabulary; --data.datasets-dir reads the
+    original files instead."""
+    return DataConfig(
+        mixture=mixture,
+        vocabulary=SentencePieceVocabulary(path="data/t5/spiece.model"),
+        inputs_length=inputs_length,
+        targets_length=targets_length,
+        cache_dir="data/cache",
+    )
+
+
+def t5_finetuning(
+    workdir: str,
+    model: T5Config,
+    data: DataConfig,
+    *,
+    pretrained: str,
+    finetuning: Strategy | None = None,
+    optimizer: Optimizer | None = None,
+    mesh: MeshConfig | None = None,
+    num_microbatches: int = 1,
+) -> RunConfig:
+    """T5's fine-tuning: 2^18 steps of 128 rows, Adafactor at a constant 1e-3, the best of the
+    checkpoints made every 5000 steps (Raffel et al. 2020, section 3.1.3).
+
+    The paper's models have dropout 0.1. `pretrained` is the workdir of another run.
+    """
+    return RunConfig(
+        workdir=workdir,
+        model=model,
+        data=data,
+        train=TrainConfig(
+            num_train_steps=2**18,
+            batch_size=128,
+            num_microbatches=num_microbatches,
+            eval_every_steps=5000,
+        ),
+        init=WarmStart(path=pretrained),
+        finetuning=finetuning or AllParameters(),
+        loss=CrossEntropy(z_loss=1e-4),
+        optimizer=optimizer or Adafactor(learning_rate=1e-3, schedule=Constant()),
+        mesh=mesh or MeshConfig(),
+        checkpoints=CheckpointConfig(save_every_steps=5000, keep_best=1),
         reporting=ReportingConfig(log_every_steps=10),
     )

@@ -8,7 +8,7 @@ import pytest
 from t5jax import __version__
 from t5jax.cli import main, split_flags
 
-ACTS = ("train", "evaluate", "predict", "inspect", "cache", "vocab", "tasks")
+ACTS = ("train", "evaluate", "predict", "merge", "inspect", "cache", "vocab", "tasks")
 OF_A_CONFIG = (
     ["train"],
     ["cache"],

@@ -18,12 +18,9 @@ from t5jax.checkpoints import (
 from t5jax.config import RunConfig, from_text, load
 from t5jax.data.vocabularies import Extension
 from t5jax.errors import ConfigError
-from t5jax.model.config import T5Config
 from t5jax.model.growing import grow_vocabulary
 from t5jax.training.loop import checkpoint_record
-
-# What may differ: the table grows, and nothing else here is a matter of the parameters.
-_FREE = ("vocab_size", "dropout_rate", "dtype", "attention", "unroll_layers", "remat")
+from t5jax.warm_start import check_same_model
 
 
 def run(workdir: str, config_file: str, flags: list[str], *, step: int | None) -> None:
@@ -38,7 +35,12 @@ def run(workdir: str, config_file: str, flags: list[str], *, step: int | None) -
     record = latest_record(directory) if step is None else read_record(directory, step)
     old_model = from_text(record.content["config"]).model
     extension = _extension(config, record.content["vocabulary"], workdir)
-    _check_same_model(old_model, config.model)
+    check_same_model(old_model, config.model, where="the run that is grown", free=("vocab_size",))
+    if config.init.path is not None:
+        raise ConfigError(
+            f"init.path = {config.init.path!r} has no effect on a run that `t5jax vocab grow` "
+            "begins: leave it out"
+        )
     target = epath.Path(config.workdir) / "checkpoints"
     if committed_steps(target):
         raise ConfigError(f"workdir = {config.workdir!r} holds a run already; choose another")
@@ -82,12 +84,3 @@ def _extension(config: RunConfig, trained_with: str, workdir: str) -> Extension:
             f"{workdir} was trained with {trained_with[:12]}…: extend the vocabulary of that run"
         )
     return extension
-
-
-def _check_same_model(old: T5Config, new: T5Config) -> None:
-    for field in dataclasses.fields(T5Config):
-        before, now = getattr(old, field.name), getattr(new, field.name)
-        if field.name not in _FREE and before != now:
-            raise ConfigError(
-                f"model.{field.name} = {now}: the run that is grown has {before}; set that"
-            )

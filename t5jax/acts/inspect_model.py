@@ -22,14 +22,14 @@ def run(config_file: str, flags: list[str]) -> None:
     program = Program(
         model=config.model,
         loss=config.loss,
-        tx=config.optimizer.build(config.train.num_train_steps),
+        tx=config.build_optimizer(),
         mesh_config=config.mesh,
         mesh=config.mesh.build(),
         num_microbatches=config.train.num_microbatches,
+        finetuning=config.finetuning,
     )
-    state = program.abstract_state
-    _print_parameters(state)
-    _print_totals(config, state, num_devices)
+    _print_parameters(program.abstract_state)
+    _print_totals(config, program, num_devices)
 
 
 def _print_parameters(state: TrainState) -> None:
@@ -51,14 +51,19 @@ def _print_parameters(state: TrainState) -> None:
         print("  ".join([*cells, count.rjust(widths[-1])]))
 
 
-def _print_totals(config: RunConfig, state: TrainState, num_devices: int) -> None:
+def _print_totals(config: RunConfig, program: Program, num_devices: int) -> None:
+    state, trained = program.abstract_state, program.trained
     mesh = config.mesh.shape(num_devices)
     layout = " x ".join(f"{name}={n}" for name, n in zip(MESH_AXES, mesh, strict=True))
     print(f"\nparameters       {sum(x.size for x in jax.tree.leaves(state.params)):,}")
+    if len(jax.tree.leaves(trained)) < len(jax.tree.leaves(state.params)):
+        share = _whole(trained) / _whole(state.params)
+        count = sum(x.size for x in jax.tree.leaves(trained))
+        print(f"of them trained  {count:,} ({share:.3%})")
     print(f"mesh             {layout} over {num_devices} {jax.devices()[0].device_kind} device(s)")
     for name, tree in (("parameters", state.params), ("optimizer state", state.opt_state)):
         print(f"{name:16s} {_gigabytes(tree):8.3f} GB per device, {_whole(tree):8.3f} GB in all")
-    print(f"gradients        {_gigabytes(state.params):8.3f} GB per device")
+    print(f"gradients        {_gigabytes(trained):8.3f} GB per device")
     tasks = tasks_of(config.data)
     lengths = conversion_for(config.model.architecture, tasks, config.data).lengths
     flops = model_flops(config.model, config.train.batch_size, *lengths)

@@ -7,7 +7,7 @@ from etils import epath
 
 from t5jax import runtime
 from t5jax.assembly import build_program
-from t5jax.checkpoints import latest_record, read_record, restore_params
+from t5jax.checkpoints import Record, latest_record, read_record, restore_params
 from t5jax.config import RunConfig, from_text, override
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.training.program import Program
@@ -15,7 +15,7 @@ from t5jax.training.program import Program
 
 class SavedRun(NamedTuple):
     config: RunConfig
-    program: Program
+    program: Program  # of the model as it is used: nothing of how it was fine-tuned
     params: dict  # float32, laid out over the mesh
     step: int
 
@@ -34,6 +34,19 @@ def open_run(workdir: str, step: int | None, flags: list[str], *, act: str) -> S
 
     `flags` change the config as they do in training (where the data is, the mesh, the dtype).
     """
+    config, _ = read_config(workdir, step, flags, act=act)
+    runtime.start(config.runtime)
+    config.check_mesh(jax.device_count())
+    program = build_program(config)
+    abstract_params = program.abstract_state.params
+    restored = restore_params(checkpoint_directory(workdir), abstract_params, step)
+    return SavedRun(config, program.plain, program.merge(restored.state), restored.step)
+
+
+def read_config(
+    workdir: str, step: int | None, flags: list[str], *, act: str
+) -> tuple[RunConfig, Record]:
+    """The config that a run was saved with, `flags` applied and checked, and its record."""
     directory = checkpoint_directory(workdir)
     record = latest_record(directory) if step is None else read_record(directory, step)
     config = from_text(record.content["config"])
@@ -50,8 +63,4 @@ def open_run(workdir: str, step: int | None, flags: list[str], *, act: str) -> S
             f"data.vocabulary = {config.data.vocabulary} is not the one that {workdir} was trained "
             "with (the file has changed since): name the original with --data.vocabulary.path"
         )
-    runtime.start(config.runtime)
-    config.check_mesh(jax.device_count())
-    program = build_program(config)
-    restored = restore_params(directory, program.abstract_state.params, step)
-    return SavedRun(config, program, restored.state, restored.step)
+    return config, record

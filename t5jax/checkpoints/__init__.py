@@ -6,6 +6,7 @@ describes. Orbax makes a step appear in one piece or not at all; that what is in
 was saved is ours to check, with fingerprints.
 """
 
+from t5jax.checkpoints.fingerprint import leaves_by_path
 from t5jax.checkpoints.record import (
     NoUsableCheckpoint,
     Record,
@@ -13,7 +14,7 @@ from t5jax.checkpoints.record import (
     latest_record,
     read_record,
 )
-from t5jax.checkpoints.restoring import Restored, restore_params
+from t5jax.checkpoints.restoring import Restored, nested, restore_leaves, restore_params
 from t5jax.checkpoints.saving import CheckpointConfig, Checkpoints, CheckpointWriteError
 
 __all__ = [
@@ -25,6 +26,9 @@ __all__ = [
     "Restored",
     "committed_steps",
     "latest_record",
+    "leaves_by_path",
+    "nested",
     "read_record",
+    "restore_leaves",
     "restore_params",
 ]

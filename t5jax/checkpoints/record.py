@@ -153,8 +153,11 @@ def none_usable(directory: str | epath.Path, reasons: list[str]) -> str:
     )
 
 
-def check_fits(record: Record, wanted: Mapping[str, Any], *, whole: bool, where: str) -> None:
-    """Compares what was saved with what the model wants; `whole` refuses surplus leaves too.
+def check_fits(
+    record: Record, wanted: Mapping[str, Any], *, all_of: str | None, where: str
+) -> None:
+    """Compares what was saved with what the model wants; saved leaves whose path begins with
+    `all_of` must all be wanted.
 
     Raises:
       CheckpointError: naming at most ten paths with both shapes. This is no damage: the config
@@ -169,8 +172,10 @@ def check_fits(record: Record, wanted: Mapping[str, Any], *, whole: bool, where:
         elif saved.shape != tuple(leaf.shape) or saved.dtype != str(leaf.dtype):
             there = f"{saved.dtype}{list(saved.shape)}"
             problems.append(f"{path}: saved {there}, the model wants {here}")
-    if whole:
+    if all_of is not None:
         for path in sorted(set(record.leaves) - set(wanted)):
+            if not path.startswith(all_of):
+                continue
             saved = record.leaves[path]
             there = f"{saved.dtype}{list(saved.shape)}"
             problems.append(f"{path}: saved {there}, the model has no such array")

@@ -36,7 +36,7 @@ logging.getLogger("asyncio").addFilter(
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Restored:
-    """What came back; `state` is the parameters alone if only these were asked for."""
+    """What came back; `state` is the parameters alone, or a dict, if only these were asked for."""
 
     step: int
     state: Any
@@ -55,33 +55,52 @@ def restore_params(directory: str | os.PathLike[str], abstract_params, step: int
       CheckpointError: no checkpoint there, another model, or `step` is missing or damaged.
       NoUsableCheckpoint: there are steps, but none can be believed.
     """
+    wanted = {f"params/{path}": leaf for path, leaf in leaves_by_path(abstract_params).items()}
+    restored = restore_leaves(directory, wanted, step, log, all_of="params/")
+    params = jax.tree.unflatten(jax.tree.structure(abstract_params), list(restored.state.values()))
+    return dataclasses.replace(restored, state=params)
+
+
+def restore_leaves(directory: str | os.PathLike[str], wanted: Mapping[str, Any],
+                   step: int | None = None, log: Log = _log, *,
+                   all_of: str | None = None) -> Restored:  # fmt: skip
+    """The arrays that `wanted` names by path (`params/…`, `opt_state/…`), as a dict by path.
+
+    Saved arrays whose path begins with `all_of` must all be wanted. Raises as `restore_params`.
+    """
     directory = absolute(directory)
     steps = agreed_steps(directory)
     if not steps:
         raise CheckpointError(f"{directory} holds no checkpoint")
-    wanted = {f"params/{path}": leaf for path, leaf in leaves_by_path(abstract_params).items()}
-    record, arrays = newest_verified(directory, wanted, steps, step, log, whole=False)
-    params = jax.tree.unflatten(jax.tree.structure(abstract_params), arrays)
-    return Restored(step=record.step, state=params, record=record.content, metrics=record.metrics)
+    record, arrays = newest_verified(directory, wanted, steps, step, log, all_of=all_of)
+    found = dict(zip(wanted, arrays, strict=True))
+    return Restored(step=record.step, state=found, record=record.content, metrics=record.metrics)
 
 
-def newest_verified(directory: epath.Path, wanted: Mapping[str, Any], steps: list[int],
-                    step: int | None, log: Log, *, whole: bool) -> tuple[Record, list]:  # fmt: skip
+def newest_verified(
+    directory: epath.Path,
+    wanted: Mapping[str, Any],
+    steps: list[int],
+    step: int | None,
+    log: Log,
+    *,
+    all_of: str | None,
+) -> tuple[Record, list]:
     """Record and arrays (in the order of `wanted`) of the newest good one of `steps`, or of `step`.
 
-    `whole` says that `wanted` is the whole state, so that surplus arrays are a mismatch.
+    Saved arrays whose path begins with `all_of` must all be wanted; "" for a whole state.
     """
     _check_shardings(wanted)
     if step is not None:
         records.require_step(directory, step, steps)
         try:
-            return _read_verified(directory, step, wanted, whole)
+            return _read_verified(directory, step, wanted, all_of)
         except DamagedError as damage:
             raise CheckpointError(f"checkpoint of step {step} is damaged: {damage}") from damage
     reasons = []
     for candidate in reversed(steps):
         try:
-            return _read_verified(directory, candidate, wanted, whole)
+            return _read_verified(directory, candidate, wanted, all_of)
         except DamagedError as damage:
             reasons.append(f"step {candidate}: {damage}")
             if jax.process_index() == 0:
@@ -135,9 +154,9 @@ def _check_shardings(wanted: Mapping[str, Any]) -> None:
 
 
 def _read_verified(directory: epath.Path, step: int, wanted: Mapping[str, Any],
-                   whole: bool) -> tuple[Record, list]:  # fmt: skip
+                   all_of: str | None) -> tuple[Record, list]:  # fmt: skip
     record = _on_all_hosts(lambda: records.read(directory, step))
-    records.check_fits(record, wanted, whole=whole, where=f"{directory}/{step}")
+    records.check_fits(record, wanted, all_of=all_of, where=f"{directory}/{step}")
     arrays = _on_all_hosts(lambda: _read_arrays(directory / str(step) / STATE, wanted))
     bad = [p for p, f in fingerprints(arrays).items() if f != record.leaves[p].fingerprint]
     if bad:

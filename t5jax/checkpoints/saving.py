@@ -169,7 +169,7 @@ class Checkpoints:
         if not steps and step is None:
             return None
         wanted = leaves_by_path(abstract_state)
-        record, arrays = newest_verified(self.directory, wanted, steps, step, log, whole=True)
+        record, arrays = newest_verified(self.directory, wanted, steps, step, log, all_of="")
         self._newest = record.step
         state = jax.tree.unflatten(jax.tree.structure(abstract_state), arrays)
         return Restored(

@@ -43,6 +43,8 @@ class T5Config:
     relpos_num_buckets: int = 32
     relpos_max_distance: int = 128
     per_layer_relative_bias: bool = False  # umT5; otherwise one table per stack
+    adapter_dim: int = 0  # inner width of an adapter at the end of every block; 0: none
+    prompt_length: int = 0  # learned vectors in front of the encoder's input; 0: none
     dropout_rate: float = 0.0
     # ---- how it is computed
     dtype: Literal["bfloat16", "float32"] = "bfloat16"  # of activations and of weights in use
@@ -53,8 +55,9 @@ class T5Config:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type is int and value < 1 and not field.name.endswith("coder_layers"):
-                raise ConfigError(f"model.{field.name} = {value}: must be at least 1")
+            optional = field.default == 0 or field.name.endswith("coder_layers")
+            if field.type is int and value < (least := 0 if optional else 1):
+                raise ConfigError(f"model.{field.name} = {value}: must be at least {least}")
         if not 0.0 <= self.dropout_rate < 1.0:
             raise ConfigError(f"model.dropout_rate = {self.dropout_rate}: must be in [0, 1)")
         if len(self.mlp_activations) not in (1, 2):
@@ -111,6 +114,12 @@ class T5Config:
                     f"model.{name} = {layers}: must be at least 1 with model.architecture = "
                     f"{self.architecture!r}"
                 )
+        if self.prompt_length and not (self.num_encoder_layers and self.num_decoder_layers):
+            raise ConfigError(
+                f"model.prompt_length = {self.prompt_length}: a prompt stands in front of an "
+                f"encoder-decoder's input, model.architecture = {self.architecture!r} has none; "
+                "set model.prompt_length = 0"
+            )
         if self.architecture == "shared_encoder_decoder" and (
             self.num_encoder_layers != self.num_decoder_layers
         ):

@@ -153,7 +153,7 @@ def _decode_block(
     bias_BNKS = bias_BNKJT.reshape(*bias_BNKJT.shape[:3], J * T)
     memories = (inputs, inputs_bias_BN1S), (together, bias_BNKS)
     x_RD += _attend(layer.self_attention, y_RD, memories)
-    return x_RD + layer.mlp(layer.mlp_norm(x_RD)), past
+    return layer.finish_decoding(x_RD), past
 
 
 def _attend(

@@ -167,6 +167,18 @@ class MLP(nnx.Module):
         return dense(dropout(hidden, self.dropout_rate, keys_B), self.wo[...])
 
 
+class Adapter(nnx.Module):
+    """A bottleneck at the end of a block (Houlsby et al. 2019), which at first adds nothing."""
+
+    def __init__(self, cfg: T5Config, *, rngs: nnx.Rngs):
+        self.norm = RMSNorm(cfg)
+        self.down = new_param(rngs, fan_in_truncated, embed=cfg.emb_dim, mlp=cfg.adapter_dim)
+        self.up = new_param(rngs, jax.nn.initializers.zeros, mlp=cfg.adapter_dim, embed=cfg.emb_dim)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return dense(jax.nn.relu(dense(self.norm(x), self.down[...])), self.up[...])
+
+
 class TransformerBlock(nnx.Module):
     """Pre-norm residual block; with cross-attention it can look at an encoder's output."""
 
@@ -180,6 +192,9 @@ class TransformerBlock(nnx.Module):
             self.cross_attention = Attention(cfg, rngs=rngs)
         self.mlp_norm = RMSNorm(cfg)
         self.mlp = MLP(cfg, rngs=rngs)
+        if cfg.adapter_dim:
+            self.adapter = Adapter(cfg, rngs=rngs)
+        self.has_adapter = cfg.adapter_dim > 0
         self.dropout_rate, self.per_layer_bias = cfg.dropout_rate, cfg.per_layer_relative_bias
 
     def __call__(
@@ -192,7 +207,7 @@ class TransformerBlock(nnx.Module):
     ) -> jax.Array:
         """`memory` is the encoder's output [B, S, D] and who may look at it; `bias_NTT` is the
         stack's position bias, None where every block has its own. Returns [B, T, D]."""
-        keys = split_keys(keys_B, 6)
+        keys = split_keys(keys_B, 6 + self.has_adapter)
         if self.per_layer_bias:
             T = x_BTD.shape[1]
             bias_NTT = self.relpos_bias(T, T, bidirectional=mask.bidirectional)
@@ -205,7 +220,10 @@ class TransformerBlock(nnx.Module):
             y = self.cross_attention(y, encoded_BSD, None, cross_mask, keys[2])
             x_BTD += dropout(y, self.dropout_rate, keys[3])
         y = self.mlp(self.mlp_norm(x_BTD), keys[4])
-        return x_BTD + dropout(y, self.dropout_rate, keys[5])
+        x_BTD += dropout(y, self.dropout_rate, keys[5])
+        if self.has_adapter:
+            x_BTD += dropout(self.adapter(x_BTD), self.dropout_rate, keys[6])
+        return x_BTD
 
     def decode(
         self,
@@ -237,7 +255,12 @@ class TransformerBlock(nnx.Module):
         x_RD += self.self_attention.decode(y_RD, together, bias_BNKS)
         y_RD = self.cross_attention_norm(x_RD)
         x_RD += self.cross_attention.decode(y_RD, encoded, encoded_bias_B11S)
-        return x_RD + self.mlp(self.mlp_norm(x_RD)), past
+        return self.finish_decoding(x_RD), past
+
+    def finish_decoding(self, x_RD: jax.Array) -> jax.Array:
+        """What a block does after its attention."""
+        x_RD += self.mlp(self.mlp_norm(x_RD))
+        return x_RD + self.adapter(x_RD) if self.has_adapter else x_RD
 
 
 def stored(past: KeyValue, new: KeyValue, index: jax.Array) -> KeyValue:

@@ -6,10 +6,8 @@ work as an encoder-decoder. What coincides is what has the same name in Mesh Ten
 buckets the encoder reads in both directions; cross-attention and its norm are the decoder's alone.
 """
 
-import jax
 from flax import nnx
 
-from t5jax.model.attention import Mask
 from t5jax.model.config import T5Config
 from t5jax.model.t5 import EncoderDecoder, Stack
 
@@ -19,6 +17,8 @@ class SharedEncoderDecoder(EncoderDecoder):
 
     def add_stacks(self, cfg: T5Config, rngs: nnx.Rngs) -> None:
         self.decoder = Stack(cfg, cfg.num_decoder_layers, cross_attention=True, rngs=rngs)
+        self.add_prompt(cfg, rngs)
 
-    def encode(self, tokens_BS: jax.Array, segments_BS: jax.Array, keys_B=None) -> jax.Array:
-        return self.decoder(self.embed(tokens_BS), Mask(segments_BS, segments_BS), keys_B=keys_B)
+    @property
+    def reader(self) -> Stack:
+        return self.decoder

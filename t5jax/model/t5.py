@@ -92,12 +92,29 @@ class EncoderDecoder(TokenModel):
     def add_stacks(self, cfg: T5Config, rngs: nnx.Rngs) -> None:
         self.encoder = Stack(cfg, cfg.num_encoder_layers, rngs=rngs)
         self.decoder = Stack(cfg, cfg.num_decoder_layers, cross_attention=True, rngs=rngs)
+        self.add_prompt(cfg, rngs)
+
+    def add_prompt(self, cfg: T5Config, rngs: nnx.Rngs) -> None:
+        """Makes the learned vectors in front of the inputs, if there are any."""
+        self.has_prompt = cfg.prompt_length > 0
+        if self.has_prompt:
+            # Its positions have no name: like a stack's layers they lie whole on every device.
+            shape = (cfg.prompt_length, cfg.emb_dim)
+            prompt_PD = jax.nn.initializers.normal(1.0)(rngs.params(), shape)
+            self.prompt = nnx.Param(prompt_PD, axes=("embed",))
+
+    @property
+    def reader(self) -> Stack:
+        """The stack that reads the inputs."""
+        return self.encoder
 
     def hidden(self, batch: Batch, keys_B: jax.Array | None = None) -> jax.Array:
         encoder_keys, decoder_keys = split_keys(keys_B, 2)
         encoder_segments = segment_ids(batch, "encoder", "encoder_input_tokens")
         decoder_segments = segment_ids(batch, "decoder", "decoder_target_tokens")
-        encoded_BSD = self.encode(batch["encoder_input_tokens"], encoder_segments, encoder_keys)
+        encoded_BSD, encoder_segments = self.encode(
+            batch["encoder_input_tokens"], encoder_segments, encoder_keys
+        )
         return self.decoder(
             self.embed(batch["decoder_input_tokens"]),
             Mask(decoder_segments, decoder_segments, causal=True),
@@ -105,8 +122,24 @@ class EncoderDecoder(TokenModel):
             decoder_keys,
         )
 
-    def encode(self, tokens_BS: jax.Array, segments_BS: jax.Array, keys_B=None) -> jax.Array:
-        return self.encoder(self.embed(tokens_BS), Mask(segments_BS, segments_BS), keys_B=keys_B)
+    def encode(
+        self, tokens_BS: jax.Array, segments_BS: jax.Array, keys_B: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """The encoder's output [B, S, D] and the segment of each of its positions [B, S], which are
+        more than those of the tokens where a learned prompt stands in front of them."""
+        x_BSD = self.embed(tokens_BS)
+        if self.has_prompt:
+            x_BSD, segments_BS = self._behind_prompt(x_BSD, segments_BS)
+        return self.reader(x_BSD, Mask(segments_BS, segments_BS), keys_B=keys_B), segments_BS
+
+    def _behind_prompt(self, x_BSD: jax.Array, segments_BS: jax.Array):
+        """The prompt belongs to segment 1, the only one of a row that is not packed."""
+        prompt_BPD = jnp.broadcast_to(self.prompt[...], (len(x_BSD), *self.prompt.shape))
+        x_BSD = jnp.concatenate([prompt_BPD, x_BSD], axis=1)
+        segments_BS = jnp.concatenate(
+            [jnp.ones(prompt_BPD.shape[:2], segments_BS.dtype), segments_BS], axis=1
+        )
+        return constrain(x_BSD, "batch", None, None), segments_BS
 
     def hidden_of_targets(self, tokens_BS: jax.Array, targets_BT: jax.Array) -> jax.Array:
         """Output [B, T, D] that predicts each of the targets, given the inputs and those before;
@@ -124,7 +157,7 @@ class EncoderDecoder(TokenModel):
         """Reads the inputs (0 is padding): what decodes them, and room for `max_length` positions
         of `num_beams` outputs a row."""
         segments_BS = (tokens_BS > 0).astype(jnp.int32)
-        encoded_BSD = self.encode(tokens_BS, segments_BS)
+        encoded_BSD, segments_BS = self.encode(tokens_BS, segments_BS)
         # Sliced here, not where they are used: in a loop every layer would be copied every time.
         layers = unstack(self.decoder.layers, self.decoder.num_layers)
         encoded = [layer.cross_attention.heads_first(encoded_BSD) for layer in layers]

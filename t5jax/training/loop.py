@@ -22,7 +22,7 @@ from t5jax.assembly import (
     open_evaluation_loaders,
     open_train_loader,
 )
-from t5jax.checkpoints import Checkpoints
+from t5jax.checkpoints import Checkpoints, leaves_by_path
 from t5jax.config import RunConfig, to_text
 from t5jax.data.live import LiveLoader
 from t5jax.data.loader import Loader
@@ -34,6 +34,7 @@ from t5jax.training.feeding import Feeder
 from t5jax.training.program import Program
 from t5jax.training.schedules import RatesAhead
 from t5jax.training.train_step import TrainState
+from t5jax.warm_start import begin
 
 
 def train(config: RunConfig) -> None:
@@ -101,9 +102,8 @@ class Trainer:
         if step >= self.num_steps:
             self.reporter.event(step, "finished", note="nothing left to do")
             return
+        self.learning_rates = self._learning_rates(step, state)
         train_step = self._compile(step)
-        schedule = self.config.optimizer.learning_rate_at(self.num_steps)
-        self.learning_rates = RatesAhead(schedule, step)
         feeder = Feeder(self.program.batch_sharding, self.loader.batch_size)
         rows = feeder.rows.tolist()
         unread: tuple[int, dict] | None = None
@@ -130,15 +130,17 @@ class Trainer:
         self.reporter.event(step, "finished")
 
     def _restore_or_begin(self) -> tuple[int, TrainState]:
-        """Newest good checkpoint, or fresh parameters if nothing was ever saved."""
+        """Newest good checkpoint; if nothing was ever saved, what `config.init` says."""
         notes: list[str] = []
         restored = self.checkpoints.restore(self.program.abstract_state, log=notes.append)
         for note in notes:
             self.reporter.event(0, "fell_back", reason=note)
         if restored is None:
-            state = self.program.init(self.config.train.seed)
-            self.reporter.event(0, "started", **self._size())
-            return 0, state
+            step, state, source = begin(self.config, self.program)
+            if step:
+                self.loader.restore(self.loader.state(0), step)  # from the first row all the same
+            self.reporter.event(step, "started", **source, **self._size())
+            return step, state
         if restored.record["vocabulary"] != self.config.data.vocabulary.fingerprint:
             raise ConfigError(
                 f"data.vocabulary = {self.config.data.vocabulary} is not the one that "
@@ -165,7 +167,7 @@ class Trainer:
         bad_steps = numbers.pop("bad_steps")
         tokens = numbers["target_tokens"] + numbers.pop("input_tokens")
         rates = self.throughput.update(tokens=tokens, rows=self.loader.batch_size)
-        # What the optimizer used: it does not count steps that were skipped, but those are few.
+        # What the optimizer used, but for steps skipped since the start, which it does not count.
         numbers["learning_rate"] = self.learning_rates(step - 1)
         self.reporter.train(step, {**numbers, **rates, **self._task_metrics(of_tasks)})
         if bad_steps:
@@ -245,10 +247,17 @@ class Trainer:
         mesh = "x".join(str(n) for n in self.program.mesh.shape.values())
         return {
             "parameters": sum(x.size for x in params),
+            **self._trained_size(),
             "mesh": mesh,
             "devices": f"{jax.device_count()} {jax.devices()[0].device_kind}",
             **self._data_size(),
         }
+
+    def _trained_size(self) -> dict[str, int]:
+        trained = jax.tree.leaves(self.program.trained)
+        if len(trained) == len(jax.tree.leaves(self.program.abstract_state.params)):
+            return {}
+        return {"trained_parameters": sum(x.size for x in trained)}
 
     def _data_size(self) -> dict[str, Any]:
         size: dict[str, Any] = {"data": "tokenised while it is read"}
@@ -262,11 +271,32 @@ class Trainer:
             size["not_evaluated_for_want_of_a_split"] = ", ".join(sorted(without))
         return size
 
+    def _learning_rates(self, step: int, state: TrainState) -> RatesAhead:
+        """Those of the steps from `step` on.
+
+        Schedules follow the updates that the optimizer has made: fewer than steps where some were
+        skipped, more where it was kept from another run.
+        """
+        slots = leaves_by_path(state.opt_state).items()
+        counts = [np.asarray(x) for path, x in slots if path.endswith("count")]
+        made = max((int(count.max()) for count in counts), default=step)
+        schedule = self.config.optimizer.learning_rate_at(self.num_steps)
+        some = np.linspace(made, made + self.num_steps - step - 1, 3).astype(np.int32)
+        if made > step and not np.asarray(schedule(some)).any():
+            raise ConfigError(
+                f"optimizer.schedule ends before update {made}, with which this run begins "
+                "(init.optimizer = 'keep'): every learning rate would be 0; set 'reset', another "
+                "schedule, or init.keep_step = True with steps that count on"
+            )
+        return RatesAhead(lambda n: schedule(n + np.int32(made - step)), step)
+
     def _throughput(self) -> Throughput:
         device, dtype = jax.devices()[0], self.config.model.dtype
         peak = peak_flops(device.device_kind, dtype)
         if peak is None and device.platform == "cpu" and jax.device_count() == 1:
             peak = measure_matmul_peak(dtype, 0.5)
+        if self._trained_size():
+            peak = None  # what a step costs without some of the gradients is not counted
         return Throughput(
             num_devices=jax.device_count(),
             flops_per_row=model_flops(self.config.model, 1, *self.loader.lengths),

@@ -16,8 +16,9 @@ from flax import nnx
 from t5jax import sharding
 from t5jax.model.architectures import abstract_model, init_params
 from t5jax.model.config import T5Config
+from t5jax.training.finetuning import AllParameters, Params, Strategy, split, united
 from t5jax.training.losses import Batch, CrossEntropy, LossSums
-from t5jax.training.train_step import Params, TrainState, make_eval_step, make_train_step
+from t5jax.training.train_step import TrainState, make_eval_step, make_train_step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class Program:
     mesh_config: sharding.MeshConfig
     mesh: jax.sharding.Mesh
     num_microbatches: int = 1
+    finetuning: Strategy = dataclasses.field(default_factory=AllParameters)
 
     @functools.cached_property
     def model_def(self) -> nnx.GraphDef:
@@ -38,8 +40,11 @@ class Program:
     @functools.cached_property
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and shardings of the whole state."""
-        specs = sharding.param_specs(abstract_model(self.model), self.mesh_config.rules, self.mesh)
-        shapes = jax.eval_shape(self._init, jax.random.key(0))
+        model = abstract_model(self.model)
+        self.finetuning.check_parameters(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+        specs = sharding.param_specs(model, self.mesh_config.rules, self.mesh)
+        specs = self.finetuning.extended_specs(specs)
+        shapes = jax.eval_shape(self._init, jax.random.key(0), {})
         shardings = sharding.state_shardings(shapes, specs, self.mesh)
         return jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
@@ -50,14 +55,33 @@ class Program:
         return jax.tree.map(lambda x: x.sharding, self.abstract_state)
 
     @property
+    def trained(self) -> Params:
+        """The part of the (abstract) parameters that trains."""
+        return split(self.abstract_state.params, self.finetuning.trains)[0]
+
+    @functools.cached_property
+    def plain(self) -> "Program":
+        """The same for the parameters of the model alone, as `merge` makes them."""
+        return dataclasses.replace(self, finetuning=AllParameters())
+
+    def merge(self, params: Params) -> Params:
+        """Parameters of the model alone, with what fine-tuning added to them."""
+        if not self.finetuning.merges:
+            return params
+        with self.in_use():
+            shardings = self.plain.shardings.params
+            return jax.jit(self.finetuning.merged, out_shardings=shardings)(params)
+
+    @property
     def batch_sharding(self) -> jax.sharding.NamedSharding:
         return sharding.batch_sharding(self.mesh, self.mesh_config.rules)
 
-    def init(self, seed: int) -> TrainState:
-        """A fresh state, every device making only what it holds."""
+    def init(self, seed: int, given: Params | None = None) -> TrainState:
+        """A fresh state, every device making only what it holds; but the parameters that are
+        `given`, a part of the tree, are taken as they are (and consumed)."""
         with self.in_use():
-            key = jax.random.key(seed)
-            return jax.jit(self._init, out_shardings=self.shardings)(key)
+            init = jax.jit(self._init, out_shardings=self.shardings, donate_argnums=1)
+            return init(jax.random.key(seed), given or {})
 
     def begin(self, params: Params) -> TrainState:
         """A state before step 0 with these parameters, and the optimizer's first slots."""
@@ -73,6 +97,7 @@ class Program:
             dtype=self.model.dtype,
             num_microbatches=self.num_microbatches,
             dropout=self.model.dropout_rate > 0,
+            finetuning=self.finetuning,
         )
         # Pinned: otherwise the second step, whose input is the first's output, compiles again.
         replicated = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
@@ -84,7 +109,9 @@ class Program:
     def eval_step(self):
         """`eval_step(params, batch) -> LossSums`, jitted; of all rows together."""
         loss = dataclasses.replace(self.loss, num_tasks=0)
-        step = make_eval_step(self.model_def, loss, dtype=self.model.dtype)
+        step = make_eval_step(
+            self.model_def, loss, dtype=self.model.dtype, finetuning=self.finetuning
+        )
         replicated = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
         jitted = jax.jit(step, out_shardings=replicated)
 
@@ -107,9 +134,12 @@ class Program:
         """Context in which the model's axis names mean this mesh."""
         return sharding.use(self.mesh, self.mesh_config.rules)
 
-    def _init(self, key: jax.Array) -> TrainState:
-        return self._begin(init_params(self.model, key))
+    def _init(self, key: jax.Array, given: Params) -> TrainState:
+        params = united(init_params(self.model, key), given)
+        params = self.finetuning.extended(params, jax.random.fold_in(key, 1))
+        return self._begin(united(params, given))  # some of the added ones may be given, too
 
     def _begin(self, params: Params) -> TrainState:
+        trained, _ = split(params, self.finetuning.trains)
         zero = jnp.zeros((), jnp.int32)
-        return TrainState(zero, params, self.tx.init(params), zero)
+        return TrainState(zero, params, self.tx.init(trained), zero)

@@ -7,16 +7,17 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from t5jax.training.finetuning import AllParameters, Params, Strategy, split, united
 from t5jax.training.losses import Batch, CrossEntropy, LossSums, predicting_side, zero_sums
 
-Params = dict  # nested dict of arrays, keyed like the attributes of the modules
+_EVERYTHING = AllParameters()
 
 
 class TrainState(NamedTuple):
     """All that changes in training, besides the position in the data."""
 
     step: jax.Array  # int32: batches consumed, skipped ones included
-    params: Params  # float32
+    params: Params  # float32, frozen ones too
     opt_state: optax.OptState
     bad_steps: jax.Array  # int32: steps skipped in a row because loss or gradient was not finite
 
@@ -35,49 +36,56 @@ def make_train_step(
     dtype: str,
     num_microbatches: int = 1,
     dropout: bool,
+    finetuning: Strategy = _EVERYTHING,
 ):
     """Returns `train_step(state, batch, key) -> (state, metrics)`, for the caller to jit.
 
     `batch` holds seqio's features, int32 [B, T]; B divides by `num_microbatches`. A step whose loss
-    or gradient is not finite leaves parameters and optimizer as they were and is counted.
+    or gradient is not finite leaves parameters and optimizer as they were and is counted. Only what
+    `finetuning` trains is differentiated and known to `tx`.
     """
 
-    def loss_fn(params: Params, batch: Batch, keys_B: jax.Array | None):
+    def loss_fn(trained: Params, frozen: Params, batch: Batch, keys_B: jax.Array | None):
+        params = finetuning.merged(united(frozen, trained))
         model = nnx.merge(model_def, cast(params, dtype))
         sums = loss(model, batch, keys_B)
         return sums.objective, sums
 
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
 
-    def summed_gradients(params: Params, batch: Batch, keys_B) -> tuple[Params, LossSums]:
+    def summed_gradients(
+        trained: Params, frozen: Params, batch: Batch, keys_B
+    ) -> tuple[Params, LossSums]:
         if num_microbatches == 1:
-            (_, sums), grads = grad_fn(params, batch, keys_B)
+            (_, sums), grads = grad_fn(trained, frozen, batch, keys_B)
             return grads, sums
 
         def body(totals, microbatch):
-            (_, sums), grads = grad_fn(params, *microbatch)
+            (_, sums), grads = grad_fn(trained, frozen, *microbatch)
             return jax.tree.map(jnp.add, totals, (grads, sums)), None
 
         # Interleaved, so that every device keeps the rows it already holds.
         split = lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1)
-        zeros = jax.tree.map(jnp.zeros_like, params), zero_sums(loss.num_tasks)
+        zeros = jax.tree.map(jnp.zeros_like, trained), zero_sums(loss.num_tasks)
         return jax.lax.scan(body, zeros, jax.tree.map(split, (batch, keys_B)))[0]
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array):
         num_rows = batch[f"{predicting_side(batch)}_target_tokens"].shape[0]
         keys_B = row_keys(key, state.step, num_rows) if dropout else None
-        grads, sums = summed_gradients(state.params, batch, keys_B)
+        before, frozen = split(state.params, finetuning.trains)
+        grads, sums = summed_gradients(before, frozen, batch, keys_B)
         divisor = loss.divisor(sums.denominator)
         grads = jax.tree.map(lambda g: g / divisor, grads)
         grad_norm = optax.global_norm(grads)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        updates, opt_state = tx.update(grads, state.opt_state, before)
+        trained = optax.apply_updates(before, updates)
         good = jnp.isfinite(sums.objective) & jnp.isfinite(grad_norm)
-        params, opt_state = jax.tree.map(
+        trained, opt_state = jax.tree.map(
             lambda new, old: jnp.where(good, new, old),
-            (params, opt_state),
-            (state.params, state.opt_state),
+            (trained, opt_state),
+            (before, state.opt_state),
         )
+        params = united(frozen, trained)
         bad_steps = jnp.where(good, 0, state.bad_steps + 1)
         metrics = {
             **summary(sums),
@@ -92,10 +100,17 @@ def make_train_step(
     return train_step
 
 
-def make_eval_step(model_def: nnx.GraphDef, loss: CrossEntropy, *, dtype: str):
+def make_eval_step(
+    model_def: nnx.GraphDef,
+    loss: CrossEntropy,
+    *,
+    dtype: str,
+    finetuning: Strategy = _EVERYTHING,
+):
     """Returns `eval_step(params, batch) -> LossSums` without dropout, for the caller to jit."""
 
     def eval_step(params: Params, batch: Batch) -> LossSums:
+        params = finetuning.merged(params)
         return loss(nnx.merge(model_def, cast(params, dtype)), batch, None)
 
     return eval_step

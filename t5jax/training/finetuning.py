@@ -1,0 +1,363 @@
+"""Fine-tuning: which parameters of a run train, and which it adds; a dataclass per strategy.
+
+Parameters stay one nested dict in the state and in checkpoints. Those that train are a subtree of
+it: only they have gradients and slots in the optimizer. A path is a parameter's place in the tree,
+such as `encoder/layers/mlp/wi_0`; layers lie stacked in one array, so a path means all layers.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import PartitionSpec as P
+
+from t5jax.errors import ConfigError
+from t5jax.model.config import T5Config
+from t5jax.training.adafactor import stack_of
+
+Params = dict  # nested dict of arrays, keyed like the attributes of the modules
+_LORA = "_lora"  # `query_lora` holds the factors of what is added to `query`
+
+
+class _Strategy:
+    """What a strategy can say. This one: everything trains, nothing is added."""
+
+    __slots__ = ()
+    needs_pretrained = True
+    merges = False  # it adds parameters that `merged` takes into the model's
+
+    def check(self, model: T5Config) -> None:
+        """Raises ConfigError if the model lacks what is to be trained."""
+
+    def check_parameters(self, params: Params) -> None:
+        """Raises ConfigError if the (abstract) parameters of the model are not what is expected."""
+
+    def trains(self, path: str) -> bool:
+        return True
+
+    def extended(self, params: Params, key: jax.Array) -> Params:
+        """The model's parameters with those that the strategy adds, or begins in its own way."""
+        return params
+
+    def extended_specs(self, specs: Params) -> Params:
+        """Layouts of `extended` parameters, from those of the model's."""
+        return specs
+
+    def merged(self, params: Params) -> Params:
+        """The model's parameters, from `extended` ones or from those of the model itself."""
+        return params
+
+    def wrapped(
+        self, tx: optax.GradientTransformation, num_train_steps: int
+    ) -> optax.GradientTransformation:
+        """The optimizer of the parameters that train."""
+        return tx
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class AllParameters(_Strategy):
+    """Everything trains: pre-training, and T5's own fine-tuning."""
+
+    needs_pretrained = False
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class TrainOnly(_Strategy):
+    """Parameters whose path one of the regular expressions finds (`re.search`) train."""
+
+    patterns: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _check_patterns("TrainOnly", self.patterns)
+
+    def check_parameters(self, params: Params) -> None:
+        _check_found("TrainOnly", self.patterns, params)
+
+    def trains(self, path: str) -> bool:
+        return _found(self.patterns, path)
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Freeze(_Strategy):
+    """All but the parameters whose path one of the regular expressions finds train."""
+
+    patterns: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _check_patterns("Freeze", self.patterns)
+
+    def check_parameters(self, params: Params) -> None:
+        _check_found("Freeze", self.patterns, params)
+        if not any(map(self.trains, _paths(params))):
+            raise ConfigError(
+                f"finetuning.patterns = {self.patterns}: Freeze would leave nothing to train"
+            )
+
+    def trains(self, path: str) -> bool:
+        return not _found(self.patterns, path)
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class Adapters(_Strategy):
+    """Adapter layers and all layer norms train (Raffel et al. 2020, section 3.5.1; Houlsby et al.
+    2019). `model.adapter_dim` says how wide the adapters are; the paper: 32 to 2048."""
+
+    def check(self, model: T5Config) -> None:
+        if not model.adapter_dim:
+            raise ConfigError(
+                "finetuning: Adapters, but model.adapter_dim = 0: say how wide they are, e.g. 128"
+            )
+
+    def trains(self, path: str) -> bool:
+        return "/adapter/" in path or path.endswith("norm/scale")
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class PromptTuning(_Strategy):
+    """`model.prompt_length` vectors in front of the encoder's input train (Lester et al. 2021).
+
+    They begin as rows of the token table, drawn from its first 5000, as in the paper.
+    """
+
+    def check(self, model: T5Config) -> None:
+        if not model.prompt_length:
+            raise ConfigError(
+                "finetuning: PromptTuning, but model.prompt_length = 0: say how many vectors, "
+                "e.g. 100"
+            )
+
+    def trains(self, path: str) -> bool:
+        return path == "prompt"
+
+    def extended(self, params: Params, key: jax.Array) -> Params:
+        table_VD, length = params["token_embedder"], params["prompt"].shape[0]
+        # Not padding, EOS and unknown, which come first in T5's vocabularies.
+        ids = jax.random.randint(key, (length,), 3, min(5000, table_VD.shape[0]))
+        return params | {"prompt": table_VD[ids]}
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class LoRA(_Strategy):
+    """W + (alpha / rank) · A B in place of chosen weights W; only A and B train (Hu et al. 2021).
+
+    A is [in, rank], normal with variance 1 / in; B is [rank, out] and begins at 0; every layer of a
+    stack has its own. The sum is made in parameter space, before the model sees its parameters.
+    The patterns are regular expressions for the paths of the weights.
+    """
+
+    merges = True
+    rank: int = 8
+    alpha: float = 16.0
+    patterns: tuple[str, ...] = (r"attention/(query|value)$",)
+
+    def __post_init__(self) -> None:
+        _check_patterns("LoRA", self.patterns)
+        if self.rank < 1:
+            raise ConfigError(f"finetuning.rank = {self.rank}: must be at least 1")
+        if not 0.0 < self.alpha < math.inf:
+            raise ConfigError(f"finetuning.alpha = {self.alpha}: must be finite and above 0")
+
+    def check_parameters(self, params: Params) -> None:
+        _check_found("LoRA", self.patterns, params)
+        for path, shape in self._adapted(params).items():
+            if len(shape) != 2:
+                raise ConfigError(
+                    f"finetuning.patterns = {self.patterns} finds {path}, which is no matrix: "
+                    "LoRA is for weights; name those"
+                )
+            if self.rank >= min(shape):
+                raise ConfigError(
+                    f"finetuning.rank = {self.rank}: {path} is {shape[0]} x {shape[1]}; a rank of "
+                    f"{min(shape)} or more saves nothing"
+                )
+
+    def trains(self, path: str) -> bool:
+        return f"{_LORA}/" in path
+
+    def extended(self, params: Params, key: jax.Array) -> Params:
+        numbers = {path: number for number, path in enumerate(self._adapted(params))}
+
+        def factors(path: str, weight: jax.Array) -> Params:
+            *stack, inputs, outputs = weight.shape
+            own = jax.random.fold_in(key, numbers[path])
+            a = jax.random.normal(own, (*stack, inputs, self.rank)) * inputs**-0.5
+            return {"a": a, "b": jnp.zeros((*stack, self.rank, outputs))}
+
+        return self._with_factors(params, factors)
+
+    def extended_specs(self, specs: Params) -> Params:
+        factors = lambda path, spec: {"a": P(*spec[:-1], None), "b": P(*spec[:-2], None, spec[-1])}
+        return self._with_factors(specs, factors)
+
+    def merged(self, params: Params) -> Params:
+        result = {}
+        for name, value in params.items():
+            if name.endswith(_LORA):
+                continue
+            if isinstance(value, dict):
+                value = self.merged(value)
+            elif name + _LORA in params:
+                a, b = params[name + _LORA]["a"], params[name + _LORA]["b"]
+                # Exact wherever it is done: accelerators would round the factors.
+                change = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+                value = value + (self.alpha / self.rank) * change
+            result[name] = value
+        return result
+
+    def _adapted(self, params: Params) -> dict[str, tuple[int, ...]]:
+        """Path -> shape (of one layer) of what the patterns find."""
+        return {path: shape for path, shape in _layer_shapes(params) if _found(self.patterns, path)}
+
+    def _with_factors(self, tree: Params, factors: Callable, prefix: str = "") -> Params:
+        """The tree with `factors(path, leaf)` beside every leaf that the patterns find."""
+        result = {}
+        for name, value in tree.items():
+            path = prefix + name
+            if isinstance(value, dict):
+                result[name] = self._with_factors(value, factors, f"{path}/")
+                continue
+            result[name] = value
+            if _found(self.patterns, path):
+                result[name + _LORA] = factors(path, value)
+        return result
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class GradualUnfreezing(_Strategy):
+    """More layers train in every episode, from the top down (Raffel et al. 2020, section 3.5.1).
+
+    The run is divided into equal episodes: 12 in the paper, whose stacks have 12 layers; None: as
+    many as the deeper stack has layers. In episode n of E the top ⌈n L / E⌉ of a stack's L layers
+    train, in encoder and decoder alike; token table, logits and final norms train throughout, a
+    position bias that layers share from the last episode on (T5 keeps it in the lowest layer).
+
+    A frozen layer is not moved, but the optimizer's moments follow its gradients, so that the first
+    of its updates are not those of a cold optimizer.
+    """
+
+    num_episodes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_episodes is not None and self.num_episodes < 1:
+            raise ConfigError(f"finetuning.num_episodes = {self.num_episodes}: at least 1, or None")
+
+    def wrapped(
+        self, tx: optax.GradientTransformation, num_train_steps: int
+    ) -> optax.GradientTransformation:
+        if (self.num_episodes or 1) > num_train_steps:
+            raise ConfigError(
+                f"finetuning.num_episodes = {self.num_episodes}: the run has {num_train_steps} "
+                "steps (train.num_train_steps)"
+            )
+
+        def init(params: optax.Params) -> UpdatesMade:
+            return UpdatesMade(jnp.zeros((), jnp.int32))
+
+        def update(updates: optax.Updates, state: Any, params: optax.Params | None = None):
+            masked = self._masked(updates, state.count, num_train_steps)
+            return masked, UpdatesMade(state.count + 1)
+
+        return optax.chain(tx, optax.GradientTransformation(init, update))
+
+    def episode_starts(self, num_train_steps: int, num_layers: int) -> list[int]:
+        """The first update of every episode; `num_layers` are those of the deeper stack."""
+        number = self.num_episodes or num_layers
+        return [-(-episode * num_train_steps // number) for episode in range(number)]
+
+    def _masked(self, updates: optax.Updates, count: jax.Array, num_train_steps: int) -> Any:
+        leaves = jax.tree_util.tree_leaves_with_path(updates)
+        depths = [leaf.shape[0] for path, leaf in leaves if stack_of(path)]
+        starts = self.episode_starts(num_train_steps, max(depths, default=1))
+        number = len(starts)
+        episode = jnp.sum(count >= jnp.array(starts)) - 1
+
+        def mask(path, update):
+            if stack_of(path):
+                depth = update.shape[0]
+                frozen = [depth - -(-n * depth // number) for n in range(1, number + 1)]
+                trains_L = jnp.arange(depth) >= jnp.array(frozen)[episode]
+                return jnp.where(trains_L.reshape(-1, *(1,) * (update.ndim - 1)), update, 0.0)
+            if _is_shared_bias(path):
+                return jnp.where(episode == number - 1, update, 0.0)
+            return update
+
+        return jax.tree_util.tree_map_with_path(mask, updates)
+
+
+class UpdatesMade(NamedTuple):
+    """How far gradual unfreezing is."""
+
+    count: jax.Array  # int32 scalar
+
+
+Strategy = AllParameters | TrainOnly | Freeze | Adapters | GradualUnfreezing | LoRA | PromptTuning
+
+
+def split(params: Params, trains: Callable[[str], bool], prefix: str = "") -> tuple[Params, Params]:
+    """(the subtree of the parameters that train, that of the others); nothing is in both."""
+    trained, frozen = {}, {}
+    for name, value in params.items():
+        path = prefix + name
+        if isinstance(value, dict):
+            parts = split(value, trains, f"{path}/")
+            for side, part in zip((trained, frozen), parts, strict=True):
+                side |= {name: part} if part else {}
+        else:
+            (trained if trains(path) else frozen)[name] = value
+    return trained, frozen
+
+
+def united(one: Params, other: Params) -> Params:
+    """Both trees; where a path is in both, what `other` has."""
+    merge = lambda a, b: united(a, b) if isinstance(a, dict) and isinstance(b, dict) else b
+    return one | {name: merge(one.get(name), branch) for name, branch in other.items()}
+
+
+def _is_shared_bias(path: tuple) -> bool:
+    return len(path) > 1 and path[1].key == "relpos_bias"
+
+
+def _layer_shapes(params: Params) -> list[tuple[str, tuple[int, ...]]]:
+    """(path, shape of one layer) of every parameter, in order."""
+    return [
+        (
+            jax.tree_util.keystr(path, simple=True, separator="/"),
+            leaf.shape[1:] if stack_of(path) else leaf.shape,
+        )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    ]
+
+
+def _paths(params: Params) -> list[str]:
+    return [path for path, _ in _layer_shapes(params)]
+
+
+def _found(patterns: tuple[str, ...], path: str) -> bool:
+    return any(re.search(pattern, path) for pattern in patterns)
+
+
+def _check_patterns(strategy: str, patterns: tuple[str, ...]) -> None:
+    if not patterns:
+        raise ConfigError(f"finetuning.patterns = (): {strategy} needs at least one")
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ConfigError(
+                f"finetuning.patterns: {pattern!r} is no regular expression: {error}"
+            ) from error
+
+
+def _check_found(strategy: str, patterns: tuple[str, ...], params: Params) -> None:
+    paths = _paths(params)
+    for pattern in patterns:
+        if not any(re.search(pattern, path) for path in paths):
+            raise ConfigError(
+                f"finetuning.patterns: {strategy}'s {pattern!r} finds none of the model's "
+                f"parameters, which are {', '.join(paths)}"
+            )
