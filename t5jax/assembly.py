@@ -7,6 +7,7 @@ from t5jax.data.live import LiveLoader
 from t5jax.data.loader import Loader
 from t5jax.data.opening import open_in_order, open_loader
 from t5jax.errors import ConfigError
+from t5jax.evaluation import suite
 from t5jax.training.program import Program
 
 TrainLoader = Loader | LiveLoader
@@ -49,6 +50,14 @@ def open_evaluation_loaders(
     for loader in loaders.values():
         _check_chunks(config, loader)
     return loaders
+
+
+def open_suite(config: RunConfig, split: str) -> suite.Suite | None:
+    """What the run is evaluated on by answering; None where no task of its mixture has metrics and
+    the split, and for a model that generates no text. Raises as `evaluation.suite.open_suite`."""
+    if config.model.architecture == "encoder_only":
+        return None
+    return suite.open_suite(config.data, config.decoding, config.evaluation, split)
 
 
 def _check_vocabulary(config: RunConfig) -> None:

@@ -33,6 +33,14 @@ SETTINGS_OF_A_RUN = """\
 settings: any value of the run's config as --section.field VALUE, after everything else;
 config.txt in WORKDIR lists them with their values
 """
+EVALUATE_EXAMPLES = """\
+examples:
+  t5jax evaluate runs/mine                              losses and metrics of the newest step
+  t5jax evaluate runs/mine --data.mixture glue_v002_proportional --decoding.num-beams 4
+  t5jax evaluate runs/mine --evaluation.ranking total   rank the classes instead of decoding
+  t5jax evaluate runs/mine --follow --keep-best glue/average
+  t5jax evaluate runs/mine --split test --submission out
+"""
 TASKS_EXAMPLES = """\
 examples:
   t5jax tasks                                           everything that has a name
@@ -116,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"t5jax {__version__}")
     acts = parser.add_subparsers(dest="act", required=True, metavar="ACT")
     _train_options(_act(acts, "train", "run a config to its end; resumes what its workdir holds"))
-    _evaluate_options(_act(acts, "evaluate", "loss and perplexity of a checkpoint", of_a_run=True))
+    _evaluate_options(_act(acts, "evaluate", "losses and metrics of a checkpoint", of_a_run=True))
     _predict_options(
         _act(acts, "predict", "fill the blanks <extra_id_0> … of texts", of_a_run=True)
     )
@@ -172,11 +180,24 @@ def _train_options(act: argparse.ArgumentParser) -> None:
 
 
 def _evaluate_options(act: argparse.ArgumentParser) -> None:
+    act.epilog = f"{EVALUATE_EXAMPLES}\n{SETTINGS_OF_A_RUN}"
     _workdir_option(act)
     act.add_argument("--split", default="validation", help="(validation)")
-    act.add_argument("--num-rows", type=int, help="default: the whole split")
+    act.add_argument("--only", choices=("loss", "metrics"), help="default: what the tasks have")
+    act.add_argument("--num-rows", type=int, help="of which losses are taken (all)")
     act.add_argument("--baselines", action="store_true", help="unigram and bigram models beside it")
-    act.add_argument("--json", action="store_true", help="one line of JSON")
+    act.add_argument("--output", metavar="DIR", help="of predictions (WORKDIR/evaluations)")
+    act.add_argument("--submission", metavar="DIR", help="write files for GLUE and SuperGLUE")
+    act.add_argument("--follow", action="store_true", help="every checkpoint as it appears")
+    act.add_argument(
+        "--wait", type=float, default=3600.0, metavar="SECONDS",
+        help="with --follow: how long for a new checkpoint (3600)",
+    )  # fmt: skip
+    act.add_argument(
+        "--keep-best", metavar="TASK/METRIC", help="copy the best checkpoint to WORKDIR/best"
+    )
+    act.add_argument("--lowest", action="store_true", help="with --keep-best: less is better")
+    act.add_argument("--json", action="store_true", help="lines of JSON")
 
 
 def _predict_options(act: argparse.ArgumentParser) -> None:
@@ -293,15 +314,25 @@ def _train(a: argparse.Namespace, flags: list[str]) -> None:
 def _evaluate(a: argparse.Namespace, flags: list[str]) -> None:
     from t5jax.acts import evaluate
 
-    evaluate.run(
-        a.run,
-        flags,
+    if a.follow and a.step is not None:
+        a.parser.error("--follow takes every step: leave out --step")
+    if a.lowest and not a.keep_best:
+        a.parser.error("--lowest says which is best: give --keep-best TASK/METRIC")
+    options = evaluate.Options(
         split=a.split,
-        step=a.step,
+        only=a.only,
         num_rows=a.num_rows,
         with_baselines=a.baselines,
+        output=a.output,
+        submission=a.submission,
+        keep_best=a.keep_best,
+        best_mode="min" if a.lowest else "max",
         as_json=a.json,
     )
+    if a.follow:
+        evaluate.follow(a.run, flags, options, most_seconds=a.wait)
+    else:
+        evaluate.run(a.run, flags, options, step=a.step)
 
 
 def _predict(a: argparse.Namespace, flags: list[str]) -> None:

@@ -30,6 +30,7 @@ from t5jax.data.conversion import converter_for
 from t5jax.data.tasks import registry
 from t5jax.decoding.config import DecodingConfig
 from t5jax.errors import ConfigError
+from t5jax.evaluation.config import EvaluationConfig
 from t5jax.model.config import T5Config
 from t5jax.reporting import ReportingConfig
 from t5jax.runtime import ExitCode, RuntimeConfig
@@ -110,6 +111,7 @@ class RunConfig:
     loss: CrossEntropy = dataclasses.field(default_factory=CrossEntropy)
     optimizer: Optimizer = dataclasses.field(default_factory=Adafactor)
     decoding: DecodingConfig = dataclasses.field(default_factory=DecodingConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     reporting: ReportingConfig = dataclasses.field(default_factory=ReportingConfig)
@@ -155,22 +157,27 @@ class RunConfig:
                 f"train.num_eval_rows = {self.train.num_eval_rows} has no effect, because "
                 "train.eval_every_steps = 0 means never: change one of them"
             )
-        if checkpoints.keep_best and not every:
-            raise ConfigError(
-                f"checkpoints.keep_best = {checkpoints.keep_best} needs evaluations: set "
-                "train.eval_every_steps"
-            )
-        known = [f"validation/{name}" for name in EVALUATION_METRICS]
-        if checkpoints.keep_best and checkpoints.best_metric not in known:
+        if not checkpoints.keep_best:
+            return
+        field = "train.eval_every_steps"
+        if re.fullmatch(r"validation/.+/.+", checkpoints.best_metric):  # of a task's answers
+            field, every = "evaluation.every_steps", self.evaluation.every_steps
+        elif checkpoints.best_metric not in [f"validation/{x}" for x in EVALUATION_METRICS]:
             raise ConfigError(
                 f"checkpoints.best_metric = {checkpoints.best_metric!r} is not a metric of the "
-                f"evaluations; one of {', '.join(known)}"
+                "evaluations; validation/TASK/METRIC, or one of "
+                + ", ".join(f"validation/{name}" for name in EVALUATION_METRICS)
             )
-        if checkpoints.keep_best and checkpoints.save_every_steps % every:
+        if not every:
+            raise ConfigError(
+                f"checkpoints.keep_best = {checkpoints.keep_best} by {checkpoints.best_metric} "
+                f"needs evaluations: set {field}"
+            )
+        if checkpoints.save_every_steps % every:
             raise ConfigError(
                 f"checkpoints.keep_best = {checkpoints.keep_best}: a step is saved every "
                 f"checkpoints.save_every_steps = {checkpoints.save_every_steps} and has no metric "
-                f"unless train.eval_every_steps = {every} divides that"
+                f"unless {field} = {every} divides that"
             )
 
     def check_mesh(self, num_devices: int) -> None:

@@ -1,13 +1,24 @@
-"""`t5jax evaluate WORKDIR`: loss and perplexity of a checkpoint on a split."""
+"""`t5jax evaluate WORKDIR`: what a checkpoint, or every checkpoint of a run, is worth on a split.
 
+Text has a loss; tasks with metrics are answered besides, scored and put in a table.
+"""
+
+import dataclasses
 import json
+import pathlib
+import sys
+import time
+from typing import Any, Literal
 
 import jax
 
-from t5jax.acts.saved_run import open_run
-from t5jax.assembly import open_evaluation_loaders
+from t5jax.acts.saved_run import OpenedRun, SavedRun, open_program
+from t5jax.assembly import open_evaluation_loaders, open_suite
+from t5jax.checkpoints import committed_steps
 from t5jax.data.opening import open_in_order
-from t5jax.errors import ConfigError, DataError
+from t5jax.errors import CheckpointError, ConfigError, DataError
+from t5jax.evaluation.answers import read_answers
+from t5jax.evaluation.following import Best, Mode, steps_as_they_appear
 from t5jax.evaluation.loss import (
     baselines,
     evaluate_loss,
@@ -15,45 +26,206 @@ from t5jax.evaluation.loss import (
     rows_to_read,
     unigram_entropy,
 )
+from t5jax.evaluation.report import Report
+from t5jax.evaluation.submission import write_submission
+from t5jax.evaluation.suite import Suite
+
+Losses = dict[str, dict[str, float]]  # by task
+_SECONDS_BETWEEN_LINES = 10.0
 
 
-def run(
-    workdir: str, flags: list[str], *, split: str, step: int | None, num_rows: int | None,
-    with_baselines: bool, as_json: bool,
-) -> None:  # fmt: skip
-    if num_rows is not None and num_rows < 1:
-        raise ConfigError(f"--num-rows {num_rows}: at least 1; without it, the whole split")
-    saved = open_run(workdir, step, flags, act="evaluate")
-    found: dict[str, dict[str, float]] = {}
-    for name, loader in open_evaluation_loaders(saved.config, split, num_rows).items():
-        sums = evaluate_loss(saved.program, saved.params, loader, num_rows)
-        found[name] = loss_metrics(sums) | {
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is evaluated, and what becomes of it."""
+
+    split: str = "validation"
+    only: Literal["loss", "metrics"] | None = None
+    num_rows: int | None = None  # of which losses are taken; None: all
+    with_baselines: bool = False
+    output: str | None = None  # None: WORKDIR/evaluations
+    submission: str | None = None
+    keep_best: str | None = None
+    best_mode: Mode = "max"
+    as_json: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_rows is not None and self.num_rows < 1:
+            raise ConfigError(
+                f"--num-rows {self.num_rows}: at least 1; without it, the whole split"
+            )
+        if self.only == "metrics" and (self.num_rows is not None or self.with_baselines):
+            raise ConfigError("--num-rows and --baselines are of losses: leave out --only metrics")
+        if self.only == "loss" and (self.submission or self.output):
+            raise ConfigError(
+                "--output and --submission are of the tasks' answers: leave out --only loss"
+            )
+
+
+def run(workdir: str, flags: list[str], options: Options, *, step: int | None) -> None:
+    """Evaluates a step; None: the newest good one."""
+    opened = open_program(workdir, step, flags, act="evaluate")
+    _Evaluation(workdir, opened, options).evaluate(opened.restore(step))
+
+
+def follow(workdir: str, flags: list[str], options: Options, *, most_seconds: float) -> None:
+    """Evaluates every step that is there or appears, until the run's last one; gives up when none
+    has appeared for `most_seconds`."""
+    directory = pathlib.Path(workdir) / "checkpoints"
+    opened: OpenedRun | None = None
+    for step in steps_as_they_appear(directory, most_seconds=most_seconds):
+        try:
+            if opened is None:
+                opened = open_program(workdir, step, flags, act="evaluate")
+                evaluation = _Evaluation(workdir, opened, options)
+            saved = opened.restore(step)
+        except CheckpointError:
+            if step in committed_steps(str(directory)):
+                raise
+            _say(f"step {step} was deleted by the training run before it could be read")
+            continue
+        evaluation.evaluate(saved)
+        if step >= opened.config.train.num_train_steps:
+            return
+    _say(f"no new checkpoint in {directory} for {most_seconds:.0f} s: ended")
+
+
+class _Evaluation:
+    """Everything that one run is evaluated on; opened once, used for each of its steps."""
+
+    def __init__(self, workdir: str, opened: OpenedRun, options: Options):
+        self._workdir, self._options = workdir, options
+        self._config = opened.config
+        self._suite = self._open_suite()
+        loaders = {}
+        if options.only != "metrics":
+            loaders = open_evaluation_loaders(opened.config, options.split, options.num_rows)
+        self._loaders = loaders
+        if self._suite is None and not loaders:
+            raise DataError(self._nothing())
+        self._best = None
+        if options.keep_best is not None:
+            self._best = Best(pathlib.Path(workdir), options.keep_best, options.best_mode)
+
+    def _open_suite(self) -> Suite | None:
+        if self._options.only == "loss":
+            return None
+        suite = open_suite(self._config, self._options.split)
+        needed = self._options.submission or self._options.output
+        if suite is None and (needed or self._options.only == "metrics"):
+            raise ConfigError(
+                f"no task of {self._config.data.mixture} has metrics and a split "
+                f"{self._options.split!r}: there is nothing to answer"
+            )
+        return suite
+
+    def _nothing(self) -> str:
+        data, split = self._config.data, self._options.split
+        return (
+            f"no task of {data.mixture} has metrics and a split {split!r}, or a store of it in "
+            f"{data.cache_dir} (t5jax cache CONFIG makes it where the source has one)"
+        )
+
+    def evaluate(self, saved: SavedRun) -> None:
+        losses = {name: self._loss(saved, name) for name in self._loaders}
+        report = self._answer(saved) if self._suite is not None else None
+        if jax.process_index() == 0:
+            self._print(saved.step, losses, report)
+        if self._best is not None and self._best.offer(saved.step, _values(losses, report)):
+            _say(f"step {saved.step} is the best so far: kept in {self._workdir}/best")
+
+    def _loss(self, saved: SavedRun, name: str) -> dict[str, float]:
+        loader, num_rows = self._loaders[name], self._options.num_rows
+        found = loss_metrics(evaluate_loss(saved.program, saved.params, loader, num_rows)) | {
             "num_rows": rows_to_read(loader, num_rows),
             "unigram_entropy": unigram_entropy(loader, num_rows),
         }
-        if with_baselines:
+        if self._options.with_baselines:
             train = open_in_order(
-                saved.config.data,
+                self._config.data,
                 "train",
                 batch_size=loader.batch_size,
-                architecture=saved.config.model.architecture,
+                architecture=self._config.model.architecture,
             )
             models = baselines(train[name], loader, num_rows)
-            found[name] |= {"unigram_model": models.unigram, "bigram_model": models.bigram}
-    if not found:
-        raise DataError(
-            f"no task of {saved.config.data.mixture} has a split {split!r} in "
-            f"{saved.config.data.cache_dir}; make it with: t5jax cache CONFIG"
+            found |= {"unigram_model": models.unigram, "bigram_model": models.bigram}
+        return found
+
+    def _answer(self, saved: SavedRun) -> Report:
+        assert self._suite is not None
+        directory = self._directory(saved.step)
+        report = self._suite.evaluate(
+            saved.program, saved.params, saved.step, directory=directory, progress=_Progress()
         )
-    if jax.process_index() != 0:
-        return
-    for name, metrics in found.items():
-        if as_json:
-            print(json.dumps({"step": saved.step, "split": split, "task": name, **metrics}))
-            continue
-        print(f"step {saved.step} of {workdir} on {split} of {name}")
-        for metric, value in metrics.items():
-            print(f"  {metric:16s} {value:12,.4f}  {_NOTES.get(metric, '')}".rstrip())
+        if self._options.submission is not None and jax.process_index() == 0:
+            self._hand_in(directory)
+        return report
+
+    def _directory(self, step: int) -> pathlib.Path:
+        output = self._options.output or pathlib.Path(self._workdir) / "evaluations"
+        return pathlib.Path(output) / self._options.split / str(step)
+
+    def _hand_in(self, directory: pathlib.Path) -> None:
+        assert self._suite is not None
+        assert self._options.submission is not None
+        target, written = pathlib.Path(self._options.submission), 0
+        for task in self._suite.tasks:
+            answers = read_answers(directory / f"{task.task}.jsonl", task)
+            made = write_submission(target, task, answers)
+            if made is not None:
+                file, replaced = made
+                note = f"; {replaced} that name no class count as the first" if replaced else ""
+                _say(f"{file}: {len(answers)} predictions of {task.task}{note}")
+                written += 1
+        if not written:
+            raise ConfigError(
+                f"--submission: no task of {self._config.data.mixture} is one of GLUE's or "
+                "SuperGLUE's"
+            )
+
+    def _print(self, step: int, losses: Losses, report: Report | None) -> None:
+        if self._options.as_json:
+            for record in _records(step, self._options.split, losses, report):
+                print(json.dumps(record), flush=True)
+            return
+        for name, metrics in losses.items():
+            print(f"step {step} of {self._workdir} on {self._options.split} of {name}")
+            for metric, value in metrics.items():
+                print(f"  {metric:16s} {value:12,.4f}  {_NOTES.get(metric, '')}".rstrip())
+        if report is not None:
+            print(f"step {step} of {self._workdir} on {self._options.split}")
+            print(report.as_text(), end="")
+            print(f"predictions: {self._directory(step)}", flush=True)
+
+
+def _values(losses: Losses, report: Report | None) -> dict[str, float]:
+    """`task/metric` -> value, of losses as well."""
+    values = report.values if report is not None else {}
+    return values | {f"{task}/{k}": v for task, found in losses.items() for k, v in found.items()}
+
+
+def _records(step: int, split: str, losses: Losses, report: Report | None) -> list[dict[str, Any]]:
+    where = {"step": step, "split": split}
+    records = [{**where, "task": name, **metrics} for name, metrics in losses.items()]
+    if report is not None:
+        records.append({**where, "metrics": report.values, "notes": report.notes})
+    return records
+
+
+class _Progress:
+    """Says on standard error how far the answers are."""
+
+    def __init__(self):
+        self._said = time.monotonic()
+
+    def __call__(self, task: str, done: int, total: int) -> None:
+        if time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES:
+            self._said = time.monotonic()
+            _say(f"{task}: {done:,} of {total:,} answered")
+
+
+def _say(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, file=sys.stderr, flush=True)
 
 
 _NOTES = {

@@ -29,18 +29,34 @@ def checkpoint_directory(workdir: str) -> epath.Path:
     return directory
 
 
-def open_run(workdir: str, step: int | None, flags: list[str], *, act: str) -> SavedRun:
-    """Config and verified parameters of a run's newest good step, or of `step`.
+class OpenedRun(NamedTuple):
+    """A run of which no parameters have been read yet."""
+
+    config: RunConfig
+    program: Program  # as it was trained
+    directory: epath.Path  # of its checkpoints
+
+    def restore(self, step: int | None) -> SavedRun:
+        """The verified parameters of a step, or of the newest good one."""
+        restored = restore_params(self.directory, self.program.abstract_state.params, step)
+        params = self.program.merge(restored.state)
+        return SavedRun(self.config, self.program.plain, params, restored.step)
+
+
+def open_program(workdir: str, step: int | None, flags: list[str], *, act: str) -> OpenedRun:
+    """Config of a run's newest step, or of `step`, and the program that it describes.
 
     `flags` change the config as they do in training (where the data is, the mesh, the dtype).
     """
     config, _ = read_config(workdir, step, flags, act=act)
     runtime.start(config.runtime)
     config.check_mesh(jax.device_count())
-    program = build_program(config)
-    abstract_params = program.abstract_state.params
-    restored = restore_params(checkpoint_directory(workdir), abstract_params, step)
-    return SavedRun(config, program.plain, program.merge(restored.state), restored.step)
+    return OpenedRun(config, build_program(config), checkpoint_directory(workdir))
+
+
+def open_run(workdir: str, step: int | None, flags: list[str], *, act: str) -> SavedRun:
+    """Config and verified parameters of a run's newest good step, or of `step`."""
+    return open_program(workdir, step, flags, act=act).restore(step)
 
 
 def read_config(

@@ -6,7 +6,7 @@ describes. Orbax makes a step appear in one piece or not at all; that what is in
 was saved is ours to check, with fingerprints.
 """
 
-from t5jax.checkpoints.fingerprint import leaves_by_path
+from t5jax.checkpoints.fingerprint import fingerprints, leaves_by_path
 from t5jax.checkpoints.record import (
     NoUsableCheckpoint,
     Record,
@@ -25,6 +25,7 @@ __all__ = [
     "Record",
     "Restored",
     "committed_steps",
+    "fingerprints",
     "latest_record",
     "leaves_by_path",
     "nested",

@@ -6,7 +6,9 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from t5jax.errors import DataError
 from t5jax.metrics.confidence import Estimate
 
 COLUMNS = ("task", "metric", "value", "low", "high", "examples")
@@ -57,6 +59,19 @@ def as_csv(lines: Iterable[Result]) -> str:
 def as_json(lines: Iterable[Result]) -> str:
     """A list of objects with the names of COLUMNS; full precision, null for what is no number."""
     return json.dumps([_record(line) for line in lines], indent=1, allow_nan=False) + "\n"
+
+
+def from_json(text: str) -> list[Result]:
+    """Inverse of `as_json`. Raises DataError for anything else."""
+    try:
+        return [_result(**record) for record in json.loads(text)]
+    except (ValueError, TypeError) as error:
+        raise DataError(f"no table of results: {error}") from error
+
+
+def _result(*, value: float | None, low: float | None, high: float | None, **rest: Any) -> Result:
+    number = lambda x: math.nan if x is None else x
+    return Result(value=number(value), low=number(low), high=number(high), **rest)
 
 
 def _record(line: Result) -> dict[str, str | int | float | None]:

@@ -16,24 +16,19 @@ import numpy as np
 from etils import epath
 
 from t5jax import runtime
-from t5jax.assembly import (
-    TrainLoader,
-    build_program,
-    open_evaluation_loaders,
-    open_train_loader,
-)
+from t5jax.assembly import TrainLoader, build_program, open_train_loader
 from t5jax.checkpoints import Checkpoints, leaves_by_path
 from t5jax.config import RunConfig, to_text
 from t5jax.data.live import LiveLoader
 from t5jax.data.loader import Loader
 from t5jax.data.prefetching import Prefetcher
-from t5jax.errors import ConfigError, DataError
-from t5jax.evaluation.loss import added, evaluate_loss, loss_metrics, rows_to_read, unigram_entropy
+from t5jax.errors import ConfigError
 from t5jax.reporting import Reporter, Throughput, measure_matmul_peak, model_flops, peak_flops
 from t5jax.training.feeding import Feeder
 from t5jax.training.program import Program
 from t5jax.training.schedules import RatesAhead
 from t5jax.training.train_step import TrainState
+from t5jax.validation import Validation, open_validation
 from t5jax.warm_start import begin
 
 
@@ -48,16 +43,7 @@ def train(config: RunConfig) -> None:
     _agree_on(config)
     loader = open_train_loader(config)
     runtime.agree("the data", json.dumps(loader.state(0), sort_keys=True))
-    validation = {}
-    if config.train.eval_every_steps:
-        validation = open_evaluation_loaders(config, "validation", config.train.num_eval_rows)
-        if not validation:
-            raise DataError(
-                f"no task of {config.data.mixture} has a split 'validation' in "
-                f"{config.data.cache_dir}: t5jax cache CONFIG makes it where the source has one; "
-                "to train without evaluating set train.eval_every_steps = 0 and "
-                "train.num_eval_rows = None"
-            )
+    validation = open_validation(config)
     program = build_program(config, len(loader.task_names))
     limits = config.runtime.step_timeout_seconds, config.runtime.first_step_timeout_seconds
     reporter = Reporter(
@@ -78,7 +64,7 @@ class Trainer:
     config: RunConfig
     program: Program
     loader: TrainLoader
-    validation: dict[str, Loader]  # by task
+    validation: Validation
     reporter: Reporter
     watchdog: runtime.Watchdog
     preemption: runtime.Preemption
@@ -88,7 +74,6 @@ class Trainer:
         self.checkpoints = Checkpoints(directory, self.config.checkpoints)
         self.key = jax.random.key(self.config.train.seed)
         self.throughput = self._throughput()
-        self.entropies: dict[str, float] = {}
         self.left_out = 0
 
     @property
@@ -191,11 +176,7 @@ class Trainer:
         return metrics
 
     def _pause_due(self, step: int) -> bool:
-        return self._evaluation_due(step) or self.checkpoints.due(step)
-
-    def _evaluation_due(self, step: int) -> bool:
-        every = self.config.train.eval_every_steps
-        return bool(self.validation) and (step % every == 0 or step == self.num_steps)
+        return self.validation.due(step) or self.checkpoints.due(step)
 
     def _report_left_out(self, step: int) -> None:
         """What live texts lost to the policy for bad records since it was last said."""
@@ -210,33 +191,16 @@ class Trainer:
         """Evaluates and saves, whichever is due."""
         self._report_left_out(step)
         with self.watchdog.suspended(self.config.runtime.first_step_timeout_seconds):
-            metrics = self._evaluate(step, state) if self._evaluation_due(step) else None
+            metrics = None
+            if self.validation.due(step):
+                about = (step, self.program, state.params, self.reporter, self.watchdog.extend)
+                metrics = self.validation.evaluate(*about)
             if last or self.checkpoints.due(step):
                 record = checkpoint_record(self.config, self.loader, step)
                 self.checkpoints.save(step, state, record, metrics)
             if last:
                 self.checkpoints.wait()
         self.throughput.pause()
-
-    def _evaluate(self, step: int, state: TrainState) -> dict[str, float]:
-        """Every task's split on its own, and all of them together."""
-        num_rows, sums = self.config.train.num_eval_rows, {}
-        for name, loader in self.validation.items():
-            sums[name] = evaluate_loss(
-                self.program, state.params, loader, num_rows, after_batch=self.watchdog.extend
-            )
-            if name not in self.entropies:
-                self.entropies[name] = unigram_entropy(loader, num_rows)
-            metrics = loss_metrics(sums[name]) | {
-                "num_rows": rows_to_read(loader, num_rows),
-                "unigram_entropy": self.entropies[name],
-            }
-            if len(self.validation) > 1:
-                self.reporter.evaluation(step, f"validation/{name}", metrics)
-        if len(self.validation) > 1:
-            metrics = loss_metrics(added(list(sums.values())))
-        self.reporter.evaluation(step, "validation", metrics)
-        return {f"validation/{name}": value for name, value in metrics.items()}
 
     def _report_saved(self) -> None:
         for step in self.checkpoints.committed():
@@ -266,7 +230,7 @@ class Trainer:
         if self.loader.mixing is not None and len(self.loader.task_names) > 1:
             shares = self.loader.mixing.shares(0)
             size |= {f"share of rows of {name}": round(share, 5) for name, share in shares.items()}
-        without = set(self.loader.task_names) - set(self.validation)
+        without = set(self.loader.task_names) - set(self.validation.loaders)
         if self.config.train.eval_every_steps and without:
             size["not_evaluated_for_want_of_a_split"] = ", ".join(sorted(without))
         return size

@@ -207,9 +207,9 @@ def test_configs_that_are_refused(plain, tmp_path, strategy, flags, reason):
 
 def test_a_prompt_and_packed_rows_are_refused(plain, monkeypatch):
     class Packed:
-        targets_length, element_spec = 9, {"encoder_segment_ids": None}
+        lengths, element_spec = (9, 9), {"encoder_segment_ids": None}
 
-    monkeypatch.setattr(assembly, "open_loader", lambda data, batch_size: Packed())
+    monkeypatch.setattr(assembly, "open_loader", lambda *args, **kwargs: Packed())
     config = finetuned(plain, "prompt", "x")
     with pytest.raises(ConfigError, match=r"model.prompt_length = 5: .* set data.pack = False"):
         assembly.open_train_loader(config)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # `inputs` and `targets` are strings; whatever else a metric needs (answers, idx, choices) is beside
 # them, under names of its own.
 Example = Mapping[str, Any]
-Metric = Callable[[list, list], Mapping[str, float]]  # (targets, predictions) -> {name: value}
+Metric = Callable[[Any, Any], Mapping[str, float]]  # (targets, predictions) -> {name: value}
 Postprocess = Callable[..., Any]  # (text, *, example, is_target) -> what the metrics compare
 
 
@@ -52,7 +52,8 @@ class ExampleTask:
     `examples(row)` gives the training examples of a row (none, one or several), `eval_examples`
     those of evaluation where they differ (None: the same). They raise `BadColumn` (through
     `Row.text`) for a row that lacks a column. `postprocess(text, example=..., is_target=...)` turns
-    a decoded text into what `metrics` compare, as seqio's `postprocess_fn` does.
+    a decoded text into what `metrics` compare, as seqio's `postprocess_fn` does; `score_metrics`
+    are given the log-likelihoods of the targets in place of predictions.
     `choices(example)` are the answers among which rank classification chooses.
     """
 
@@ -63,6 +64,7 @@ class ExampleTask:
     eval_examples: Callable[[Row], Iterable[Example]] | None = None
     postprocess: Postprocess | None = None
     metrics: tuple[Metric, ...] = ()
+    score_metrics: tuple[Metric, ...] = ()
     choices: Callable[[Example], list[str]] | None = None
     num_examples: int | None = None  # of the published training split, for proportional mixing
     settings: tuple[str, ...] = ()
