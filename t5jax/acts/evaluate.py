@@ -28,7 +28,7 @@ from t5jax.evaluation.loss import (
 )
 from t5jax.evaluation.report import Report
 from t5jax.evaluation.submission import write_submission
-from t5jax.evaluation.suite import Suite
+from t5jax.evaluation.suite import Suite, place_for
 
 Losses = dict[str, dict[str, float]]  # by task
 _SECONDS_BETWEEN_LINES = 10.0
@@ -127,9 +127,11 @@ class _Evaluation:
 
     def evaluate(self, saved: SavedRun) -> None:
         losses = {name: self._loss(saved, name) for name in self._loaders}
-        report = self._answer(saved) if self._suite is not None else None
+        report = directory = None
+        if self._suite is not None:
+            report, directory = self._answer(saved, self._suite)
         if jax.process_index() == 0:
-            self._print(saved.step, losses, report)
+            self._print(saved.step, losses, report, directory)
         if self._best is not None and self._best.offer(saved.step, _values(losses, report)):
             _say(f"step {saved.step} is the best so far: kept in {self._workdir}/best")
 
@@ -150,25 +152,26 @@ class _Evaluation:
             found |= {"unigram_model": models.unigram, "bigram_model": models.bigram}
         return found
 
-    def _answer(self, saved: SavedRun) -> Report:
-        assert self._suite is not None
-        directory = self._directory(saved.step)
-        report = self._suite.evaluate(
-            saved.program, saved.params, saved.step, directory=directory, progress=_Progress()
+    def _answer(self, saved: SavedRun, suite: Suite) -> tuple[Report, pathlib.Path]:
+        settings = suite.settings(saved.program, saved.params)
+        output = self._options.output or pathlib.Path(self._workdir) / "evaluations"
+        directory = pathlib.Path(output) / self._options.split / str(saved.step)
+        directory = place_for(directory, settings)
+        report = suite.evaluate(
+            saved.program,
+            saved.params,
+            saved.step,
+            settings=settings,
+            directory=directory,
+            progress=_Progress(),
         )
         if self._options.submission is not None and jax.process_index() == 0:
-            self._hand_in(directory)
-        return report
+            self._hand_in(suite, directory, pathlib.Path(self._options.submission))
+        return report, directory
 
-    def _directory(self, step: int) -> pathlib.Path:
-        output = self._options.output or pathlib.Path(self._workdir) / "evaluations"
-        return pathlib.Path(output) / self._options.split / str(step)
-
-    def _hand_in(self, directory: pathlib.Path) -> None:
-        assert self._suite is not None
-        assert self._options.submission is not None
-        target, written = pathlib.Path(self._options.submission), 0
-        for task in self._suite.tasks:
+    def _hand_in(self, suite: Suite, directory: pathlib.Path, target: pathlib.Path) -> None:
+        written = 0
+        for task in suite.tasks:
             answers = read_answers(directory / f"{task.task}.jsonl", task)
             made = write_submission(target, task, answers)
             if made is not None:
@@ -182,7 +185,9 @@ class _Evaluation:
                 "SuperGLUE's"
             )
 
-    def _print(self, step: int, losses: Losses, report: Report | None) -> None:
+    def _print(
+        self, step: int, losses: Losses, report: Report | None, directory: pathlib.Path | None
+    ) -> None:
         if self._options.as_json:
             for record in _records(step, self._options.split, losses, report):
                 print(json.dumps(record), flush=True)
@@ -194,7 +199,7 @@ class _Evaluation:
         if report is not None:
             print(f"step {step} of {self._workdir} on {self._options.split}")
             print(report.as_text(), end="")
-            print(f"predictions: {self._directory(step)}", flush=True)
+            print(f"predictions: {directory}", flush=True)
 
 
 def _values(losses: Losses, report: Report | None) -> dict[str, float]:

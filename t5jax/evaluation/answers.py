@@ -96,8 +96,8 @@ def answer_all(
     Raises DataError when the file holds answers to other questions.
     """
     written = file if jax.process_index() == 0 else None
-    answers = read_answers(file, task) if file is not None else []
     size = _BATCHES_AT_A_TIME * answerer.generator.batch_size
+    answers = read_answers(file, task, chunk=size) if file is not None else []
     while len(answers) < len(task.questions):
         start = len(answers)
         answers += answerer.answer(task, start, start + size)
@@ -109,15 +109,17 @@ def answer_all(
     return answers
 
 
-def read_answers(file: pathlib.Path, task: TaskQuestions) -> list[Answer]:
-    """Those that have been written so far, on all hosts alike.
+def read_answers(file: pathlib.Path, task: TaskQuestions, chunk: int = 1) -> list[Answer]:
+    """Those that have been written so far, on all hosts alike; whole chunks of them, because a
+    score's last digit depends on what it was computed with. The rest is cut off the file.
 
     Raises DataError when they answer other questions.
     """
     there = file if file.exists() else _unfinished(file)
-    text = there.read_bytes() if there.exists() else b""
-    whole = text[: text.rfind(b"\n") + 1]
-    lines = [json.loads(line) for line in whole.splitlines()]
+    written = there.read_bytes().splitlines(keepends=True) if there.exists() else []
+    num = len(written) - bool(written and not written[-1].endswith(b"\n"))
+    num = num if num >= len(task.questions) else num // chunk * chunk
+    lines = [json.loads(line) for line in written[:num]]
     agree(f"the answers in {there}", str(len(lines)))
     for line, question in zip(lines, task.questions, strict=False):
         if (line["inputs"], line["targets"]) != (question.inputs, question.targets):
@@ -125,8 +127,8 @@ def read_answers(file: pathlib.Path, task: TaskQuestions) -> list[Answer]:
                 f"{there} holds answers to other questions than {task.task} asks now (its data has "
                 "changed): delete it, or write elsewhere with --output"
             )
-    if jax.process_index() == 0 and len(whole) < len(text):
-        os.truncate(there, len(whole))
+    if jax.process_index() == 0 and num < len(written):
+        os.truncate(there, sum(map(len, written[:num])))
     return [
         Answer(line["prediction"], line["score"], line.get("target_score"), line.get("choices"))
         for line in lines[: len(task.questions)]

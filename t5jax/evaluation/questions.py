@@ -134,7 +134,7 @@ def _read(
         if num_examples is not None and len(questions) == num_examples:
             break
         num_cut += len(ids) > room
-        read = np.append(ids[:room], np.full(eos, EOS_ID)).astype(np.int32)
+        read = np.append(ids[:room], np.full(int(eos), EOS_ID)).astype(np.int32)
         questions.append(Question(example["inputs"], example["targets"], read, example))
     return questions, num_cut
 

@@ -59,6 +59,7 @@ class Suite:
         params: dict,
         step: int,
         *,
+        settings: dict[str, Any] | None = None,
         directory: pathlib.Path | None = None,
         progress: Callable[[str, int, int], None] = lambda task, done, total: None,
         after_batch: Callable[[], None] = lambda: None,
@@ -68,6 +69,7 @@ class Suite:
 
         Args:
           program: of the plain model (`Program.plain`); params: its parameters, float32.
+          settings: `self.settings(program, params)`, if that is known already.
           directory: where predictions and results are kept (on all hosts the same), and found if
             this was interrupted; None: nowhere.
           progress: told of every chunk of answers: task, questions answered, of how many.
@@ -76,7 +78,7 @@ class Suite:
 
         Raises DataError when the directory holds an evaluation of something else.
         """
-        settings = self.settings(program, params)
+        settings = settings or self.settings(program, params)
         if directory is not None:
             _claim(directory, settings, replace)
             finished = read_report(directory)
@@ -154,27 +156,44 @@ def open_suite(
     return suite if tasks else None
 
 
-def _claim(directory: pathlib.Path, settings: dict[str, Any], replace: bool) -> None:
-    """Raises DataError when the directory belongs to an evaluation with other settings, which
-    `replace` deletes."""
+def place_for(directory: pathlib.Path, settings: dict[str, Any]) -> pathlib.Path:
+    """The directory, or one beside it where that holds an evaluation with other settings."""
+    there = _settings_in(directory)
+    if there in (None, settings):
+        return directory
+    return directory.with_name(f"{directory.name}-{_digest(settings)[:8]}")
+
+
+def _settings_in(directory: pathlib.Path) -> dict[str, Any] | None:
+    """Those of the evaluation that a directory holds, as all hosts see it."""
     file = directory / "settings.json"
     there = json.loads(file.read_text()) if file.exists() else None
     agree(f"the settings in {file}", json.dumps(there, sort_keys=True))
+    return there
+
+
+def _claim(directory: pathlib.Path, settings: dict[str, Any], replace: bool) -> None:
+    """Raises DataError when the directory belongs to an evaluation with other settings, which
+    `replace` deletes."""
+    there = _settings_in(directory)
     differing = [name for name in settings if there and there.get(name) != settings[name]]
     if differing and not replace:
         raise DataError(
             f"{directory} holds an evaluation with other settings ({', '.join(differing)}; see "
-            f"{file.name} in it): delete it, or write elsewhere with --output"
+            "settings.json in it): delete it, or write elsewhere"
         )
     if jax.process_index() == 0 and (there is None or differing):
         if differing:
             shutil.rmtree(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(settings, indent=1) + "\n")
+        (directory / "settings.json").write_text(json.dumps(settings, indent=1) + "\n")
     agree(f"that {directory} is ready", "")
 
 
 def _fingerprint(params: dict) -> str:
     """Of all parameters, the same on any mesh."""
-    found = fingerprints(leaves_by_path(params))
-    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
+    return _digest(fingerprints(leaves_by_path(params)))[:16]
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
