@@ -1,7 +1,7 @@
 """Fine-tunes the model of configs/small_pretraining.py on one of T5's tasks; docs/transfer.md.
 
-Command:   t5jax cache configs/small_finetuning.py FLAGS, then t5jax train with the same, FLAGS being
-           --data.mixture glue_sst2_v002 --data.datasets-dir DATA
+Command:   t5jax cache configs/small_finetuning.py FLAGS, then t5jax train with the same;
+           FLAGS: --data.mixture glue_sst2_v002 --data.datasets-dir DATA
            --data.vocabulary.path words.model --init.path runs/small_pretraining
 Hardware:  2 CPU cores, 5 to 10 minutes a task
 Result:    docs/transfer.md

@@ -1,6 +1,7 @@
 """A run put together: from a RunConfig to its data and its programs."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from t5jax.config import RunConfig
 from t5jax.data.live import LiveLoader
@@ -52,12 +53,13 @@ def open_evaluation_loaders(
     return loaders
 
 
-def open_suite(config: RunConfig, split: str) -> suite.Suite | None:
-    """What the run is evaluated on by answering; None where no task of its mixture has metrics and
-    the split, and for a model that generates no text. Raises as `evaluation.suite.open_suite`."""
+def open_suite(config: RunConfig, split: str, names: Sequence[str] = ()) -> suite.Suite | None:
+    """What the run is evaluated on by answering: its mixture, or tasks and mixtures by name; None
+    where no task has metrics and the split, and for a model that generates no text. Raises as
+    `evaluation.suite.open_suite`."""
     if config.model.architecture == "encoder_only":
         return None
-    return suite.open_suite(config.data, config.decoding, config.evaluation, split)
+    return suite.open_suite(config.data, config.decoding, config.evaluation, split, names)
 
 
 def _check_vocabulary(config: RunConfig) -> None:

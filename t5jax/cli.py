@@ -36,7 +36,7 @@ config.txt in WORKDIR lists them with their values
 EVALUATE_EXAMPLES = """\
 examples:
   t5jax evaluate runs/mine                              losses and metrics of the newest step
-  t5jax evaluate runs/mine --data.mixture glue_v002_proportional --decoding.num-beams 4
+  t5jax evaluate runs/mine --tasks glue_cola_v002 squad_v010_allanswers --decoding.num-beams 4
   t5jax evaluate runs/mine --evaluation.ranking total   rank the classes instead of decoding
   t5jax evaluate runs/mine --follow --keep-best glue/average
   t5jax evaluate runs/mine --split test --submission out
@@ -183,6 +183,9 @@ def _evaluate_options(act: argparse.ArgumentParser) -> None:
     act.epilog = f"{EVALUATE_EXAMPLES}\n{SETTINGS_OF_A_RUN}"
     _workdir_option(act)
     act.add_argument("--split", default="validation", help="(validation)")
+    act.add_argument(
+        "--tasks", nargs="+", default=[], metavar="NAME", help="answer these, not the run's own"
+    )
     act.add_argument("--only", choices=("loss", "metrics"), help="default: what the tasks have")
     act.add_argument("--num-rows", type=int, help="of which losses are taken (all)")
     act.add_argument("--baselines", action="store_true", help="unigram and bigram models beside it")
@@ -320,6 +323,7 @@ def _evaluate(a: argparse.Namespace, flags: list[str]) -> None:
         a.parser.error("--lowest says which is best: give --keep-best TASK/METRIC")
     options = evaluate.Options(
         split=a.split,
+        tasks=tuple(a.tasks),
         only=a.only,
         num_rows=a.num_rows,
         with_baselines=a.baselines,

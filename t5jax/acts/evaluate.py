@@ -39,6 +39,7 @@ class Options:
     """What is evaluated, and what becomes of it."""
 
     split: str = "validation"
+    tasks: tuple[str, ...] = ()  # or mixtures, by name, answered; (): the run's, and its losses
     only: Literal["loss", "metrics"] | None = None
     num_rows: int | None = None  # of which losses are taken; None: all
     with_baselines: bool = False
@@ -53,12 +54,20 @@ class Options:
             raise ConfigError(
                 f"--num-rows {self.num_rows}: at least 1; without it, the whole split"
             )
-        if self.only == "metrics" and (self.num_rows is not None or self.with_baselines):
-            raise ConfigError("--num-rows and --baselines are of losses: leave out --only metrics")
+        if self.tasks and self.only == "loss":
+            raise ConfigError("--tasks are answered: leave out --only loss")
+        if self.metrics_only and (self.num_rows is not None or self.with_baselines):
+            raise ConfigError(
+                "--num-rows and --baselines are of losses: leave out --tasks and --only metrics"
+            )
         if self.only == "loss" and (self.submission or self.output):
             raise ConfigError(
                 "--output and --submission are of the tasks' answers: leave out --only loss"
             )
+
+    @property
+    def metrics_only(self) -> bool:
+        return self.only == "metrics" or bool(self.tasks)
 
 
 def run(workdir: str, flags: list[str], options: Options, *, step: int | None) -> None:
@@ -97,7 +106,7 @@ class _Evaluation:
         self._config = opened.config
         self._suite = self._open_suite()
         loaders = {}
-        if options.only != "metrics":
+        if not options.metrics_only:
             loaders = open_evaluation_loaders(opened.config, options.split, options.num_rows)
         self._loaders = loaders
         if self._suite is None and not loaders:
@@ -109,11 +118,12 @@ class _Evaluation:
     def _open_suite(self) -> Suite | None:
         if self._options.only == "loss":
             return None
-        suite = open_suite(self._config, self._options.split)
+        suite = open_suite(self._config, self._options.split, self._options.tasks)
         needed = self._options.submission or self._options.output
-        if suite is None and (needed or self._options.only == "metrics"):
+        if suite is None and (needed or self._options.metrics_only):
+            names = ", ".join(self._options.tasks) or self._config.data.mixture
             raise ConfigError(
-                f"no task of {self._config.data.mixture} has metrics and a split "
+                f"no task of {names} has metrics and a split "
                 f"{self._options.split!r}: there is nothing to answer"
             )
         return suite

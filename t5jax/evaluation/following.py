@@ -94,4 +94,3 @@ class Best:
         target.parent.mkdir(exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
         unfinished.rename(target)
-        shutil.copy(self._workdir / "config.txt", self._file.parent)

@@ -5,13 +5,14 @@ import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
 from t5jax.checkpoints import fingerprints, leaves_by_path
 from t5jax.data.config import DataConfig, tasks_of
+from t5jax.data.tasks import registry
 from t5jax.decoding import DecodingConfig, Generator
 from t5jax.errors import ConfigError, DataError
 from t5jax.evaluation.answers import Answerer, answer_all
@@ -138,19 +139,30 @@ class Suite:
 
 
 def open_suite(
-    data: DataConfig, decoding: DecodingConfig, config: EvaluationConfig, split: str
+    data: DataConfig,
+    decoding: DecodingConfig,
+    config: EvaluationConfig,
+    split: str,
+    names: Sequence[str] = (),
 ) -> Suite | None:
-    """The tasks of the mixture that have metrics and the split; None if there are none.
+    """Of the mixture, or of the tasks and mixtures of these names, those tasks that have metrics
+    and the split; None if there are none.
 
-    Raises DataError for files that are missing or damaged, ConfigError for a ranking without
-    choices.
+    Raises DataError for files that are missing or damaged, ConfigError for unknown names and for a
+    ranking without choices.
     """
-    found = [read_questions(task, data, split, config.num_examples) for task in tasks_of(data)]
+    asked = list(tasks_of(data)) if not names else []
+    for name in names:
+        asked += registry.tasks_of(name, data)
+    found = [
+        read_questions(task, data, split, config.num_examples)
+        for task in {task.name: task for task in asked}.values()
+    ]
     tasks = [task for task in found if task is not None]
     if tasks and config.ranking != "never" and not any(task.choices for task in tasks):
         raise ConfigError(
-            f"evaluation.ranking = {config.ranking!r}: no task of {data.mixture} has choices to be "
-            "ranked; leave it 'never'"
+            f"evaluation.ranking = {config.ranking!r}: no task of "
+            f"{', '.join(names) or data.mixture} has choices to be ranked; leave it 'never'"
         )
     suite = Suite(data=data, decoding=decoding, config=config, split=split, tasks=tasks)
     return suite if tasks else None
