@@ -15,6 +15,7 @@ import jax
 from t5jax.acts.saved_run import OpenedRun, SavedRun, open_program
 from t5jax.assembly import open_evaluation_loaders, open_suite
 from t5jax.checkpoints import committed_steps
+from t5jax.data.loader import Loader
 from t5jax.data.opening import open_in_order
 from t5jax.errors import CheckpointError, ConfigError, DataError
 from t5jax.evaluation.answers import read_answers
@@ -105,10 +106,7 @@ class _Evaluation:
         self._workdir, self._options = workdir, options
         self._config = opened.config
         self._suite = self._open_suite()
-        loaders = {}
-        if not options.metrics_only:
-            loaders = open_evaluation_loaders(opened.config, options.split, options.num_rows)
-        self._loaders = loaders
+        self._loaders = loaders = {} if options.metrics_only else self._open_loaders()
         if self._suite is None and not loaders:
             raise DataError(self._nothing())
         self._best = None
@@ -127,6 +125,15 @@ class _Evaluation:
                 f"{self._options.split!r}: there is nothing to answer"
             )
         return suite
+
+    def _open_loaders(self) -> dict[str, Loader]:
+        try:
+            return open_evaluation_loaders(
+                self._config, self._options.split, self._options.num_rows
+            )
+        except DataError as error:
+            without = "; --only metrics needs no store" if self._suite is not None else ""
+            raise DataError(f"{error}{without}") from error
 
     def _nothing(self) -> str:
         data, split = self._config.data, self._options.split

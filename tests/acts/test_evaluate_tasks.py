@@ -17,13 +17,14 @@ BEST_F1 = ("--checkpoints.best-metric", f"validation/{TASK}/f1")
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    return glue_run.write(tmp_path_factory.mktemp("glue"))
+    path = glue_run.write(tmp_path_factory.mktemp("glue"))
+    assert main(["cache", str(path)]) == 0
+    return path
 
 
 @pytest.fixture(scope="module")
 def trained(config):
     """Four steps, with the tasks answered every two and the best kept."""
-    assert main(["cache", str(config)]) == 0
     flags = ["--evaluation.every-steps", "2", "--checkpoints.keep-best", "1"]
     flags += ["--checkpoints.keep-newest", "1", "--checkpoints.best-mode", "max"]
     flags += ["--checkpoints.best-metric", f"validation/{TASK}/accuracy"]
@@ -119,6 +120,7 @@ def test_other_tasks_than_the_run_s_own_and_their_average(run, capsys, tmp_path)
         (("--only", "metrics", "--num-rows", "5"), "leave out --tasks and --only"),
         (("--split", "nothing"), "no task of glue_sst2_v002 has metrics and a split 'nothing'"),
         (("--only", "metrics", "--keep-best", "x/y"), "the evaluation has glue_sst2_v002/accuracy"),
+        (("--data.cache-dir", "nowhere"), "t5jax cache CONFIG; --only metrics needs no store"),
         (("--follow", "--step", "2"), "--follow takes every step"),
         (("--lowest",), "give --keep-best TASK/METRIC"),
         (("--evaluation.batch-size", "0"), "evaluation.batch_size = 0: at least 1"),

@@ -19,7 +19,7 @@ def run(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("glue")
     config = glue_run.write(folder)
-    cache.run(str(config), [], splits=["validation"], num_processes=1, overwrite=False)
+    cache.run(str(config), [], splits=[], num_processes=1, overwrite=False)
     return save_run(load(str(config)), folder / "run", steps=(4,))
 
 
