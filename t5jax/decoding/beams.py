@@ -54,7 +54,7 @@ def search(
     the log-likelihood of what was chosen (the prefix left out), divided by the length penalty;
     with T5X's rule a beam that did not end is not divided, and comes behind those that ended.
     """
-    B, K, T = len(request.tokens_BS), config.num_beams, config.max_length
+    B, K, T = request.tokens_BS.shape[0], config.num_beams, config.max_length
     prefix_length_B = jnp.sum(request.prefix_BP > 0, axis=1)
 
     def step(now: _Search) -> _Search:
@@ -90,7 +90,7 @@ def search(
 
 
 def _begin(request: Request, stepper: Stepper, config: DecodingConfig) -> _Search:
-    B, K, T = len(request.tokens_BS), config.num_beams, config.max_length
+    B, K, T = request.tokens_BS.shape[0], config.num_beams, config.max_length
     nothing = jnp.zeros((B, K, T), jnp.int32)
     # All beams are alike at first: only one of them may have candidates.
     first_BK = jnp.broadcast_to(jnp.where(jnp.arange(K) == 0, 0.0, WORST), (B, K))

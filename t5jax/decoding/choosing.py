@@ -32,7 +32,7 @@ def choose(
     A score is the log-likelihood of the output's tokens by the model, before rules, temperature
     and truncation, the prefix left out. Several samples of a row are in the order of being drawn.
     """
-    B, K, T = len(request.tokens_BS), config.width, config.max_length
+    B, K, T = request.tokens_BS.shape[0], config.width, config.max_length
     keys_BK = _keys(request.row_ids_B, config)
     own_slot_BKT = jnp.broadcast_to(jnp.arange(K)[:, None], (1, K, T))
 

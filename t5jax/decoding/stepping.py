@@ -91,7 +91,7 @@ def forced(request: Request, index: jax.Array) -> jax.Array:
     """int32 [B]: the token of the prefix at this position, 0 where the prefix has ended."""
     P = request.prefix_BP.shape[1]
     if P == 0:
-        return jnp.zeros(len(request.tokens_BS), jnp.int32)
+        return jnp.zeros(request.tokens_BS.shape[0], jnp.int32)
     return jnp.where(index < P, request.prefix_BP[:, jnp.minimum(index, P - 1)], 0)
 
 

@@ -170,4 +170,4 @@ def _attend(
     y_BKNH = jnp.zeros_like(q_BKNH)
     for probs_BNKS, (m, _) in zip(jnp.split(probs, borders, axis=-1), memories, strict=True):
         y_BKNH += jnp.einsum("BNKS,BNSH->BKNH", probs_BNKS, m.value)
-    return dense(y_BKNH.reshape(len(x_RD), N * H), attention.out[...])
+    return dense(y_BKNH.reshape(x_RD.shape[0], N * H), attention.out[...])

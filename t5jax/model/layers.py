@@ -130,7 +130,7 @@ class Attention(nnx.Module):
         )
         probs_BNKS = jax.nn.softmax(scores_BNKS + bias_BNKS).astype(x_RD.dtype)
         y_BKNH = jnp.einsum("BNKS,BNSH->BKNH", probs_BNKS, memory.value)
-        return y_BKNH.reshape(len(x_RD), N * H) @ self.out[...]
+        return y_BKNH.reshape(x_RD.shape[0], N * H) @ self.out[...]
 
     def _project(self, x: jax.Array, weight: nnx.Param) -> jax.Array:
         return dense(x, weight[...]).reshape(*x.shape[:-1], self.num_heads, -1)

@@ -134,7 +134,7 @@ class EncoderDecoder(TokenModel):
 
     def _behind_prompt(self, x_BSD: jax.Array, segments_BS: jax.Array):
         """The prompt belongs to segment 1, the only one of a row that is not packed."""
-        prompt_BPD = jnp.broadcast_to(self.prompt[...], (len(x_BSD), *self.prompt.shape))
+        prompt_BPD = jnp.broadcast_to(self.prompt[...], (x_BSD.shape[0], *self.prompt.shape))
         x_BSD = jnp.concatenate([prompt_BPD, x_BSD], axis=1)
         segments_BS = jnp.concatenate(
             [jnp.ones(prompt_BPD.shape[:2], segments_BS.dtype), segments_BS], axis=1
