@@ -9,6 +9,7 @@ import sys
 from typing import NoReturn
 
 from t5jax import __version__
+from t5jax.acts.answering_options import export_options, predict_options, score_options
 
 DESCRIPTION = """\
 Train, fine-tune and evaluate T5-family models in JAX on TPU and GPU meshes.
@@ -21,6 +22,8 @@ examples:
   t5jax train configs/quickstart.py --help          every setting, with its value
   t5jax evaluate runs/quickstart
   t5jax predict runs/quickstart "The <extra_id_0> of the array."
+  t5jax predict runs/mine --input texts.jsonl --output answers.jsonl --decoding.num-beams 4
+  t5jax score runs/mine --input pairs.tsv --output scores.jsonl
   t5jax inspect model configs/t5_1_1_base_c4.py
   t5jax inspect data configs/quickstart.py --step 100
 """
@@ -125,9 +128,15 @@ def _parser() -> argparse.ArgumentParser:
     acts = parser.add_subparsers(dest="act", required=True, metavar="ACT")
     _train_options(_act(acts, "train", "run a config to its end; resumes what its workdir holds"))
     _evaluate_options(_act(acts, "evaluate", "losses and metrics of a checkpoint", of_a_run=True))
-    _predict_options(
-        _act(acts, "predict", "fill the blanks <extra_id_0> … of texts", of_a_run=True)
-    )
+    predict = _act(acts, "predict", "answer texts, or fill their blanks", of_a_run=True)
+    _workdir_option(predict)
+    predict_options(predict)
+    score = _act(acts, "score", "log-likelihood of targets given their inputs", of_a_run=True)
+    _workdir_option(score)
+    score_options(score)
+    export = _act(acts, "export", "a run as StableHLO or as a SavedModel", of_a_run=True)
+    _workdir_option(export)
+    export_options(export)
     summary = "a run with LoRA factors as a run of the plain model"
     _merge_options(_act(acts, "merge", summary, of_a_run=True))
     inspect = _group(acts, "inspect", "look at a model or its data before a run")
@@ -201,15 +210,6 @@ def _evaluate_options(act: argparse.ArgumentParser) -> None:
     )
     act.add_argument("--lowest", action="store_true", help="with --keep-best: less is better")
     act.add_argument("--json", action="store_true", help="lines of JSON")
-
-
-def _predict_options(act: argparse.ArgumentParser) -> None:
-    _workdir_option(act)
-    act.add_argument("text", metavar="TEXT", nargs="*", help="default: lines of standard input")
-    act.add_argument("--file", help="a file with a text a line")
-    act.add_argument("--max-length", type=int, default=64, help="tokens of output (64)")
-    act.add_argument("--batch-size", type=int, default=8, help="texts at a time (8)")
-    act.add_argument("--json", action="store_true", help="JSON lines: input, output, filled")
 
 
 def _merge_options(act: argparse.ArgumentParser) -> None:
@@ -342,15 +342,27 @@ def _evaluate(a: argparse.Namespace, flags: list[str]) -> None:
 def _predict(a: argparse.Namespace, flags: list[str]) -> None:
     from t5jax.acts import predict
 
-    predict.run(
+    predict.run_words(a, flags)
+
+
+def _score(a: argparse.Namespace, flags: list[str]) -> None:
+    from t5jax.acts import score
+
+    score.run_words(a, flags)
+
+
+def _export(a: argparse.Namespace, flags: list[str]) -> None:
+    from t5jax.acts import export
+
+    export.run(
         a.run,
-        a.text,
+        a.target,
         flags,
-        file=a.file,
         step=a.step,
-        max_length=a.max_length,
-        batch_size=a.batch_size,
-        as_json=a.json,
+        file_format=a.format,
+        inputs_length=a.inputs_length,
+        targets_length=a.targets_length,
+        platforms=a.platforms,
     )
 
 
@@ -445,6 +457,8 @@ _ACTS = {
     "train": _train,
     "evaluate": _evaluate,
     "predict": _predict,
+    "score": _score,
+    "export": _export,
     "merge": _merge,
     "inspect": _inspect,
     "cache": _cache,

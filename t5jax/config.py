@@ -295,14 +295,19 @@ def check_types(section: Any, prefix: str = "") -> None:
     """
     hints = typing.get_type_hints(type(section))
     for field in dataclasses.fields(section):
-        value, hint = getattr(section, field.name), hints[field.name]
-        if not _fits(value, hint):
-            raise ConfigError(
-                f"{prefix}{field.name} = {value!r}: a {type(value).__name__}, "
-                f"but the field is declared as {getattr(hint, '__name__', hint)}"
-            )
+        value = getattr(section, field.name)
+        check_type(f"{prefix}{field.name}", value, hints[field.name])
         if dataclasses.is_dataclass(value):
             check_types(value, f"{prefix}{field.name}.")
+
+
+def check_type(name: str, value: Any, hint: Any) -> None:
+    """The same for one value of a field that is declared with `hint`."""
+    if not _fits(value, hint):
+        raise ConfigError(
+            f"{name} = {value!r}: a {type(value).__name__}, but the field is declared as "
+            f"{getattr(hint, '__name__', hint)}"
+        )
 
 
 def check_finite(section: Any, prefix: str = "") -> None:

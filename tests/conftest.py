@@ -33,7 +33,7 @@ def long_trials() -> bool:
 
 
 # Minutes each: begun first, so that no worker sits over one of them when all the others are done.
-LONGEST = ("test_train_step", "test_train_evaluate_predict", "test_t5", "test_seqio_own_tasks")
+LONGEST = ("test_train_step", "test_train_evaluate", "test_t5", "test_seqio_own_tasks")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,7 +8,18 @@ import pytest
 from t5jax import __version__
 from t5jax.cli import main, split_flags
 
-ACTS = ("train", "evaluate", "predict", "merge", "inspect", "cache", "vocab", "tasks")
+ACTS = (
+    "train",
+    "evaluate",
+    "predict",
+    "score",
+    "export",
+    "merge",
+    "inspect",
+    "cache",
+    "vocab",
+    "tasks",
+)
 OF_A_CONFIG = (
     ["train"],
     ["cache"],
@@ -18,7 +29,9 @@ OF_A_CONFIG = (
 )
 OWN_OPTIONS = {
     "evaluate": ["--split", "--step", "--num-rows", "--baselines", "--json"],
-    "predict": ["--file", "--step", "--max-length", "--batch-size", "--json"],
+    "predict": ["--input", "--output", "--shard", "--ensemble", "--stop", "--interactive"],
+    "score": ["--input", "--target-column", "--tokens", "--output"],
+    "export": ["--format", "--inputs-length", "--platforms"],
     "inspect data": ["--split", "--step", "--rows"],
     "cache": ["--split", "--num-processes", "--overwrite", "--verify"],
     "vocab train": ["--num-pieces", "--max-characters"],
@@ -127,7 +140,7 @@ def test_a_wrong_command_line_ends_with_64_and_a_reason(capsys, words, reason):
     assert (code, said) == (64, "")
     assert reason in complained
     assert complained.startswith("usage: t5jax")
-    assert len(complained.splitlines()) < 10
+    assert len(complained.splitlines()) < 12
 
 
 def test_words_and_settings_are_told_apart():
@@ -159,14 +172,14 @@ def test_texts_of_predict_may_stand_anywhere(monkeypatch):
     seen = []
     monkeypatch.setattr(predict, "run", lambda *args, **kwargs: seen.append((args, kwargs)) or None)
     for words in (
-        ["predict", "runs/x", "one <extra_id_0>", "two", "--max-length", "7"],
-        ["predict", "runs/x", "--max-length", "7", "one <extra_id_0>", "two"],
-        ["predict", "--max-length", "7", "runs/x", "one <extra_id_0>", "two", "--mesh.data", "-1"],
+        ["predict", "runs/x", "one <extra_id_0>", "two", "--batch-size", "7"],
+        ["predict", "runs/x", "--batch-size", "7", "one <extra_id_0>", "two"],
+        ["predict", "--batch-size", "7", "runs/x", "one <extra_id_0>", "two", "--mesh.data", "-1"],
     ):
         assert main(words) == 0
-    for (workdir, texts, flags), named in seen:
-        assert (workdir, texts) == ("runs/x", ["one <extra_id_0>", "two"])
-        assert named["max_length"] == 7
+    for (options, texts, _, _, flags), _ in seen:
+        assert (options.workdir, options.batch_size) == ("runs/x", 7)
+        assert texts == ["one <extra_id_0>", "two"]
         assert flags in ([], ["--mesh.data", "-1"])
     assert len(seen) == 3
 

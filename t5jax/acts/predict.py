@@ -1,112 +1,96 @@
 """`t5jax predict WORKDIR`: answers texts, fills their blanks `<extra_id_0>`, `<extra_id_1>`, …, or
 goes on where they end (a language model that was trained on text alone)."""
 
-import json
-import pathlib
-import re
+import argparse
+import dataclasses
 import sys
-from collections.abc import Iterable, Iterator
-from typing import TextIO
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
+from t5jax.acts import interactive
+from t5jax.acts.answering import (
+    Counts,
+    JobOptions,
+    Way,
+    answer,
+    describe,
+    job_options,
+    read_inputs,
+    read_text_options,
+)
+from t5jax.acts.loaded_run import LoadedRun
+from t5jax.data.records import Row
+from t5jax.errors import ConfigError
+from t5jax.prediction import TextOptions
+from t5jax.prediction.job import Answers
+from t5jax.prediction.reading import GivenTexts, Inputs
+from t5jax.prediction.records import PREDICTED, predicted, shown
 
-from t5jax.acts.saved_run import SavedRun, open_run
-from t5jax.config import RunConfig
-from t5jax.data.config import tasks_of
-from t5jax.data.conversion import converter_for
-from t5jax.decoding import DecodingConfig, Generator
-from t5jax.errors import ConfigError, DataError
 
-_BLANK = re.compile(r"\s*<extra_id_(\d+)>")
+def run_words(a: argparse.Namespace, flags: list[str]) -> None:
+    """What the command line asks for; see `answering_options`."""
+    options, text_options = job_options(a), read_text_options(a)
+    if a.interactive:
+        _check_alone(a)
+        interactive.run(a.run, a.step, options.ensemble, text_options, flags)
+        return
+    inputs = read_inputs(a, (a.column,)) if a.input else None
+    if inputs is None and (a.format or a.header):
+        raise ConfigError("--format and --header are about --input FILE, or --input -")
+    run(options, a.text, inputs, text_options, flags, column=a.column, as_json=a.json)
+
+
+def _check_alone(a: argparse.Namespace) -> None:
+    given = {"TEXT": a.text, "--input": a.input, "--output": a.output, "--json": a.json}
+    for word, value in given.items():
+        if value:
+            raise ConfigError(f"--interactive asks for texts and prints answers: leave {word} out")
 
 
 def run(
-    workdir: str, texts: list[str], flags: list[str], *, file: str | None, step: int | None,
-    max_length: int, batch_size: int, as_json: bool,
+    options: JobOptions, texts: Sequence[str], inputs: Inputs | None, text_options: TextOptions,
+    flags: list[str], *, column: str, as_json: bool,
 ) -> None:  # fmt: skip
-    if file is not None and texts:
-        raise ConfigError(f"--file {file} and {len(texts)} texts on the command line: give one")
-    if file is not None and not pathlib.Path(file).is_file():
-        raise DataError(f"--file {file}: there is no such file")
-    for name, value in (("--batch-size", batch_size), ("--max-length", max_length)):
-        if value < 1:
-            raise ConfigError(f"{name} {value}: at least 1")
-    saved = open_run(workdir, step, flags, act="predict")
-    if file is not None:
-        with open(file, encoding="utf-8") as lines:
-            _answer(saved, _lines(lines), max_length, batch_size, as_json)
-    else:
-        _answer(saved, texts or _lines(sys.stdin), max_length, batch_size, as_json)
-
-
-def _answer(saved, texts: Iterable[str], max_length, batch_size, as_json) -> None:
-    for text, output in predict(saved, texts, max_length=max_length, batch_size=batch_size):
-        if as_json:
-            record = {"input": text, "output": output, "filled": fill(text, output)}
-            print(json.dumps(record, ensure_ascii=False), flush=True)
-        else:
-            print(fill(text, output) if _BLANK.search(text) else output, flush=True)
-
-
-def predict(
-    saved: SavedRun, texts: Iterable[str], *, max_length: int, batch_size: int
-) -> Iterator[tuple[str, str]]:
-    """(text, the model's output as text) in the order of `texts`; greedy, at most `max_length`."""
-    vocabulary, end = saved.config.data.vocabulary, _end_of_inputs(saved.config)
-    generator = Generator(
-        saved.program, saved.params, num_ids=vocabulary.vocab_size, batch_size=batch_size
+    """Answers `texts`, or the rows of `inputs`, or what comes on standard input."""
+    if inputs is not None and texts:
+        raise ConfigError(
+            f"--input {' '.join(inputs.paths)} and {len(texts)} texts on the command line: give one"
+        )
+    if as_json and options.output is not None:
+        raise ConfigError("--json has no effect: a file of --output holds JSON lines")
+    if inputs is None and not texts:
+        inputs = Inputs(paths=("-",), columns=(column,))
+        if sys.stdin.isatty():
+            print("a text a line; the end is Ctrl-D (or see --interactive)", file=sys.stderr)
+    way = Way(
+        act="predict",
+        added=PREDICTED,
+        describe=lambda run: _describe(run, column, options, text_options),
+        answers=lambda run, counts: _answers(run, counts, column, text_options),
+        shown=None if as_json else shown,
     )
-    for batch in _batches(texts, batch_size):
-        rows = [np.append(vocabulary.encode(text), end) for text in batch]
-        outputs = generator.generate(rows, DecodingConfig(max_length=max_length))
-        for text, (output,) in zip(batch, outputs, strict=True):
-            yield text, vocabulary.decode(output.ids)
+    answer(inputs or GivenTexts(tuple(texts), column), way, options, flags)
 
 
-def _end_of_inputs(config: RunConfig) -> np.ndarray:
-    """int32 ids that stand behind a text: EOS, or nothing where the model goes on with it."""
-    architecture, data = config.model.architecture, config.data
-    reads_inputs = architecture != "decoder_only" or (
-        converter_for(architecture, tasks_of(data), data) != "lm"
-    )
-    return np.array([data.vocabulary.eos_id] * reads_inputs, np.int32)
+def _describe(run: LoadedRun, column: str, options: JobOptions, text_options: TextOptions) -> dict:
+    return {
+        **describe(run, "predict", [column], options),
+        "decoding": dataclasses.asdict(run.config.decoding),
+        **dataclasses.asdict(text_options),
+    }
 
 
-def fill(text: str, output: str) -> str:
-    """The text with its blanks replaced by what the output says after each sentinel.
+def _answers(run: LoadedRun, counts: Counts, column: str, text_options: TextOptions) -> Answers:
+    def answers(rows: Sequence[Row], numbers: Sequence[int]) -> list[dict[str, Any]]:
+        texts = [row.text(column) for row in rows]
+        predictions = run.texts.predict(texts, run.config.decoding, text_options, numbers)
+        for text, one in zip(texts, predictions, strict=True):
+            counts.add_input(one.input_tokens, one.input_truncated, run.texts.trained_length)
+            counts.blank += not text.strip()
+            counts.outputs_truncated += sum(not output.ended for output in one.outputs)
+        return [
+            {**row, **predicted(text, one, run.step, run.config.decoding.num_outputs)}
+            for row, text, one in zip(rows, texts, predictions, strict=True)
+        ]
 
-    A blank that the output does not mention stays as it is.
-    """
-    pieces = re.split(r"<extra_id_(\d+)>", output)
-    spans = dict(zip(pieces[1::2], pieces[2::2], strict=True))
-
-    def span(blank: re.Match) -> str:
-        found = spans.get(blank[1])
-        if found is None:
-            return blank[0]
-        return f"{_space(blank[0], found)}{found.strip()}"
-
-    return _BLANK.sub(span, text)
-
-
-def _space(blank: str, found: str) -> str:
-    """White space before the blank, unless the span continues a word or is punctuation."""
-    leading = blank[: len(blank) - len(blank.lstrip())]
-    return leading if not re.match(r"[,.;:!?)\]]", found.strip()) else ""
-
-
-def _lines(lines: TextIO) -> Iterator[str]:
-    for line in lines:
-        if line.strip():
-            yield line.rstrip("\n")
-
-
-def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    return answers

@@ -1,5 +1,9 @@
 """A run as its checkpoints describe it: what evaluating and predicting start from."""
 
+import functools
+import hashlib
+import json
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -18,6 +22,7 @@ class SavedRun(NamedTuple):
     program: Program  # of the model as it is used: nothing of how it was fine-tuned
     params: dict  # float32, laid out over the mesh
     step: int
+    fingerprint: str  # of the saved parameters: the same numbers on any disk
 
 
 def checkpoint_directory(workdir: str) -> epath.Path:
@@ -40,7 +45,8 @@ class OpenedRun(NamedTuple):
         """The verified parameters of a step, or of the newest good one."""
         restored = restore_params(self.directory, self.program.abstract_state.params, step)
         params = self.program.merge(restored.state)
-        return SavedRun(self.config, self.program.plain, params, restored.step)
+        fingerprint = _fingerprint(self.directory, restored.step)
+        return SavedRun(self.config, self.program.plain, params, restored.step, fingerprint)
 
 
 def open_program(workdir: str, step: int | None, flags: list[str], *, act: str) -> OpenedRun:
@@ -49,6 +55,11 @@ def open_program(workdir: str, step: int | None, flags: list[str], *, act: str) 
     `flags` change the config as they do in training (where the data is, the mesh, the dtype).
     """
     config, _ = read_config(workdir, step, flags, act=act)
+    return open_config(config, workdir)
+
+
+def open_config(config: RunConfig, workdir: str) -> OpenedRun:
+    """The same with a config that `read_config` gave."""
     runtime.start(config.runtime)
     config.check_mesh(jax.device_count())
     return OpenedRun(config, build_program(config), checkpoint_directory(workdir))
@@ -59,15 +70,30 @@ def open_run(workdir: str, step: int | None, flags: list[str], *, act: str) -> S
     return open_program(workdir, step, flags, act=act).restore(step)
 
 
+def _fingerprint(directory: epath.Path, step: int) -> str:
+    """16 hexadecimal digits of sha256 over the fingerprints of all arrays of the parameters."""
+    leaves = read_record(directory, step).leaves
+    sums = [(path, leaf.fingerprint) for path, leaf in leaves.items() if path.startswith("params/")]
+    return hashlib.sha256(json.dumps(sorted(sums)).encode()).hexdigest()[:16]
+
+
 def read_config(
     workdir: str, step: int | None, flags: list[str], *, act: str
 ) -> tuple[RunConfig, Record]:
     """The config that a run was saved with, `flags` applied and checked, and its record."""
+    change = functools.partial(override, flags=flags, program=f"t5jax {act} {workdir}")
+    return read_changed_config(workdir, step, change, act=act)
+
+
+def read_changed_config(
+    workdir: str, step: int | None, change: Callable[[RunConfig], RunConfig], *, act: str
+) -> tuple[RunConfig, Record]:
+    """The same with a function that changes the config."""
     directory = checkpoint_directory(workdir)
     record = latest_record(directory) if step is None else read_record(directory, step)
     config = from_text(record.content["config"])
     trained_in = config.workdir
-    config = override(config, flags, program=f"t5jax {act} {workdir}")
+    config = change(config)
     if config.workdir != trained_in:
         raise ConfigError(
             f"--workdir {config.workdir} has no effect here: `t5jax {act} WORKDIR` reads the "

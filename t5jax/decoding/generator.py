@@ -64,8 +64,8 @@ class Generator:
             )
         self.program, self.num_ids, self._after_batch = program, num_ids, after_batch
         all_params = (params,) if isinstance(params, dict) else tuple(params)
-        replicas = _replicas(program.batch_sharding)
-        self.batch_size = -(-batch_size // replicas) * replicas
+        self._replicas = _replicas(program.batch_sharding)
+        self.batch_size = -(-batch_size // self._replicas) * self._replicas
         with program.in_use():
             lower = jax.jit(functools.partial(cast, dtype=program.model.dtype))
             self._params = tuple(lower(one) for one in all_params)
@@ -77,7 +77,7 @@ class Generator:
         config: DecodingConfig,
         *,
         prefixes: Sequence[np.ndarray] | None = None,
-        first_row: int = 0,
+        row_numbers: Sequence[int] | None = None,
         callback: LogitsCallback | None = None,
     ) -> list[list[Generated]]:
         """The outputs of every input, `config.num_outputs` each, the best first.
@@ -85,7 +85,8 @@ class Generator:
         Args:
           inputs: ids with EOS. An input without any id gets empty outputs.
           prefixes: ids with which the outputs must begin, one array an input.
-          first_row: number of the first input; samples of a row follow from seed and number.
+          row_numbers: numbers of the inputs (default: 0, 1, …); samples of a row follow from seed
+            and number.
           callback: changes the scores before a token is chosen; traced once, so a plain function
             that is the same object in every call.
 
@@ -95,6 +96,7 @@ class Generator:
         self._check(inputs, "input")
         prefixes = prefixes if prefixes is not None else [np.zeros(0, np.int32)] * len(inputs)
         self._check(prefixes, "prefix")
+        numbers = np.arange(len(inputs)) if row_numbers is None else np.asarray(row_numbers)
         longest_prefix = max(map(len, prefixes), default=0)
         if longest_prefix >= config.max_length:
             raise DataError(
@@ -102,13 +104,12 @@ class Generator:
                 "leaves no room for an output"
             )
         results: list[list[Generated]] = [[]] * len(inputs)
+        num_rows = self._rows_of_batch(len(inputs))
         for rows in self._batches([len(ids) for ids in inputs]):
             request = Request(
-                self._put(_padded([inputs[row] for row in rows], self.batch_size)),
-                self._put(
-                    _padded([prefixes[row] for row in rows], self.batch_size, longest_prefix)
-                ),
-                self._put(np.resize(rows + first_row, self.batch_size).astype(np.int32)),
+                self._put(_padded([inputs[row] for row in rows], num_rows)),
+                self._put(_padded([prefixes[row] for row in rows], num_rows, longest_prefix)),
+                self._put(np.resize(numbers[rows], num_rows).astype(np.int32)),
             )
             with self.program.in_use():
                 decoded = decode_batch(
@@ -134,9 +135,10 @@ class Generator:
         lengths = [
             (_bucket(len(target)), len(ids)) for ids, target in zip(inputs, targets, strict=True)
         ]
+        num_rows = self._rows_of_batch(len(inputs))
         for rows in self._batches(lengths):
-            tokens = self._put(_padded([inputs[row] for row in rows], self.batch_size))
-            wanted = self._put(_padded([targets[row] for row in rows], self.batch_size))
+            tokens = self._put(_padded([inputs[row] for row in rows], num_rows))
+            wanted = self._put(_padded([targets[row] for row in rows], num_rows))
             with self.program.in_use():
                 scores = _score(self._defs, self._params, tokens, wanted, self.num_ids)
             for row, of_tokens in zip(
@@ -153,6 +155,13 @@ class Generator:
         order = sorted(range(len(lengths)), key=lambda row: lengths[row], reverse=True)
         for start in range(0, len(order), self.batch_size):
             yield np.array(order[start : start + self.batch_size])
+
+    def _rows_of_batch(self, num_inputs: int) -> int:
+        """Of few inputs, hardly more than they are: 2^n for each part of the mesh."""
+        rows = self._replicas
+        while rows < num_inputs:
+            rows *= 2
+        return min(rows, self.batch_size)
 
     def _put(self, rows: np.ndarray) -> jax.Array:
         """Every host has all rows and gives its devices theirs."""

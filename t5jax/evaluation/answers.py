@@ -50,7 +50,9 @@ class Answerer(NamedTuple):
         elif task.metrics or not task.score_metrics:
             answers = [
                 Answer(self.vocabulary.decode(best.ids), best.score)
-                for best, *_ in self.generator.generate(inputs, self.decoding, first_row=start)
+                for best, *_ in self.generator.generate(
+                    inputs, self.decoding, row_numbers=range(start, start + len(inputs))
+                )
             ]
         else:
             answers = [Answer("", 0.0)] * len(questions)

@@ -54,9 +54,15 @@ def start(config: RuntimeConfig) -> int:
     the cluster is detected; without a cluster this is the only process. Must be called before
     anything touches a jax device; afterwards devices are there.
 
+    Once is enough: later calls change nothing.
+
     Raises:
       ConfigError: some of the three values are given and others are missing, or they are wrong.
     """
+    import jax
+
+    if jax.distributed.is_initialized():
+        return jax.process_count()
     _serialize_virtual_devices()
     given = _given(config)
     missing = [name for name, value in given.items() if value is None]
@@ -78,7 +84,6 @@ def start(config: RuntimeConfig) -> int:
             f"runtime.num_processes={given['num_processes']}"
         )
     _check_address(given["coordinator_address"])
-    import jax
 
     # Also for one process: its collectives are then those of several (on CPUs Gloo's, which add in
     # another order than XLA's own within a process), so that hosts can come and go bit for bit.

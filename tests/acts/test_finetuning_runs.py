@@ -314,7 +314,7 @@ def test_a_run_is_trained_resumed_evaluated_and_asked(tiny, plain, runs, tmp_pat
     said, recorded = json.loads(capsys.readouterr().out), records(whole, "evaluation")[-1]
     for metric in ("loss", "accuracy"):
         assert said[metric] == pytest.approx(recorded[metric], rel=1e-6)
-    assert main(["predict", str(whole), "--max-length", "5", "A <extra_id_0>."]) == 0
+    assert main(["predict", str(whole), "A <extra_id_0>.", "--decoding.max-length", "5"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
     frozen = read_record(runs("plain") / "checkpoints", 30).leaves
     now = read_record(whole / "checkpoints", 6).leaves

@@ -75,7 +75,7 @@ def test_batch_and_mesh_do_not_matter(expected, name, mesh, batch_size):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_an_input_alone_gives_what_it_gives_among_others(expected, name):
     for number in (0, 13):
-        got = generator().generate([inputs()[number]], CONFIGS[name], first_row=number)
+        got = generator().generate([inputs()[number]], CONFIGS[name], row_numbers=[number])
         assert plain(got) == [plain(expected[name])[number]]
 
 

@@ -1,6 +1,7 @@
 """Files named by paths and patterns: which they are, how they open, and their lines.
 
-A path is local or a URL of any fsspec protocol (`gs://`, `s3://`, `memory://` …). gzip and zstd are
+A path is local, a URL of any fsspec protocol (`gs://`, `s3://`, `memory://` …), or `-`, which is
+standard input where a single path is read (no pattern names it). gzip and zstd are
 found by their magic. Whatever ends too early is a `DamagedFile`: the usual readers of zstd
 (Python's) and of gzip (TensorFlow's) take truncated files for whole ones.
 
@@ -13,6 +14,7 @@ import dataclasses
 import glob
 import gzip
 import os
+import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
@@ -24,6 +26,7 @@ from t5jax.errors import ConfigError, DataError
 GZIP_MAGIC = b"\x1f\x8b"
 _UNREAD_COMPRESSIONS = (".bz2", ".xz", ".lz4", ".zip", ".7z", ".rar", ".br")
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}  # protocol -> extra of t5jax
+STANDARD_INPUT = "-"
 MAX_RECORD_BYTES = 64 << 20  # a line of 100 GB is refused before it fills the memory
 
 
@@ -178,6 +181,9 @@ def file_fingerprint(path: str) -> str:
 def open_raw(path: str) -> Iterator[Any]:
     """A binary file object, seekable where the store allows it; nothing decompressed. Raises
     DataError when it cannot be opened."""
+    if path == STANDARD_INPUT:
+        yield sys.stdin.buffer
+        return
     if "://" in path:
         system, name = file_system(path)
         with _remote_errors(path):
@@ -199,8 +205,11 @@ def open_bytes(path: str) -> Iterator[BinaryIO]:
     of reading are raised as they are; `reading` gives them names.
     """
     with open_raw(path) as raw:
-        magic = raw.read(4)
-        raw.seek(0)
+        if path == STANDARD_INPUT:
+            magic = raw.peek(4)[:4]
+        else:
+            magic = raw.read(4)
+            raw.seek(0)
         if magic[:2] == GZIP_MAGIC:
             yield gzip.GzipFile(fileobj=raw)  # pyright: ignore[reportReturnType]
         elif magic == ZSTD_MAGIC:

@@ -1,6 +1,5 @@
 """From text to filled-in blanks through the command line, as a user goes."""
 
-import io
 import json
 import math
 import pathlib
@@ -11,8 +10,6 @@ import pytest
 from t5jax.assembly import open_evaluation_loaders, open_train_loader
 from t5jax.cli import main
 from t5jax.config import EVALUATION_METRICS, load
-
-BLANKS = ["The value of the <extra_id_0> is returned", "A <extra_id_0> is an <extra_id_1>."]
 
 
 @pytest.fixture(scope="module")
@@ -219,34 +216,3 @@ def test_another_vocabulary_than_the_runs_is_refused(finished, capsys):
     for act in (["evaluate", str(finished)], ["predict", str(finished), "A <extra_id_0>."]):
         assert main([*act, "--data.vocabulary.extra-ids", "90"]) == 64
         assert "is not the one that" in capsys.readouterr().err
-
-
-# ---- predict
-
-
-def test_predict_answers_arguments_a_file_and_standard_input(
-    finished, tmp_path, capsys, monkeypatch
-):
-    words = ["predict", str(finished), "--max-length", "12"]
-    assert main([*words, "--json", *BLANKS]) == 0
-    by_argument = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [answer["input"] for answer in by_argument] == BLANKS
-    for answer in by_argument:
-        assert set(answer) == {"input", "output", "filled"}
-    (tmp_path / "blanks.txt").write_text("\n".join(BLANKS) + "\n\n")
-    assert main([*words, "--file", str(tmp_path / "blanks.txt")]) == 0
-    assert capsys.readouterr().out == "".join(f"{a['filled']}\n" for a in by_argument)
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(BLANKS)))
-    assert main([*words, "--json", "--batch-size", "1"]) == 0
-    by_stdin = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert by_stdin == by_argument, "whatever a text is batched with"
-
-
-def test_predict_refuses(finished, tmp_path, capsys):
-    words = ["predict", str(finished)]
-    assert main([*words, "--file", str(tmp_path / "none.txt")]) == 65
-    assert "none.txt" in capsys.readouterr().err
-    assert main([*words, "--file", "x.txt", "and a text"]) == 64
-    assert "--file" in capsys.readouterr().err
-    assert main([*words, "--batch-size", "0", "a text"]) == 64
-    assert "--batch-size 0" in capsys.readouterr().err

@@ -1,0 +1,70 @@
+"""`t5jax score WORKDIR`: log-likelihood of targets given their inputs."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from t5jax.acts.answering import (
+    Counts,
+    JobOptions,
+    Way,
+    answer,
+    describe,
+    job_options,
+    read_inputs,
+    read_text_options,
+)
+from t5jax.acts.loaded_run import LoadedRun
+from t5jax.acts.token_text import TokenTexts
+from t5jax.data.records import Row
+from t5jax.prediction import TextOptions
+from t5jax.prediction.job import Answers
+from t5jax.prediction.reading import Inputs
+from t5jax.prediction.records import SCORED, scored
+
+
+def run_words(a: argparse.Namespace, flags: list[str]) -> None:
+    """What the command line asks for; see `answering_options`."""
+    if not a.input:
+        a.input, a.format = ["-"], a.format or "tsv"
+    inputs = read_inputs(a, (a.column, a.target_column))
+    run(job_options(a), inputs, read_text_options(a), flags, with_tokens=a.tokens)
+
+
+def run(
+    options: JobOptions, inputs: Inputs, text_options: TextOptions, flags: list[str], *,
+    with_tokens: bool,
+) -> None:  # fmt: skip
+    """Scores the two columns of `inputs`: input and target."""
+    way = Way(
+        act="score",
+        added=SCORED,
+        describe=lambda run: {
+            **describe(run, "score", inputs.columns, options),
+            "prefix": text_options.prefix,
+            "truncate_inputs": text_options.truncate_inputs,
+            "tokens": with_tokens,
+        },
+        answers=lambda run, counts: _answers(run, counts, inputs, text_options, with_tokens),
+    )
+    answer(inputs, way, options, flags)
+
+
+def _answers(
+    run: LoadedRun, counts: Counts, inputs: Inputs, options: TextOptions, with_tokens: bool
+) -> Answers:
+    input_column, target_column = inputs.columns
+    pieces = TokenTexts(run.config.data.vocabulary).text if with_tokens else None
+
+    def answers(rows: Sequence[Row], numbers: Sequence[int]) -> list[dict[str, Any]]:
+        del numbers  # nothing is drawn
+        texts = [row.text(input_column) for row in rows]
+        targets = [row.text(target_column) for row in rows]
+        scores = run.texts.score(texts, targets, options)
+        for one in scores:
+            counts.add_input(one.input_tokens, one.input_truncated, run.texts.trained_length)
+        return [
+            {**row, **scored(one, run.step, pieces)} for row, one in zip(rows, scores, strict=True)
+        ]
+
+    return answers

@@ -1,0 +1,161 @@
+"""The rows of the inputs of a job: lines of text, JSON lines, or tables, from files or stdin.
+
+Every line is a row, blank ones of text files too: row n of the output is row n of the input.
+"""
+
+import dataclasses
+import json
+import pathlib
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple, get_args
+
+from t5jax.data.records import BadColumn, BadRecord, Record, Row
+from t5jax.data.sources.files import (
+    MAX_RECORD_BYTES,
+    STANDARD_INPUT,
+    expand_patterns,
+    numbered_lines,
+    refuse_empty,
+)
+from t5jax.data.sources.lines import JsonLines, Tsv
+from t5jax.errors import ConfigError, DataError
+
+Format = Literal["text", "jsonl", "tsv", "csv"]
+
+_ENDINGS: dict[str, Format] = {".jsonl": "jsonl", ".json": "jsonl", ".tsv": "tsv", ".csv": "csv"}
+_NO_LINES = (".parquet", ".arrow", ".tfrecord", ".array_record", ".xlsx", ".npz", ".pdf", ".docx")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Inputs:
+    """Where rows come from, and which of their columns must be texts.
+
+    A line of a text file is a row whose only column is the first of `columns`. A table's first line
+    names its columns, unless `header` does.
+    """
+
+    paths: tuple[str, ...]  # or glob patterns; "-" is standard input
+    columns: tuple[str, ...]
+    format: Format | None = None  # None: by the ending of each name; text for standard input
+    header: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.format not in (None, *get_args(Format)):
+            raise ConfigError(f"--format {self.format}: one of {', '.join(get_args(Format))}")
+        if len(set(self.columns)) < len(self.columns):
+            raise ConfigError(f"the columns {' and '.join(self.columns)}: give two different names")
+        if STANDARD_INPUT in self.paths and len(self.paths) > 1:
+            raise ConfigError("--input - is standard input: give no other --input beside it")
+        for path in self.paths:
+            kind = self.format_of(path)
+            if kind == "text" and len(self.columns) > 1:
+                raise ConfigError(
+                    f"--input {path}: a line of text is one column, and "
+                    f"{' and '.join(self.columns)} are needed: give a .tsv, .csv or .jsonl file, "
+                    "or --format"
+                )
+            if self.header and kind not in ("tsv", "csv"):
+                raise ConfigError(f"--header names columns of tables, and --input {path} is {kind}")
+
+    @property
+    def from_stdin(self) -> bool:
+        return self.paths == (STANDARD_INPUT,)
+
+    def format_of(self, path: str) -> Format:
+        """That of `format`, or by the ending, .gz and .zst left out; anything else is text."""
+        if self.format is not None:
+            return self.format
+        name = path.removesuffix(".gz").removesuffix(".zst").lower()
+        if name.endswith(_NO_LINES):
+            raise ConfigError(
+                f"--input {path} is no file of lines: write it as JSON lines, or say --format"
+            )
+        return _ENDINGS.get(pathlib.PurePath(name).suffix, "text")
+
+    def rows(self) -> Iterator[Row]:
+        """All rows in order. Raises DataError, with file and line, for one that cannot be read or
+        lacks a column: leaving it out would shift all rows behind it."""
+        for path in [STANDARD_INPUT] if self.from_stdin else expand_patterns(self.paths):
+            for record in self._records(path):
+                yield self._checked(record)
+
+    def _records(self, path: str) -> Iterator[Record]:
+        table = {"train_files": (path,), "columns": self.header}
+        match self.format_of(path):
+            case "jsonl":
+                return JsonLines(train_files=(path,)).records("train", path)
+            case "tsv":
+                return Tsv(**table).records("train", path)
+            case "csv":
+                return Tsv(**table, delimiter=",", quoting=True).records("train", path)
+            case "text":
+                return refuse_empty(path, self._lines(path))
+
+    def _lines(self, path: str) -> Iterator[Record]:
+        for number, line in numbered_lines(path, MAX_RECORD_BYTES):
+            if isinstance(line, BadRecord):
+                yield line
+            else:
+                yield Row({self.columns[0]: line}, f"{path}, line {number}")
+
+    def _checked(self, record: Record) -> Row:
+        place = record.place
+        if self.from_stdin:
+            place = "standard input" + place.removeprefix(STANDARD_INPUT)
+        if isinstance(record, BadRecord):
+            raise DataError(f"{place}: {record.reason}")
+        try:
+            for column in self.columns:
+                record.text(column)
+        except BadColumn as error:
+            raise DataError(
+                f"{place}: {error}; --column and --target-column say which columns hold the texts, "
+                "--header names those of a table without a line of names"
+            ) from error
+        return Row(record, place)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GivenTexts:
+    """Texts of the command line, as rows."""
+
+    texts: tuple[str, ...]
+    column: str
+
+    @property
+    def from_stdin(self) -> bool:
+        return False
+
+    def rows(self) -> Iterator[Row]:
+        for number, text in enumerate(self.texts, 1):
+            yield Row({self.column: text}, f"text {number}")
+
+
+class Looked(NamedTuple):
+    """What there is to do."""
+
+    num_rows: int
+    checksum: int  # crc32 of all rows
+
+
+def look_through(rows: Iterable[Row], reserved: frozenset[str]) -> Looked:
+    """Reads every row once: what is wrong with one is said before anything is computed. Raises as
+    `Inputs.rows` and `checked_names`."""
+    num_rows = checksum = 0
+    for row in checked_names(rows, reserved):
+        checksum = zlib.crc32(json.dumps(row).encode(), checksum)
+        num_rows += 1
+    return Looked(num_rows, checksum)
+
+
+def checked_names(rows: Iterable[Row], reserved: frozenset[str]) -> Iterator[Row]:
+    """The rows; DataError for a column whose name is one of those that the result needs."""
+    for row in rows:
+        if not reserved.isdisjoint(row):
+            names = ", ".join(sorted(reserved & row.keys()))
+            raise DataError(
+                f"{row.place}: the names {names} are those of results, and columns go into the "
+                "output as they are: rename them"
+            )
+        yield row
