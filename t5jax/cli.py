@@ -26,6 +26,8 @@ examples:
   t5jax score runs/mine --input pairs.tsv --output scores.jsonl
   t5jax inspect model configs/t5_1_1_base_c4.py
   t5jax inspect data configs/quickstart.py --step 100
+  t5jax convert flan-t5-small runs/flan_t5_small    from Hugging Face, T5X, Mesh TensorFlow
+  t5jax convert runs/flan_t5_small out --to huggingface
 """
 SETTINGS = """\
 settings: any value of the config as --section.field VALUE, after everything else; a
@@ -43,6 +45,22 @@ examples:
   t5jax evaluate runs/mine --evaluation.ranking total   rank the classes instead of decoding
   t5jax evaluate runs/mine --follow --keep-best glue/average
   t5jax evaluate runs/mine --split test --submission out
+"""
+CONVERT_NOTES = """\
+SOURCE is found out by what it holds:
+  a Hugging Face directory    config.json and safetensors: T5, T5 1.1, FLAN-T5, mT5, umT5, ByT5
+  a T5X checkpoint            checkpoint_N with zarr arrays, a directory of these, or one file
+  a Mesh TensorFlow one       model.ckpt-N without an ending, or the directory
+  a run of t5jax              its workdir
+TARGET must not exist. It is a run's workdir, for t5jax evaluate and predict, or with --to
+huggingface a directory for transformers. It appears when everything is written and the logits of
+both models agree; conversion.txt and .json in it say what became of every array.
+
+examples:
+  t5jax convert flan-t5-small runs/flan_t5_small
+  t5jax convert t5x/t5_1_1_base/checkpoint_1000000 runs/t5_1_1_base --vocabulary spiece.model
+  t5jax convert mesh/small/model.ckpt-1000000 runs/t5_small --vocabulary spiece.model
+  t5jax convert runs/mine mine-hf --to huggingface --dtype bfloat16
 """
 TASKS_EXAMPLES = """\
 examples:
@@ -152,6 +170,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _vocab_grow_options(
         _act(vocab, "grow", "begin a run with another's parameters and an extended vocabulary")
+    )
+    _convert_options(
+        _act(acts, "convert", "weights from and to Hugging Face, from T5X and Mesh TensorFlow")
     )
     _tasks_options(_act(acts, "tasks", "what can be trained on, and what the model sees of it"))
     return parser
@@ -281,6 +302,36 @@ def _vocab_grow_options(act: argparse.ArgumentParser) -> None:
     act.add_argument(
         "config", metavar="CONFIG", help="of the new run: extended vocabulary, larger table"
     )
+
+
+def _convert_options(act: argparse.ArgumentParser) -> None:
+    act.epilog = CONVERT_NOTES
+    act.add_argument("source", metavar="SOURCE", help="what to convert")
+    act.add_argument("target", metavar="TARGET", help="a directory that does not exist yet")
+    act.add_argument(
+        "--to", choices=("t5jax", "huggingface"),
+        help="default: huggingface of a run, t5jax of anything else",
+    )  # fmt: skip
+    act.add_argument("--step", type=int, help="of SOURCE; default: its newest")
+    act.add_argument(
+        "--vocabulary", metavar="FILE",
+        help="SentencePiece model, tokenizer.json, or t5, mt5, umt5, byt5; default: SOURCE's own",
+    )  # fmt: skip
+    act.add_argument("--extra-ids", type=int, help="sentinels on top of FILE (100)")
+    act.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), help="of Hugging Face's weights (float32)"
+    )
+    act.add_argument(
+        "--max-shard-size", default="5GB", help="of a file with Hugging Face's weights (5GB)"
+    )
+    act.add_argument(
+        "--no-slots", action="store_true", help="leave the optimizer's slots of T5X or Mesh behind"
+    )
+    act.add_argument(
+        "--reference", choices=("auto", "transformers", "golden", "numpy"), default="auto",
+        help="what the logits are compared with: transformers, logits stored in SOURCE, or T5 in "
+        "NumPy; auto takes the first of these that is there",
+    )  # fmt: skip
 
 
 def _tasks_options(act: argparse.ArgumentParser) -> None:
@@ -439,6 +490,24 @@ def _vocab_grow(a: argparse.Namespace, flags: list[str]) -> None:
     grow.run(a.run, a.config, flags, step=a.step)
 
 
+def _convert(a: argparse.Namespace, flags: list[str]) -> None:
+    if flags:
+        a.parser.error(f"t5jax convert takes no settings of a config: {' '.join(flags)}")
+    from t5jax.acts import convert
+
+    options = convert.Options(
+        to=a.to,
+        step=a.step,
+        vocabulary=a.vocabulary,
+        extra_ids=a.extra_ids,
+        dtype=a.dtype,
+        max_shard_size=a.max_shard_size,
+        with_slots=not a.no_slots,
+        reference=a.reference,
+    )
+    convert.run(a.source, a.target, options)
+
+
 def _tasks(a: argparse.Namespace, flags: list[str]) -> None:
     from t5jax.acts import tasks
 
@@ -464,6 +533,7 @@ _ACTS = {
     "cache": _cache,
     "vocab": _vocab,
     "tasks": _tasks,
+    "convert": _convert,
 }
 
 if __name__ == "__main__":

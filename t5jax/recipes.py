@@ -4,10 +4,13 @@
 microbatches here, unrolling and rematerialisation in the model that it is given.
 """
 
-from t5jax.checkpoints import CheckpointConfig
-from t5jax.config import RunConfig, TrainConfig, WarmStart
+from etils import epath
+
+from t5jax.checkpoints import CheckpointConfig, latest_record
+from t5jax.config import RunConfig, TrainConfig, WarmStart, from_text
 from t5jax.data.config import DataConfig
 from t5jax.data.vocabularies import SentencePieceVocabulary
+from t5jax.errors import ConfigError
 from t5jax.model.config import T5Config
 from t5jax.reporting import ReportingConfig
 from t5jax.sharding import MeshConfig
@@ -172,7 +175,8 @@ def t5_finetuning(
     """T5's fine-tuning: 2^18 steps of 128 rows, Adafactor at a constant 1e-3, the best of the
     checkpoints made every 5000 steps (Raffel et al. 2020, section 3.1.3).
 
-    The paper's models have dropout 0.1. `pretrained` is the workdir of another run.
+    The paper's models have dropout 0.1. `pretrained` is the workdir of another run, converted or
+    trained; `saved_config` of it has the model and the vocabulary that go with it.
     """
     return RunConfig(
         workdir=workdir,
@@ -192,3 +196,19 @@ def t5_finetuning(
         checkpoints=CheckpointConfig(save_every_steps=5000, keep_best=1),
         reporting=ReportingConfig(log_every_steps=10),
     )
+
+
+def saved_config(workdir: str) -> RunConfig:
+    """The config that a run's newest checkpoint was saved with.
+
+    A run that begins with another's parameters (`init.path`) must have its model and vocabulary,
+    which are here: `saved_config("runs/flan").model` and `.data.vocabulary`. Raises ConfigError
+    when there is no checkpoint.
+    """
+    directory = epath.Path(workdir) / "checkpoints"
+    if not directory.is_dir():
+        raise ConfigError(
+            f"{workdir} holds no checkpoints: name the workdir of a run, or make one of another "
+            f"program's model with t5jax convert MODEL {workdir}"
+        )
+    return from_text(latest_record(directory).content["config"])

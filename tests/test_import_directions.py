@@ -27,7 +27,8 @@ ALLOWED = {
     "warm_start": {"config"},
     "validation": {"assembly"},
     "loop": {"validation", "warm_start"},
-    "acts": {"loop", "prediction", "exporting"},
+    "convert": {"config"},
+    "acts": {"loop", "prediction", "exporting", "convert"},
     "cli": {"acts"},
     "__main__": {"cli"},
 }

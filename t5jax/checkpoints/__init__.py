@@ -6,6 +6,7 @@ describes. Orbax makes a step appear in one piece or not at all; that what is in
 was saved is ours to check, with fingerprints.
 """
 
+from t5jax.checkpoints.blocks import BLOCK_BYTES, BlockArray, Region, full_region
 from t5jax.checkpoints.fingerprint import fingerprints, leaves_by_path
 from t5jax.checkpoints.record import (
     NoUsableCheckpoint,
@@ -16,20 +17,28 @@ from t5jax.checkpoints.record import (
 )
 from t5jax.checkpoints.restoring import Restored, nested, restore_leaves, restore_params
 from t5jax.checkpoints.saving import CheckpointConfig, Checkpoints, CheckpointWriteError
+from t5jax.checkpoints.streaming import StoredStep, open_step, save_streamed
 
 __all__ = [
+    "BLOCK_BYTES",
+    "BlockArray",
     "CheckpointConfig",
     "CheckpointWriteError",
     "Checkpoints",
     "NoUsableCheckpoint",
     "Record",
+    "Region",
     "Restored",
+    "StoredStep",
     "committed_steps",
     "fingerprints",
+    "full_region",
     "latest_record",
     "leaves_by_path",
     "nested",
+    "open_step",
     "read_record",
     "restore_leaves",
     "restore_params",
+    "save_streamed",
 ]

@@ -61,6 +61,26 @@ def fingerprints(arrays: Mapping[str, jax.Array]) -> dict[str, Fingerprint]:
     return here
 
 
+class RunningFingerprint:
+    """The fingerprint of an array of which one sees a block at a time, every element once."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        self._shape, self._sums = tuple(shape), np.zeros(2, np.uint64)
+
+    def add(self, block: np.ndarray, start: Sequence[int]) -> None:
+        """`block` begins at the index `start` of the array."""
+        sums = _block_sums(jnp.asarray(block), self._shape, np.array(start, np.uint32))
+        self._sums += np.asarray(sums)
+
+    def result(self) -> Fingerprint:
+        return (self._sums % 2**32).tolist()
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _block_sums(block: jax.Array, whole: tuple[int, ...], start: jax.Array) -> jax.Array:
+    return _two_sums(block, whole, list(start))
+
+
 def _sums_by_device(array: jax.Array) -> jax.Array:
     """uint32 [devices, 2]: what every device holds, summed by itself.
 

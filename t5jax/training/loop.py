@@ -131,7 +131,10 @@ class Trainer:
                 f"data.vocabulary = {self.config.data.vocabulary} is not the one that "
                 f"{self.config.workdir} was trained with (the file has changed since)"
             )
-        self.loader.restore(restored.record["data"], restored.step)
+        data = restored.record["data"]
+        if "converted_from" in data:  # another program's parameters: its data are not ours
+            data = self.loader.state(0)
+        self.loader.restore(data, restored.step)
         changed = changed_lines(restored.record["config"], to_text(self.config))
         self.reporter.event(restored.step, "resumed", changed=changed or None)
         return restored.step, restored.state

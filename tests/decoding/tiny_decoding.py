@@ -39,9 +39,13 @@ def run(
     row_ids = np.arange(len(tokens)) if row_ids is None else row_ids
     request = Request(tokens, prefix, row_ids.astype(np.int32))
     weights = weights if isinstance(weights, tuple) else (weights or params(),)
-    defs = (nnx.graphdef(abstract_model(cfg)),) * len(weights)
+    defs = (model_def(cfg),) * len(weights)
     decoded = decode_batch(defs, weights, request, config, num_ids, callback)
     return tuple(map(np.asarray, decoded))
+
+
+def model_def(cfg) -> nnx.GraphDef:
+    return nnx.graphdef(abstract_model(cfg))
 
 
 def teacher_forced(weights: dict, tokens, said) -> np.ndarray:

@@ -1,0 +1,56 @@
+"""What a path is: a run of ours, or a checkpoint of another program; opened accordingly."""
+
+import pathlib
+
+from t5jax.convert import huggingface, mesh_tf, run_directory, t5x
+from t5jax.convert.source import Source
+from t5jax.errors import ConfigError
+
+TITLES = {
+    "t5jax": "t5jax run",
+    "huggingface": "Hugging Face",
+    "t5x": "T5X",
+    "mesh_tf": "Mesh TensorFlow",
+}
+
+
+def kind_of(path: str) -> str:
+    """t5jax, huggingface, t5x or mesh_tf. Raises ConfigError when it is none of them."""
+    place = pathlib.Path(path)
+    if "://" in path:
+        raise ConfigError(f"{path}: conversion reads local files; copy it here first")
+    if not place.exists() and not mesh_tf.is_mesh_tf(place):
+        hint = ""
+        if path.count("/") == 1 and not place.parent.exists():
+            hint = f" (a model of the hub? fetch it first: hf download {path} --local-dir DIR)"
+        raise ConfigError(f"there is no {path}{hint}")
+    if place.is_dir():
+        if run_directory.is_run(place):
+            return "t5jax"
+        if huggingface.is_huggingface(place):
+            return "huggingface"
+    if mesh_tf.is_mesh_tf(place):
+        return "mesh_tf"
+    if t5x.is_t5x(place):
+        return "t5x"
+    raise ConfigError(
+        f"{path} is no model that t5jax knows: neither a run of t5jax (checkpoints/), nor a "
+        "Hugging Face directory (config.json, *.safetensors), nor a T5X checkpoint (`checkpoint` "
+        "and zarr directories, or a msgpack file), nor the prefix of a Mesh TensorFlow one "
+        "(PREFIX.index)"
+    )
+
+
+def open_source(path: str, step: int | None = None) -> Source:
+    """Raises ConfigError or CheckpointError, as the opening functions do."""
+    kind = kind_of(path)
+    if kind == "huggingface":
+        if step is not None:
+            raise ConfigError(f"--step {step}: a Hugging Face directory has no steps; leave it out")
+        return huggingface.open_huggingface(path)
+    open_it = {
+        "t5jax": run_directory.open_run,
+        "t5x": t5x.open_t5x,
+        "mesh_tf": mesh_tf.open_mesh_tf,
+    }
+    return open_it[kind](path, step)

@@ -1,0 +1,193 @@
+"""Hugging Face directories: config.json, safetensors, tokenizer files; opened and written."""
+
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from t5jax.checkpoints import BlockArray
+from t5jax.convert import architecture, huggingface_config, names, safetensors_files
+from t5jax.convert.names import HUGGINGFACE
+from t5jax.convert.raw_files import dtype_named
+from t5jax.convert.source import Source, Weights, bind, origins
+from t5jax.convert.tokenizers import (
+    SENTENCE_PIECE,
+    found_differently,
+    read_vocabulary,
+    write_tokenizer,
+)
+from t5jax.convert.views import Cast, Layer, Transposed
+from t5jax.data.vocabularies import Vocabulary
+from t5jax.errors import CheckpointError, ConfigError
+
+CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
+SHARED, HEAD = "shared.weight", "lm_head.weight"
+_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+# In the files of T5 1.0 for historical reasons; no implementation has ever read it.
+_UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+_OTHER_FORMATS = {
+    "pytorch_model.bin": "a pickle, which can run any code when it is read",
+    "pytorch_model.bin.index.json": "pickles, which can run any code when they are read",
+    "tf_model.h5": "TensorFlow's",
+    "flax_model.msgpack": "Flax's",
+}
+
+
+def is_huggingface(directory: pathlib.Path) -> bool:
+    own = (CONFIG, safetensors_files.ONE_FILE, safetensors_files.INDEX, *_OTHER_FORMATS)
+    return any((directory / name).is_file() for name in own)
+
+
+def open_huggingface(path: str) -> Source:
+    """A T5, mT5 or umT5 of a local directory.
+
+    Raises:
+      ConfigError: it is of another family, or its weights are in a format that is not read.
+      CheckpointError: files are missing, cut short or contradict each other.
+    """
+    directory = pathlib.Path(path)
+    config = _read_config(directory)
+    settings = huggingface_config.settings(config, str(directory / CONFIG))
+    _refuse_other_formats(directory)
+    weights = Weights(
+        naming=HUGGINGFACE, where=path, arrays=safetensors_files.read_directory(directory)
+    )
+    notes: list[str] = []
+    dropped = _settle_tables(weights, config, notes)
+    model = architecture.detect(weights, settings, notes)
+    for name in weights.arrays.keys() & dropped.keys():
+        notes.append(f"{name} is left out: {dropped[name]}")
+    return Source(
+        kind="huggingface",
+        path=path,
+        model=model,
+        params=bind(model, weights, dropped),
+        origins=origins(model, weights),
+        notes=notes,
+        vocabulary=read_vocabulary(directory),
+        weights=weights,
+    )
+
+
+def _read_config(directory: pathlib.Path) -> dict[str, Any]:
+    file = directory / CONFIG
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{file} is missing: a Hugging Face model has one") from None
+    except ValueError as error:
+        raise CheckpointError(f"{file} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{file} holds no settings, but a {type(config).__name__}")
+    return config
+
+
+def _refuse_other_formats(directory: pathlib.Path) -> None:
+    names_here = {path.name for path in directory.iterdir()}
+    if names_here & {safetensors_files.ONE_FILE, safetensors_files.INDEX}:
+        return
+    for name, what in _OTHER_FORMATS.items():
+        if name in names_here:
+            raise ConfigError(
+                f"{directory / name} is {what}; t5jax reads safetensors only. Rewrite it where you "
+                'trust it, with transformers: python -c "from transformers import '
+                f"AutoModelForSeq2SeqLM as M; M.from_pretrained('{directory}')"
+                f".save_pretrained('{directory}-safetensors')\" and copy the tokenizer files"
+            )
+    raise CheckpointError(
+        f"{directory} holds neither {safetensors_files.ONE_FILE} nor {safetensors_files.INDEX}"
+    )
+
+
+def _settle_tables(weights: Weights, config: dict[str, Any], notes: list[str]) -> dict[str, str]:
+    """Leaves at most two tables, `shared` and an output projection of its own; returns what is left
+    out (name -> why). What the logits are is for config and weights together to say."""
+    arrays = weights.arrays
+    dropped = {_UNUSED: "no implementation reads it"}
+    copies = [name for name in _COPIES if name in arrays]
+    if SHARED not in arrays and copies:
+        arrays[SHARED] = arrays[copies[0]]
+        weights.original_names[SHARED] = copies[0]
+    for name in copies:
+        if not _equal(arrays[name], arrays[SHARED]):
+            raise CheckpointError(
+                f"{weights.where}: {name} differs from {SHARED}; t5jax's encoder and decoder share "
+                "one token table"
+            )
+        dropped[name] = f"a copy of {SHARED}"
+    if SHARED not in arrays:
+        return dropped
+    own_head = HEAD in arrays and not _equal(arrays[HEAD], arrays[SHARED])
+    scaled = huggingface_config.scales_logits(config)
+    if own_head and scaled and config["model_type"] == "t5":
+        raise CheckpointError(
+            f"{weights.where}: {HEAD} is not {SHARED}, but by {CONFIG} the logits are scaled as "
+            "those of a tied model (tie_word_embeddings is not false); no T5 was trained so. Set "
+            '"tie_word_embeddings": false in it if this is a T5 1.1, FLAN-T5 or ByT5'
+        )
+    if own_head and scaled:
+        notes.append(
+            "the logits are not scaled: umT5 was trained without, whatever config.json says since "
+            "transformers 5"
+        )
+    if not own_head and not scaled:
+        arrays[HEAD] = arrays[SHARED]
+        weights.original_names[HEAD] = SHARED
+        notes.append(f"the output projection is a copy of {SHARED}: tied, but not scaled")
+    elif not own_head and HEAD in arrays:
+        del arrays[HEAD]
+        notes.append(f"{HEAD} is left out: a copy of {SHARED}")
+    return dropped
+
+
+def _equal(one: BlockArray, other: BlockArray) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return all(np.array_equal(one.read(part), other.read(part)) for part in one.regions())
+
+
+# ---- writing
+
+
+def write_huggingface(
+    source: Source,
+    directory: pathlib.Path,
+    vocabulary: Vocabulary,
+    *,
+    dtype: str,
+    max_shard_bytes: int,
+    progress: Callable[[str], None] = lambda name: None,
+) -> dict[str, list[str]]:
+    """Fills a directory that transformers loads; returns of each array its name there and what it
+    was made of."""
+    config = huggingface_config.to_config(source.model, dtype)
+    tensors, made_of = {}, {}
+    for path, array in source.params.items():
+        for layer, place in enumerate(names.places(path, array.shape)):
+            try:
+                name = HUGGINGFACE.name(place)
+            except KeyError as error:
+                raise ConfigError(f"{place}: transformers has no T5 with such a weight") from error
+            view = Layer(array, layer) if names.is_stacked(path) else array
+            if len(view.shape) == 2 and place != "token_embedder":
+                view = Transposed(view)
+            tensors[name] = Cast(view, dtype_named(dtype))
+            origin = source.origins[path]
+            made_of[name] = [origin[layer] if names.is_stacked(path) else origin[0]]
+    safetensors_files.write_directory(directory, tensors, max_shard_bytes, progress)
+    write_json(directory / CONFIG, config)
+    write_json(directory / GENERATION_CONFIG, huggingface_config.SPECIAL_IDS)
+    write_tokenizer(vocabulary, directory)
+    if own := found_differently(vocabulary):
+        source.notes.append(
+            f"the vocabulary has {len(own)} user-defined pieces ({', '.join(map(repr, own[:3]))}): "
+            "the tokenizer of transformers 5 may cut texts that hold them otherwise; encode those "
+            f"with the sentencepiece library and {SENTENCE_PIECE}"
+        )
+    return made_of
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

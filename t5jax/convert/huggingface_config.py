@@ -1,0 +1,166 @@
+"""Hugging Face's config.json and our T5Config, both ways."""
+
+from typing import Any
+
+from t5jax.errors import ConfigError
+from t5jax.model.config import T5Config
+
+MODEL_TYPES = {
+    "t5": "T5ForConditionalGeneration",
+    "mt5": "MT5ForConditionalGeneration",
+    "umt5": "UMT5ForConditionalGeneration",
+}
+# Their name of an activation -> ours. `gelu_new` is the tanh approximation, `gelu` the exact one.
+_ACTIVATIONS = {
+    "relu": "relu",
+    "gelu": "gelu_exact",
+    "gelu_python": "gelu_exact",
+    "gelu_new": "gelu",
+    "silu": "silu",
+    "swish": "silu",
+    "sigmoid": "sigmoid",
+    "tanh": "tanh",
+    "linear": "linear",
+}
+_FIELDS = {
+    "vocab_size": "vocab_size",
+    "d_model": "emb_dim",
+    "num_heads": "num_heads",
+    "d_kv": "head_dim",
+    "d_ff": "mlp_dim",
+    "num_layers": "num_encoder_layers",
+    "num_decoder_layers": "num_decoder_layers",
+    "relative_attention_num_buckets": "relpos_num_buckets",
+    "relative_attention_max_distance": "relpos_max_distance",
+    "dropout_rate": "dropout_rate",
+}
+_EPSILON = 1e-6
+
+
+def settings(config: dict[str, Any], where: str) -> dict[str, Any]:
+    """What a config.json says, as fields of T5Config; whether embeddings are tied is left out, for
+    the weights have a say in it.
+
+    Raises ConfigError for a model of another family, or one that t5jax does not have.
+    """
+    model_type = config.get("model_type")
+    if model_type not in MODEL_TYPES:
+        raise ConfigError(
+            f"{where}: model_type is {model_type!r}; {', '.join(MODEL_TYPES)} can be converted "
+            "(T5, T5 1.1, FLAN-T5 and ByT5 are t5)"
+        )
+    fields = {ours: config[theirs] for theirs, ours in _FIELDS.items() if theirs in config}
+    if fields.get("num_decoder_layers") is None and "num_layers" in config:
+        fields["num_decoder_layers"] = config["num_layers"]
+    fields.setdefault("relpos_max_distance", 128)
+    fields.setdefault("dropout_rate", 0.1)
+    fields["dropout_rate"] = float(fields["dropout_rate"])
+    if model_type == "umt5":
+        fields["per_layer_relative_bias"] = True
+    default = "relu" if model_type == "t5" else "gated-gelu"
+    fields["mlp_activations"] = _activations(config.get("feed_forward_proj", default), where)
+    epsilon = config.get("layer_norm_epsilon", _EPSILON)
+    if abs(epsilon - _EPSILON) > 1e-9:
+        raise ConfigError(
+            f"{where}: layer_norm_epsilon is {epsilon}; t5jax's norms have {_EPSILON} and would "
+            "give other numbers"
+        )
+    if config.get("is_encoder_decoder") is False:
+        raise ConfigError(f"{where}: is_encoder_decoder is false; t5jax converts encoder-decoders")
+    return fields
+
+
+def scales_logits(config: dict[str, Any]) -> bool:
+    """Whether the decoder's output is multiplied by d_model**-0.5 before the output projection.
+
+    transformers 4 reads it off tie_word_embeddings; transformers 5 saves that as true whatever it
+    was, and beside it what it was. Its umT5 scales even then; umT5 was trained without.
+    """
+    if config["model_type"] == "mt5":
+        return False
+    if "scale_decoder_outputs" in config:
+        return bool(config["scale_decoder_outputs"])
+    return config.get("tie_word_embeddings") is not False
+
+
+def _activations(name: str, where: str) -> tuple[str, ...]:
+    """ "relu" is a plain MLP; "gated-gelu" gates, and means the approximation by its history."""
+    if name == "gated-gelu":
+        return ("gelu", "linear")
+    gated, _, activation = name.rpartition("-")
+    if gated not in ("", "gated") or activation not in _ACTIVATIONS:
+        known = ", ".join(_ACTIVATIONS)
+        raise ConfigError(
+            f"{where}: feed_forward_proj is {name!r}; known are {known}, each also as gated-…"
+        )
+    return (_ACTIVATIONS[activation], *(["linear"] if gated else []))
+
+
+# ---- writing
+
+
+def model_type_for(model: T5Config) -> str:
+    """The model class of transformers that computes what ours does."""
+    if model.per_layer_relative_bias:
+        return "umt5"
+    # MT5… never scales, so that it cannot be a tied model; elsewhere it equals T5….
+    return "mt5" if model.vocab_size == 250112 and not model.tied_embeddings else "t5"
+
+
+def to_config(model: T5Config, dtype: str) -> dict[str, Any]:
+    """The config.json of our model.
+
+    Raises ConfigError for a model that transformers does not have.
+    """
+    _refuse_what_it_lacks(model)
+    model_type = model_type_for(model)
+    fields = {theirs: getattr(model, ours) for theirs, ours in _FIELDS.items()}
+    # transformers 5 ties what has one table, and scales umT5 whether it has or not.
+    config = {
+        "architectures": [MODEL_TYPES[model_type]],
+        "model_type": model_type,
+        **fields,
+        "feed_forward_proj": _feed_forward_proj(model.mlp_activations),
+        "layer_norm_epsilon": _EPSILON,
+        "initializer_factor": 1.0,
+        "is_encoder_decoder": True,
+        "use_cache": True,
+        "tie_word_embeddings": model.tied_embeddings,
+        **SPECIAL_IDS,
+        "dtype": dtype,
+    }
+    if model_type == "t5":
+        config["scale_decoder_outputs"] = model.tied_embeddings
+    return config
+
+
+def _refuse_what_it_lacks(model: T5Config) -> None:
+    if model.architecture != "encoder_decoder":
+        raise ConfigError(
+            f"model.architecture = {model.architecture!r}: transformers has T5 as an "
+            "encoder-decoder with two stacks only; this run is for t5jax evaluate and predict"
+        )
+    for field, what in (("adapter_dim", "adapters"), ("prompt_length", "learned prompt")):
+        if getattr(model, field):
+            raise ConfigError(
+                f"model.{field} = {getattr(model, field)}: transformers' T5 has no {what}, and "
+                "without, no weights compute the same; what can be converted is the run that was "
+                "fine-tuned (init.path)"
+            )
+
+
+SPECIAL_IDS = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+
+
+def _feed_forward_proj(activations: tuple[str, ...]) -> str:
+    if activations == ("gelu", "linear"):
+        return "gated-gelu"
+    if len(activations) == 2 and activations[1] != "linear":
+        raise ConfigError(
+            f"model.mlp_activations = {activations}: transformers gates with a linear second "
+            'activation only, such as ("gelu", "linear")'
+        )
+    theirs = {ours: name for name, ours in reversed(_ACTIVATIONS.items())}
+    # Not "gated-gelu", which is the approximation.
+    name = "gelu_python" if activations == ("gelu_exact", "linear") else theirs[activations[0]]
+    return f"gated-{name}" if len(activations) == 2 else name

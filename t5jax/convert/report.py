@@ -1,0 +1,88 @@
+"""What a conversion did: every array, where it came from, and how closely the logits agree."""
+
+import dataclasses
+import math
+import pathlib
+import platform
+from typing import Any
+
+from t5jax import __version__
+from t5jax.convert import architecture
+from t5jax.convert.detect import TITLES
+from t5jax.convert.huggingface import write_json
+from t5jax.convert.source import Source
+from t5jax.convert.verify import Check
+
+JSON, TEXT = "conversion.json", "conversion.txt"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Converted:
+    """One array of the target."""
+
+    name: str
+    made_of: list[str]
+    shape: tuple[int, ...]
+    dtype: str
+    from_dtype: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    source: Source
+    target: str
+    target_kind: str
+    arrays: list[Converted]
+    checks: list[Check]
+    seconds: float
+    step: int | None = None
+    slots: bool | None = None  # whether the optimizer's came along; None: nobody asked
+
+    def to_dict(self) -> dict[str, Any]:
+        source = self.source
+        return {
+            "source": {"format": source.kind, "path": source.path, "step": source.step},
+            "target": {"format": self.target_kind, "path": self.target, "step": self.step},
+            "model": {**dataclasses.asdict(source.model), "size": self._size()},
+            "parameters": self._num_parameters(),
+            "optimizer_slots": self.slots,
+            "notes": source.notes,
+            "checks": [check.to_dict() for check in self.checks],
+            "arrays": [dataclasses.asdict(array) for array in self.arrays],
+            "seconds": round(self.seconds, 1),
+            "software": {"t5jax": __version__, "python": platform.python_version()},
+        }
+
+    def text(self) -> str:
+        """For people: a few lines."""
+        types = ", ".join(sorted({f"{a.from_dtype} to {a.dtype}" for a in self.arrays}))
+        step = "" if self.source.step is None else f", step {self.source.step}"
+        lines = [
+            f"{TITLES[self.source.kind]} {self.source.path}{step}",
+            f"  -> {TITLES[self.target_kind]} {self.target}"
+            + (f", step {self.step}" if self.step is not None else ""),
+            f"model: {self._size()}, {self._num_parameters():,} parameters in {len(self.arrays)} "
+            f"arrays, {types}",
+        ]
+        if self.slots is not None:
+            lines.append(f"optimizer slots: {'taken over' if self.slots else 'none'}")
+        lines += [f"note: {note}" for note in self.source.notes]
+        lines += [
+            f"logits: {check.num_logits:,} compared with {check.reference}; largest difference "
+            f"{check.largest_difference:.1e}, {check.error:.1e} of the largest logit"
+            for check in self.checks
+        ]
+        return "\n".join(lines) + "\n"
+
+    def write(self, directory: pathlib.Path) -> None:
+        write_json(directory / JSON, self.to_dict())
+        (directory / TEXT).write_text(self.text(), encoding="utf-8")
+
+    def _size(self) -> str:
+        model = self.source.model
+        found = architecture.size_name(model)
+        layers = f"{model.num_encoder_layers}+{model.num_decoder_layers} layers"
+        return found or f"{layers}, emb_dim {model.emb_dim}"
+
+    def _num_parameters(self) -> int:
+        return sum(math.prod(array.shape) for array in self.source.params.values())

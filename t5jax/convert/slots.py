@@ -1,0 +1,137 @@
+"""Adafactor's second moments of a T5X or Mesh TensorFlow checkpoint, laid out as ours.
+
+Of a matrix that is large enough they are the means over its rows and over its columns. The larger
+dimension is the column, with us as there; of a square each program has a rule of its own.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from t5jax.checkpoints import BlockArray
+from t5jax.convert import names
+from t5jax.convert.source import Weights
+from t5jax.convert.views import Cast, Stacked, Zeros
+from t5jax.model.config import T5Config
+
+SLOTS = ("v_row", "v_col", "v", "m")
+_FLOAT32 = np.dtype(np.float32)
+
+Slots = dict[str, BlockArray]
+
+
+class _Unfit(Exception):
+    """Why the slots cannot be taken over."""
+
+
+def adafactor_slots(
+    model: T5Config, weights: Weights, row_axis: Callable[[str], int], notes: list[str]
+) -> tuple[Slots | None, dict[str, object]]:
+    """(`v_row/encoder/layers/mlp/wi` and so on, settings of our Adafactor that they need).
+
+    (None, {}) when there are none, or none that our Adafactor could have made; `notes` says why.
+
+    Args:
+      row_axis: which axis of a place's matrix the rows' means belong to, where it is a square.
+    """
+    if not weights.slots:
+        notes.append("there are no optimizer slots: Adafactor begins anew")
+        return None, {}
+    try:
+        used = {
+            place: _used(weights, place, layer_shape)
+            for path, leaf in names.parameters(model).items()
+            for place, layer_shape in _layers(path, leaf.shape)
+        }
+        shapes = {
+            place: layer_shape
+            for path, leaf in names.parameters(model).items()
+            for place, layer_shape in _layers(path, leaf.shape)
+        }
+        settings = _settings(used, shapes)
+        return _laid_out(model, used, shapes, row_axis), settings
+    except _Unfit as reason:
+        notes.append(f"optimizer slots are left out: {reason}")
+        return None, {}
+
+
+def _layers(path: str, shape: tuple[int, ...]) -> list[tuple[str, tuple[int, ...]]]:
+    layer_shape = shape[1:] if names.is_stacked(path) else shape
+    return [(place, layer_shape) for place in names.places(path, shape)]
+
+
+def _used(weights: Weights, place: str, shape: tuple[int, ...]) -> Slots:
+    """The slots of a place that hold something; others are missing, or of one element."""
+    name = weights.naming.name(place)
+    found = {slot: weights.slots.get(f"{name}/{slot}") for slot in SLOTS}
+    used = {
+        slot: array
+        for slot, array in found.items()
+        if array is not None and (array.shape != (1,) or shape == (1,))
+    }
+    if "v" not in used and not {"v_row", "v_col"} <= set(used):
+        raise _Unfit(f"{name} has no second moments ({', '.join(used) or 'nothing'})")
+    for slot in ("v", "m"):
+        if slot in used and used[slot].shape != shape:
+            raise _Unfit(f"{name}/{slot} has shape {list(used[slot].shape)}, not {list(shape)}")
+    return used
+
+
+def _settings(used: dict[str, Slots], shapes: dict[str, tuple[int, ...]]) -> dict[str, object]:
+    """What our Adafactor must be told to have such slots."""
+    settings: dict[str, object] = {}
+    matrices = {place: min(shape) for place, shape in shapes.items() if len(shape) == 2}
+    factored = {place: "v_row" in used[place] for place in matrices}
+    fits = lambda least: all(factored[p] == (size >= least) for p, size in matrices.items())
+    if fits(128):
+        pass
+    elif not any(factored.values()):
+        settings["factored"] = False
+    elif found := next((least for least in (32, 1) if fits(least)), None):
+        settings["min_dim_size_to_factor"] = found
+    else:
+        raise _Unfit("which matrices are factored follows no smallest size")
+    with_momentum = {"m" in slots for slots in used.values()}
+    if with_momentum == {True}:
+        settings["beta1"] = 0.9  # the only one that T5 models were published with
+        settings["momentum_dtype"] = next(iter(used.values()))["m"].dtype.name
+    elif len(with_momentum) == 2:
+        raise _Unfit("some arrays have momentum, others have not")
+    return settings
+
+
+def _laid_out(
+    model: T5Config,
+    used: dict[str, Slots],
+    shapes: dict[str, tuple[int, ...]],
+    row_axis: Callable[[str], int],
+) -> Slots:
+    laid_out: Slots = {}
+    for path, leaf in names.parameters(model).items():
+        places = names.places(path, leaf.shape)
+        layers = [_ours(used[place], shapes[place], row_axis(place)) for place in places]
+        for slot in SLOTS:
+            if slot not in layers[0]:
+                laid_out[f"{slot}/{path}"] = Zeros((1,), _FLOAT32)
+                continue
+            arrays = [layer[slot] for layer in layers]
+            whole = Stacked(arrays) if names.is_stacked(path) else arrays[0]
+            laid_out[f"{slot}/{path}"] = whole if slot == "m" else Cast(whole, _FLOAT32)
+    return laid_out
+
+
+def _ours(slots: Slots, shape: tuple[int, ...], row_axis: int) -> Slots:
+    """With the rows' means under the name that we have for them: those of the smaller dimension,
+    or of a square's first."""
+    if "v_row" not in slots:
+        return {slot: slots[slot] for slot in ("v", "m") if slot in slots}
+    row, column = slots["v_row"], slots["v_col"]
+    if (row.shape, column.shape) != ((min(shape),), (max(shape),)) or (
+        shape[0] == shape[1] and row_axis == 1
+    ):
+        row, column = column, row
+    if (row.shape, column.shape) != ((min(shape),), (max(shape),)):
+        found = f"{list(row.shape)} and {list(column.shape)}"
+        raise _Unfit(f"factors of shapes {found} are not those of {list(shape)}")
+    momentum = {"m": slots["m"]} if "m" in slots else {}
+    return {"v_row": row, "v_col": column, **momentum}

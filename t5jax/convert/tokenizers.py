@@ -1,0 +1,148 @@
+"""The tokenizer files of a Hugging Face directory, and our vocabularies, both ways."""
+
+import json
+import pathlib
+import re
+from typing import Any
+
+from t5jax.data.vocabularies import (
+    DEFAULT_SENTINELS,
+    ByteVocabulary,
+    HuggingFaceVocabulary,
+    SentencePieceVocabulary,
+    Vocabulary,
+    named_vocabulary,
+)
+from t5jax.data.vocabularies.model_file import PieceType, read_pieces
+from t5jax.errors import ConfigError, DataError
+
+SENTENCE_PIECE, TOKENIZER, SETTINGS = "spiece.model", "tokenizer.json", "tokenizer_config.json"
+_NAMES = ("t5", "mt5", "umt5", "byt5")
+_SENTINEL = re.compile(r"<extra_id_\d+>")
+_SPECIAL_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+
+
+def read_vocabulary(directory: pathlib.Path) -> Vocabulary | None:
+    """The vocabulary of a Hugging Face directory; None when it holds none."""
+    config = _settings(directory)
+    if config.get("tokenizer_class") == "ByT5Tokenizer":
+        # Their 125 extra ids lie above the bytes; ByT5 was trained with the top bytes as sentinels.
+        return ByteVocabulary()
+    if (directory / SENTENCE_PIECE).is_file():
+        return _sentence_piece(directory / SENTENCE_PIECE, _extra_ids(config))
+    if (directory / TOKENIZER).is_file():
+        return HuggingFaceVocabulary(path=str(directory / TOKENIZER))
+    return None
+
+
+def given_vocabulary(path: str, extra_ids: int | None) -> Vocabulary:
+    """The vocabulary that the command line names: a file, or t5, mt5, umt5, byt5.
+
+    Raises ConfigError when it is neither, DataError when the file is no vocabulary.
+    """
+    if path in _NAMES:
+        if extra_ids is not None and path != "byt5":
+            raise ConfigError(f"--extra-ids {extra_ids}: {path} has its own; leave it out")
+        return ByteVocabulary(extra_ids=extra_ids or 0) if path == "byt5" else (
+            named_vocabulary(path)
+        )  # fmt: skip
+    if not pathlib.Path(path).is_file():
+        raise ConfigError(
+            f"--vocabulary {path}: there is no such file; give one, or one of {', '.join(_NAMES)}"
+        )
+    if path.endswith(".json"):
+        return HuggingFaceVocabulary(path=path, extra_ids=extra_ids)
+    return _sentence_piece(pathlib.Path(path), extra_ids)
+
+
+def _sentence_piece(path: pathlib.Path, extra_ids: int | None) -> SentencePieceVocabulary:
+    """Sentinels on top of the file, unless they are in it (mT5)."""
+    bare = SentencePieceVocabulary(path=str(path), extra_ids=0)
+    if bare.sentinels_in_file:
+        return bare
+    given = DEFAULT_SENTINELS if extra_ids is None else extra_ids
+    return SentencePieceVocabulary(path=str(path), extra_ids=given)
+
+
+def _extra_ids(config: dict[str, Any]) -> int | None:
+    """How many sentinels the tokenizer adds, if it says so."""
+    if config.get("extra_ids"):
+        return int(config["extra_ids"])
+    listed = config.get("additional_special_tokens") or config.get("extra_special_tokens") or ()
+    return sum(bool(_SENTINEL.fullmatch(str(token))) for token in listed) or None
+
+
+def _settings(directory: pathlib.Path) -> dict[str, Any]:
+    file = directory / SETTINGS
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{file} is not JSON: {error}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def copied(vocabulary: Vocabulary, directory: pathlib.Path, path: str) -> Vocabulary:
+    """The vocabulary as a file of `directory`, which will be found under `path`."""
+    match vocabulary:
+        case SentencePieceVocabulary():
+            (directory / SENTENCE_PIECE).write_bytes(vocabulary.file_bytes())
+            file = f"{path}/{SENTENCE_PIECE}"
+            return SentencePieceVocabulary(path=file, extra_ids=vocabulary.extra_ids)
+        case HuggingFaceVocabulary():
+            (directory / TOKENIZER).write_bytes(vocabulary.file_bytes())
+            file = f"{path}/{TOKENIZER}"
+            return HuggingFaceVocabulary(path=file, extra_ids=vocabulary.extra_ids)
+    return vocabulary
+
+
+# ---- writing
+
+
+def write_tokenizer(vocabulary: Vocabulary, directory: pathlib.Path) -> list[str]:
+    """Files from which transformers' AutoTokenizer makes a tokenizer with the same ids; returns
+    their names."""
+    settings: dict[str, Any] = {**_SPECIAL_TOKENS}
+    written = [SETTINGS]
+    match vocabulary:
+        case ByteVocabulary():
+            settings |= {"tokenizer_class": "ByT5Tokenizer", **_byte_sentinels(vocabulary)}
+        case SentencePieceVocabulary():
+            (directory / SENTENCE_PIECE).write_bytes(vocabulary.file_bytes())
+            settings |= {"tokenizer_class": "T5Tokenizer", "extra_ids": vocabulary.extra_ids}
+            written.append(SENTENCE_PIECE)
+        case HuggingFaceVocabulary():
+            (directory / TOKENIZER).write_bytes(vocabulary.file_bytes())
+            settings |= {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "additional_special_tokens": _sentinels(vocabulary.num_sentinels),
+            }
+            written.append(TOKENIZER)
+    (directory / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    return written
+
+
+def found_differently(vocabulary: Vocabulary) -> list[str]:
+    """Pieces of one's own (`t5jax vocab extend`), which SentencePiece takes wherever they stand and
+    the tokenizer that transformers 5 makes of the same file only where they are the likeliest."""
+    if not isinstance(vocabulary, SentencePieceVocabulary):
+        return []
+    own = [p for p in read_pieces(vocabulary.file_bytes()) if p.type == PieceType.USER_DEFINED]
+    return [piece.text for piece in own if not _SENTINEL.search(piece.text)]
+
+
+def _sentinels(count: int) -> list[str]:
+    return [f"<extra_id_{index}>" for index in range(count)]
+
+
+def _byte_sentinels(vocabulary: ByteVocabulary) -> dict[str, Any]:
+    """Their tokenizer numbers extra tokens upwards from the bytes, ours downwards from the top.
+
+    Without extra ids ours share the bytes' ids, which theirs cannot express: as ByT5 was released,
+    it gets 125 of its own.
+    """
+    if not vocabulary.extra_ids:
+        return {"extra_ids": 125}
+    names = _sentinels(vocabulary.extra_ids)
+    return {"extra_ids": len(names), "additional_special_tokens": names[::-1]}

@@ -1,0 +1,161 @@
+"""The check that every conversion ends with: two implementations, one input, the same logits."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any, Literal
+
+import numpy as np
+
+from t5jax.convert import transformers_t5
+from t5jax.convert.numpy_t5 import NumpyT5
+from t5jax.convert.probe import INPUTS_VERSION, Probe
+from t5jax.convert.source import Source
+from t5jax.convert.views import Cast
+from t5jax.errors import CheckpointError, ConfigError
+
+Reference = Literal["auto", "transformers", "golden", "numpy"]
+# Two float32 implementations of a right model differ by 1e-6 to 1e-5 of the largest logit; a wrong
+# name, layout, scale or activation by more than this.
+TOLERANCE = 1e-4
+GOLDEN = "t5jax_golden.json"
+_GOLDEN_IDS = 97  # of the vocabulary, whose logits are stored
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Check:
+    """How far ours and another implementation's logits are from each other."""
+
+    reference: str
+    num_logits: int
+    largest_difference: float
+    largest_logit: float
+
+    @property
+    def error(self) -> float:
+        """Relative to the largest logit."""
+        return self.largest_difference / self.largest_logit
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= TOLERANCE  # not for NaN
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **dataclasses.asdict(self),
+            "relative_error": self.error,
+            "allowed": TOLERANCE,
+            "passed": self.passed,
+        }
+
+
+def check(ours: np.ndarray, foreign: Source, reference: Reference) -> Check:
+    """Our logits [R, V] of the probe against those of `foreign` by an implementation that is not
+    ours.
+
+    Raises ConfigError for a reference that is not there, CheckpointError when it cannot load.
+    """
+    probe = Probe.for_vocabulary(foreign.model.vocab_size)
+    chosen = _choose(foreign, reference)
+    if chosen == "golden":
+        return _against_golden(ours, probe, _golden_file(foreign))
+    if chosen == "transformers":
+        theirs, name = transformers_t5.transformers_logits(foreign.path, foreign.model, probe)
+    else:
+        assert foreign.weights is not None
+        theirs = NumpyT5(foreign.kind, foreign.weights.arrays, foreign.model).logits(probe)
+        name = "NumPy, from the files' own names"
+    return _compared(ours, theirs, name)
+
+
+def _choose(foreign: Source, reference: Reference) -> str:
+    is_directory = foreign.kind == "huggingface"
+    nbytes = 4 * sum(array.size for array in foreign.params.values())
+    if reference == "transformers" and not (is_directory and transformers_t5.is_installed()):
+        raise ConfigError(
+            "--reference transformers: needs a Hugging Face directory and the packages "
+            "transformers and torch (pip install 't5jax[parity]'); without them take numpy"
+        )
+    if reference == "golden" and not _golden_file(foreign).is_file():
+        raise ConfigError(f"--reference golden: there is no {_golden_file(foreign)}")
+    if reference != "auto":
+        return reference
+    if is_directory and transformers_t5.is_installed() and transformers_t5.fits_into_memory(nbytes):
+        return "transformers"
+    return "golden" if _golden_file(foreign).is_file() else "numpy"
+
+
+def _compared(ours: np.ndarray, theirs: np.ndarray, name: str) -> Check:
+    return Check(
+        reference=name,
+        num_logits=ours.size,
+        largest_difference=float(np.abs(ours.astype(np.float64) - theirs).max()),
+        largest_logit=float(np.abs(theirs).max()),
+    )
+
+
+def compare_arrays(source: Source, written: Source, dtype: np.dtype) -> None:
+    """Every array as it can be read again is the source's, bit for bit in `dtype`.
+
+    Raises CheckpointError that names one that is not.
+    """
+    for path, array in source.params.items():
+        wanted, found = Cast(array, dtype), written.params[path]
+        for region in wanted.regions():
+            if wanted.read(region).tobytes() != found.read(region).tobytes():
+                raise CheckpointError(f"{written.path}: {path} was not written as it should be")
+
+
+# ---- goldens
+
+
+def write_golden(directory: pathlib.Path, ours: np.ndarray) -> None:
+    """Leaves some of our logits beside the weights, for an import where nothing else is installed.
+
+    What is compared are logits of ids from all over the table, and the logarithm of the softmax's
+    denominator, which all of them have a share in.
+    """
+    ids = _golden_ids(ours.shape[1])
+    content = {
+        "note": "logits on fixed inputs, by t5jax; `t5jax convert` compares them when it imports",
+        "inputs": INPUTS_VERSION,
+        "logits": ours[:, ids].astype(np.float64).round(6).tolist(),
+        "log_denominators": _log_denominators(ours).round(6).tolist(),
+    }
+    (directory / GOLDEN).write_text(json.dumps(content) + "\n")
+
+
+def _against_golden(ours: np.ndarray, probe: Probe, file: pathlib.Path) -> Check:
+    try:
+        content = json.loads(file.read_text())
+        if content["inputs"] != INPUTS_VERSION:
+            raise ValueError(f"its inputs are of version {content['inputs']}, not {INPUTS_VERSION}")
+        theirs = np.array(content["logits"], np.float64)
+        denominators = np.array(content["log_denominators"], np.float64)
+        picked = ours[:, _golden_ids(ours.shape[1])]
+        if theirs.shape != picked.shape or denominators.shape != (len(probe.rows),):
+            raise ValueError("its numbers have other shapes")
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{file} is damaged or of another model: {error}; delete it, and the check is made "
+            "otherwise"
+        ) from error
+    with_denominators = lambda x, d: np.concatenate([x, d[:, None]], axis=1)
+    return _compared(
+        with_denominators(picked, _log_denominators(ours)),
+        with_denominators(theirs, denominators),
+        f"{file.name}, stored beside the weights",
+    )
+
+
+def _golden_file(foreign: Source) -> pathlib.Path:
+    return pathlib.Path(foreign.path) / GOLDEN
+
+
+def _golden_ids(vocab_size: int) -> np.ndarray:
+    return np.unique(np.linspace(0, vocab_size - 1, _GOLDEN_IDS).astype(np.int64))
+
+
+def _log_denominators(logits: np.ndarray) -> np.ndarray:
+    largest = logits.max(axis=-1, keepdims=True).astype(np.float64)
+    return largest[:, 0] + np.log(np.exp(logits - largest).sum(axis=-1))
