@@ -44,6 +44,7 @@ format: $(VENV)/installed
 bench: $(VENV)/installed-parity
 	$(BIN)/python benchmarks/data_loader.py
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/decode.py
 
 # Exact versions, with hashes, for Python 3.11; from the ranges in pyproject.toml.
 lock: $(VENV)/installed

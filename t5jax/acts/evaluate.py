@@ -215,7 +215,7 @@ class _Evaluation:
                 print(f"  {metric:16s} {value:12,.4f}  {_NOTES.get(metric, '')}".rstrip())
         if report is not None:
             print(f"step {step} of {self._workdir} on {self._options.split}")
-            print(report.as_text(), end="")
+            print(report, end="")
             print(f"predictions: {directory}", flush=True)
 
 

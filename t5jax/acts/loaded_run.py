@@ -2,13 +2,17 @@
 
 import dataclasses
 import difflib
+import pathlib
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from t5jax.acts.saved_run import SavedRun, open_config, read_changed_config, read_config
+from t5jax.assembly import open_suite
 from t5jax.config import RunConfig, check_type
 from t5jax.errors import ConfigError
+from t5jax.evaluation.config import Ranking
+from t5jax.evaluation.report import Report
 from t5jax.model.config import T5Config
 from t5jax.prediction import Prediction, TextModel, TextOptions, TextScore
 from t5jax.prediction.text_model import best
@@ -108,6 +112,39 @@ class LoadedRun:
         options = TextOptions(prefix=prefix, truncate_inputs=truncate_inputs)
         scores = self.texts.score(inputs, targets, options)
         return scores if details else [one.total for one in scores]
+
+    def evaluate(
+        self,
+        *tasks: str,
+        split: str = "validation",
+        num_examples: int | None = None,
+        ranking: Ranking | None = None,
+        output: str | None = None,
+        **decoding: Any,
+    ) -> Report:
+        """Answers and scores tasks or mixtures by name; without names, those of the run.
+
+            print(run.evaluate("glue_sst2_v002", num_beams=4))
+
+        Args:
+          num_examples: of each task, the first ones; None: as `config.evaluation` says.
+          ranking: "never", "total" or "per_token"; None: as `config.evaluation` says.
+          output: folder for predictions and results, where an interrupted evaluation goes on.
+          decoding: settings of `DecodingConfig` for this call.
+
+        Returns a table (`print` shows it) whose `values` are {"task/metric": value}. Raises
+        ConfigError where no task has metrics and the split.
+        """
+        settings = {"num_examples": num_examples, "ranking": ranking}
+        settings = {name: value for name, value in settings.items() if value is not None}
+        config = changed(self.config, {"evaluation": settings, "decoding": decoding})
+        suite = open_suite(config, split, tasks)
+        if suite is None:
+            names = ", ".join(tasks) or config.data.mixture
+            raise ConfigError(f"no task of {names} has metrics and a split {split!r}")
+        directory = pathlib.Path(output) if output is not None else None
+        step = max(member.step for member in self.members)
+        return suite.evaluate(self.program, self.params, step, directory=directory)
 
 
 def load(

@@ -31,7 +31,7 @@ class Report:
         found = {f"{line.task}/{line.metric}": line.value for line in self.lines}
         return found | {f"{name}/average": x.value for name, x in averages(self.lines).items()}
 
-    def as_text(self) -> str:
+    def __str__(self) -> str:
         """The table, and the notes below it."""
         whole = table.as_text([*self.lines, *average_lines(averages(self.lines))])
         return whole + "".join(f"{note}\n" for note in self.notes)

@@ -25,6 +25,7 @@ from t5jax.metrics.table import Result
 from t5jax.runtime import agree
 from t5jax.training.program import Program
 
+Params = dict | Sequence[dict]
 _WITHOUT_EFFECT = ("every_steps", "batch_size")  # on the results
 
 
@@ -38,7 +39,7 @@ class Suite:
     split: str
     tasks: list[TaskQuestions]
 
-    def settings(self, program: Program, params: dict) -> dict[str, Any]:
+    def settings(self, program: Program, params: Params) -> dict[str, Any]:
         """Whatever decides the results, as JSON."""
         evaluation = dataclasses.asdict(self.config)
         for name in _WITHOUT_EFFECT:
@@ -57,7 +58,7 @@ class Suite:
     def evaluate(
         self,
         program: Program,
-        params: dict,
+        params: Params,
         step: int,
         *,
         settings: dict[str, Any] | None = None,
@@ -69,7 +70,8 @@ class Suite:
         """Answers and scores all tasks.
 
         Args:
-          program: of the plain model (`Program.plain`); params: its parameters, float32.
+          program: of the plain model (`Program.plain`).
+          params: its parameters, float32; of several models, whose logits are averaged.
           settings: `self.settings(program, params)`, if that is known already.
           directory: where predictions and results are kept (on all hosts the same), and found if
             this was interrupted; None: nowhere.
@@ -112,7 +114,7 @@ class Suite:
             names |= {f"{task.task}/{name}" for name in metric.names}
         return names | {f"{name}/average" for name in AVERAGES}
 
-    def _answerer(self, program: Program, params: dict, after_batch: Callable) -> Answerer:
+    def _answerer(self, program: Program, params: Params, after_batch: Callable) -> Answerer:
         vocabulary = self.data.vocabulary
         generator = Generator(
             program,
@@ -202,7 +204,7 @@ def _claim(directory: pathlib.Path, settings: dict[str, Any], replace: bool) -> 
     agree(f"that {directory} is ready", "")
 
 
-def _fingerprint(params: dict) -> str:
+def _fingerprint(params: Params) -> str:
     """Of all parameters, the same on any mesh."""
     return _digest(fingerprints(leaves_by_path(params)))[:16]
 

@@ -5,8 +5,10 @@ import shutil
 
 import pytest
 
+import t5jax
 from t5jax.cli import main
 from t5jax.config import load
+from t5jax.errors import ConfigError
 from t5jax.runtime import ExitCode
 from tests.acts import glue_run
 from tests.acts.runs_at_hand import save_run
@@ -111,6 +113,26 @@ def test_other_tasks_than_the_run_s_own_and_their_average(run, capsys, tmp_path)
     assert values["glue/average"] == pytest.approx(mean)
     table = evaluated(capsys, run, "--output", tmp_path / "out", *tasks).out
     assert "glue (2 of 8)" in table
+
+
+def test_a_loaded_run_evaluates_as_the_act_does(run, capsys, tmp_path):
+    words = (run, "--only", "metrics", "--json", "--decoding.num-beams", "2")
+    (record,) = [json.loads(line) for line in evaluated(capsys, *words).out.splitlines()]
+    report = t5jax.load(str(run)).evaluate(num_beams=2, output=str(tmp_path / "out"))
+    assert report.values == record["metrics"]
+    assert str(report).startswith("task ")
+    first = t5jax.load(str(run)).evaluate("glue_cola_v002", num_examples=7, ranking="total")
+    assert {line.examples for line in first.lines} == {7}
+    with pytest.raises(ConfigError, match="no task of glue_ax_v002 has metrics and a split 'val"):
+        t5jax.load(str(run)).evaluate("glue_ax_v002")
+
+
+def test_several_models_answer_together(run, tmp_path):
+    both = t5jax.load(str(run), ensemble=[f"{run}@2"]).evaluate(output=str(tmp_path / "both"))
+    alone = t5jax.load(str(run)).evaluate(output=str(tmp_path / "alone"))
+    assert both.settings["parameters"] != alone.settings["parameters"]
+    texts = [(tmp_path / name / f"{TASK}.jsonl").read_text() for name in ("both", "alone")]
+    assert texts[0] != texts[1]
 
 
 @pytest.mark.parametrize(

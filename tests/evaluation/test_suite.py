@@ -174,8 +174,8 @@ def test_a_table_has_the_average_of_what_is_there():
     ]
     table = type(report)(step=1, split="validation", settings={}, lines=lines)
     assert table.values["glue/average"] == 50.5
-    assert "glue (2 of 8)" in table.as_text()
-    assert "average" not in report.as_text()
+    assert "glue (2 of 8)" in str(table)
+    assert "average" not in str(report)
 
 
 def test_what_cannot_be_evaluated_is_refused_or_said():
