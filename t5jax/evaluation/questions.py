@@ -14,7 +14,7 @@ import numpy as np
 from t5jax.data.config import DataConfig
 from t5jax.data.records import Rejected
 from t5jax.data.tasks.classification import UNLABELLED_TEXT
-from t5jax.data.tasks.task import Example, ExampleTask, Metric, SeqioTask, Task
+from t5jax.data.tasks.task import EosRule, Example, ExampleTask, Metric, SeqioTask, Task
 from t5jax.data.tasks.texts import TaskTexts
 from t5jax.data.vocabularies import EOS_ID, Vocabulary
 from t5jax.errors import DataError
@@ -102,7 +102,7 @@ def _of_seqio(
     if split not in task.splits or not (found.metrics or found.score_metrics):
         return None
     examples = seqio_evaluation.examples(task, data, split)
-    questions, num_cut = _read(examples, data, num_examples, eos=task.eos["inputs"] != "none")
+    questions, num_cut = _read(examples, data, num_examples, task.eos["inputs"])
     return TaskQuestions(
         task=task.name,
         questions=questions,
@@ -125,16 +125,18 @@ def _read(
     examples: Iterator[tuple[np.ndarray, Mapping[str, Any]]],
     data: DataConfig,
     num_examples: int | None,
-    *,
-    eos: bool = True,
+    eos: EosRule = "after_trim",
 ) -> tuple[list[Question], int]:
     """(the first questions, how many of them were cut)."""
-    questions, num_cut, room = [], 0, data.inputs_length - eos
+    questions, num_cut, length = [], 0, data.inputs_length
+    end = np.full(int(eos != "none"), EOS_ID)
     for ids, example in examples:
         if num_examples is not None and len(questions) == num_examples:
             break
-        num_cut += len(ids) > room
-        read = np.append(ids[:room], np.full(int(eos), EOS_ID)).astype(np.int32)
+        num_cut += len(ids) + len(end) > length
+        if eos == "after_trim":
+            ids = ids[: length - 1]
+        read = np.append(ids, end)[:length].astype(np.int32)
         questions.append(Question(example["inputs"], example["targets"], read, example))
     return questions, num_cut
 

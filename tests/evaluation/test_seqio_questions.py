@@ -115,6 +115,22 @@ def test_values_are_those_of_seqio():
     assert 0 < expected["shared"] < 10
 
 
+@pytest.mark.parametrize("step", ["append_eos_after_trim", "append_eos"])
+def test_inputs_are_cut_and_ended_as_seqio_does_it(step):
+    seqio = import_seqio()
+    ending = getattr(seqio.preprocessors, step)
+    task = register(preprocessors=[seqio.preprocessors.tokenize, ending])
+    data = tiny.data(NAME, inputs_length=10, targets_length=24)
+    opened = open_suite(data, tiny.DECODING, EvaluationConfig(), "validation")
+    lengths = {"inputs": 10, "targets": 24}
+    rows = task.get_dataset(lengths, "validation", shuffle=False).as_numpy_iterator()
+    questions = opened.tasks[0].questions
+    for question, row in zip(questions, rows, strict=True):
+        assert question.ids.tolist() == row["inputs"].tolist()
+    assert (questions[0].ids[-1] == 1) == (step == "append_eos_after_trim"), "all are cut"
+    assert opened.tasks[0].num_cut == 7
+
+
 def test_metrics_of_another_form_are_refused():
     register(metric_fns=[lambda targets, predictions, aux_values: {}])
     with pytest.raises(
