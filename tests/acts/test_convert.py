@@ -49,7 +49,10 @@ def report(folder) -> dict:
 # ---- there and back
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [v if v == "t5_1_1" else pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS],
+)
 def test_hugging_face_there_and_back(tmp_path, variant, capsys):
     """Every bit of every array; logits compared both times."""
     source = tiny_huggingface(tmp_path / "hf", variant)
@@ -160,6 +163,7 @@ def config():
 """
 
 
+@pytest.mark.slow
 def test_a_model_of_hugging_face_is_used(tmp_path, monkeypatch, capsys):
     """In, answers and a loss on one's own task, fine-tuned on it, out again."""
     monkeypatch.chdir(tmp_path)
@@ -187,6 +191,7 @@ def test_a_model_of_hugging_face_is_used(tmp_path, monkeypatch, capsys):
     assert any((old[name] != new[name]).any() for name in old)
 
 
+@pytest.mark.slow
 def test_the_vocabulary_comes_along(tmp_path):
     """A SentencePiece model is copied into the run, and out again."""
     make = lambda name, size: train_sentencepiece(
@@ -213,6 +218,7 @@ def test_the_vocabulary_comes_along(tmp_path):
     assert convert(run, tmp_path / "third", *words, *NUMPY) == ExitCode.CONFIG
 
 
+@pytest.mark.slow
 def test_half_precision_in_shards(tmp_path, imported):
     """bfloat16 and back: our float32 holds every bit of it."""
     one, run, two = (tmp_path / name for name in ("one", "run", "two"))
@@ -230,6 +236,7 @@ def test_half_precision_in_shards(tmp_path, imported):
         assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_stored_logits_are_compared(tmp_path, imported, monkeypatch, capsys):
     """Where transformers is not installed: what the export left beside the weights."""
     monkeypatch.setattr(verify.transformers_t5, "is_installed", lambda: False)
@@ -299,6 +306,7 @@ def test_training_goes_on_from_t5x(t5x, tmp_path):
     assert saved.content["data"]["next_row"] == 16
 
 
+@pytest.mark.slow
 def test_slots_can_be_left_behind(t5x, tmp_path):
     assert convert(t5x, tmp_path / "run", "--no-slots") == 0
     assert read_record(tmp_path / "run/checkpoints", 0).step == 0
@@ -338,6 +346,7 @@ def test_memory_follows_the_largest_array(tmp_path):
 # ---- what is refused
 
 
+@pytest.mark.slow
 def test_factors_of_lora_have_to_be_merged(tiny_text, tmp_path, capsys):
     config = load(str(tiny_text / "tiny.py"), ["--train.num-train-steps", "50"])
     tuned = dataclasses.replace(
@@ -449,6 +458,7 @@ def test_sources_that_cannot_be(tmp_path, capsys, damage, code, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_bytes_are_assumed_of_byt5_s_table_alone(tmp_path, capsys):
     source = broken(tmp_path, without_a_vocabulary)
     assert convert(source, tmp_path / "out", *NUMPY) == 0

@@ -29,6 +29,7 @@ def run(workdir):
     return t5jax.load(workdir, decoding={"max_length": 6})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 3])
 def test_stablehlo(workdir, run, tmp_path, capsys, beams):
     target = tmp_path / "exported"

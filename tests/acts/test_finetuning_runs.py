@@ -80,6 +80,7 @@ def start(config: RunConfig):
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("adapters", "prompt")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lora", *SLOW])
 def test_what_is_added_begins_fresh_and_the_rest_is_the_other_runs(plain, runs, name):
     config = finetuned(plain, name, runs("plain"))
@@ -218,6 +219,7 @@ def test_a_prompt_and_packed_rows_are_refused(plain, monkeypatch):
 # ---- merged
 
 
+@pytest.mark.slow
 def test_a_merged_run_is_the_plain_model_with_the_same_output(runs, tmp_path, capsys):
     target = tmp_path / "merged"
     assert main(["merge", str(runs("lora")), str(target)]) == 0

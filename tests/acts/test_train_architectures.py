@@ -32,13 +32,8 @@ def losses(records):
     return {r["step"]: r["loss_hex"] for r in records if r["kind"] == "train"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name == "language_model" else pytest.param(name, marks=pytest.mark.slow)
-        for name in RUNS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
 def test_a_run(tiny, tmp_path, capsys, name):
     records = train(tiny, tmp_path / "run", name)
     steps = [record for record in records if record["kind"] == "train"]

@@ -126,6 +126,7 @@ def test_how_the_model_is_computed_may_differ(config, old_run):
     assert started(dataclasses.replace(config, model=model), old_run).source["of_step"] == 30
 
 
+@pytest.mark.slow
 def test_another_optimizer_cannot_be_kept(config, old_run):
     other = dataclasses.replace(config, optimizer=AdamW())
     with pytest.raises(ConfigError, match=r"(?s)opt_state/.*missing there.*'keep' needs the same"):

@@ -35,6 +35,7 @@ def published(real_data) -> dict[str, tuple[int, ...]]:
     return {name: tuple(int(n) for n in re.findall(r"=(\d+)", shape)) for name, shape in found}
 
 
+@pytest.mark.slow
 def test_the_published_names(real_data, tmp_path):
     """Every variable of T5's test model has its place, and every place its variable."""
     variables = published(real_data)

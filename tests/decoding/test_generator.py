@@ -65,7 +65,10 @@ def expected():
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@pytest.mark.parametrize(("mesh", "batch_size"), [((1, 2, 4), 5), ((2, 2, 2), 16)])
+@pytest.mark.parametrize(
+    ("mesh", "batch_size"),
+    [((2, 2, 2), 16), pytest.param((1, 2, 4), 5, marks=pytest.mark.slow)],
+)
 def test_batch_and_mesh_do_not_matter(expected, name, mesh, batch_size):
     got = generator(mesh, batch_size).generate(inputs(), CONFIGS[name])
     assert plain(got) == plain(expected[name])
@@ -92,6 +95,7 @@ def test_outputs_are_as_the_config_says(expected):
     assert all(best >= second for best, second in beams)
 
 
+@pytest.mark.slow
 def test_few_shapes_are_compiled(monkeypatch):
     """As many as there are buckets of lengths, not as there are batches."""
     traced = []
@@ -109,6 +113,7 @@ def test_few_shapes_are_compiled(monkeypatch):
     assert {shape[1] for shape in traced} <= {16, 24, 32, 48}
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_teacher_forcing():
     given, targets = inputs(), inputs(21, 9)[::-1]
     scored = generator(batch_size=8).score(given, targets)
@@ -142,6 +147,7 @@ def test_greedy_scores_are_likelihoods(expected):
     np.testing.assert_allclose([one.total for one in again], scores(found), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_models_that_answer_together():
     """The logits are averaged: of equal models nothing changes, and the order does not matter."""
     given, config = inputs(), CONFIGS["greedy"]
@@ -172,6 +178,7 @@ def only_even(scores, said, index):
     return scores - 1e9 * (np.arange(scores.shape[-1]) % 2)
 
 
+@pytest.mark.slow
 def test_a_callback_changes_what_is_chosen():
     for config in CONFIGS.values():
         for outputs in generator().generate(inputs(4), config, callback=only_even):

@@ -103,6 +103,7 @@ def suite():
     return open_suite(data, tiny.DECODING, EvaluationConfig(batch_size=4), "validation")
 
 
+@pytest.mark.slow
 def test_values_are_those_of_seqio():
     register()
     opened = suite()

@@ -96,6 +96,7 @@ def assert_same_curve(program: Program, optimizer: str):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mesh", "num_microbatches", "changes"),
     [
