@@ -33,7 +33,10 @@ def losses(records):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "prefix_lm" else pytest.param(name, marks=pytest.mark.long) for name in RUNS],
+)
 def test_a_run(tiny, tmp_path, capsys, name):
     records = train(tiny, tmp_path / "run", name)
     steps = [record for record in records if record["kind"] == "train"]

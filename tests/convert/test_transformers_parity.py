@@ -128,6 +128,7 @@ def test_the_same_bits_and_logits(family):
     assert_the_same_model(family)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_other_activations(tmp_path, name):
     cfg = SIZES["t5_1_1_small"](

@@ -67,7 +67,7 @@ def expected():
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize(
     ("mesh", "batch_size"),
-    [((2, 2, 2), 16), pytest.param((1, 2, 4), 5, marks=pytest.mark.slow)],
+    [((2, 2, 2), 16), pytest.param((1, 2, 4), 5, marks=[pytest.mark.slow, pytest.mark.long])],
 )
 def test_batch_and_mesh_do_not_matter(expected, name, mesh, batch_size):
     got = generator(mesh, batch_size).generate(inputs(), CONFIGS[name])

@@ -69,7 +69,9 @@ def test_answers_are_those_of_each_question_alone(tmp_path, alone):
     assert all(line.low <= line.value <= line.high for line in report.lines)
 
 
-@pytest.mark.parametrize("mesh", [(2, 2, 2), pytest.param((8, 1, 1), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "mesh", [(2, 2, 2), pytest.param((8, 1, 1), marks=[pytest.mark.slow, pytest.mark.long])]
+)
 def test_the_result_depends_on_neither_batch_nor_mesh(mesh, tmp_path):
     one = evaluate(tmp_path / "one", batch_size=3)
     other = evaluate(tmp_path / "other", mesh, batch_size=8)
