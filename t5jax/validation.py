@@ -8,7 +8,7 @@ from t5jax.assembly import open_evaluation_loaders, open_suite
 from t5jax.config import RunConfig
 from t5jax.data.loader import Loader
 from t5jax.errors import ConfigError, DataError
-from t5jax.evaluation.loss import added, evaluate_loss, loss_metrics, rows_to_read, unigram_entropy
+from t5jax.evaluation.loss import SplitLosses, added, loss_metrics
 from t5jax.evaluation.suite import Suite
 from t5jax.reporting import Reporter
 from t5jax.training.program import Program
@@ -25,7 +25,8 @@ class Validation:
     suite: Suite | None  # of tasks that are answered
 
     def __post_init__(self) -> None:
-        self._entropies: dict[str, float] = {}
+        num_rows = self.config.train.num_eval_rows
+        self._splits = {name: SplitLosses(x, num_rows) for name, x in self.loaders.items()}
 
     def due(self, step: int) -> bool:
         """Whether anything is to be evaluated after `step` steps."""
@@ -62,18 +63,13 @@ class Validation:
 
     def _losses(self, step, program, params, reporter, after_batch) -> dict[str, float]:
         """Every task's split on its own, and all of them together."""
-        num_rows, sums, metrics = self.config.train.num_eval_rows, [], {}
-        for name, loader in self.loaders.items():
-            sums.append(evaluate_loss(program, params, loader, num_rows, after_batch=after_batch))
-            if name not in self._entropies:
-                self._entropies[name] = unigram_entropy(loader, num_rows)
-            metrics = loss_metrics(sums[-1]) | {
-                "num_rows": rows_to_read(loader, num_rows),
-                "unigram_entropy": self._entropies[name],
-            }
-            if len(self.loaders) > 1:
+        sums, metrics = [], {}
+        for name, split in self._splits.items():
+            sums.append(split.sums(program, params, after_batch))
+            metrics = split.metrics(sums[-1])
+            if len(self._splits) > 1:
                 reporter.evaluation(step, f"{SPLIT}/{name}", metrics)
-        if len(self.loaders) > 1:
+        if len(self._splits) > 1:
             metrics = loss_metrics(added(sums))
         reporter.evaluation(step, SPLIT, metrics)
         return metrics

@@ -26,12 +26,10 @@ from t5jax.checkpoints import (
 from t5jax.config import RunConfig, from_text
 from t5jax.errors import ConfigError
 from t5jax.model.architectures import abstract_model
-from t5jax.model.config import T5Config
+from t5jax.model.config import T5Config, differences
 from t5jax.training.program import Program
 from t5jax.training.train_step import TrainState
 
-# Fields of the model that parameters say nothing about.
-_FREE = ("dropout_rate", "dtype", "attention", "unroll_layers", "remat")
 _ADDED = ("adapter_dim", "prompt_length")  # fields that add parameters to those of the old model
 _MOST_NAMED = 10
 
@@ -84,12 +82,11 @@ def check_same_model(
 ) -> None:
     """Raises ConfigError for a field that parameters depend on and that differs, but for `free`
     ones and for what the new model adds."""
-    for field in dataclasses.fields(T5Config):
-        before, now = getattr(old, field.name), getattr(new, field.name)
-        added = field.name in _ADDED and not before
-        if field.name not in (*_FREE, *free) and before != now and not added:
-            hint = "; `t5jax vocab grow` makes a larger table" * (field.name == "vocab_size")
-            raise ConfigError(f"model.{field.name} = {now}: {where} has {before}; set that{hint}")
+    for name, before, now in differences(old, new):
+        added = name in _ADDED and not before
+        if name not in free and not added:
+            hint = "; `t5jax vocab grow` makes a larger table" * (name == "vocab_size")
+            raise ConfigError(f"model.{name} = {now}: {where} has {before}; set that{hint}")
 
 
 def _check_run(config: RunConfig, content: Mapping[str, Any]) -> None:

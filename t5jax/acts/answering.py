@@ -1,6 +1,5 @@
 """What `t5jax predict` and `t5jax score` have in common: a job from inputs to an output."""
 
-import argparse
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +10,6 @@ import jax
 from t5jax.acts.loaded_run import LoadedRun, load_with_flags
 from t5jax.data.records import Row
 from t5jax.errors import ConfigError
-from t5jax.prediction import TextOptions
 from t5jax.prediction.job import (
     Answers,
     Leaving,
@@ -23,7 +21,7 @@ from t5jax.prediction.job import (
 from t5jax.prediction.output_file import OutputFile, shard_path
 from t5jax.prediction.outputs import Output, Printed, on_this_process
 from t5jax.prediction.progress import RowProgress
-from t5jax.prediction.reading import GivenTexts, Inputs, checked_names, look_through
+from t5jax.prediction.reading import GivenTexts, checked_names, look_through
 
 _BATCHES_OF_A_WINDOW = 16  # rows of about one length are found among as many
 
@@ -177,28 +175,3 @@ def _progress(num_rows: int | None, source: Source, options: JobOptions) -> RowP
     if jax.process_index() != 0 or few or (options.output is None and sys.stdout.isatty()):
         return None
     return RowProgress(sys.stderr, num_rows)
-
-
-def job_options(a: argparse.Namespace) -> JobOptions:
-    return JobOptions(
-        workdir=a.run,
-        step=a.step,
-        ensemble=tuple(a.ensemble),
-        batch_size=a.batch_size,
-        output=a.output,
-        overwrite=a.overwrite,
-        shard=a.shard,
-    )
-
-
-def read_inputs(a: argparse.Namespace, columns: tuple[str, ...]) -> Inputs:
-    return Inputs(paths=tuple(a.input), columns=columns, format=a.format, header=tuple(a.header))
-
-
-def read_text_options(a: argparse.Namespace) -> TextOptions:
-    return TextOptions(
-        prefix=a.prefix,
-        decoder_prefix=getattr(a, "decoder_prefix", ""),
-        stop=tuple(getattr(a, "stop", ())),
-        truncate_inputs=a.truncate_inputs,
-    )

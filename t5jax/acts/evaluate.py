@@ -4,6 +4,7 @@ Text has a loss; tasks with metrics are answered besides, scored and put in a ta
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import sys
@@ -20,13 +21,7 @@ from t5jax.data.opening import open_in_order
 from t5jax.errors import CheckpointError, ConfigError, DataError
 from t5jax.evaluation.answers import read_answers
 from t5jax.evaluation.following import Best, Mode, steps_as_they_appear
-from t5jax.evaluation.loss import (
-    baselines,
-    evaluate_loss,
-    loss_metrics,
-    rows_to_read,
-    unigram_entropy,
-)
+from t5jax.evaluation.loss import Baselines, SplitLosses, baselines
 from t5jax.evaluation.report import Report
 from t5jax.evaluation.submission import write_submission
 from t5jax.evaluation.suite import Suite, place_for
@@ -107,6 +102,7 @@ class _Evaluation:
         self._config = opened.config
         self._suite = self._open_suite()
         self._loaders = loaders = {} if options.metrics_only else self._open_loaders()
+        self._splits = {name: SplitLosses(x, options.num_rows) for name, x in loaders.items()}
         if self._suite is None and not loaders:
             raise DataError(self._nothing())
         self._best = None
@@ -143,7 +139,7 @@ class _Evaluation:
         )
 
     def evaluate(self, saved: SavedRun) -> None:
-        losses = {name: self._loss(saved, name) for name in self._loaders}
+        losses = {name: self._loss(saved, name) for name in self._splits}
         report = directory = None
         if self._suite is not None:
             report, directory = self._answer(saved, self._suite)
@@ -153,21 +149,23 @@ class _Evaluation:
             _say(f"step {saved.step} is the best so far: kept in {self._workdir}/best")
 
     def _loss(self, saved: SavedRun, name: str) -> dict[str, float]:
-        loader, num_rows = self._loaders[name], self._options.num_rows
-        found = loss_metrics(evaluate_loss(saved.program, saved.params, loader, num_rows)) | {
-            "num_rows": rows_to_read(loader, num_rows),
-            "unigram_entropy": unigram_entropy(loader, num_rows),
-        }
+        split = self._splits[name]
+        found = split.metrics(split.sums(saved.program, saved.params))
         if self._options.with_baselines:
-            train = open_in_order(
-                self._config.data,
-                "train",
-                batch_size=loader.batch_size,
-                architecture=self._config.model.architecture,
-            )
-            models = baselines(train[name], loader, num_rows)
+            models = self._baselines[name]
             found |= {"unigram_model": models.unigram, "bigram_model": models.bigram}
         return found
+
+    @functools.cached_property
+    def _baselines(self) -> dict[str, Baselines]:
+        train = open_in_order(
+            self._config.data,
+            "train",
+            batch_size=self._config.train.batch_size,
+            architecture=self._config.model.architecture,
+        )
+        num_rows = self._options.num_rows
+        return {name: baselines(train[name], x, num_rows) for name, x in self._loaders.items()}
 
     def _answer(self, saved: SavedRun, suite: Suite) -> tuple[Report, pathlib.Path]:
         settings = suite.settings(saved.program, saved.params)

@@ -13,12 +13,9 @@ from t5jax.config import RunConfig, check_type
 from t5jax.errors import ConfigError
 from t5jax.evaluation.config import Ranking
 from t5jax.evaluation.report import Report
-from t5jax.model.config import T5Config
+from t5jax.model.config import differences
 from t5jax.prediction import Prediction, TextModel, TextOptions, TextScore
 from t5jax.prediction.text_model import best
-
-# Of a model, how it is computed and not what it is.
-_COMPUTING = ("dropout_rate", "dtype", "attention", "unroll_layers", "remat")
 
 
 class Member(NamedTuple):
@@ -217,16 +214,11 @@ def _place(text: str) -> tuple[str, int | None]:
 def _check_together(ours: RunConfig, theirs: RunConfig, workdir: str) -> None:
     if ours.data.vocabulary.fingerprint != theirs.data.vocabulary.fingerprint:
         raise ConfigError(f"ensemble: {workdir} has another vocabulary; their ids mean other texts")
-    model = dataclasses.replace(
-        theirs.model, **{name: getattr(ours.model, name) for name in _COMPUTING}
-    )
-    for field in dataclasses.fields(T5Config):
-        one, other = getattr(ours.model, field.name), getattr(model, field.name)
-        if one != other:
-            raise ConfigError(
-                f"ensemble: model.{field.name} of {workdir} is {other!r}, not {one!r}: models that "
-                "decode together must be of one shape"
-            )
+    for name, one, other in differences(ours.model, theirs.model):
+        raise ConfigError(
+            f"ensemble: model.{name} of {workdir} is {other!r}, not {one!r}: models that decode "
+            "together must be of one shape"
+        )
 
 
 def changed(section: Any, values: Mapping[str, Any], name: str = "") -> Any:

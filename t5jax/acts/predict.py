@@ -1,22 +1,17 @@
 """`t5jax predict WORKDIR`: answers texts, fills their blanks `<extra_id_0>`, `<extra_id_1>`, …, or
 goes on where they end (a language model that was trained on text alone)."""
 
-import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from t5jax.acts import interactive
 from t5jax.acts.answering import (
     Counts,
     JobOptions,
     Way,
     answer,
     describe,
-    job_options,
-    read_inputs,
-    read_text_options,
 )
 from t5jax.acts.loaded_run import LoadedRun
 from t5jax.data.records import Row
@@ -25,26 +20,6 @@ from t5jax.prediction import TextOptions
 from t5jax.prediction.job import Answers
 from t5jax.prediction.reading import GivenTexts, Inputs
 from t5jax.prediction.records import PREDICTED, predicted, shown
-
-
-def run_words(a: argparse.Namespace, flags: list[str]) -> None:
-    """What the command line asks for; see `answering_options`."""
-    options, text_options = job_options(a), read_text_options(a)
-    if a.interactive:
-        _check_alone(a)
-        interactive.run(a.run, a.step, options.ensemble, text_options, flags)
-        return
-    inputs = read_inputs(a, (a.column,)) if a.input else None
-    if inputs is None and (a.format or a.header):
-        raise ConfigError("--format and --header are about --input FILE, or --input -")
-    run(options, a.text, inputs, text_options, flags, column=a.column, as_json=a.json)
-
-
-def _check_alone(a: argparse.Namespace) -> None:
-    given = {"TEXT": a.text, "--input": a.input, "--output": a.output, "--json": a.json}
-    for word, value in given.items():
-        if value:
-            raise ConfigError(f"--interactive asks for texts and prints answers: leave {word} out")
 
 
 def run(

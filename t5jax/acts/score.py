@@ -1,6 +1,5 @@
 """`t5jax score WORKDIR`: log-likelihood of targets given their inputs."""
 
-import argparse
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +9,6 @@ from t5jax.acts.answering import (
     Way,
     answer,
     describe,
-    job_options,
-    read_inputs,
-    read_text_options,
 )
 from t5jax.acts.loaded_run import LoadedRun
 from t5jax.acts.token_text import TokenTexts
@@ -21,14 +17,6 @@ from t5jax.prediction import TextOptions
 from t5jax.prediction.job import Answers
 from t5jax.prediction.reading import Inputs
 from t5jax.prediction.records import SCORED, scored
-
-
-def run_words(a: argparse.Namespace, flags: list[str]) -> None:
-    """What the command line asks for; see `answering_options`."""
-    if not a.input:
-        a.input, a.format = ["-"], a.format or "tsv"
-    inputs = read_inputs(a, (a.column, a.target_column))
-    run(job_options(a), inputs, read_text_options(a), flags, with_tokens=a.tokens)
 
 
 def run(

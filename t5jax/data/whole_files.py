@@ -35,3 +35,11 @@ def write_json(path: pathlib.Path, record: dict[str, Any], *, shared: bool = Fal
 def as_json(record: dict[str, Any]) -> bytes:
     """The same bytes for the same record."""
     return (json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n").encode()
+
+
+def json_line(record: dict[str, Any]) -> bytes:
+    """UTF-8 with a line end; half a surrogate pair, which UTF-8 has not, is escaped again."""
+    try:
+        return (json.dumps(record, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:
+        return (json.dumps(record) + "\n").encode()

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from t5jax.data.vocabularies import Vocabulary
+from t5jax.data.whole_files import json_line
 from t5jax.decoding import DecodingConfig, Generator
 from t5jax.errors import DataError
 from t5jax.evaluation.config import Ranking
@@ -154,6 +155,6 @@ def _append(file: pathlib.Path, questions: Sequence[Question], answers: Sequence
                 line["target_score"] = answer.target_score
             if answer.choices is not None:
                 line["choices"] = answer.choices
-            stream.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            stream.write(json_line(line))
         stream.flush()
         os.fsync(stream.fileno())

@@ -10,6 +10,7 @@ from typing import Literal
 import jax
 
 from t5jax.checkpoints import committed_steps
+from t5jax.data.whole_files import write_json
 from t5jax.errors import ConfigError
 from t5jax.runtime import gather_texts
 
@@ -81,7 +82,7 @@ class Best:
     def _keep(self, step: int) -> None:
         self._copy(step)
         about = {"step": step, "metric": self._metric, "mode": self._mode, "value": self.value}
-        self._file.write_text(json.dumps(about) + "\n")
+        write_json(self._file, about)
         for old in committed_steps(str(self._file.parent / "checkpoints")):
             if old != step:
                 shutil.rmtree(self._file.parent / "checkpoints" / str(old))

@@ -1,5 +1,6 @@
 """Loss and perplexity of a model on a split, beside the entropy of the tokens it predicts."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -69,6 +70,30 @@ def loss_metrics(sums: LossSums) -> dict[str, float]:
         "perplexity": math.exp(min(metrics["loss"], 700.0)),
         "text_perplexity": math.exp(min(metrics["text_loss"], 700.0)),
     }
+
+
+class SplitLosses:
+    """The losses of a split, of one model after another; what no model changes is found once."""
+
+    def __init__(self, loader: Loader, num_rows: int | None = None):
+        self._loader, self._num_rows = loader, num_rows
+
+    def sums(
+        self, program: Program, params, after_batch: Callable[[], None] = lambda: None
+    ) -> LossSums:
+        """Those of `evaluate_loss`."""
+        return evaluate_loss(program, params, self._loader, self._num_rows, after_batch)
+
+    def metrics(self, sums: LossSums) -> dict[str, float]:
+        """`loss_metrics`, how many rows they are over, and `unigram_entropy` beside them."""
+        return loss_metrics(sums) | {
+            "num_rows": rows_to_read(self._loader, self._num_rows),
+            "unigram_entropy": self._unigram_entropy,
+        }
+
+    @functools.cached_property
+    def _unigram_entropy(self) -> float:
+        return unigram_entropy(self._loader, self._num_rows)
 
 
 class Baselines(NamedTuple):

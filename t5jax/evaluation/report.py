@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from t5jax.data.whole_files import write_file, write_json
 from t5jax.errors import DataError
 from t5jax.evaluation.scores import average_lines, averages
 from t5jax.metrics import table
@@ -39,8 +39,7 @@ class Report:
     def write(self, directory: pathlib.Path) -> None:
         """results.csv and results.json; who finds the latter finds everything finished."""
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "results.csv").write_text(table.as_csv(self.lines))
-        unfinished = directory / f"{_FILE}.unfinished"
+        write_file(directory / "results.csv", table.as_csv(self.lines).encode())
         found = averages(self.lines)
         whole = {
             "step": self.step,
@@ -53,8 +52,7 @@ class Report:
             },
             "notes": self.notes,
         }
-        unfinished.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
-        os.replace(unfinished, directory / _FILE)
+        write_json(directory / _FILE, whole)
 
 
 def read_report(directory: pathlib.Path) -> Report | None:

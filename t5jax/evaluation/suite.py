@@ -13,6 +13,7 @@ import jax
 from t5jax.checkpoints import fingerprints, leaves_by_path
 from t5jax.data.config import DataConfig, tasks_of
 from t5jax.data.tasks import registry
+from t5jax.data.whole_files import write_json
 from t5jax.decoding import DecodingConfig, Generator
 from t5jax.errors import ConfigError, DataError
 from t5jax.evaluation.answers import Answerer, answer_all
@@ -200,7 +201,7 @@ def _claim(directory: pathlib.Path, settings: dict[str, Any], replace: bool) -> 
         if differing:
             shutil.rmtree(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "settings.json").write_text(json.dumps(settings, indent=1) + "\n")
+        write_json(directory / "settings.json", settings)
     agree(f"that {directory} is ready", "")
 
 

@@ -6,7 +6,7 @@ section 3.2; the others from the released configurations of T5 1.1, mT5, umT5 an
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from t5jax.errors import ConfigError
 
@@ -128,6 +128,17 @@ class T5Config:
                 f"{self.num_decoder_layers}: model.architecture = 'shared_encoder_decoder' has the "
                 "same layers in both, so set the same number"
             )
+
+
+_COMPUTING = ("dropout_rate", "dtype", "attention", "unroll_layers", "remat")
+
+
+def differences(one: T5Config, other: T5Config) -> list[tuple[str, Any, Any]]:
+    """(field, value of one, value of the other) where they are not the same model, however each is
+    computed: fields that parameters say nothing about are left out."""
+    names = [field.name for field in dataclasses.fields(T5Config) if field.name not in _COMPUTING]
+    pairs = [(name, getattr(one, name), getattr(other, name)) for name in names]
+    return [found for found in pairs if found[1] != found[2]]
 
 
 def _t5_1_0(**shape) -> T5Config:

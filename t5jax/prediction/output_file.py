@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from t5jax.data.records import Row
-from t5jax.data.whole_files import as_json, write_json
+from t5jax.data.whole_files import as_json, json_line, write_json
 from t5jax.errors import ConfigError, DataError
 
 
@@ -125,11 +125,3 @@ class OutputFile:
 
     def _cut(self, end: int) -> None:
         os.truncate(self.path, end)
-
-
-def json_line(record: dict[str, Any]) -> bytes:
-    """UTF-8 with a line end; half a surrogate pair, which UTF-8 has not, is escaped again."""
-    try:
-        return (json.dumps(record, ensure_ascii=False) + "\n").encode()
-    except UnicodeEncodeError:
-        return (json.dumps(record) + "\n").encode()

@@ -8,7 +8,7 @@ import jax
 
 from t5jax import runtime
 from t5jax.data.records import Row
-from t5jax.prediction.output_file import json_line
+from t5jax.data.whole_files import json_line
 
 
 class Output(Protocol):

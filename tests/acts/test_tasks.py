@@ -446,7 +446,7 @@ def test_a_folder_without_the_files(tiny_text, tmp_path, capsys):
 
 
 def test_help_has_examples_that_parse(capsys):
-    from t5jax.cli import _parser, split_flags
+    from t5jax.cli.command_line import TASKS, _parser, split_flags
 
     with pytest.raises(SystemExit):
         main(["tasks", "--help"])
@@ -455,5 +455,5 @@ def test_help_has_examples_that_parse(capsys):
     assert len(lines) == 6
     for line in lines:
         words, _ = split_flags(line.split())
-        assert _parser().parse_args(words).act == "tasks"
+        assert _parser().parse_args(words).command is TASKS
     assert "--section.field VALUE" in said

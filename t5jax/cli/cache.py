@@ -1,0 +1,47 @@
+"""t5jax cache."""
+
+import argparse
+
+from t5jax.cli.command import Command
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--split", action="append", default=[], help="default: all; may be given several times"
+    )
+    parser.add_argument(
+        "--num-processes", type=int, default=1, help="(1); with --verify: files read at a time"
+    )
+    parser.add_argument(
+        "--new-vocabulary", type=int, metavar="PIECES", help="first train one, if there is none"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a store of something else"
+    )
+    parser.add_argument(
+        "--verify", action="store_true",
+        help="make nothing: read every byte of the stores that are there and compare checksums; "
+        "exit code 1 when a file is damaged",
+    )  # fmt: skip
+
+
+def _cache(a: argparse.Namespace, flags: list[str]) -> int | None:
+    from t5jax.acts import cache
+
+    if a.verify:
+        if a.overwrite or a.new_vocabulary:
+            a.parser.error("--verify makes nothing: leave --overwrite and --new-vocabulary out")
+        return cache.verify(a.config, flags, splits=a.split, num_threads=a.num_processes)
+    cache.run(
+        a.config,
+        flags,
+        splits=a.split,
+        num_processes=a.num_processes,
+        overwrite=a.overwrite,
+        new_vocabulary=a.new_vocabulary,
+    )
+
+
+CACHE = Command(
+    "cache", "tokenise a config's data into the store training reads", _cache, "config", _options
+)

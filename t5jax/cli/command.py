@@ -1,0 +1,63 @@
+"""What a command is: its name, its words on the command line, and the act they ask for."""
+
+import argparse
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+SETTINGS = """\
+settings: any value of the config as --section.field VALUE, after everything else; a
+list takes the words up to the next option, and none empty it (--data.validation-files);
+`t5jax train CONFIG --help` lists them with their values
+"""
+SETTINGS_OF_A_RUN = """\
+settings: any value of the run's config as --section.field VALUE, after everything else;
+config.txt in WORKDIR lists them with their values
+"""
+
+
+class Command(NamedTuple):
+    """A command, of one word or of a group and a word ("inspect data")."""
+
+    name: str
+    summary: str
+    run: Callable[[argparse.Namespace, list[str]], int | None]  # words, settings -> exit code
+    subject: Literal["config", "run"] | None = None  # what it is given first: CONFIG or WORKDIR
+    options: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+    notes: str = ""  # at the end of its help
+
+    def add_to(self, commands) -> None:
+        """Makes its parser, among those of `commands`."""
+        settings = {"config": SETTINGS, "run": SETTINGS_OF_A_RUN, None: ""}[self.subject]
+        parser = commands.add_parser(
+            self.name.split()[-1], help=self.summary, description=f"{self.summary}.",
+            epilog="\n".join(filter(None, (self.notes, settings))), allow_abbrev=False,
+            add_help=False, formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        of_config = self.subject == "config"
+        shown = "after a CONFIG file: its settings too" if of_config else "show this help"
+        parser.add_argument("-h", "--help", action=_Help, nargs=0, help=shown)
+        if of_config:
+            config_option(parser)
+        if self.subject == "run":
+            workdir_option(parser)
+        self.options(parser)
+        parser.set_defaults(parser=parser, command=self, show_settings=False)
+
+
+def config_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", help="Python file with config() -> RunConfig")
+
+
+def workdir_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="WORKDIR", help="folder of a run, with its checkpoints")
+    parser.add_argument("--step", type=int, help="default: the newest good checkpoint")
+
+
+class _Help(argparse.Action):
+    """Prints the help of an act; after a CONFIG its settings and their values follow."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        parser.print_help()
+        if getattr(namespace, "config", None) is None:
+            parser.exit()
+        namespace.show_settings = True

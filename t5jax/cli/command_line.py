@@ -1,0 +1,134 @@
+"""Parses the command line, starts the act that was asked for, maps errors to exit codes."""
+
+import argparse
+import re
+import sys
+from typing import NoReturn
+
+from t5jax import __version__
+from t5jax.cli.answering import EXPORT, PREDICT, SCORE
+from t5jax.cli.cache import CACHE
+from t5jax.cli.convert import CONVERT
+from t5jax.cli.evaluate import EVALUATE
+from t5jax.cli.inspect import INSPECT_DATA, INSPECT_MODEL
+from t5jax.cli.runs import MERGE, TRAIN
+from t5jax.cli.tasks import TASKS
+from t5jax.cli.vocab import EXTEND_VOCABULARY, GROW_VOCABULARY, TRAIN_VOCABULARY
+
+DESCRIPTION = """\
+Train, fine-tune and evaluate T5-family models in JAX on TPU and GPU meshes.
+Every run is a Python config file; --section.field VALUE changes a value of it.
+"""
+EPILOG = """\
+examples:
+  t5jax cache configs/quickstart.py --new-vocabulary 1000    vocabulary and tokens, once
+  t5jax train configs/quickstart.py --train.num-train-steps 2000
+  t5jax train configs/quickstart.py --help          every setting, with its value
+  t5jax evaluate runs/quickstart
+  t5jax predict runs/quickstart "The <extra_id_0> of the array."
+  t5jax predict runs/mine --input texts.jsonl --output answers.jsonl --decoding.num-beams 4
+  t5jax score runs/mine --input pairs.tsv --output scores.jsonl
+  t5jax inspect model configs/t5_1_1_base_c4.py
+  t5jax inspect data configs/quickstart.py --step 100
+  t5jax convert flan-t5-small runs/flan_t5_small    from Hugging Face, T5X, Mesh TensorFlow
+  t5jax convert runs/flan_t5_small out --to huggingface
+"""
+GROUPS = {"inspect": "look at a model or its data before a run", "vocab": "vocabularies"}
+COMMANDS = (
+    TRAIN,
+    EVALUATE,
+    PREDICT,
+    SCORE,
+    EXPORT,
+    MERGE,
+    INSPECT_MODEL,
+    INSPECT_DATA,
+    CACHE,
+    TRAIN_VOCABULARY,
+    EXTEND_VOCABULARY,
+    GROW_VOCABULARY,
+    CONVERT,
+    TASKS,
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command that `argv` names; returns the exit code (see runtime.ExitCode)."""
+    words, flags = split_flags(sys.argv[1:] if argv is None else argv)
+    arguments, unknown = _parser().parse_known_args(words)
+    if arguments.command is PREDICT:  # argparse overlooks texts that come after an option
+        arguments.text += [word for word in unknown if not word.startswith("-")]
+        unknown = [word for word in unknown if word.startswith("-")]
+    if unknown:
+        arguments.parser.error(
+            f"unrecognized arguments: {' '.join(unknown)}\nvalues of the config are set with "
+            "--section.field VALUE (or --workdir DIR); a config's --help lists them"
+        )
+    from t5jax.runtime.exits import run_guarded
+
+    run = _show_settings if arguments.show_settings else arguments.command.run
+    return run_guarded(lambda: run(arguments, flags))
+
+
+_FLAG = re.compile(r"--[A-Za-z][\w-]*(\.[\w-]+)+(=.*)?|--workdir(=.*)?", re.DOTALL)
+
+
+def split_flags(words: list[str]) -> tuple[list[str], list[str]]:
+    """(the words for the act, the `--section.field VALUE ...` that change its config).
+
+    Only workdir has no section. A setting takes the words after it up to the next option, because
+    it may be a list; so what an act is about comes before the settings.
+    """
+    rest: list[str] = []
+    flags: list[str] = []
+    taking = False
+    for place, word in enumerate(words):
+        if word == "--":
+            return rest + words[place:], flags
+        if _FLAG.fullmatch(word):
+            flags.append(word)
+            taking = "=" not in word
+        elif taking and not re.match(r"-(?![\d.])", word):
+            flags.append(word)
+        else:
+            rest.append(word)
+            taking = False
+    return rest, flags
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends with our exit code for a wrong command line; argparse's is 2."""
+
+    def error(self, message: str) -> NoReturn:
+        from t5jax.runtime.exits import ExitCode
+
+        self.print_usage(sys.stderr)
+        self.exit(ExitCode.CONFIG, f"{self.prog}: error: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(
+        "t5jax", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw, allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"t5jax {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="ACT")
+    groups = {}
+    for command in COMMANDS:
+        group = command.name.rpartition(" ")[0]
+        if group and group not in groups:
+            groups[group] = _add_group(commands, group)
+        command.add_to(groups[group] if group else commands)
+    return parser
+
+
+def _add_group(commands, name: str):
+    summary = GROUPS[name]
+    group = commands.add_parser(name, help=summary, description=f"{summary}.", allow_abbrev=False)
+    return group.add_subparsers(required=True, metavar="WHAT")
+
+
+def _show_settings(a: argparse.Namespace, flags: list[str]) -> None:
+    from t5jax.config import load, override
+
+    override(load(a.config, flags), ["--help"], program=f"{a.parser.prog} {a.config}")

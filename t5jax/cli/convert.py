@@ -1,0 +1,75 @@
+"""t5jax convert."""
+
+import argparse
+
+from t5jax.cli.command import Command
+
+_NOTES = """\
+SOURCE is found out by what it holds:
+  a Hugging Face directory    config.json and safetensors: T5, T5 1.1, FLAN-T5, mT5, umT5, ByT5
+  a T5X checkpoint            checkpoint_N with zarr arrays, a directory of these, or one file
+  a Mesh TensorFlow one       model.ckpt-N without an ending, or the directory
+  a run of t5jax              its workdir
+TARGET must not exist. It is a run's workdir, for t5jax evaluate and predict, or with --to
+huggingface a directory for transformers. It appears when everything is written and the logits of
+both models agree; conversion.txt and .json in it say what became of every array.
+
+examples:
+  t5jax convert flan-t5-small runs/flan_t5_small
+  t5jax convert t5x/t5_1_1_base/checkpoint_1000000 runs/t5_1_1_base --vocabulary spiece.model
+  t5jax convert mesh/small/model.ckpt-1000000 runs/t5_small --vocabulary spiece.model
+  t5jax convert runs/mine mine-hf --to huggingface --dtype bfloat16
+"""
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="what to convert")
+    parser.add_argument("target", metavar="TARGET", help="a directory that does not exist yet")
+    parser.add_argument(
+        "--to", choices=("t5jax", "huggingface"),
+        help="default: huggingface of a run, t5jax of anything else",
+    )  # fmt: skip
+    parser.add_argument("--step", type=int, help="of SOURCE; default: its newest")
+    parser.add_argument(
+        "--vocabulary", metavar="FILE",
+        help="SentencePiece model, tokenizer.json, or t5, mt5, umt5, byt5; default: SOURCE's own",
+    )  # fmt: skip
+    parser.add_argument("--extra-ids", type=int, help="sentinels on top of FILE (100)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), help="of Hugging Face's weights (float32)"
+    )
+    parser.add_argument(
+        "--max-shard-size", default="5GB", help="of a file with Hugging Face's weights (5GB)"
+    )
+    parser.add_argument(
+        "--no-slots", action="store_true", help="leave the optimizer's slots of T5X or Mesh behind"
+    )
+    parser.add_argument(
+        "--reference", choices=("auto", "transformers", "golden", "numpy"), default="auto",
+        help="what the logits are compared with: transformers, logits stored in SOURCE, or T5 in "
+        "NumPy; auto takes the first of these that is there",
+    )  # fmt: skip
+
+
+def _convert(a: argparse.Namespace, flags: list[str]) -> None:
+    if flags:
+        a.parser.error(f"t5jax convert takes no settings of a config: {' '.join(flags)}")
+    from t5jax.acts import convert
+
+    options = convert.Options(
+        to=a.to,
+        step=a.step,
+        vocabulary=a.vocabulary,
+        extra_ids=a.extra_ids,
+        dtype=a.dtype,
+        max_shard_size=a.max_shard_size,
+        with_slots=not a.no_slots,
+        reference=a.reference,
+    )
+    convert.run(a.source, a.target, options)
+
+
+CONVERT = Command(
+    "convert", "weights from and to Hugging Face, from T5X and Mesh TensorFlow", _convert,
+    options=_options, notes=_NOTES,
+)  # fmt: skip

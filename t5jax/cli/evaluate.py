@@ -1,0 +1,68 @@
+"""t5jax evaluate."""
+
+import argparse
+
+from t5jax.cli.command import Command
+
+_EXAMPLES = """\
+examples:
+  t5jax evaluate runs/mine                              losses and metrics of the newest step
+  t5jax evaluate runs/mine --tasks glue_cola_v002 squad_v010_allanswers --decoding.num-beams 4
+  t5jax evaluate runs/mine --evaluation.ranking total   rank the classes instead of decoding
+  t5jax evaluate runs/mine --follow --keep-best glue/average
+  t5jax evaluate runs/mine --split test --submission out
+"""
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--split", default="validation", help="(validation)")
+    parser.add_argument(
+        "--tasks", nargs="+", default=[], metavar="NAME", help="answer these, not the run's own"
+    )
+    parser.add_argument("--only", choices=("loss", "metrics"), help="default: what the tasks have")
+    parser.add_argument("--num-rows", type=int, help="of which losses are taken (all)")
+    parser.add_argument(
+        "--baselines", action="store_true", help="unigram and bigram models beside it"
+    )
+    parser.add_argument("--output", metavar="DIR", help="of predictions (WORKDIR/evaluations)")
+    parser.add_argument("--submission", metavar="DIR", help="write files for GLUE and SuperGLUE")
+    parser.add_argument("--follow", action="store_true", help="every checkpoint as it appears")
+    parser.add_argument(
+        "--wait", type=float, default=3600.0, metavar="SECONDS",
+        help="with --follow: how long for a new checkpoint (3600)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep-best", metavar="TASK/METRIC", help="copy the best checkpoint to WORKDIR/best"
+    )
+    parser.add_argument("--lowest", action="store_true", help="with --keep-best: less is better")
+    parser.add_argument("--json", action="store_true", help="lines of JSON")
+
+
+def _evaluate(a: argparse.Namespace, flags: list[str]) -> None:
+    from t5jax.acts import evaluate
+
+    if a.follow and a.step is not None:
+        a.parser.error("--follow takes every step: leave out --step")
+    if a.lowest and not a.keep_best:
+        a.parser.error("--lowest says which is best: give --keep-best TASK/METRIC")
+    options = evaluate.Options(
+        split=a.split,
+        tasks=tuple(a.tasks),
+        only=a.only,
+        num_rows=a.num_rows,
+        with_baselines=a.baselines,
+        output=a.output,
+        submission=a.submission,
+        keep_best=a.keep_best,
+        best_mode="min" if a.lowest else "max",
+        as_json=a.json,
+    )
+    if a.follow:
+        evaluate.follow(a.run, flags, options, most_seconds=a.wait)
+    else:
+        evaluate.run(a.run, flags, options, step=a.step)
+
+
+EVALUATE = Command(
+    "evaluate", "losses and metrics of a checkpoint", _evaluate, "run", _options, _EXAMPLES
+)

@@ -1,0 +1,29 @@
+"""t5jax inspect model, t5jax inspect data."""
+
+import argparse
+
+from t5jax.cli.command import Command
+
+
+def _data_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--split", default="train", help="(train)")
+    parser.add_argument("--step", type=int, default=1, help="as training counts them, from 1 (1)")
+    parser.add_argument("--rows", type=int, default=2, help="how many of the batch to show (2)")
+
+
+def _model(a: argparse.Namespace, flags: list[str]) -> None:
+    from t5jax.acts import inspect_model
+
+    inspect_model.run(a.config, flags)
+
+
+def _data(a: argparse.Namespace, flags: list[str]) -> None:
+    from t5jax.acts import inspect_data
+
+    inspect_data.run(a.config, flags, split=a.split, step=a.step, num_rows=a.rows)
+
+
+INSPECT_MODEL = Command("inspect model", "parameters, shapes, shardings, memory", _model, "config")
+INSPECT_DATA = Command(
+    "inspect data", "decoded rows of a step, with masks", _data, "config", _data_options
+)

@@ -1,0 +1,95 @@
+"""t5jax vocab train, extend and grow."""
+
+import argparse
+
+from t5jax.cli.command import SETTINGS, Command, workdir_option
+
+
+def _train_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--num-pieces", type=int, default=32_000, help="without the sentinels (32 000)"
+    )
+    parser.add_argument(
+        "--max-characters", type=int, default=100_000_000, help="of text to read (100 000 000)"
+    )
+    parser.add_argument(
+        "--character-coverage", type=float, default=0.9995,
+        help="share of the text's characters that get pieces (0.9995)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--byte-fallback", action="store_true", help="spell the other characters as bytes"
+    )
+
+
+def _extend_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="SentencePiece model, or t5, mt5, umt5")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="the new model")
+    parser.add_argument("--extra-ids", type=int, help="sentinels on top of FILE (100)")
+    parser.add_argument(
+        "--pieces", nargs="+", default=[], metavar="PIECE",
+        help=r"texts to be one id wherever they stand, as they are; \n and \t are understood",
+    )  # fmt: skip
+    parser.add_argument("--pieces-file", metavar="FILE", help="the same, one a line")
+    parser.add_argument(
+        "--from", dest="source", metavar="CONFIG", help="learn pieces from its text"
+    )
+    parser.add_argument("--num-pieces", type=int, help="how many to learn")
+    parser.add_argument(
+        "--max-characters", type=int, default=20_000_000, help="of text to read (20 000 000)"
+    )
+
+
+def _grow_options(parser: argparse.ArgumentParser) -> None:
+    workdir_option(parser)
+    parser.add_argument(
+        "config", metavar="CONFIG", help="of the new run: extended vocabulary, larger table"
+    )
+
+
+def _train(a: argparse.Namespace, flags: list[str]) -> None:
+    from t5jax.acts import vocab
+
+    vocab.train(
+        a.config,
+        flags,
+        num_pieces=a.num_pieces,
+        max_characters=a.max_characters,
+        character_coverage=a.character_coverage,
+        byte_fallback=a.byte_fallback,
+    )
+
+
+def _extend(a: argparse.Namespace, flags: list[str]) -> None:
+    from t5jax.acts import vocab
+
+    vocab.extend(
+        a.file,
+        flags,
+        output=a.output,
+        extra_ids=a.extra_ids,
+        pieces=a.pieces,
+        pieces_file=a.pieces_file,
+        config_file=a.source,
+        num_pieces=a.num_pieces,
+        max_characters=a.max_characters,
+    )
+
+
+def _grow(a: argparse.Namespace, flags: list[str]) -> None:
+    from t5jax.acts import grow
+
+    grow.run(a.run, a.config, flags, step=a.step)
+
+
+TRAIN_VOCABULARY = Command(
+    "vocab train", "a T5-compatible SentencePiece model of a config's text", _train, "config",
+    _train_options,
+)  # fmt: skip
+EXTEND_VOCABULARY = Command(
+    "vocab extend", "a SentencePiece model with more pieces; the old ids stay", _extend,
+    options=_extend_options, notes=SETTINGS,
+)  # fmt: skip
+GROW_VOCABULARY = Command(
+    "vocab grow", "begin a run with another's parameters and an extended vocabulary", _grow,
+    options=_grow_options, notes=SETTINGS,
+)  # fmt: skip
