@@ -3,8 +3,9 @@
     python benchmarks/transfer.py OUT --pretrained RUN --vocabulary words.model --data DATA
 
 Every line of the table is `t5jax train configs/small_finetuning*.py` with the flags that are
-printed, evaluated by the run itself on the whole validation split. What is finished is not run
-again. Writes OUT/transfer.md (values, intervals, paired differences) and OUT/transfer.png (curves).
+printed, evaluated by the run itself on the validation split. What is finished is not run again.
+Writes OUT/transfer.md (values, intervals, paired differences) and OUT/transfer.png (curves) of
+everything that is finished in OUT.
 """
 
 import argparse
@@ -29,11 +30,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 class Task(NamedTuple):
-    """A task of the table, and how long its texts are."""
+    """A task of the table, how long its texts are, and how much of it two cores have time for."""
 
     name: str
     inputs_length: int = 128
     targets_length: int = 8
+    steps: int = 400
+    num_examples: int | None = None  # of the validation split, the first ones; None: all
 
 
 TASKS = {
@@ -41,9 +44,9 @@ TASKS = {
     "CoLA": Task("glue_cola_v002"),
     "MRPC": Task("glue_mrpc_v002"),
     "STS-B": Task("glue_stsb_v002"),
-    "BoolQ": Task("super_glue_boolq_v102", 256),
-    "SQuAD": Task("squad_v010_allanswers", 256, 32),
-    "Multi30k En-De": Task("multi30k_ende", 64, 64),
+    "BoolQ": Task("super_glue_boolq_v102", 256, steps=200),
+    "SQuAD": Task("squad_v010_allanswers", 256, 32, num_examples=1000),
+    "Multi30k En-De": Task("multi30k_ende", 64, 64, steps=1000),
 }
 START, SCRATCH = "pretrained", "from scratch"
 WAYS = {  # config, flags
@@ -62,24 +65,23 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--steps", type=int, default=400)
     options = parser.parse_args()
     for title in options.tasks:
         for way in options.ways:
             run(options, title, way)
-    (options.out / "transfer.md").write_text(table(options))
+    (options.out / "transfer.md").write_text(table(options.out))
     print((options.out / "transfer.md").read_text())
-    draw(options)
+    draw(options.out)
 
 
-def workdir(options: argparse.Namespace, title: str, way: str) -> pathlib.Path:
-    return options.out / f"{TASKS[title].name}_{way.replace(' ', '_')}"
+def workdir(out: pathlib.Path, title: str, way: str) -> pathlib.Path:
+    return out / f"{TASKS[title].name}_{way.replace(' ', '_')}"
 
 
 def run(options: argparse.Namespace, title: str, way: str) -> None:
     """Trains one line of the table, or goes on with it."""
-    folder, task, (config, flags) = workdir(options, title, way), TASKS[title], WAYS[way]
-    if finished(options, title, way) is not None:
+    folder, task, (config, flags) = workdir(options.out, title, way), TASKS[title], WAYS[way]
+    if finished(options.out, title, way) is not None:
         return
     settings = {
         "--workdir": folder,
@@ -91,9 +93,10 @@ def run(options: argparse.Namespace, title: str, way: str) -> None:
         "--data.targets-length": task.targets_length,
         "--decoding.max-length": task.targets_length,
         "--init.path": options.pretrained,
-        "--train.num-train-steps": options.steps,
-        "--evaluation.every-steps": options.steps // 4,
-        "--checkpoints.save-every-steps": options.steps,
+        "--train.num-train-steps": task.steps,
+        "--evaluation.every-steps": task.steps // 4,
+        "--evaluation.num-examples": task.num_examples,
+        "--checkpoints.save-every-steps": task.steps,
     }
     words = [str(word) for pair in settings.items() for word in pair] + flags
     for act in ("cache", "train"):
@@ -103,23 +106,26 @@ def run(options: argparse.Namespace, title: str, way: str) -> None:
         subprocess.run([sys.executable, *command], check=True, env=environment)
 
 
-def finished(options: argparse.Namespace, title: str, way: str) -> Report | None:
+def finished(out: pathlib.Path, title: str, way: str) -> Report | None:
     """What the evaluation after the last step of a run has found."""
-    return read_report(evaluations(options, title, way) / str(options.steps))
+    return read_report(answers_of(out, title, way))
 
 
-def evaluations(options: argparse.Namespace, title: str, way: str) -> pathlib.Path:
-    return workdir(options, title, way) / "evaluations" / "validation"
+def answers_of(out: pathlib.Path, title: str, way: str) -> pathlib.Path:
+    """The folder of the evaluation after the last step."""
+    return workdir(out, title, way) / "evaluations" / "validation" / str(TASKS[title].steps)
 
 
-def table(options: argparse.Namespace) -> str:
+def table(out: pathlib.Path) -> str:
     """Markdown: a line for every metric and way, with its difference from the run from scratch."""
     lines = ["| task | metric | examples | way | value | interval | less that from scratch |"]
     lines += ["|---|---|---|---|---|---|---|"]
-    for title in options.tasks:
-        for way in options.ways:
-            report, differences = finished(options, title, way), difference(options, title, way)
-            assert report is not None
+    for title in TASKS:
+        for way in WAYS:
+            report = finished(out, title, way)
+            if report is None:
+                continue
+            differences = difference(out, title, way)
             for line in report.lines:
                 shown = differences.get(line.metric, "–")
                 lines.append(
@@ -129,12 +135,12 @@ def table(options: argparse.Namespace) -> str:
     return "\n".join(lines) + "\n"
 
 
-def difference(options: argparse.Namespace, title: str, way: str) -> dict[str, str]:
+def difference(out: pathlib.Path, title: str, way: str) -> dict[str, str]:
     """By metric, how much better than from scratch on the same examples, with its interval."""
-    if way == SCRATCH or SCRATCH not in options.ways:
+    if way == SCRATCH or finished(out, title, SCRATCH) is None:
         return {}
-    task = questions(options, title)
-    said = [predictions(options, title, one, task) for one in (way, SCRATCH)]
+    task = questions(out, title)
+    said = [predictions(out, title, one, task) for one in (way, SCRATCH)]
     shown = {}
     for metric in task.metrics:
         for name, estimate in paired_difference(metric, targets_of(task), *said).items():
@@ -142,33 +148,36 @@ def difference(options: argparse.Namespace, title: str, way: str) -> dict[str, s
     return shown
 
 
-def questions(options: argparse.Namespace, title: str) -> TaskQuestions:
-    data = read_config(str(workdir(options, title, SCRATCH)), None, [], act="transfer")[0].data
-    task = read_questions(registry.find_task(TASKS[title].name, data), data, "validation")
-    assert task is not None
-    return task
+def questions(out: pathlib.Path, title: str) -> TaskQuestions:
+    data = read_config(str(workdir(out, title, SCRATCH)), None, [], act="transfer")[0].data
+    task = registry.find_task(TASKS[title].name, data)
+    found = read_questions(task, data, "validation", TASKS[title].num_examples)
+    assert found is not None
+    return found
 
 
-def predictions(options: argparse.Namespace, title: str, way: str, task: TaskQuestions) -> list:
-    file = evaluations(options, title, way) / str(options.steps) / f"{task.task}.jsonl"
-    return predictions_of(task, [answer.text for answer in read_answers(file, task)])
+def predictions(out: pathlib.Path, title: str, way: str, task: TaskQuestions) -> list:
+    answers = read_answers(answers_of(out, title, way) / f"{task.task}.jsonl", task)
+    return predictions_of(task, [answer.text for answer in answers])
 
 
-def draw(options: argparse.Namespace) -> None:
+def draw(out: pathlib.Path) -> None:
     """The first metric of every task over the steps, a line for every way."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.2 * len(options.tasks), 3), layout="constrained")
-    panels = figure.subplots(1, len(options.tasks), squeeze=False)[0]
-    for panel, title in zip(panels, options.tasks, strict=True):
-        for way in options.ways:
-            steps, values, metric = curve(workdir(options, title, way))
-            panel.plot(steps, values, marker="o", markersize=3, label=way)
-        panel.set_title(f"{title}, {metric}", fontsize=9)
+    titles = [title for title in TASKS if any(finished(out, title, way) for way in WAYS)]
+    figure = Figure(figsize=(3.2 * len(titles), 3), layout="constrained")
+    panels = figure.subplots(1, len(titles), squeeze=False)[0]
+    for panel, title in zip(panels, titles, strict=True):
+        for way in WAYS:
+            if finished(out, title, way) is not None:
+                steps, values, metric = curve(workdir(out, title, way))
+                panel.plot(steps, values, marker="o", markersize=3, label=way)
+                panel.set_title(f"{title}, {metric}", fontsize=9)
         panel.set_xlabel("steps", fontsize=8)
         panel.tick_params(labelsize=8)
     panels[0].legend(fontsize=7)
-    figure.savefig(options.out / "transfer.png", dpi=110)
+    figure.savefig(out / "transfer.png", dpi=110)
 
 
 def curve(folder: pathlib.Path) -> tuple[list[int], list[float], str]:
