@@ -86,6 +86,7 @@ def act(*words):
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_mixture_is_trained_and_evaluated_from_its_stores(cached):
     flags = ["--train.num-train-steps", "3", "--train.eval-every-steps", "3", *cached]
     flags += ["--train.num-eval-rows", "7", "--checkpoints.save-every-steps", "3"]

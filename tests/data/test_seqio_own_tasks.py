@@ -192,6 +192,7 @@ def store(data):
     write_record(data, make_record(data, sizes))
 
 
+@pytest.mark.slow
 def test_a_users_mixture_keeps_its_rates(module, tmp_path):
     data = own(module, "mine_mixed", cache_dir=str(tmp_path / "cache"))
     store(data)

@@ -132,6 +132,7 @@ def test_killed_coordinator_takes_the_others_with_it():
     assert spread_of_exits(outcome) < 5
 
 
+@pytest.mark.slow
 def test_exception_on_one_host_ends_all():
     outcome = run("failing")
     assert codes(outcome)[1] == 70

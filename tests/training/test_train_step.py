@@ -132,6 +132,7 @@ def test_remat_and_unrolling(optimizer, changes):
     assert_same_curve(build((2, 2, 2), optimizer, **changes), optimizer)
 
 
+@pytest.mark.slow
 def test_the_state_keeps_its_layout():
     _, state = reference("adafactor")
     wanted = build((8, 1, 1)).abstract_state
