@@ -1,0 +1,23 @@
+"""RunConfig: everything a run is, as Python; how it is read, overridden, printed and checked.
+
+A config file defines `config() -> RunConfig`. Command-line flags `--section.field value` change its
+values, never its structure. The effective config is plain text, one `section.field = value` a line,
+saved with the run and in every checkpoint, and reads back into the same RunConfig.
+"""
+
+from t5jax.config.as_text import from_text, to_text
+from t5jax.config.field_types import check_type
+from t5jax.config.reading import load, override
+from t5jax.config.run_config import EVALUATION_METRICS, RunConfig, TrainConfig, WarmStart
+
+__all__ = [
+    "EVALUATION_METRICS",
+    "RunConfig",
+    "TrainConfig",
+    "WarmStart",
+    "check_type",
+    "from_text",
+    "load",
+    "override",
+    "to_text",
+]

@@ -1,0 +1,123 @@
+"""A config file and the flags of a command line -> RunConfig."""
+
+import contextlib
+import dataclasses
+import difflib
+import importlib.util
+import os
+import pathlib
+import re
+import sys
+import traceback
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from t5jax.config.field_types import check_types
+from t5jax.config.run_config import RunConfig
+from t5jax.errors import ConfigError
+from t5jax.runtime import ExitCode
+
+
+def load(path: str, flags: list[str] | None = None) -> RunConfig:
+    """Runs the config file, applies `--section.field value` flags, checks the result.
+
+    Raises ConfigError (naming file, field, value and next step) on anything that does not fit.
+    """
+    config = _run_file(path)
+    if not isinstance(config, RunConfig):
+        raise ConfigError(f"{path}: config() returned {type(config).__name__}, not a RunConfig")
+    check_types(config)
+    config = override(config, flags or [], program=f"t5jax train {path}")
+    config.check()
+    return config
+
+
+def _run_file(path: str) -> Any:
+    """What `config()` of the file returns. Its mistakes become ConfigErrors with file and line."""
+    file = pathlib.Path(path)
+    if not file.is_file():
+        near = difflib.get_close_matches(
+            str(path), map(str, pathlib.Path().glob("configs/**/*.py"))
+        )
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"there is no config file {path}{hint}")
+    spec = importlib.util.spec_from_file_location(f"t5jax_config_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} is not a Python file: its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # where the modules of data.modules are looked for, too
+    with _mistakes_of(file):
+        spec.loader.exec_module(module)
+    if not callable(getattr(module, "config", None)):
+        raise ConfigError(f"{path} defines no function `config() -> RunConfig`")
+    with _mistakes_of(file):
+        return module.config()
+
+
+@contextlib.contextmanager
+def _mistakes_of(file: pathlib.Path) -> Iterator[None]:
+    """Whatever goes wrong in a config file is the user's to mend: where, what, and a suggestion."""
+    try:
+        yield
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [f for f in frames if pathlib.Path(f.filename).absolute() == file.absolute()]
+        line = error.lineno if isinstance(error, SyntaxError) else own[-1].lineno if own else None
+        place = str(file) if line is None else f"{file}, line {line}"
+        what = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{place}: {what}{_did_you_mean(error)}") from error
+
+
+def _did_you_mean(error: Exception) -> str:
+    """For a section that was given a field which it does not have."""
+    found = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    sections = {cls.__name__: cls for cls in _sections(RunConfig)}
+    if found is None or found[1] not in sections:
+        return ""
+    fields = [field.name for field in dataclasses.fields(sections[found[1]])]
+    near = difflib.get_close_matches(found[2], fields, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; it has {', '.join(fields)}"
+
+
+def _sections(hint: Any) -> Iterator[Any]:
+    """The dataclasses that a config can be made of."""
+    for cls in (hint, *typing.get_args(hint)):
+        if dataclasses.is_dataclass(cls):
+            yield cls
+            for inner in typing.get_type_hints(cls).values():
+                yield from _sections(inner)
+
+
+def override(config: RunConfig, flags: list[str], *, program: str) -> RunConfig:
+    """The config with `--section.field value` applied.
+
+    What does not fit is refused with a suggestion and an exit (SystemExit), as `--help` is.
+    """
+    import tyro
+
+    keep_structure = (
+        tyro.conf.AvoidSubcommands,  # an optimizer's fields can be set, not another optimizer
+        tyro.conf.FlagConversionOff,  # booleans take True or False, like any other value
+    )
+    try:
+        new = tyro.cli(RunConfig, default=config, args=flags, prog=program, config=keep_structure)
+    except SystemExit as end:
+        # tyro has said what is wrong; its own exit code is 2.
+        raise SystemExit(ExitCode.CONFIG if end.code else 0) from None
+    _refuse_words_for_empty(new)
+    return new
+
+
+def _refuse_words_for_empty(section: Any, prefix: str = "") -> None:
+    """Raises ConfigError for a list whose only item is how somebody may spell an empty one."""
+    for field in dataclasses.fields(section):
+        name, value = f"{prefix}{field.name}", getattr(section, field.name)
+        if dataclasses.is_dataclass(value):
+            _refuse_words_for_empty(value, f"{name}.")
+        elif value in [(word,) for word in ("", "()", "[]", "None")]:
+            flag = name.replace("_", "-")
+            raise ConfigError(
+                f"{name} = {value!r}: to empty a list give --{flag} with nothing after it"
+            )

@@ -1,0 +1,199 @@
+"""RunConfig: the sections of a run, and what must hold between them."""
+
+import dataclasses
+import os
+import re
+from typing import Literal
+
+import numpy as np
+import optax
+
+from t5jax.checkpoints import CheckpointConfig
+from t5jax.config.field_types import check_finite
+from t5jax.data.config import DataConfig
+from t5jax.data.conversion import converter_for
+from t5jax.data.tasks import registry
+from t5jax.decoding.config import DecodingConfig
+from t5jax.errors import ConfigError
+from t5jax.evaluation.config import EvaluationConfig
+from t5jax.model.config import T5Config
+from t5jax.reporting import ReportingConfig
+from t5jax.runtime import RuntimeConfig
+from t5jax.sharding import MeshConfig
+from t5jax.training.finetuning import AllParameters, Strategy
+from t5jax.training.losses import CrossEntropy
+from t5jax.training.optimizers import Adafactor, Optimizer
+
+# What an evaluation says that can be compared between steps.
+EVALUATION_METRICS = ("loss", "text_loss", "accuracy", "perplexity", "text_perplexity")
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class TrainConfig:
+    """How long, on how much at a time, and how often to look."""
+
+    num_train_steps: int
+    batch_size: int = 128  # rows of the global batch, over all hosts and devices
+    num_microbatches: int = 1  # the batch is worked through in this many parts
+    seed: int = 0  # of initial parameters and dropout; the data has its own
+    eval_every_steps: int = 1000  # 0: never
+    num_eval_rows: int | None = None  # None: the whole validation split
+    max_bad_steps: int = 10  # in a row, before the run stops
+
+    def __post_init__(self) -> None:
+        for name in ("num_train_steps", "batch_size", "num_microbatches", "max_bad_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train.{name} = {getattr(self, name)}: must be at least 1")
+        if self.num_train_steps > np.iinfo(np.int32).max:
+            raise ConfigError(f"train.num_train_steps = {self.num_train_steps}: at most 2^31 - 1")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"train.seed = {self.seed}: from 0 to 2^32 - 1")
+        if self.eval_every_steps < 0:
+            raise ConfigError(f"train.eval_every_steps = {self.eval_every_steps}: 0 means never")
+        if self.num_eval_rows is not None and self.num_eval_rows < 1:
+            raise ConfigError(f"train.num_eval_rows = {self.num_eval_rows}: at least 1, or None")
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class WarmStart:
+    """Where a new run takes its parameters from; once it has saved, it goes on from its own."""
+
+    path: str | None = None  # workdir of another run; None: fresh parameters
+    step: int | None = None  # None: the newest good checkpoint
+    optimizer: Literal["reset", "keep"] = "reset"  # keep: moments and counts; schedules go on
+    keep_step: bool = False  # steps are counted on from the other run's; needs optimizer="keep"
+
+    def __post_init__(self) -> None:
+        set_here = self.step is not None or self.optimizer != "reset" or self.keep_step
+        if self.path is None and set_here:
+            raise ConfigError(
+                "init.step, init.optimizer and init.keep_step have no effect without init.path: "
+                "name the workdir of the run to begin with"
+            )
+        if self.path == "":
+            raise ConfigError("init.path = '': name the workdir of a run, or None")
+        if self.step is not None and self.step < 0:
+            raise ConfigError(f"init.step = {self.step}: 0 or more, or None for the newest")
+        if self.optimizer not in ("reset", "keep"):
+            raise ConfigError(f"init.optimizer = {self.optimizer!r}: choose 'reset' or 'keep'")
+        if self.keep_step and self.optimizer == "reset":
+            raise ConfigError(
+                "init.keep_step = True with init.optimizer = 'reset': the learning rate follows "
+                "the optimizer's count, which would begin at 0; keep both, or neither"
+            )
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class RunConfig:
+    """One run: the sections, each owned by its room."""
+
+    workdir: str  # checkpoints, metrics and plots; shared by all hosts
+    model: T5Config
+    data: DataConfig
+    train: TrainConfig
+    init: WarmStart = dataclasses.field(default_factory=WarmStart)
+    finetuning: Strategy = dataclasses.field(default_factory=AllParameters)
+    loss: CrossEntropy = dataclasses.field(default_factory=CrossEntropy)
+    optimizer: Optimizer = dataclasses.field(default_factory=Adafactor)
+    decoding: DecodingConfig = dataclasses.field(default_factory=DecodingConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    reporting: ReportingConfig = dataclasses.field(default_factory=ReportingConfig)
+    runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
+
+    def check(self) -> None:
+        """What concerns one section, or several, and needs no device. Raises ConfigError."""
+        check_finite(self)
+        self.data.check()
+        if registry.builtin(self.data.mixture) is not None:  # of others, when their data is opened
+            tasks = registry.tasks_of(self.data.mixture, self.data)
+            converter_for(self.model.architecture, tasks, self.data)
+        self.mesh.check()
+        self.build_optimizer()
+        if self.train.batch_size % self.train.num_microbatches:
+            raise ConfigError(
+                f"train.batch_size = {self.train.batch_size} does not divide into "
+                f"train.num_microbatches = {self.train.num_microbatches} equal parts"
+            )
+        self._check_evaluation()
+        self.finetuning.check(self.model)
+        if self.finetuning.needs_pretrained and self.init.path is None:
+            raise ConfigError(
+                f"finetuning: {type(self.finetuning).__name__}, but init.path = None: name the "
+                "workdir of the run whose parameters it begins with"
+            )
+        if self.init.path is not None and _same_place(self.init.path, self.workdir):
+            raise ConfigError(
+                f"init.path = {self.init.path!r} is the run's own workdir: a run resumes what its "
+                "workdir holds by itself; give the new run another workdir"
+            )
+
+    def build_optimizer(self) -> optax.GradientTransformation:
+        """That of the parameters that train. Raises ConfigError."""
+        num_steps = self.train.num_train_steps
+        return self.finetuning.wrapped(self.optimizer.build(num_steps), num_steps)
+
+    def _check_evaluation(self) -> None:
+        """Settings that need evaluations have no effect without them."""
+        every, checkpoints = self.train.eval_every_steps, self.checkpoints
+        if not every and self.train.num_eval_rows is not None:
+            raise ConfigError(
+                f"train.num_eval_rows = {self.train.num_eval_rows} has no effect, because "
+                "train.eval_every_steps = 0 means never: change one of them"
+            )
+        if not checkpoints.keep_best:
+            return
+        field = "train.eval_every_steps"
+        if re.fullmatch(r"validation/.+/.+", checkpoints.best_metric):  # of a task's answers
+            field, every = "evaluation.every_steps", self.evaluation.every_steps
+        elif checkpoints.best_metric not in [f"validation/{x}" for x in EVALUATION_METRICS]:
+            raise ConfigError(
+                f"checkpoints.best_metric = {checkpoints.best_metric!r} is not a metric of the "
+                "evaluations; validation/TASK/METRIC, or one of "
+                + ", ".join(f"validation/{name}" for name in EVALUATION_METRICS)
+            )
+        if not every:
+            raise ConfigError(
+                f"checkpoints.keep_best = {checkpoints.keep_best} by {checkpoints.best_metric} "
+                f"needs evaluations: set {field}"
+            )
+        if checkpoints.save_every_steps % every:
+            raise ConfigError(
+                f"checkpoints.keep_best = {checkpoints.keep_best}: a step is saved every "
+                f"checkpoints.save_every_steps = {checkpoints.save_every_steps} and has no metric "
+                f"unless {field} = {every} divides that"
+            )
+
+    def check_mesh(self, num_devices: int) -> None:
+        """What depends on the number of devices. Raises ConfigError with the numbers."""
+        data, fsdp, tensor = self.mesh.shape(num_devices)
+        sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+        for axis, size in sizes.items():
+            if size > 1 and not any(axis in axes for axes in self.mesh.rules.values()):
+                raise ConfigError(
+                    f"mesh.{axis} = {size}: nothing is divided along it, so {size} devices would "
+                    f"do the same work; name {axis!r} in mesh.batch or another rule of the mesh"
+                )
+        replicas = 1
+        for axis in self.mesh.batch:
+            replicas *= sizes[axis]
+        rows = self.train.batch_size // self.train.num_microbatches
+        if rows % replicas:
+            raise ConfigError(
+                f"train.batch_size = {self.train.batch_size} in {self.train.num_microbatches} "
+                f"microbatches gives {rows} rows, which do not divide among {replicas} replicas "
+                f"(mesh {data}x{fsdp}x{tensor} over {num_devices} devices)"
+            )
+        per_heads = 1
+        for axis in self.mesh.heads:
+            per_heads *= sizes[axis]
+        if self.model.num_heads % per_heads:
+            raise ConfigError(
+                f"model.num_heads = {self.model.num_heads} does not divide among {per_heads} "
+                f"devices; change mesh.tensor = {tensor} or mesh.heads"
+            )
+
+
+def _same_place(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
