@@ -5,6 +5,7 @@ An `ExampleTask` of ours and a task of seqio's become the same `TaskQuestions`.
 
 import dataclasses
 import functools
+import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from t5jax.data.tasks.classification import UNLABELLED_TEXT
 from t5jax.data.tasks.task import EosRule, Example, ExampleTask, Metric, SeqioTask, Task
 from t5jax.data.tasks.texts import TaskTexts
 from t5jax.data.vocabularies import EOS_ID, Vocabulary
+from t5jax.data.whole_files import json_line
 from t5jax.errors import DataError
 
 
@@ -45,6 +47,14 @@ class TaskQuestions:
     def has_targets(self) -> bool:
         """False for the test split of a benchmark that keeps its labels."""
         return any(question.targets != UNLABELLED_TEXT for question in self.questions)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of sha256 over what is asked and what is right, in order."""
+        digest = hashlib.sha256()
+        for q in self.questions:
+            digest.update(json_line({"ids": q.ids.tolist(), "asked": q.inputs, "right": q.targets}))
+        return digest.hexdigest()[:16]
 
 
 def read_questions(

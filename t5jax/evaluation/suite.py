@@ -48,7 +48,7 @@ class Suite:
         settings = {
             "parameters": _fingerprint(params),
             "dtype": program.model.dtype,
-            "tasks": [task.task for task in self.tasks],
+            "tasks": {task.task: task.fingerprint for task in self.tasks},
             "inputs_length": self.data.inputs_length,
             "vocabulary": self.data.vocabulary.fingerprint,
             "decoding": dataclasses.asdict(self.decoding),

@@ -138,6 +138,14 @@ def test_what_belongs_to_other_settings_is_kept_apart(tmp_path):
     assert read_report(place) == replaced
 
 
+def test_a_finished_evaluation_is_of_its_rows(tmp_path, monkeypatch):
+    evaluate(tmp_path)
+    records = tiny.Rows.records
+    monkeypatch.setattr(tiny.Rows, "records", lambda *words: list(records(*words))[1:])
+    with pytest.raises(DataError, match=r"other settings \(tasks; see settings.json"):
+        evaluate(tmp_path)
+
+
 def test_answers_to_other_questions_are_refused(tmp_path):
     evaluate(tmp_path)
     (tmp_path / "results.json").unlink()
