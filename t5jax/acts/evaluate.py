@@ -68,7 +68,7 @@ class Options:
 
 def run(workdir: str, flags: list[str], options: Options, *, step: int | None) -> None:
     """Evaluates a step; None: the newest good one."""
-    opened = open_program(workdir, step, flags, act="evaluate")
+    opened = _open(workdir, step, flags, options)
     _Evaluation(workdir, opened, options).evaluate(opened.restore(step))
 
 
@@ -80,7 +80,7 @@ def follow(workdir: str, flags: list[str], options: Options, *, most_seconds: fl
     for step in steps_as_they_appear(directory, most_seconds=most_seconds):
         try:
             if opened is None:
-                opened = open_program(workdir, step, flags, act="evaluate")
+                opened = _open(workdir, step, flags, options)
                 evaluation = _Evaluation(workdir, opened, options)
             saved = opened.restore(step)
         except CheckpointError:
@@ -92,6 +92,10 @@ def follow(workdir: str, flags: list[str], options: Options, *, most_seconds: fl
         if step >= opened.config.train.num_train_steps:
             return
     _say(f"no new checkpoint in {directory} for {most_seconds:.0f} s: ended")
+
+
+def _open(workdir: str, step: int | None, flags: list[str], options: Options) -> OpenedRun:
+    return open_program(workdir, step, flags, act="evaluate", of_mixture=not options.tasks)
 
 
 class _Evaluation:

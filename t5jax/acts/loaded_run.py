@@ -158,12 +158,17 @@ def load(
         averaged with the first's.
       batch_size: texts at a time.
       sections: values of the config that differ from the run's own, by section:
-        `decoding={"num_beams": 4}, model={"dtype": "float32"}, mesh={"fsdp": 8}`.
+        `decoding={"num_beams": 4}, model={"dtype": "float32"}, mesh={"fsdp": 8}`, and
+        `data={"datasets_dir": "data"}` for the tasks that it will be evaluated on.
 
     Raises CheckpointError where there is no run, ConfigError for values that do not fit.
     """
     change = lambda config: changed(config, sections)
-    read = lambda workdir, step: read_changed_config(workdir, step, change, act="load")[0]
+
+    def read(workdir: str, step: int | None) -> RunConfig:
+        # Which tasks it will be asked about is not known yet.
+        return read_changed_config(workdir, step, change, act="load", of_mixture=False)[0]
+
     return open_loaded(read, path, step, ensemble, batch_size=batch_size)
 
 

@@ -49,12 +49,15 @@ class OpenedRun(NamedTuple):
         return SavedRun(self.config, self.program.plain, params, restored.step, fingerprint)
 
 
-def open_program(workdir: str, step: int | None, flags: list[str], *, act: str) -> OpenedRun:
+def open_program(
+    workdir: str, step: int | None, flags: list[str], *, act: str, of_mixture: bool = True
+) -> OpenedRun:
     """Config of a run's newest step, or of `step`, and the program that it describes.
 
-    `flags` change the config as they do in training (where the data is, the mesh, the dtype).
+    `flags` change the config as they do in training (where the data is, the mesh, the dtype);
+    without `of_mixture` those of the data are about other tasks.
     """
-    config, _ = read_config(workdir, step, flags, act=act)
+    config, _ = read_config(workdir, step, flags, act=act, of_mixture=of_mixture)
     return open_config(config, workdir)
 
 
@@ -78,15 +81,20 @@ def _fingerprint(directory: epath.Path, step: int) -> str:
 
 
 def read_config(
-    workdir: str, step: int | None, flags: list[str], *, act: str
+    workdir: str, step: int | None, flags: list[str], *, act: str, of_mixture: bool = True
 ) -> tuple[RunConfig, Record]:
     """The config that a run was saved with, `flags` applied and checked, and its record."""
     change = functools.partial(override, flags=flags, program=f"t5jax {act} {workdir}")
-    return read_changed_config(workdir, step, change, act=act)
+    return read_changed_config(workdir, step, change, act=act, of_mixture=of_mixture)
 
 
 def read_changed_config(
-    workdir: str, step: int | None, change: Callable[[RunConfig], RunConfig], *, act: str
+    workdir: str,
+    step: int | None,
+    change: Callable[[RunConfig], RunConfig],
+    *,
+    act: str,
+    of_mixture: bool = True,
 ) -> tuple[RunConfig, Record]:
     """The same with a function that changes the config."""
     directory = checkpoint_directory(workdir)
@@ -99,7 +107,7 @@ def read_changed_config(
             f"--workdir {config.workdir} has no effect here: `t5jax {act} WORKDIR` reads the "
             f"checkpoints of {workdir}; give the other run in its place"
         )
-    config.check()
+    config.check(of_mixture=of_mixture)
     if record.content["vocabulary"] != config.data.vocabulary.fingerprint:
         raise ConfigError(
             f"data.vocabulary = {config.data.vocabulary} is not the one that {workdir} was trained "

@@ -102,13 +102,17 @@ class RunConfig:
     reporting: ReportingConfig = dataclasses.field(default_factory=ReportingConfig)
     runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
 
-    def check(self) -> None:
-        """What concerns one section, or several, and needs no device. Raises ConfigError."""
+    def check(self, *, of_mixture: bool = True) -> None:
+        """What concerns one section, or several, and needs no device. Raises ConfigError.
+
+        Without `of_mixture`, settings of the data may be those of other tasks than the mixture's:
+        a saved run can be asked about any.
+        """
         check_finite(self)
-        self.data.check()
-        if registry.builtin(self.data.mixture) is not None:  # of others, when their data is opened
-            tasks = registry.tasks_of(self.data.mixture, self.data)
-            converter_for(self.model.architecture, tasks, self.data)
+        if of_mixture:
+            self._check_mixture()
+        else:
+            self.data.check_values()
         self.mesh.check()
         self.build_optimizer()
         if self.train.batch_size % self.train.num_microbatches:
@@ -128,6 +132,12 @@ class RunConfig:
                 f"init.path = {self.init.path!r} is the run's own workdir: a run resumes what its "
                 "workdir holds by itself; give the new run another workdir"
             )
+
+    def _check_mixture(self) -> None:
+        self.data.check()
+        if registry.builtin(self.data.mixture) is not None:  # of others, when their data is opened
+            tasks = registry.tasks_of(self.data.mixture, self.data)
+            converter_for(self.model.architecture, tasks, self.data)
 
     def build_optimizer(self) -> optax.GradientTransformation:
         """That of the parameters that train. Raises ConfigError."""

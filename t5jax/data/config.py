@@ -61,8 +61,7 @@ class DataConfig:
 
         Files are not opened: whether they are there, the source says when the cache is built.
         """
-        registry.check_task_name(self.mixture)
-        self._check_values()
+        self.check_values()
         found = registry.builtin(self.mixture)
         if found is None:
             if not self.modules and self.mixture not in registry.own_names():
@@ -77,10 +76,7 @@ class DataConfig:
 
     def check_tasks(self, tasks: list[Task]) -> None:
         """Raises ConfigError for what does not fit the tasks of the mixture."""
-        for task in tasks:
-            for name in task.required:
-                if not getattr(self, name):
-                    raise ConfigError(f"data.{name} is empty: {task.name} needs it")
+        self.check_required(tasks)
         read = {name for task in tasks for name in task.settings}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -99,6 +95,13 @@ class DataConfig:
         if not self.pack and len(texts) == len(tasks):
             raise ConfigError(f"data.pack=False has no effect on {self.mixture}: leave it out")
         self.check_lengths(tasks)
+
+    def check_required(self, tasks: Sequence[Task]) -> None:
+        """Raises ConfigError for a setting that a task cannot be read without."""
+        for task in tasks:
+            for name in task.required:
+                if not getattr(self, name):
+                    raise ConfigError(f"data.{name} is empty: {task.name} needs it")
 
     def check_lengths(self, tasks: Sequence[Described]) -> None:
         """Raises ConfigError when a row of a text task does not fit the lengths or sentinels, and
@@ -154,7 +157,9 @@ class DataConfig:
                 "data.modules"
             )
 
-    def _check_values(self) -> None:
+    def check_values(self) -> None:
+        """Raises ConfigError for a value that is out of range, whatever is read with it."""
+        registry.check_task_name(self.mixture)
         for name in ("train_files", "validation_files", "test_files", "modules"):
             if isinstance(getattr(self, name), str):
                 raise ConfigError(

@@ -210,7 +210,8 @@ def refuse_other_data(state: dict[str, Any], refers_to: dict[str, Any]) -> None:
         if state.get(key) != here:
             raise DataError(
                 f"data state was saved with {key} = {state.get(key)!r}, this run has {here!r}: "
-                "its position means other examples here. Resume with the saved settings and files "
+                "its position means other examples here (other files, data.inputs_length, "
+                "data.targets_length or objective). Resume with the saved settings and files "
                 "(config.txt of the run names them), or begin a new run"
             )
 

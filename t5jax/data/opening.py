@@ -1,6 +1,7 @@
 """From the data section to loaders: stores or live texts, rows, rates."""
 
 import functools
+import json
 import logging
 import pathlib
 from collections.abc import Callable, Mapping
@@ -24,12 +25,15 @@ from t5jax.data.mixture_record import (
 )
 from t5jax.data.records import Rejected
 from t5jax.data.rows import ExampleRows, Rows, TextRows
+from t5jax.data.tasks import registry
 from t5jax.data.tasks.task import Task
 from t5jax.data.tasks.texts import texts_of
 from t5jax.data.token_store import TokenStore, TokenStream
 from t5jax.data.tokenising import encoded_documents
+from t5jax.data.whole_files import as_json
 from t5jax.errors import ConfigError, DataError
 
+_log = logging.getLogger("t5jax")
 _MEMORY_TOKENS = 1 << 27  # of a split that is evaluated without a store
 
 
@@ -49,6 +53,8 @@ def open_loader(
         _component(task, conversion, data, "train", stores, shuffle=True)
         for task in record.trained_on
     ]
+    for component in components:
+        _say_if_changed(component, data)
     return Loader(
         components,
         data.vocabulary,
@@ -114,6 +120,21 @@ def _component(
         shuffle=shuffle,
     )
     return Component(name=task.name, rows=rows, store=store)
+
+
+def _say_if_changed(component: Component, data: DataConfig) -> None:
+    """A user's task may have become another one since its store was made; what is trained on is the
+    store, which may have been made on another machine."""
+    if component.name not in registry.own_names() or component.store is None:
+        return
+    here = texts_of(registry.find_task(component.name, data), data).describe()
+    if json.loads(as_json(here)) != component.store.info.source:
+        _log.warning(
+            "task %s has changed since its store %s was made, which is what is trained on; `t5jax "
+            "cache CONFIG --overwrite` makes it anew",
+            component.name,
+            component.store.directory,
+        )
 
 
 def task_seed(data: DataConfig, task: TaskRecord) -> int:
@@ -311,7 +332,7 @@ def _read_streams(
                 "make a store with t5jax cache"
             )
     for place in rejected.places:
-        logging.getLogger("t5jax").warning("%s of %s, left out: %s", split, task.name, place)
+        _log.warning("%s of %s, left out: %s", split, task.name, place)
     return {name: TokenStream.of_documents([d[name] for d in documents]) for name in texts.features}
 
 

@@ -21,6 +21,8 @@ from t5jax.data.vocabularies import EOS_ID, Vocabulary
 from t5jax.data.whole_files import json_line
 from t5jax.errors import DataError
 
+_log = logging.getLogger("t5jax")
+
 
 class Question(NamedTuple):
     """One example of an evaluation."""
@@ -83,6 +85,7 @@ def _of_ours(
 ) -> TaskQuestions | None:
     texts, rejected = TaskTexts(task.name, data), Rejected()
     if split not in texts.splits():
+        _log.warning("%s has metrics but no split %r: it is not answered", task.name, split)
         return None
     examples = (
         example
@@ -91,7 +94,7 @@ def _of_ours(
     )
     questions, num_cut = _read(_encoded(examples, data.vocabulary), data, num_examples)
     for place in rejected.places:
-        logging.getLogger("t5jax").warning("%s of %s, left out: %s", split, task.name, place)
+        _log.warning("%s of %s, left out: %s", split, task.name, place)
     return TaskQuestions(
         task=task.name,
         questions=questions,

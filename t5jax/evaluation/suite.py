@@ -13,6 +13,7 @@ import jax
 from t5jax.checkpoints import fingerprints, leaves_by_path
 from t5jax.data.config import DataConfig, tasks_of
 from t5jax.data.tasks import registry
+from t5jax.data.tasks.task import Task
 from t5jax.data.whole_files import write_json
 from t5jax.decoding import DecodingConfig, Generator
 from t5jax.errors import ConfigError, DataError
@@ -154,13 +155,8 @@ def open_suite(
     Raises DataError for files that are missing or damaged, ConfigError for unknown names and for a
     ranking without choices.
     """
-    asked = list(tasks_of(data)) if not names else []
-    for name in names:
-        asked += registry.tasks_of(name, data)
-    found = [
-        read_questions(task, data, split, config.num_examples)
-        for task in {task.name: task for task in asked}.values()
-    ]
+    asked = _tasks_named(data, names) if names else tasks_of(data)
+    found = [read_questions(task, data, split, config.num_examples) for task in asked]
     tasks = [task for task in found if task is not None]
     if tasks and config.ranking != "never" and not any(task.choices for task in tasks):
         raise ConfigError(
@@ -169,6 +165,13 @@ def open_suite(
         )
     suite = Suite(data=data, decoding=decoding, config=config, split=split, tasks=tasks)
     return suite if tasks else None
+
+
+def _tasks_named(data: DataConfig, names: Sequence[str]) -> list[Task]:
+    """Those of tasks and mixtures, each once."""
+    tasks = [task for name in names for task in registry.tasks_of(name, data)]
+    data.check_required(tasks)
+    return list({task.name: task for task in tasks}.values())
 
 
 def place_for(directory: pathlib.Path, settings: dict[str, Any]) -> pathlib.Path:

@@ -1,6 +1,7 @@
 """Tasks with metrics through the command line: in training, afterwards, followed, handed in."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 import t5jax
 from t5jax.cli import main
 from t5jax.config import load
+from t5jax.data.tasks import registry
 from t5jax.errors import ConfigError
 from t5jax.runtime import ExitCode
 from tests.acts import glue_run
@@ -135,6 +137,35 @@ def test_a_loaded_run_evaluates_as_the_act_does(run, capsys, tmp_path):
         ConfigError, match=r"no task of .*_simple_train has metrics and a split 'val"
     ):
         t5jax.load(str(run)).evaluate("super_glue_wsc_v102_simple_train")
+
+
+OWN = """
+from t5jax.data.sources import Tsv
+from t5jax.data.tasks import ExampleTask, add_task
+from t5jax.metrics.classification import accuracy
+
+add_task(ExampleTask(
+    name="own_questions", description="", metrics=(accuracy,), splits=("validation",),
+    source=lambda data: Tsv(validation_files=(data.datasets_dir + "/own.tsv",)),
+    examples=lambda row: [{"inputs": row.text("text"), "targets": row.text("label")}],
+))
+"""
+
+
+def test_a_run_answers_tasks_that_it_was_not_trained_on(run, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "_own", {})
+    (tmp_path / "own_questions.py").write_text(OWN)
+    (tmp_path / "own.tsv").write_text("text\tlabel\na joy\tyes\na bore\tno\na row\tno\n")
+    flags = ["--data.modules", "own_questions", "--data.datasets-dir", str(tmp_path)]
+    assert main(["evaluate", str(run), *flags]) == 64  # its own task reads no module
+    assert "data.modules=('own_questions',) has no effect" in capsys.readouterr().err
+    words = ("--tasks", "own_questions", "--output", tmp_path / "out", *flags)
+    assert re.search(r"own_questions +accuracy .* 3\n", evaluated(capsys, run, *words).out)
+    settings = {"modules": ("own_questions",), "datasets_dir": str(tmp_path)}
+    report = t5jax.load(str(run), data=settings).evaluate("own_questions")
+    assert [line.examples for line in report.lines] == [3]
 
 
 @pytest.mark.slow

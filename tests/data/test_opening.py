@@ -277,6 +277,18 @@ def test_rates_edited_after_caching_are_the_new_ones(tmp_path, monkeypatch):
     assert max(after, key=after.get) == mixture.tasks[-1]
 
 
+def test_a_task_that_has_changed_since_its_store_is_named(tmp_path, monkeypatch, caplog):
+    data = cached(tmp_path)
+    open_loader(data, batch_size=5)
+    assert not caplog.records
+    changed = dataclasses.replace(registry.find("reverse", data), examples=lambda row: [])
+    monkeypatch.setattr(registry, "_own", {**registry._own, "reverse": changed})
+    open_loader(data, batch_size=5)
+    (said,) = caplog.messages
+    assert said.startswith("task reverse has changed since its store")
+    assert "t5jax cache CONFIG --overwrite" in said
+
+
 def test_missing_stores_name_the_command(tmp_path):
     with pytest.raises(DataError, match=r"no token store in .*t5jax cache CONFIG"):
         open_loader(config(cache_dir=str(tmp_path)), batch_size=5)

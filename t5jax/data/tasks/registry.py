@@ -122,7 +122,9 @@ def unknown(name: str, modules: Sequence[str]) -> str:
     hint = f" (did you mean {near[0]}?)" if near else ""
     said = f"no task or mixture {name!r} is registered{hint}; `t5jax tasks` lists those of t5jax; "
     if not modules:
-        return said + "for one of your own name the module that registers it in data.modules"
+        return said + (
+            "for one of your own name the module that registers it in data.modules of a config"
+        )
     found = ", ".join(own[:10]) + (", …" if len(own) > 10 else "") if own else "nothing"
     return f"{said}your own, after {', '.join(modules)} of data.modules: {found}"
 
