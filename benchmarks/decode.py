@@ -55,7 +55,11 @@ def hugging_face(cfg: T5Config) -> transformers.T5ForConditionalGeneration:
 
 def sides(model, cfg: T5Config, tokens: np.ndarray, num_beams: int):
     """(theirs, ours): functions that return int [rows, 64]."""
-    weights = {name: value.numpy() for name, value in model.state_dict().items()}
+    weights = {
+        name: value.numpy()
+        for name, value in model.state_dict().items()
+        if not name.endswith(".embed_tokens.weight")  # copies of shared.weight
+    }
     params = jax.tree.map(jnp.asarray, from_hf(weights, tied=False))
     defs = (nnx.graphdef(abstract_model(cfg)),)
     config = DecodingConfig(
