@@ -17,11 +17,10 @@ from t5jax.acts.saved_run import OpenedRun, SavedRun, open_program
 from t5jax.assembly import open_evaluation_loaders, open_suite
 from t5jax.checkpoints import committed_steps
 from t5jax.data.loader import Loader
-from t5jax.data.opening import open_in_order
 from t5jax.errors import CheckpointError, ConfigError, DataError
 from t5jax.evaluation.answers import read_answers
 from t5jax.evaluation.following import Best, Mode, steps_as_they_appear
-from t5jax.evaluation.loss import Baselines, SplitLosses, baselines
+from t5jax.evaluation.loss import Baselines, SplitLosses
 from t5jax.evaluation.report import Report
 from t5jax.evaluation.submission import write_submission
 from t5jax.evaluation.suite import Suite, place_for
@@ -105,7 +104,7 @@ class _Evaluation:
         self._workdir, self._options = workdir, options
         self._config = opened.config
         self._suite = self._open_suite()
-        self._loaders = loaders = {} if options.metrics_only else self._open_loaders()
+        loaders = {} if options.metrics_only else self._open_loaders()
         self._splits = {name: SplitLosses(x, options.num_rows) for name, x in loaders.items()}
         if self._suite is None and not loaders:
             raise DataError(self._nothing())
@@ -162,14 +161,8 @@ class _Evaluation:
 
     @functools.cached_property
     def _baselines(self) -> dict[str, Baselines]:
-        train = open_in_order(
-            self._config.data,
-            "train",
-            batch_size=self._config.train.batch_size,
-            architecture=self._config.model.architecture,
-        )
-        num_rows = self._options.num_rows
-        return {name: baselines(train[name], x, num_rows) for name, x in self._loaders.items()}
+        train = open_evaluation_loaders(self._config, "train")
+        return {name: split.baselines(train[name]) for name, split in self._splits.items()}
 
     def _answer(self, saved: SavedRun, suite: Suite) -> tuple[Report, pathlib.Path]:
         settings = suite.settings(saved.program, saved.params)

@@ -91,6 +91,10 @@ class SplitLosses:
             "unigram_entropy": self._unigram_entropy,
         }
 
+    def baselines(self, train: Loader) -> "Baselines":
+        """Those of models counted on `train`."""
+        return baselines(train, self._loader, self._num_rows)
+
     @functools.cached_property
     def _unigram_entropy(self) -> float:
         return unigram_entropy(self._loader, self._num_rows)

@@ -85,7 +85,7 @@ def _of_ours(
 ) -> TaskQuestions | None:
     texts, rejected = TaskTexts(task.name, data), Rejected()
     if split not in texts.splits():
-        _log.warning("%s has metrics but no split %r: it is not answered", task.name, split)
+        _log.warning("%s has no split %r: it is not answered", task.name, split)
         return None
     examples = (
         example
