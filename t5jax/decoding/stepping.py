@@ -36,17 +36,17 @@ class Decoded(NamedTuple):
 
 
 class Stepper(NamedTuple):
-    """`step(last_BK, index, past, mask_BKKT)`: float32 logits [B, K, V] and the new past."""
+    """`step(last_BK, index, past, mask_BKTK)`: float32 logits [B, K, V] and the new past."""
 
     step: Callable
     past: tuple  # of every model
     num_ids: int
 
-    def logits(self, said_BKT, index, past, mask_BKKT):
+    def logits(self, said_BKT, index, past, mask_BKTK):
         """After the token before `index`; the table's spare rows are never chosen."""
         # Padding is also what starts a T5 decoder.
         last_BK = jnp.where(index == 0, 0, said_BKT[:, :, jnp.maximum(index - 1, 0)])
-        logits_BKV, past = self.step(last_BK, index, past, mask_BKKT)
+        logits_BKV, past = self.step(last_BK, index, past, mask_BKTK)
         return logits_BKV[..., : self.num_ids], past
 
 
@@ -64,9 +64,9 @@ def open_stepper(
         opened.append(model.start_decoding(request.tokens_BS, config.max_length, config.width))
     decodes = [decode for decode, _ in opened]
 
-    def step(last_BK, index, past, mask_BKKT):
+    def step(last_BK, index, past, mask_BKTK):
         results = [
-            decode(last_BK, index, one, mask_BKKT)
+            decode(last_BK, index, one, mask_BKTK)
             for decode, one in zip(decodes, past, strict=True)
         ]
         logits = [logits_BKV for logits_BKV, _ in results]
@@ -77,10 +77,10 @@ def open_stepper(
 
 
 def visible(source_BKT: jax.Array, index: jax.Array) -> jax.Array:
-    """[B, K, K, T]: 0 where output k goes on from what slot j read at position t, else MASKED."""
+    """[B, K, T, K]: 0 where output k goes on from what slot j read at position t, else MASKED."""
     K, T = source_BKT.shape[1:]
-    from_slot = source_BKT[:, :, None] == jnp.arange(K)[None, None, :, None]
-    return jnp.where(from_slot & (jnp.arange(T) <= index), 0.0, MASKED)
+    from_slot = source_BKT[..., None] == jnp.arange(K)
+    return jnp.where(from_slot & (jnp.arange(T) <= index)[:, None], 0.0, MASKED)
 
 
 def without_input(request: Request) -> jax.Array:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from t5jax.model.products import on_one_cpu
+
 MASKED = -1e9  # added to scores; a row without any allowed key stays finite (uniform)
 
 
@@ -50,8 +52,7 @@ def attend(
     """
     if implementation == "auto":
         # A loop over rows stays in a CPU's cache, but would serialise rows that devices share.
-        alone = jax.default_backend() == "cpu" and jax.device_count() == 1
-        implementation = "per_example" if alone else "einsum"
+        implementation = "per_example" if on_one_cpu() else "einsum"
     if implementation == "per_example":
         marks = mask.query_segments, mask.key_segments, mask.prefix
         return _per_example(q_BTNH, k_BSNH, v_BSNH, bias_NTS, marks, mask.causal)

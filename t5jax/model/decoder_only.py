@@ -14,10 +14,18 @@ from flax import nnx
 
 from t5jax.model.attention import MASKED, Mask
 from t5jax.model.config import T5Config
-from t5jax.model.layers import Attention, KeyValue, TransformerBlock, dense, stored
+from t5jax.model.layers import (
+    Attention,
+    KeyValue,
+    TransformerBlock,
+    bias_of_past,
+    for_decoding,
+    stored,
+)
 from t5jax.model.position import RelativePositionBias
+from t5jax.model.products import dense
 from t5jax.model.t5 import Decode, Past, Stack, unstack
-from t5jax.model.token_model import Batch, TokenModel, logits, segment_ids
+from t5jax.model.token_model import Batch, TokenModel, segment_ids
 from t5jax.sharding import constrain
 
 
@@ -74,23 +82,24 @@ class DecoderOnly(TokenModel):
         inputs = self._keys_and_values(self.embed(read_BT), mask, S)
         # Sliced here, not where they are used: in a loop every layer would be copied every time.
         layers = unstack(self.decoder.layers, self.decoder.num_layers)
-        table_DV, sizes = self.logits_table(), (S, max_length)
+        num_rows = tokens_BS.shape[0] * num_beams
+        layers = [for_decoding(layer, num_rows) for layer in layers]
+        to_logits, sizes = self.logits_of_rows(num_rows), (S, max_length)
         shared = self.decoder.relpos_bias if self.decoder.shared_bias else None
 
-        def decode(tokens_BK, index, past, mask_BKKT):
+        def decode(tokens_BK, index, past, mask_BKTK):
             tokens_BK = jnp.where(index == 0, last_B1, tokens_BK)
             x_RD, new_past = self.embed(tokens_BK.reshape(-1)), []
             bias = self._biases(shared, index, lengths_B, sizes) if shared else None
             for layer, old, read in zip(layers, past, inputs, strict=True):
                 biases = bias or self._biases(layer.relpos_bias, index, lengths_B, sizes)
-                x_RD, new = _decode_block(layer, x_RD, index, old, read, *biases, mask_BKKT)
+                x_RD, new = _decode_block(layer, x_RD, index, old, read, *biases, mask_BKTK)
                 new_past.append(new)
             hidden_RD = self._scaled(self.decoder.final_norm(x_RD))
-            logits_RV = logits(hidden_RD, table_DV)
-            return logits_RV.reshape(*tokens_BK.shape, -1), tuple(new_past)
+            return to_logits(hidden_RD).reshape(*tokens_BK.shape, -1), tuple(new_past)
 
         B, N, _, H = inputs[0].key.shape
-        empty = jnp.zeros((B, N, num_beams, max_length, H), inputs[0].key.dtype)
+        empty = jnp.zeros((B, N, max_length * num_beams, H), inputs[0].key.dtype)
         return decode, (KeyValue(empty, empty),) * len(layers)
 
     def _keys_and_values(self, x_BTD: jax.Array, mask: Mask, length: int) -> list[KeyValue]:
@@ -141,17 +150,13 @@ def _decode_block(
     inputs: KeyValue,
     inputs_bias_BN1S: jax.Array,
     bias_NT: jax.Array,
-    mask_BKJT: jax.Array,
+    mask_BKTJ: jax.Array,
 ) -> tuple[jax.Array, KeyValue]:
     """One position of a block, as `TransformerBlock.decode`; what is before the output are the
     inputs, [B, N, S, H], which all beams of a row share."""
-    B, N, J, T, H = past.key.shape
     y_RD = layer.self_attention_norm(x_RD)
     past = stored(past, layer.self_attention.keys_and_values(y_RD), index)
-    together = KeyValue(*(x.reshape(B, N, J * T, H) for x in past))
-    bias_BNKJT = bias_NT[None, :, None, None] + mask_BKJT[:, None]
-    bias_BNKS = bias_BNKJT.reshape(*bias_BNKJT.shape[:3], J * T)
-    memories = (inputs, inputs_bias_BN1S), (together, bias_BNKS)
+    memories = (inputs, inputs_bias_BN1S), (past, bias_of_past(bias_NT, mask_BKTJ))
     x_RD += _attend(layer.self_attention, y_RD, memories)
     return layer.finish_decoding(x_RD), past
 
@@ -162,12 +167,12 @@ def _attend(
     """As `Attention.decode`, of several stores of keys and values with a bias each, as if they lay
     one behind the other: none is copied."""
     B, N, _, H = memories[0][0].key.shape
-    q_BKNH = dense(x_RD, attention.query[...]).reshape(B, -1, N, H)
+    q_BKNH = dense(x_RD, attention.query).reshape(B, -1, N, H)
     f32 = {"preferred_element_type": jnp.float32}
     scores = [jnp.einsum("BKNH,BNSH->BNKS", q_BKNH, m.key, **f32) + bias for m, bias in memories]
     borders = np.cumsum([x.shape[-1] for x in scores])[:-1]
     probs = jax.nn.softmax(jnp.concatenate(scores, axis=-1)).astype(x_RD.dtype)
-    y_BKNH = jnp.zeros_like(q_BKNH)
+    y_BNKH = jnp.zeros((B, N, q_BKNH.shape[1], H), x_RD.dtype)
     for probs_BNKS, (m, _) in zip(jnp.split(probs, borders, axis=-1), memories, strict=True):
-        y_BKNH += jnp.einsum("BNKS,BNSH->BKNH", probs_BNKS, m.value)
-    return dense(y_BKNH.reshape(x_RD.shape[0], N * H), attention.out[...])
+        y_BNKH += probs_BNKS @ m.value
+    return dense(y_BNKH.swapaxes(1, 2).reshape(x_RD.shape[0], N * H), attention.out)

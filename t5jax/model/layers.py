@@ -15,6 +15,7 @@ from flax import nnx
 from t5jax.model.attention import Mask, attend
 from t5jax.model.config import T5Config
 from t5jax.model.position import RelativePositionBias
+from t5jax.model.products import are_few_rows, dense, turn_weights
 
 ACTIVATIONS = {
     "linear": lambda x: x,
@@ -48,15 +49,6 @@ def dropout(x_BTD: jax.Array, rate: float, keys_B: jax.Array | None) -> jax.Arra
     shape = (1, *x_BTD.shape[2:])
     keep_B1D = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, shape))(keys_B)
     return jnp.where(keep_B1D, x_BTD / (1.0 - rate), 0.0).astype(x_BTD.dtype)
-
-
-def dense(x: jax.Array, weight_DF: jax.Array) -> jax.Array:
-    """x @ weight over the last axis, [..., D] -> [..., F].
-
-    As one matrix product: from a batch of matrices XLA makes the weight's gradient out of
-    transposed copies, which on CPUs takes longer than the product itself.
-    """
-    return (x.reshape(-1, x.shape[-1]) @ weight_DF).reshape(*x.shape[:-1], -1)
 
 
 class RMSNorm(nnx.Module):
@@ -109,7 +101,7 @@ class Attention(nnx.Module):
         y_BTNH = attend(
             self._project(x_BTD, self.query), key, value, bias_NTS, mask, self.implementation
         )
-        return dense(y_BTNH.reshape(*y_BTNH.shape[:2], -1), self.out[...])
+        return dense(y_BTNH.reshape(*y_BTNH.shape[:2], -1), self.out)
 
     def keys_and_values(self, memory_BSD: jax.Array) -> KeyValue:
         return KeyValue(self._project(memory_BSD, self.key), self._project(memory_BSD, self.value))
@@ -129,11 +121,11 @@ class Attention(nnx.Module):
             "BKNH,BNSH->BNKS", q_BKNH, memory.key, preferred_element_type=jnp.float32
         )
         probs_BNKS = jax.nn.softmax(scores_BNKS + bias_BNKS).astype(x_RD.dtype)
-        y_BKNH = jnp.einsum("BNKS,BNSH->BKNH", probs_BNKS, memory.value)
-        return y_BKNH.reshape(x_RD.shape[0], N * H) @ self.out[...]
+        y_BNKH = probs_BNKS @ memory.value
+        return dense(y_BNKH.swapaxes(1, 2).reshape(x_RD.shape[0], N * H), self.out)
 
     def _project(self, x: jax.Array, weight: nnx.Param) -> jax.Array:
-        return dense(x, weight[...]).reshape(*x.shape[:-1], self.num_heads, -1)
+        return dense(x, weight).reshape(*x.shape[:-1], self.num_heads, -1)
 
 
 def dropout_values(v_BSNH: jax.Array, rate: float, keys_B: jax.Array | None) -> jax.Array:
@@ -160,11 +152,11 @@ class MLP(nnx.Module):
 
     def __call__(self, x: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
         if len(self.activations) == 1:
-            hidden = ACTIVATIONS[self.activations[0]](dense(x, self.wi[...]))
+            hidden = ACTIVATIONS[self.activations[0]](dense(x, self.wi))
         else:
             gate, up = ACTIVATIONS[self.activations[0]], ACTIVATIONS[self.activations[1]]
-            hidden = gate(dense(x, self.wi_0[...])) * up(dense(x, self.wi_1[...]))
-        return dense(dropout(hidden, self.dropout_rate, keys_B), self.wo[...])
+            hidden = gate(dense(x, self.wi_0)) * up(dense(x, self.wi_1))
+        return dense(dropout(hidden, self.dropout_rate, keys_B), self.wo)
 
 
 class Adapter(nnx.Module):
@@ -176,7 +168,7 @@ class Adapter(nnx.Module):
         self.up = new_param(rngs, jax.nn.initializers.zeros, mlp=cfg.adapter_dim, embed=cfg.emb_dim)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return dense(jax.nn.relu(dense(self.norm(x), self.down[...])), self.up[...])
+        return dense(jax.nn.relu(dense(self.norm(x), self.down)), self.up)
 
 
 class TransformerBlock(nnx.Module):
@@ -231,28 +223,24 @@ class TransformerBlock(nnx.Module):
         past: KeyValue,
         index: jax.Array,
         bias_NT: jax.Array | None,
-        mask_BKJT: jax.Array,
+        mask_BKTJ: jax.Array,
         encoded: KeyValue,
         encoded_bias_B11S: jax.Array,
     ) -> tuple[jax.Array, KeyValue]:
         """One position of a decoder block: (x, past with this position's keys and values stored).
 
-        `past` [B, N, J, T, H] holds the T positions of the J = K beams, those from `index` on not
-        yet written; `mask_BKJT` says which of them each beam goes on from (0, else very small), so
+        `past` [B, N, T J, H] holds the T positions of the J = K beams, those from `index` on not
+        yet written; `mask_BKTJ` says which of them each beam goes on from (0, else very small), so
         that beams change places without moving what is stored. `bias_NT` is the stack's bias of
         this position to all of them. R = B K.
         """
-        B, N, J, T, H = past.key.shape
         if self.per_layer_bias:
-            bias_NT = self.relpos_bias.at(index, T)
+            bias_NT = self.relpos_bias.at(index, mask_BKTJ.shape[2])
         assert bias_NT is not None
         y_RD = self.self_attention_norm(x_RD)
-        new = self.self_attention.keys_and_values(y_RD)
-        past = stored(past, new, index)
-        together = KeyValue(*(x.reshape(B, N, J * T, H) for x in past))
-        bias_BNKJT = bias_NT[None, :, None, None] + mask_BKJT[:, None]
-        bias_BNKS = bias_BNKJT.reshape(*bias_BNKJT.shape[:3], J * T)
-        x_RD += self.self_attention.decode(y_RD, together, bias_BNKS)
+        past = stored(past, self.self_attention.keys_and_values(y_RD), index)
+        bias_BNKS = bias_of_past(bias_NT, mask_BKTJ)
+        x_RD += self.self_attention.decode(y_RD, past, bias_BNKS)
         y_RD = self.cross_attention_norm(x_RD)
         x_RD += self.cross_attention.decode(y_RD, encoded, encoded_bias_B11S)
         return self.finish_decoding(x_RD), past
@@ -263,12 +251,32 @@ class TransformerBlock(nnx.Module):
         return x_RD + self.adapter(x_RD) if self.has_adapter else x_RD
 
 
+def for_decoding(block: TransformerBlock, num_rows: int) -> TransformerBlock:
+    """The same block, its weights laid out for products with so many rows."""
+    if are_few_rows(num_rows):
+        for _, module in nnx.iter_modules(block):
+            if isinstance(module, Attention | MLP | Adapter):
+                turn_weights(module)
+    return block
+
+
 def stored(past: KeyValue, new: KeyValue, index: jax.Array) -> KeyValue:
-    """The past, [B, N, J, T, H] each, with the keys and values of position `index`, [R, N, H]."""
-    B, N, J, _, H = past.key.shape
+    """The past, [B, N, T J, H] each, with the keys and values of position `index`, [R, N, H].
+
+    A position's beams lie together, so that storing is one slice and attention reads the array as
+    it lies: XLA stores twice, into copies, where what is read has another shape than what is kept.
+    """
+    B, N, _, H = past.key.shape
 
     def store(old, x_RNH):
-        new_BNJ1H = x_RNH.reshape(B, J, N, 1, H).swapaxes(1, 2)
-        return jax.lax.dynamic_update_slice_in_dim(old, new_BNJ1H, index, axis=3)
+        new_BNJH = x_RNH.reshape(B, -1, N, H).swapaxes(1, 2)
+        start = index * new_BNJH.shape[2]
+        return jax.lax.dynamic_update_slice_in_dim(old, new_BNJH, start, axis=2)
 
     return KeyValue(store(past.key, new.key), store(past.value, new.value))
+
+
+def bias_of_past(bias_NT: jax.Array, mask_BKTJ: jax.Array) -> jax.Array:
+    """[B, N, K, T J]: the bias of a position and the mask of each beam, as `stored` lays them."""
+    bias_BNKTJ = bias_NT[None, :, None, :, None] + mask_BKTJ[:, None]
+    return bias_BNKTJ.reshape(*bias_BNKTJ.shape[:3], -1)

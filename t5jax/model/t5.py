@@ -12,9 +12,17 @@ from flax import nnx
 
 from t5jax.model.attention import MASKED, Mask
 from t5jax.model.config import T5Config
-from t5jax.model.layers import KeyValue, RMSNorm, TransformerBlock, dropout, split_keys
+from t5jax.model.layers import (
+    KeyValue,
+    RMSNorm,
+    TransformerBlock,
+    dropout,
+    for_decoding,
+    split_keys,
+)
 from t5jax.model.position import RelativePositionBias
-from t5jax.model.token_model import Batch, TokenModel, logits, segment_ids
+from t5jax.model.products import in_parts
+from t5jax.model.token_model import Batch, TokenModel, segment_ids
 from t5jax.sharding import constrain
 
 
@@ -71,18 +79,18 @@ class Stack(nnx.Module):
         return self.relpos_bias(length, length, bidirectional=mask.bidirectional)
 
 
-Past = tuple[KeyValue, ...]  # by layer, [B, N, K, T, H]: keys and values of the output so far
+Past = tuple[KeyValue, ...]  # by layer, [B, N, T K, H]: keys and values of the output so far
 
 
 class Decode(Protocol):
     """One position of the decoder, for inputs that it has read already."""
 
     def __call__(
-        self, tokens_BK: jax.Array, index: jax.Array, past: Past, mask_BKKT: jax.Array
+        self, tokens_BK: jax.Array, index: jax.Array, past: Past, mask_BKTK: jax.Array
     ) -> tuple[jax.Array, Past]:
         """Logits, float32 [B, K, V], after beam k of row b has read `tokens_BK` at position
         `index`, and the past with that position. Beam k sees what beam j has read at position t
-        where `mask_BKKT[b, k, j, t]` is 0, not where it is `MASKED`; B or 1 rows."""
+        where `mask_BKTK[b, k, t, j]` is 0, not where it is `MASKED`; B or 1 rows."""
         ...
 
 
@@ -157,28 +165,29 @@ class EncoderDecoder(TokenModel):
         """Reads the inputs (0 is padding): what decodes them, and room for `max_length` positions
         of `num_beams` outputs a row."""
         segments_BS = (tokens_BS > 0).astype(jnp.int32)
-        encoded_BSD, segments_BS = self.encode(tokens_BS, segments_BS)
+        encoded_BSD, segments_BS = in_parts(self.encode, tokens_BS, segments_BS)
         # Sliced here, not where they are used: in a loop every layer would be copied every time.
         layers = unstack(self.decoder.layers, self.decoder.num_layers)
+        num_rows = tokens_BS.shape[0] * num_beams
         encoded = [layer.cross_attention.heads_first(encoded_BSD) for layer in layers]
+        layers = [for_decoding(layer, num_rows) for layer in layers]
         encoded_bias_B11S = jnp.where(segments_BS > 0, 0.0, MASKED)[:, None, None]
-        table_DV = self.logits_table()
+        to_logits = self.logits_of_rows(num_rows)
         relpos_bias = self.decoder.relpos_bias if self.decoder.shared_bias else None
 
-        def decode(tokens_BK, index, past, mask_BKKT):
+        def decode(tokens_BK, index, past, mask_BKTK):
             bias_NT = relpos_bias.at(index, max_length) if relpos_bias is not None else None
             x_RD, new_past = self.embed(tokens_BK.reshape(-1)), []
             for layer, old, read in zip(layers, past, encoded, strict=True):
                 x_RD, new = layer.decode(
-                    x_RD, old, index, bias_NT, mask_BKKT, read, encoded_bias_B11S
+                    x_RD, old, index, bias_NT, mask_BKTK, read, encoded_bias_B11S
                 )
                 new_past.append(new)
             hidden_RD = self._scaled(self.decoder.final_norm(x_RD))
-            logits_RV = logits(hidden_RD, table_DV)
-            return logits_RV.reshape(*tokens_BK.shape, -1), tuple(new_past)
+            return to_logits(hidden_RD).reshape(*tokens_BK.shape, -1), tuple(new_past)
 
         B, N, _, H = encoded[0].key.shape
-        empty = jnp.zeros((B, N, num_beams, max_length, H), encoded[0].key.dtype)
+        empty = jnp.zeros((B, N, max_length * num_beams, H), encoded[0].key.dtype)
         return decode, (KeyValue(empty, empty),) * len(layers)
 
 

@@ -3,12 +3,15 @@
 Shape suffixes: B rows, T length, D emb_dim, V vocab.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from t5jax.model.config import T5Config
 from t5jax.model.layers import fan_in_truncated, new_param
+from t5jax.model.products import are_few_rows, product_of_few_rows
 from t5jax.sharding import constrain
 
 Batch = dict[str, jax.Array]
@@ -57,6 +60,14 @@ class TokenModel(nnx.Module):
 
     def logits_table(self) -> jax.Array:
         return self.token_embedder[...].T if self.tied else self.logits_dense[...]
+
+    def logits_of_rows(self, num_rows: int) -> Callable[[jax.Array], jax.Array]:
+        """`logits` of output [R, D] with this model's table, laid out for R = `num_rows`."""
+        table_DV = self.logits_table()
+        if not are_few_rows(num_rows):
+            return lambda hidden_RD: logits(hidden_RD, table_DV)
+        table_VD = table_DV.T
+        return lambda hidden_RD: product_of_few_rows(hidden_RD, table_VD, jnp.float32)
 
     def _scaled(self, x: jax.Array) -> jax.Array:
         return x * (x.shape[-1] ** -0.5) if self.tied else x

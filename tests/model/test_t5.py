@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from flax import serialization
 
+from t5jax.model import products
 from t5jax.model.attention import MASKED
 from t5jax.model.config import T5Config
 from t5jax.training.losses import CrossEntropy
@@ -222,8 +223,10 @@ def test_a_bias_per_layer(plain):
         assert np.abs(run(other) - want).max() > 0.01
 
 
+@pytest.mark.parametrize("one_cpu", [False, True])  # True: weights laid out for few rows
 @pytest.mark.parametrize("variant", tiny_t5.VARIANTS)
-def test_decoding_step_by_step_equals_teacher_forcing(variant):
+def test_decoding_step_by_step_equals_teacher_forcing(variant, one_cpu, monkeypatch):
+    monkeypatch.setattr(products, "on_one_cpu", lambda: one_cpu)
     cfg = tiny_t5.config(variant)
     params = tiny_t5.random_params(cfg)
     batch = tiny_t5.random_batch(cfg, **BATCH)
@@ -238,7 +241,7 @@ def test_decoding_step_by_step_equals_teacher_forcing(variant):
         def step(past, index_and_tokens):
             index, tokens_B = index_and_tokens
             mask_T = jnp.where(jnp.arange(length) <= index, 0.0, MASKED)
-            logits_B1V, past = decode(tokens_B[:, None], index, past, mask_T[None, None, None])
+            logits_B1V, past = decode(tokens_B[:, None], index, past, mask_T[None, None, :, None])
             return past, logits_B1V[:, 0]
 
         tokens_TB = batch["decoder_input_tokens"].T
