@@ -35,18 +35,18 @@ class Task(NamedTuple):
     name: str
     inputs_length: int = 128
     targets_length: int = 8
-    steps: int = 400
+    steps: int = 240
     num_examples: int | None = None  # of the validation split, the first ones; None: all
 
 
 TASKS = {
-    "SST-2": Task("glue_sst2_v002"),
+    "SST-2": Task("glue_sst2_v002", steps=400),
     "CoLA": Task("glue_cola_v002"),
     "MRPC": Task("glue_mrpc_v002"),
     "STS-B": Task("glue_stsb_v002"),
-    "BoolQ": Task("super_glue_boolq_v102", 256, steps=200),
-    "SQuAD": Task("squad_v010_allanswers", 256, 32, num_examples=1000),
-    "Multi30k En-De": Task("multi30k_ende", 64, 64, steps=1000),
+    "BoolQ": Task("super_glue_boolq_v102", 256, steps=120),
+    "SQuAD": Task("squad_v010_allanswers", 256, 32, steps=200, num_examples=1000),
+    "Multi30k En-De": Task("multi30k_ende", 64, 64, steps=400),
 }
 START, SCRATCH = "pretrained", "from scratch"
 WAYS = {  # config, flags
