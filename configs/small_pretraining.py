@@ -1,6 +1,6 @@
 """A T5 1.1-shaped model of 6 M parameters on English text and translation, to be fine-tuned.
 
-Command:   t5jax vocab train configs/small_pretraining.py --num-pieces 7900 FLAGS
+Command:   after configs/small_pretraining_short.py, which trains the vocabulary and short texts:
            t5jax cache configs/small_pretraining.py FLAGS; t5jax train the same;
            FLAGS: --data.train-files "DATA/*.jsonl.gz" --data.validation-files "DATA/c4-val*.gz"
            --data.datasets-dir DATA (WMT's English to German)
@@ -9,7 +9,7 @@ Result:    docs/transfer.md
 """
 
 from t5jax.checkpoints import CheckpointConfig
-from t5jax.config import RunConfig, TrainConfig
+from t5jax.config import RunConfig, TrainConfig, WarmStart
 from t5jax.data.config import DataConfig
 from t5jax.data.tasks import Custom, Mixture, add_mixture
 from t5jax.data.vocabularies import SentencePieceVocabulary
@@ -57,14 +57,15 @@ def config() -> RunConfig:
             cache_dir="runs/data",
         ),
         train=TrainConfig(
-            num_train_steps=1900,
+            num_train_steps=2000,
             batch_size=16,
             num_microbatches=4,
             eval_every_steps=250,
             num_eval_rows=128,
         ),
+        init=WarmStart(path="runs/small_pretraining_short"),
         optimizer=AdamW(
-            learning_rate=2e-2,
+            learning_rate=1e-2,
             rms_scaled=True,
             schedule=WarmupStableDecay(warmup_steps=100, decay_fraction=0.5),
         ),
