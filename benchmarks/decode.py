@@ -29,6 +29,7 @@ from t5jax.decoding.generator import decode_batch
 from t5jax.decoding.stepping import Request
 from t5jax.model.architectures import abstract_model
 from t5jax.model.config import T5Config, t5_1_1_small
+from t5jax.model.layout import lay_out
 from tests.model.foreign_weights import from_hf
 
 TOKENS = 64
@@ -72,8 +73,12 @@ def sides(model, cfg: T5Config, tokens: np.ndarray, num_beams: int):
     rows = len(tokens)
     request = Request(jnp.asarray(tokens), jnp.zeros((rows, 0), jnp.int32), jnp.arange(rows))
 
+    # Once for all batches, as a Generator does it.
+    turn = jax.jit(lambda params: lay_out(nnx.merge(defs[0], params), rows * config.width))
+    layouts = (turn(params),)
+
     def ours() -> np.ndarray:
-        decoded = decode_batch(defs, (params,), request, config, cfg.vocab_size, None)
+        decoded = decode_batch(defs, (params,), request, config, cfg.vocab_size, layouts=layouts)
         return np.asarray(decoded.tokens_BKT)[:, 0]
 
     @torch.no_grad()

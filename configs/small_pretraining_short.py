@@ -1,4 +1,4 @@
-"""The first part of configs/small_pretraining.py: short texts, until the decoder looks at the inputs.
+"""The first part of configs/small_pretraining.py: short texts, to learn to look at the inputs.
 
 Command:   t5jax vocab train configs/small_pretraining_short.py --num-pieces 7900 FLAGS
            t5jax cache configs/small_pretraining_short.py FLAGS; t5jax train the same;

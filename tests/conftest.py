@@ -8,9 +8,12 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 # Two programs with collectives in flight on more devices than cores can wait for each other.
 os.environ["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
 # Fast tests compile for longer than they compute; slow ones are run with XLA_FLAGS= (see .ci/run).
-# The emitters that XLA's CPU backend had before take half the time that its fusion emitters take.
+# The emitters that XLA's CPU backend had before take half the time that its fusion emitters take;
+# programs cut in parts, to be compiled by several threads, take a third longer on a core.
 os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1",
 )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -35,8 +38,20 @@ def long_trials() -> bool:
     return bool(os.environ.get("T5JAX_LONG_TRIALS"))
 
 
-# Minutes each: begun first, so that no worker sits over one of them when all the others are done.
-LONGEST = ("test_train_step", "test_train_evaluate", "test_t5", "test_seqio_own_tasks")
+# Half a minute each: begun first, so that no worker sits over one when all the others are done.
+LONGEST = (
+    "test_train_evaluate",
+    "test_train_step",
+    "test_predict",
+    "test_t5",
+    "test_evaluate_tasks",
+    "test_generator",
+    "test_launch_local",
+    "test_suite",
+    "test_seqio_own_tasks",
+    "test_choosing",
+    "test_warm_start",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

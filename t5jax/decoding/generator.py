@@ -19,6 +19,8 @@ from t5jax.decoding.config import DecodingConfig
 from t5jax.decoding.scoring import score_targets
 from t5jax.decoding.stepping import Decoded, LogitsCallback, Request, open_stepper
 from t5jax.errors import ConfigError, DataError
+from t5jax.model.layout import DecodingLayout, lay_out
+from t5jax.model.products import are_few_rows
 from t5jax.training.losses import EOS_ID
 from t5jax.training.program import Program
 from t5jax.training.train_step import cast
@@ -70,6 +72,7 @@ class Generator:
             lower = jax.jit(functools.partial(cast, dtype=program.model.dtype))
             self._params = tuple(lower(one) for one in all_params)
         self._defs = (program.model_def,) * len(all_params)
+        self._for_few_rows: tuple[DecodingLayout, ...] | None = None
 
     def generate(
         self,
@@ -105,6 +108,7 @@ class Generator:
             )
         results: list[list[Generated]] = [[]] * len(inputs)
         num_rows = self._rows_of_batch(len(inputs))
+        layouts = self._layouts(num_rows * config.width)
         for rows in self._batches([len(ids) for ids in inputs]):
             request = Request(
                 self._put(_padded([inputs[row] for row in rows], num_rows)),
@@ -113,7 +117,7 @@ class Generator:
             )
             with self.program.in_use():
                 decoded = decode_batch(
-                    self._defs, self._params, request, config, self.num_ids, callback
+                    self._defs, self._params, request, config, self.num_ids, callback, layouts
                 )
             tokens, scores = jax.device_get(tuple(_whole(self.program, decoded)))
             for row, said, score in zip(rows, tokens, scores, strict=False):
@@ -148,6 +152,19 @@ class Generator:
                 results[row] = Scored(float(np.sum(kept, dtype=np.float64)), kept)
             self._after_batch()
         return results
+
+    def _layouts(self, num_rows: int) -> tuple[DecodingLayout, ...] | None:
+        """The weights turned for few rows, kept for all batches; None where rows are many, whose
+        layout is a matter of slicing."""
+        if not are_few_rows(num_rows):
+            return None
+        if self._for_few_rows is None:
+            turn = jax.jit(
+                lambda model_def, one: lay_out(nnx.merge(model_def, one), num_rows),
+                static_argnums=0,
+            )
+            self._for_few_rows = tuple(map(turn, self._defs, self._params))
+        return self._for_few_rows
 
     def _batches(self, lengths: Sequence) -> Iterator[np.ndarray]:
         """Numbers of the inputs that go together: of about one length, the longest first, so that
@@ -185,9 +202,10 @@ def decode_batch(
     config: DecodingConfig,
     num_ids: int,
     callback: LogitsCallback | None = None,
+    layouts: tuple[DecodingLayout, ...] | None = None,
 ) -> Decoded:
     """The outputs of a batch; `params` of each model in the dtype to compute in."""
-    stepper = open_stepper(model_defs, params, request, config, num_ids)
+    stepper = open_stepper(model_defs, params, request, config, num_ids, layouts)
     method = beams.search if config.num_beams > 1 else choosing.choose
     return method(stepper, request, config, callback)
 

@@ -14,6 +14,7 @@ from flax import nnx
 from t5jax.decoding.adjusting import adjusted
 from t5jax.decoding.config import DecodingConfig
 from t5jax.model.attention import MASKED
+from t5jax.model.layout import DecodingLayout, lay_out
 from t5jax.training.losses import EOS_ID
 
 # (logits_BKV, said_BKT, index) -> logits_BKV, traced into the loop; `said` before `index` is given.
@@ -56,12 +57,17 @@ def open_stepper(
     request: Request,
     config: DecodingConfig,
     num_ids: int,
+    layouts: tuple[DecodingLayout, ...] | None = None,
 ) -> Stepper:
-    """Several models decode together: their logits are averaged (paper, section 3.6)."""
-    opened = []
-    for model_def, one in zip(model_defs, params, strict=True):
-        model = nnx.merge(model_def, one)
-        opened.append(model.start_decoding(request.tokens_BS, config.max_length, config.width))
+    """Several models decode together: their logits are averaged (paper, section 3.6).
+
+    `layouts`, one a model, are made of `params` where the caller does not keep them.
+    """
+    rows, opened = request.tokens_BS, []
+    models = [nnx.merge(*pair) for pair in zip(model_defs, params, strict=True)]
+    layouts = layouts or tuple(lay_out(model, rows.shape[0] * config.width) for model in models)
+    for model, layout in zip(models, layouts, strict=True):
+        opened.append(model.start_decoding(layout, rows, config.max_length, config.width))
     decodes = [decode for decode, _ in opened]
 
     def step(last_BK, index, past, mask_BKTK):

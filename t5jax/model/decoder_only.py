@@ -14,18 +14,12 @@ from flax import nnx
 
 from t5jax.model.attention import MASKED, Mask
 from t5jax.model.config import T5Config
-from t5jax.model.layers import (
-    Attention,
-    KeyValue,
-    TransformerBlock,
-    bias_of_past,
-    for_decoding,
-    stored,
-)
+from t5jax.model.layers import Attention, KeyValue, TransformerBlock, bias_of_past, stored
+from t5jax.model.layout import DecodingLayout, unstack
 from t5jax.model.position import RelativePositionBias
 from t5jax.model.products import dense
-from t5jax.model.t5 import Decode, Past, Stack, unstack
-from t5jax.model.token_model import Batch, TokenModel, segment_ids
+from t5jax.model.t5 import Decode, Past, Stack
+from t5jax.model.token_model import Batch, TokenModel, logits_of_rows, segment_ids
 from t5jax.sharding import constrain
 
 
@@ -66,7 +60,7 @@ class DecoderOnly(TokenModel):
         return jnp.take_along_axis(self._scaled(self.hidden(batch)), places_BT1, axis=1)
 
     def start_decoding(
-        self, tokens_BS: jax.Array, max_length: int, num_beams: int = 1
+        self, layout: DecodingLayout, tokens_BS: jax.Array, max_length: int, num_beams: int = 1
     ) -> tuple[Decode, Past]:
         """Reads the inputs (0 is padding): what goes on from them, and room for `max_length`
         positions of `num_beams` outputs a row. The first position reads the inputs' last token,
@@ -80,27 +74,25 @@ class DecoderOnly(TokenModel):
         segments_BT = (jnp.arange(S + 1) <= lengths_B[:, None]).astype(jnp.int32)
         mask = self._mask(segments_BT, segments_BT if self.sees_all_inputs else None)
         inputs = self._keys_and_values(self.embed(read_BT), mask, S)
-        # Sliced here, not where they are used: in a loop every layer would be copied every time.
-        layers = unstack(self.decoder.layers, self.decoder.num_layers)
-        num_rows = tokens_BS.shape[0] * num_beams
-        layers = [for_decoding(layer, num_rows) for layer in layers]
-        to_logits, sizes = self.logits_of_rows(num_rows), (S, max_length)
+        sizes = (S, max_length)
         shared = self.decoder.relpos_bias if self.decoder.shared_bias else None
 
         def decode(tokens_BK, index, past, mask_BKTK):
             tokens_BK = jnp.where(index == 0, last_B1, tokens_BK)
             x_RD, new_past = self.embed(tokens_BK.reshape(-1)), []
             bias = self._biases(shared, index, lengths_B, sizes) if shared else None
-            for layer, old, read in zip(layers, past, inputs, strict=True):
+            for layer, old, read in zip(layout.layers, past, inputs, strict=True):
                 biases = bias or self._biases(layer.relpos_bias, index, lengths_B, sizes)
                 x_RD, new = _decode_block(layer, x_RD, index, old, read, *biases, mask_BKTK)
                 new_past.append(new)
             hidden_RD = self._scaled(self.decoder.final_norm(x_RD))
-            return to_logits(hidden_RD).reshape(*tokens_BK.shape, -1), tuple(new_past)
+            return logits_of_rows(hidden_RD, layout.table).reshape(*tokens_BK.shape, -1), tuple(
+                new_past
+            )
 
         B, N, _, H = inputs[0].key.shape
         empty = jnp.zeros((B, N, max_length * num_beams, H), inputs[0].key.dtype)
-        return decode, (KeyValue(empty, empty),) * len(layers)
+        return decode, (KeyValue(empty, empty),) * len(layout.layers)
 
     def _keys_and_values(self, x_BTD: jax.Array, mask: Mask, length: int) -> list[KeyValue]:
         """By layer, [B, N, length, H]: those of the first positions."""

@@ -15,7 +15,7 @@ from flax import nnx
 from t5jax.model.attention import Mask, attend
 from t5jax.model.config import T5Config
 from t5jax.model.position import RelativePositionBias
-from t5jax.model.products import are_few_rows, dense, turn_weights
+from t5jax.model.products import dense
 
 ACTIVATIONS = {
     "linear": lambda x: x,
@@ -249,15 +249,6 @@ class TransformerBlock(nnx.Module):
         """What a block does after its attention."""
         x_RD += self.mlp(self.mlp_norm(x_RD))
         return x_RD + self.adapter(x_RD) if self.has_adapter else x_RD
-
-
-def for_decoding(block: TransformerBlock, num_rows: int) -> TransformerBlock:
-    """The same block, its weights laid out for products with so many rows."""
-    if are_few_rows(num_rows):
-        for _, module in nnx.iter_modules(block):
-            if isinstance(module, Attention | MLP | Adapter):
-                turn_weights(module)
-    return block
 
 
 def stored(past: KeyValue, new: KeyValue, index: jax.Array) -> KeyValue:

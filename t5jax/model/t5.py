@@ -12,17 +12,11 @@ from flax import nnx
 
 from t5jax.model.attention import MASKED, Mask
 from t5jax.model.config import T5Config
-from t5jax.model.layers import (
-    KeyValue,
-    RMSNorm,
-    TransformerBlock,
-    dropout,
-    for_decoding,
-    split_keys,
-)
+from t5jax.model.layers import KeyValue, RMSNorm, TransformerBlock, dropout, split_keys
+from t5jax.model.layout import DecodingLayout, unstack
 from t5jax.model.position import RelativePositionBias
 from t5jax.model.products import in_parts
-from t5jax.model.token_model import Batch, TokenModel, segment_ids
+from t5jax.model.token_model import Batch, TokenModel, logits_of_rows, segment_ids
 from t5jax.sharding import constrain
 
 
@@ -160,42 +154,33 @@ class EncoderDecoder(TokenModel):
         return self._scaled(self.hidden(batch))
 
     def start_decoding(
-        self, tokens_BS: jax.Array, max_length: int, num_beams: int = 1
+        self, layout: DecodingLayout, tokens_BS: jax.Array, max_length: int, num_beams: int = 1
     ) -> tuple[Decode, Past]:
         """Reads the inputs (0 is padding): what decodes them, and room for `max_length` positions
         of `num_beams` outputs a row."""
         segments_BS = (tokens_BS > 0).astype(jnp.int32)
         encoded_BSD, segments_BS = in_parts(self.encode, tokens_BS, segments_BS)
-        # Sliced here, not where they are used: in a loop every layer would be copied every time.
-        layers = unstack(self.decoder.layers, self.decoder.num_layers)
-        num_rows = tokens_BS.shape[0] * num_beams
-        encoded = [layer.cross_attention.heads_first(encoded_BSD) for layer in layers]
-        layers = [for_decoding(layer, num_rows) for layer in layers]
+        stacked = unstack(self.decoder.layers, self.decoder.num_layers)  # for many rows
+        encoded = [layer.cross_attention.heads_first(encoded_BSD) for layer in stacked]
         encoded_bias_B11S = jnp.where(segments_BS > 0, 0.0, MASKED)[:, None, None]
-        to_logits = self.logits_of_rows(num_rows)
         relpos_bias = self.decoder.relpos_bias if self.decoder.shared_bias else None
 
         def decode(tokens_BK, index, past, mask_BKTK):
             bias_NT = relpos_bias.at(index, max_length) if relpos_bias is not None else None
             x_RD, new_past = self.embed(tokens_BK.reshape(-1)), []
-            for layer, old, read in zip(layers, past, encoded, strict=True):
+            for layer, old, read in zip(layout.layers, past, encoded, strict=True):
                 x_RD, new = layer.decode(
                     x_RD, old, index, bias_NT, mask_BKTK, read, encoded_bias_B11S
                 )
                 new_past.append(new)
             hidden_RD = self._scaled(self.decoder.final_norm(x_RD))
-            return to_logits(hidden_RD).reshape(*tokens_BK.shape, -1), tuple(new_past)
+            return logits_of_rows(hidden_RD, layout.table).reshape(*tokens_BK.shape, -1), tuple(
+                new_past
+            )
 
         B, N, _, H = encoded[0].key.shape
         empty = jnp.zeros((B, N, max_length * num_beams, H), encoded[0].key.dtype)
-        return decode, (KeyValue(empty, empty),) * len(layers)
-
-
-def unstack(tree, num: int) -> list:
-    """The slices of a stacked pytree; by `split`, whose gradient is one concatenation."""
-    leaves, structure = jax.tree.flatten(tree)
-    slices = [[x[0] for x in jax.lax.split(leaf, (1,) * num)] for leaf in leaves]
-    return [jax.tree.unflatten(structure, layer) for layer in zip(*slices, strict=True)]
+        return decode, (KeyValue(empty, empty),) * len(layout.layers)
 
 
 def rematerialized(block, policy: str, *, in_scan: bool):

@@ -3,15 +3,13 @@
 Shape suffixes: B rows, T length, D emb_dim, V vocab.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from t5jax.model.config import T5Config
 from t5jax.model.layers import fan_in_truncated, new_param
-from t5jax.model.products import are_few_rows, product_of_few_rows
+from t5jax.model.products import FewRowsParam, product_of_few_rows
 from t5jax.sharding import constrain
 
 Batch = dict[str, jax.Array]
@@ -61,14 +59,6 @@ class TokenModel(nnx.Module):
     def logits_table(self) -> jax.Array:
         return self.token_embedder[...].T if self.tied else self.logits_dense[...]
 
-    def logits_of_rows(self, num_rows: int) -> Callable[[jax.Array], jax.Array]:
-        """`logits` of output [R, D] with this model's table, laid out for R = `num_rows`."""
-        table_DV = self.logits_table()
-        if not are_few_rows(num_rows):
-            return lambda hidden_RD: logits(hidden_RD, table_DV)
-        table_VD = table_DV.T
-        return lambda hidden_RD: product_of_few_rows(hidden_RD, table_VD, jnp.float32)
-
     def _scaled(self, x: jax.Array) -> jax.Array:
         return x * (x.shape[-1] ** -0.5) if self.tied else x
 
@@ -76,6 +66,13 @@ class TokenModel(nnx.Module):
 def logits(hidden: jax.Array, table_DV: jax.Array) -> jax.Array:
     """Operands in the compute dtype, accumulated and returned in float32."""
     return jnp.einsum("...D,DV->...V", hidden, table_DV, preferred_element_type=jnp.float32)
+
+
+def logits_of_rows(hidden_RD: jax.Array, table: nnx.Param) -> jax.Array:
+    """`logits` with a table as a `DecodingLayout` has it."""
+    if isinstance(table, FewRowsParam):
+        return product_of_few_rows(hidden_RD, table[...], jnp.float32)
+    return logits(hidden_RD, table[...])
 
 
 def segment_ids(batch: Batch, side: str, tokens: str) -> jax.Array:

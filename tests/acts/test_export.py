@@ -57,6 +57,7 @@ def test_stablehlo(workdir, run, tmp_path, capsys, beams):
         exported.predict(["x" * 30])
 
 
+@pytest.mark.slow
 def test_an_export_that_answers_otherwise_is_not_left(workdir, tmp_path, capsys, monkeypatch):
     read = stablehlo.read
 

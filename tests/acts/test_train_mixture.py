@@ -8,6 +8,8 @@ import pytest
 from t5jax.cli import main
 from t5jax.data.objectives import UL2_DENOISERS
 
+pytestmark = pytest.mark.slow
+
 TASKS = [f"text:ul2_{denoiser.name}" for denoiser in UL2_DENOISERS]
 
 

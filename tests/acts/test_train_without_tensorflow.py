@@ -104,6 +104,7 @@ def test_a_mixture_is_trained_and_evaluated_from_its_stores(cached):
     assert records[-1]["kind"] == "finished"
 
 
+@pytest.mark.slow
 def test_the_stores_of_a_mixture_are_verified(cached):
     """What the mixture is made of is in its record; the module is not imported."""
     os.remove("sums_module.py")

@@ -7,6 +7,7 @@ import pytest
 
 from t5jax.decoding import DecodingConfig, Generator
 from t5jax.errors import ConfigError, DataError
+from t5jax.model import products
 from t5jax.model.t5 import EncoderDecoder
 from t5jax.sharding import MeshConfig
 from t5jax.training.losses import EOS_ID, CrossEntropy
@@ -95,15 +96,27 @@ def test_outputs_are_as_the_config_says(expected):
     assert all(best >= second for best, second in beams)
 
 
+@pytest.mark.parametrize("name", ["greedy", "beams"])
+def test_weights_turned_for_few_rows_say_the_same(name, expected, monkeypatch):
+    monkeypatch.setattr(products, "on_one_cpu", lambda: True)
+    one = generator()
+    got = one.generate(inputs(), CONFIGS[name])
+    assert plain(got) == plain(expected[name])
+    np.testing.assert_allclose(scores(got), scores(expected[name]), atol=1e-5)
+    (layout,) = one._layouts(8)
+    assert isinstance(layout.table, products.FewRowsParam)
+    assert layout is one._layouts(24)[0]  # made once
+
+
 @pytest.mark.slow
 def test_few_shapes_are_compiled(monkeypatch):
     """As many as there are buckets of lengths, not as there are batches."""
     traced = []
     start = EncoderDecoder.start_decoding
 
-    def counted(self, tokens_BS, *arguments):
+    def counted(self, layout, tokens_BS, *arguments):
         traced.append(tokens_BS.shape)
-        return start(self, tokens_BS, *arguments)
+        return start(self, layout, tokens_BS, *arguments)
 
     monkeypatch.setattr(EncoderDecoder, "start_decoding", counted)
     one = generator()

@@ -50,6 +50,7 @@ def alone():
     return questions()
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_each_question_alone(tmp_path, alone):
     report = evaluate(tmp_path, batch_size=5)
     found = lines_of(tmp_path)

@@ -16,6 +16,7 @@ from t5jax.model import products
 from t5jax.model.architectures import MODULES, abstract_model
 from t5jax.model.attention import MASKED
 from t5jax.model.config import Architecture, T5Config
+from t5jax.model.layout import lay_out
 from t5jax.training.losses import EOS_ID
 from tests.decoding import tiny_decoding
 from tests.model import numpy_t5, tiny_t5
@@ -205,7 +206,8 @@ def test_decoding_step_by_step_equals_teacher_forcing(architecture, variant, one
     @jax.jit
     def run_both(params):
         model, length = tiny_t5.build(cfg, params), OUTPUTS + 4
-        decode, past = model.start_decoding(jnp.asarray(tokens), length)
+        layout = lay_out(model, len(tokens))
+        decode, past = model.start_decoding(layout, jnp.asarray(tokens), length)
 
         def step(past, index_and_tokens):
             index, tokens_B = index_and_tokens

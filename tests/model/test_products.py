@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from t5jax.model import products
-from t5jax.model.layers import for_decoding
+from t5jax.model.layout import turn_block, unstack
 from t5jax.model.products import (
     FewRowsParam,
     are_few_rows,
@@ -14,7 +14,6 @@ from t5jax.model.products import (
     in_parts,
     product_of_few_rows,
 )
-from t5jax.model.t5 import unstack
 from tests.model import tiny_t5
 
 
@@ -54,7 +53,8 @@ def test_a_block_turns_what_it_multiplies_with_and_nothing_else(one_cpu):
     }
     block = unstack(model.decoder.layers, 2)[0]
     before = shapes(block)
-    after = shapes(for_decoding(block, 8))
+    turn_block(block)
+    after = shapes(block)
     kept = {name for name in before if after[name] == before[name]}
     assert {name.split("/")[-1] for name in kept} == {"scale", "embedding"}
     assert all(after[name] == before[name][::-1] for name in before.keys() - kept)

@@ -16,6 +16,7 @@ from flax import serialization
 from t5jax.model import products
 from t5jax.model.attention import MASKED
 from t5jax.model.config import T5Config
+from t5jax.model.layout import lay_out
 from t5jax.training.losses import CrossEntropy
 from t5jax.training.train_step import cast
 from tests.model import tiny_t5
@@ -246,7 +247,8 @@ def test_decoding_step_by_step_equals_teacher_forcing(variant, one_cpu, monkeypa
 
         tokens_TB = batch["decoder_input_tokens"].T
         length = len(tokens_TB) + 3
-        decode, past = model.start_decoding(batch["encoder_input_tokens"], length)
+        inputs = batch["encoder_input_tokens"]
+        decode, past = model.start_decoding(lay_out(model, len(inputs)), inputs, length)
         _, logits_TBV = jax.lax.scan(step, past, (jnp.arange(len(tokens_TB)), tokens_TB))
         return logits_TBV.swapaxes(0, 1), model(batch)
 
@@ -268,6 +270,7 @@ def test_tied_logits_are_scaled():
 # ---- the containers
 
 
+@pytest.mark.slow
 def test_nothing_needs_nnx_graph_mode():
     """DESIGN.md decision 1: the same program with NNX's modules as plain trees."""
     code = (

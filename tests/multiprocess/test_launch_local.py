@@ -141,6 +141,7 @@ def test_exception_on_one_host_ends_all():
     assert any("a bad record on this host only" in line for line in outcome.lines)
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_host_ends_all_after_one_step():
     outcome = run("preempted", faults=[local.Fault.parse("1:step 5", signal.SIGTERM)])
     assert codes(outcome) == {0: 143, 1: 143}
