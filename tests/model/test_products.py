@@ -6,7 +6,6 @@ import pytest
 from flax import nnx
 
 from t5jax.model import products
-from t5jax.model.layout import turn_block, unstack
 from t5jax.model.products import (
     FewRowsParam,
     are_few_rows,
@@ -14,7 +13,6 @@ from t5jax.model.products import (
     in_parts,
     product_of_few_rows,
 )
-from tests.model import tiny_t5
 
 
 @pytest.fixture
@@ -43,26 +41,6 @@ def test_numpy_gives_the_same_product():
     as_is, turned = nnx.Param(weight_DF), FewRowsParam(weight_DF.T)
     np.testing.assert_allclose(dense(x_RD, as_is), want, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(dense(x_RD, turned), want, rtol=1e-5, atol=1e-5)
-
-
-def test_a_block_turns_what_it_multiplies_with_and_nothing_else(one_cpu):
-    cfg = tiny_t5.config("umT5", adapter_dim=4)  # with a table of position biases of its own
-    model = tiny_t5.build(cfg, tiny_t5.random_params(cfg))
-    shapes = lambda block: {
-        name: leaf.shape for name, leaf in leaves(nnx.to_pure_dict(nnx.state(block)))
-    }
-    block = unstack(model.decoder.layers, 2)[0]
-    before = shapes(block)
-    turn_block(block)
-    after = shapes(block)
-    kept = {name for name in before if after[name] == before[name]}
-    assert {name.split("/")[-1] for name in kept} == {"scale", "embedding"}
-    assert all(after[name] == before[name][::-1] for name in before.keys() - kept)
-
-
-def leaves(tree):
-    flat = jax.tree_util.tree_leaves_with_path(tree)
-    return [("/".join(str(key.key) for key in path), leaf) for path, leaf in flat]
 
 
 @pytest.mark.parametrize(
