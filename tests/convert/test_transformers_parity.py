@@ -64,7 +64,7 @@ def random_model(kind: str, cfg: T5Config, **settings):
             elif "shared" not in name and "relative" not in name:
                 x.mul_(x.shape[1] ** -0.5)
         model.shared.weight *= 0.2 if cfg.tied_embeddings else 1.0  # else it repeats its input
-        model.lm_head.weight[EOS_ID] *= 2.5
+        model.lm_head.weight[EOS_ID] *= 4.0 if cfg.tied_embeddings else 2.5
         model.lm_head.weight[0] *= 0.1  # said in earnest it would be padding to us, not to them
     return model
 
