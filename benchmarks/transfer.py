@@ -10,6 +10,7 @@ everything that is finished in OUT.
 
 import argparse
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -166,17 +167,19 @@ def draw(out: pathlib.Path) -> None:
     from matplotlib.figure import Figure
 
     titles = [title for title in TASKS if any(finished(out, title, way) for way in WAYS)]
-    figure = Figure(figsize=(3.2 * len(titles), 3), layout="constrained")
-    panels = figure.subplots(1, len(titles), squeeze=False)[0]
-    for panel, title in zip(panels, titles, strict=True):
-        for way in WAYS:
+    rows = math.ceil(len(titles) / 4)
+    figure = Figure(figsize=(12, 2.8 * rows + 0.4), layout="constrained")
+    shown = {}
+    for number, title in enumerate(titles, 1):
+        panel = figure.add_subplot(rows, 4, number)
+        for color, way in enumerate(WAYS):
             if finished(out, title, way) is not None:
                 steps, values, metric = curve(workdir(out, title, way))
-                panel.plot(steps, values, marker="o", markersize=3, label=way)
+                (shown[way],) = panel.plot(steps, values, f"C{color}o-", markersize=3)
                 panel.set_title(f"{title}, {metric}", fontsize=9)
         panel.set_xlabel("steps", fontsize=8)
         panel.tick_params(labelsize=8)
-    panels[0].legend(fontsize=7)
+    figure.legend(shown.values(), shown.keys(), loc="outside upper center", ncols=4, fontsize=9)
     figure.savefig(out / "transfer.png", dpi=110)
 
 
