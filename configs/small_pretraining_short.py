@@ -3,7 +3,7 @@
 Command:   t5jax vocab train configs/small_pretraining_short.py --num-pieces 7900 FLAGS
            t5jax cache configs/small_pretraining_short.py FLAGS; t5jax train the same;
            FLAGS: --data.train-files "DATA/*.jsonl.gz" --data.validation-files "DATA/c4-val*.gz"
-Hardware:  2 CPU cores, 12 minutes when they have nothing else to do
+Hardware:  one CPU core, 20 minutes
 Result:    docs/transfer.md
 """
 
