@@ -17,12 +17,6 @@ os.environ.setdefault(
 )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# Workers on cores of their own get a quarter more done than threads of all on all of them.
-if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
-    number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
-    cores, workers = sorted(os.sched_getaffinity(0)), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    os.sched_setaffinity(0, cores[number % len(cores) :: workers])
-
 import pytest
 
 
