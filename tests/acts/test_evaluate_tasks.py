@@ -125,6 +125,7 @@ def test_other_tasks_than_the_run_s_own_and_their_average(run, capsys, tmp_path)
     assert "glue (2 of 8)" in table
 
 
+@pytest.mark.slow
 def test_a_loaded_run_evaluates_as_the_act_does(run, capsys, tmp_path):
     words = (run, "--only", "metrics", "--json", "--decoding.num-beams", "2")
     (record,) = [json.loads(line) for line in evaluated(capsys, *words).out.splitlines()]

@@ -133,6 +133,7 @@ def test_what_would_be_lost_is_refused(plain, runs, name, other, reason):
         start(config)
 
 
+@pytest.mark.slow
 def test_what_would_stay_as_it_begins_is_refused(plain, runs):
     config = finetuned(plain, "lora", runs("plain"))
     config.model = dataclasses.replace(config.model, adapter_dim=8)

@@ -170,6 +170,7 @@ def test_several_outputs_and_details(run):
     assert (detail.input_tokens, detail.input_truncated) == (2, False)
 
 
+@pytest.mark.slow
 def test_samples_are_their_rows_own(run):
     sampling = {"temperature": 1.0, "seed": 3}
     texts = [text for text in TEXTS if text] * 3
@@ -222,6 +223,7 @@ def test_mistakes_are_named(run, workdir, tmp_path):
         run.score(["a", "b"], ["c"])
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_other_shapes_is_refused(tiny_text, workdir, tmp_path):
     flags = ["--workdir", str(tmp_path / "other"), "--model.mlp-dim", "16"]
     other = save_run(load(str(tiny_text / "tiny.py"), flags), tmp_path / "other", steps=(30,))

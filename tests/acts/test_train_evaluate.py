@@ -81,6 +81,7 @@ def test_evaluations_are_recorded(finished):
     assert {r["num_rows"] for r in evaluations} == {37}
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_from_a_checkpoint_has_the_same_losses(finished, tiny, capsys):
     again = shutil.copytree(finished, tiny / "again")
     for step in (20, 30):
@@ -137,6 +138,7 @@ def test_more_chunks_than_targets(tiny, tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 def test_steps_without_a_finite_loss_end_the_run(tiny, tmp_path, capsys):
     """The first update makes the parameters useless: every step after it is skipped."""
     words = ["train", str(tiny / "tiny.py"), "--workdir", str(tmp_path / "run")]
@@ -148,6 +150,7 @@ def test_steps_without_a_finite_loss_end_the_run(tiny, tmp_path, capsys):
     assert skipped == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_what_a_killed_start_leaves_does_not_stop_the_next(tiny, tmp_path):
     (tmp_path / ".shared_0123").write_text("0123")
     words = [str(tiny / "tiny.py"), "--workdir", str(tmp_path)]

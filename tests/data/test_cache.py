@@ -236,6 +236,7 @@ def alive(pid):
     return state != "Z"
 
 
+@pytest.mark.slow
 def test_killed_builds_go_on_to_the_same_bytes(tmp_path):
     build_cache(texts(num_shards=7), "train", tmp_path / "whole", vocabulary=BYTES)
     store, pids, script = tmp_path / "killed", tmp_path / "pids", tmp_path / "build.py"

@@ -193,6 +193,7 @@ def check(trial, folder):
     return kills
 
 
+@pytest.mark.slow
 def test_order_survives_hosts_and_kills(tmp_path):
     kills = [check(Trial(n, live=n == 4), tmp_path / str(n)) for n in range(5)]
     assert sum(kills) >= 5

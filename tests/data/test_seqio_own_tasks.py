@@ -230,6 +230,7 @@ def live_rows(loader, steps, first=0):
     return found
 
 
+@pytest.mark.slow
 def test_a_task_that_cannot_be_cached_runs_live_through_all_its_steps(module):
     """`cut_inputs` is given sequence_length, `drop_tokens` seeds; EOS is the task's own."""
     data = own(module, "mine_random", cache_dir=None)

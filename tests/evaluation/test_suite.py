@@ -70,6 +70,7 @@ def test_answers_are_those_of_each_question_alone(tmp_path, alone):
     assert all(line.low <= line.value <= line.high for line in report.lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mesh", [(2, 2, 2), pytest.param((8, 1, 1), marks=[pytest.mark.slow, pytest.mark.long])]
 )

@@ -155,6 +155,7 @@ def test_repeated_queries_of_record_do_not_narrow_the_interval():
     assert expected["f1"].low < expected["f1"].value < expected["f1"].high
 
 
+@pytest.mark.slow
 def test_correlations_are_resampled_as_pairs():
     generator = np.random.default_rng(5)
     x = generator.normal(size=211)

@@ -117,6 +117,7 @@ def test_hosts_agree_or_refuse(tmp_path):
     assert spread_of_exits(outcome) < 5
 
 
+@pytest.mark.slow
 def test_killed_process_takes_the_others_with_it():
     outcome = run("endless", faults=[local.Fault.parse("1:step 5", signal.SIGKILL)])
     assert codes(outcome)[1] == 128 + signal.SIGKILL

@@ -245,6 +245,7 @@ def texts_under(folder) -> list[str]:
     return texts
 
 
+@pytest.mark.slow
 def test_rules_equal_those_of_the_builder_that_made_c4(real_data, monkeypatch):
     from tensorflow_datasets.text import c4_utils
 

@@ -228,6 +228,7 @@ def test_mistakes_are_refused(tmp_path, site):
         corpus(Docstrings(roots=(str(empty),)))
 
 
+@pytest.mark.slow
 def test_a_sample_of_this_environment_reads_as_english():
     texts = corpus(Docstrings(target_bytes=400_000))
     size = {split: sum(len(text.encode()) for text in own) for split, own in texts.items()}
