@@ -18,10 +18,11 @@ os.environ.setdefault(
 )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# What is compiled stays, and is much: searched for garbage as often as usual, a tenth of the time.
-gc.set_threshold(100_000, 50, 100)
-
 import pytest
+
+# Compiled programs stay, and are many objects: looking through them for garbage is a tenth of the
+# time that tests take.
+gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.fixture(scope="session")
