@@ -118,6 +118,7 @@ def test_stops_when_all_rows_have_ended(outputs, monkeypatch):
 # ---- samples
 
 
+@pytest.mark.slow
 def test_samples_come_as_often_as_they_are_likely():
     """First tokens of many rows with one input, against the probabilities of teacher forcing."""
     num, temperature = 4000, 0.7

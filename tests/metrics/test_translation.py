@@ -93,6 +93,7 @@ def test_published_scores_of_wmt21(real_data, system):
     assert bleu(one, outputs)["bleu"] == pytest.approx(ours["bleu_A_tok_intl"], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_published_scores_of_wmt21_with_three_references(real_data):
     folder = real_data / "metrics/bleu_wmt21_ende"
     with gzip.open(folder / "hyp.UEdin.de.gz", "rt", encoding="utf-8") as file:

@@ -179,6 +179,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_fresh_weights_are_spread_as_in_t5x(variant):
     cfg = T5Config(

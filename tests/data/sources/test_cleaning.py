@@ -272,6 +272,7 @@ def test_rules_equal_those_of_the_builder_that_made_c4(real_data, monkeypatch):
     assert len(cleaner.counts.dropped_lines) >= 5
 
 
+@pytest.mark.slow
 def test_c4_passes_nearly_unchanged_and_raw_pages_do_not(real_data):
     folder = real_data / "text"
     c4 = JsonLines(train_files=(f"{folder}/c4/en/c4-*.json.gz",))
