@@ -8,7 +8,7 @@ import contextlib
 import contextvars
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 from flax import nnx
@@ -110,6 +110,32 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 def batch_sharding(mesh: jax.sharding.Mesh, rules: AxisRules) -> NamedSharding:
     """Of the arrays of a batch: rows over the replicas, positions whole."""
     return NamedSharding(mesh, P(rules["batch"]))
+
+
+def on_each_device(function: Callable, rows: NamedSharding) -> Callable:
+    """`function(whole, rows)`, every device computing the results of its own rows, on its own.
+
+    `whole` (any pytree) lies whole on every device; of `rows` and of the results, the first axis is
+    laid out as the sharding says. Inside there is nothing to lay out and nobody to wait for: a loop
+    ends on a device when that device's rows have ended.
+    """
+
+    def alone(*args):
+        token = _rules.set(None)
+        try:
+            return function(*args)
+        finally:
+            _rules.reset(token)
+
+    specs = (P(), rows.spec)
+    return jax.shard_map(
+        alone, mesh=rows.mesh, in_specs=specs, out_specs=rows.spec, check_vma=False
+    )
+
+
+def devices_together() -> int:
+    """How many devices what is being traced will run on, as one program."""
+    return 1 if jax.sharding.get_abstract_mesh().are_all_axes_manual else jax.device_count()
 
 
 def param_specs(model: nnx.Module, rules: AxisRules, mesh: jax.sharding.Mesh) -> dict:

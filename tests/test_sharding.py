@@ -251,3 +251,30 @@ def test_batch_sharding_divides_rows_only():
     assert {s.data.shape for s in x.addressable_shards} == {(2, 3)}
     rows = {tuple(s.data[:, 0].tolist()) for s in x.addressable_shards}
     assert rows == {(0, 3), (6, 9), (12, 15), (18, 21)}  # each pair of rows on two devices
+
+
+# ---- devices on their own
+
+
+def test_a_device_on_its_own_ends_when_its_rows_do():
+    mesh_config = MeshConfig(data=4, fsdp=2)
+    mesh = mesh_config.build()
+    rows = sharding.batch_sharding(mesh, mesh_config.rules)
+
+    def count_down(step, left_R):
+        """How long the loop took, and how many devices run it together."""
+        left_R = sharding.constrain(left_R, "batch")  # nothing to lay out
+        took, _ = jax.lax.while_loop(
+            lambda carry: jnp.any(carry[1] > 0),
+            lambda carry: (carry[0] + 1, carry[1] - step),
+            (0, left_R),
+        )
+        return took + 0 * left_R, 0 * left_R + sharding.devices_together()
+
+    left = np.array([3, 0, 0, 0, 5, 9, 1, 1, 2, 7, 0, 1, 4, 4, 6, 0])
+    with sharding.use(mesh, mesh_config.rules):
+        function = jax.jit(sharding.on_each_device(count_down, rows))
+        took, together = function(jnp.int32(2), jax.device_put(left, rows))
+    np.testing.assert_array_equal(took, np.repeat([2, 0, 5, 1, 4, 1, 2, 3], 2))
+    assert set(together.tolist()) == {1}
+    assert sharding.devices_together() == 8

@@ -3,7 +3,7 @@
 Every host is given the same inputs and gets all of the results; the devices share the rows of a
 batch. Inputs are sorted by length, so that little is padded, and padded to few lengths, so that
 little is compiled. Results come in the order of the inputs and do not depend on batch, padding or
-mesh.
+mesh. Where every device has all of the parameters, each works on its rows on its own.
 """
 
 import functools
@@ -21,6 +21,7 @@ from t5jax.decoding.stepping import Decoded, LogitsCallback, Request, open_stepp
 from t5jax.errors import ConfigError, DataError
 from t5jax.model.layout import DecodingLayout, lay_out
 from t5jax.model.products import are_few_rows
+from t5jax.sharding import on_each_device
 from t5jax.training.losses import EOS_ID
 from t5jax.training.program import Program
 from t5jax.training.train_step import cast
@@ -72,6 +73,8 @@ class Generator:
             lower = jax.jit(functools.partial(cast, dtype=program.model.dtype))
             self._params = tuple(lower(one) for one in all_params)
         self._defs = (program.model_def,) * len(all_params)
+        whole = all(x.is_fully_replicated for x in jax.tree.leaves(self._params))
+        self._alone = program.batch_sharding if whole else None
         self._for_few_rows: tuple[DecodingLayout, ...] | None = None
 
     def generate(
@@ -117,7 +120,14 @@ class Generator:
             )
             with self.program.in_use():
                 decoded = decode_batch(
-                    self._defs, self._params, request, config, self.num_ids, callback, layouts
+                    self._defs,
+                    self._params,
+                    request,
+                    config,
+                    self.num_ids,
+                    callback,
+                    layouts,
+                    self._alone,
                 )
             tokens, scores = jax.device_get(tuple(_whole(self.program, decoded)))
             for row, said, score in zip(rows, tokens, scores, strict=False):
@@ -144,7 +154,7 @@ class Generator:
             tokens = self._put(_padded([inputs[row] for row in rows], num_rows))
             wanted = self._put(_padded([targets[row] for row in rows], num_rows))
             with self.program.in_use():
-                scores = _score(self._defs, self._params, tokens, wanted, self.num_ids)
+                scores = _score(self._defs, self._params, tokens, wanted, self.num_ids, self._alone)
             for row, of_tokens in zip(
                 rows, jax.device_get(_whole(self.program, scores)), strict=False
             ):
@@ -156,14 +166,11 @@ class Generator:
     def _layouts(self, num_rows: int) -> tuple[DecodingLayout, ...] | None:
         """The weights turned for few rows, kept for all batches; None where rows are many, whose
         layout is a matter of slicing."""
-        if not are_few_rows(num_rows):
+        rows_of_device = num_rows // self._replicas
+        if not are_few_rows(rows_of_device, jax.device_count() if self._alone is None else 1):
             return None
         if self._for_few_rows is None:
-            turn = jax.jit(
-                lambda model_def, one: lay_out(nnx.merge(model_def, one), num_rows),
-                static_argnums=0,
-            )
-            self._for_few_rows = tuple(map(turn, self._defs, self._params))
+            self._for_few_rows = _turned(self._defs, self._params, rows_of_device)
         return self._for_few_rows
 
     def _batches(self, lengths: Sequence) -> Iterator[np.ndarray]:
@@ -194,7 +201,9 @@ class Generator:
                 )
 
 
-@functools.partial(jax.jit, static_argnames=("model_defs", "config", "num_ids", "callback"))
+@functools.partial(
+    jax.jit, static_argnames=("model_defs", "config", "num_ids", "callback", "alone")
+)
 def decode_batch(
     model_defs: tuple[nnx.GraphDef, ...],
     params: tuple[dict, ...],
@@ -203,14 +212,34 @@ def decode_batch(
     num_ids: int,
     callback: LogitsCallback | None = None,
     layouts: tuple[DecodingLayout, ...] | None = None,
+    alone: jax.sharding.NamedSharding | None = None,
 ) -> Decoded:
-    """The outputs of a batch; `params` of each model in the dtype to compute in."""
-    stepper = open_stepper(model_defs, params, request, config, num_ids, layouts)
-    method = beams.search if config.num_beams > 1 else choosing.choose
-    return method(stepper, request, config, callback)
+    """The outputs of a batch; `params` of each model in the dtype to compute in. `alone` is the
+    layout of the rows if every device has all of the parameters and decodes its rows on its own."""
+
+    def decode(models, request):
+        params, layouts = models
+        stepper = open_stepper(model_defs, params, request, config, num_ids, layouts)
+        method = beams.search if config.num_beams > 1 else choosing.choose
+        return method(stepper, request, config, callback)
+
+    return _by(alone, decode)((params, layouts), request)
 
 
-_score = jax.jit(score_targets, static_argnames=("model_defs", "num_ids"))
+@functools.partial(jax.jit, static_argnames=("model_defs", "num_ids", "alone"))
+def _score(model_defs, params, tokens_BS, targets_BT, num_ids, alone) -> jax.Array:
+    score = lambda params, rows: score_targets(model_defs, params, *rows, num_ids)
+    return _by(alone, score)(params, (tokens_BS, targets_BT))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _turned(model_defs, params, num_rows) -> tuple[DecodingLayout, ...]:
+    models = map(nnx.merge, model_defs, params)
+    return tuple(lay_out(model, num_rows, devices=1) for model in models)
+
+
+def _by(alone: jax.sharding.NamedSharding | None, function: Callable) -> Callable:
+    return function if alone is None else on_each_device(function, alone)
 
 
 def _whole(program: Program, tree):

@@ -19,14 +19,15 @@ class DecodingLayout(NamedTuple):
     table: nnx.Param  # a FewRowsParam where rows are few
 
 
-def lay_out(model, num_rows: int) -> DecodingLayout:
+def lay_out(model, num_rows: int, devices: int | None = None) -> DecodingLayout:
     """A copy of the decoder's weights for products of `num_rows` rows: of every row's every beam.
 
+    `devices` work on these rows together (default: those of the program that is being traced).
     Sliced here, not where they are used: in a loop every layer would be copied every time.
     """
     layers = unstack(model.decoder.layers, model.decoder.num_layers)
     table_DV = model.logits_table()
-    if not are_few_rows(num_rows):
+    if not are_few_rows(num_rows, devices):
         return DecodingLayout(layers, nnx.Param(table_DV))
     for layer in layers:
         turn_block(layer)

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from t5jax.sharding import devices_together
+
 # Measured: docs/benchmarks.md.
 _FEW_ROWS = range(3, 65)
 _TOKENS_OF_A_PART = 1024
@@ -18,9 +20,10 @@ class FewRowsParam(nnx.Param):
     """A weight [D, F] that lies as [F, D], for products with few rows on a CPU."""
 
 
-def on_one_cpu() -> bool:
-    """Whether there is nothing but one CPU to compute on."""
-    return jax.default_backend() == "cpu" and jax.device_count() == 1
+def on_one_cpu(devices: int | None = None) -> bool:
+    """Whether a program that `devices` run together (default: the one that is being traced) runs on
+    a CPU alone."""
+    return jax.default_backend() == "cpu" and (devices or devices_together()) == 1
 
 
 def dense(x: jax.Array, weight: nnx.Param) -> jax.Array:
@@ -45,9 +48,9 @@ def product_of_few_rows(x_RD: jax.Array, weight_FD: jax.Array, dtype=None) -> ja
     return jax.lax.optimization_barrier(y_FR).T
 
 
-def are_few_rows(num_rows: int) -> bool:
+def are_few_rows(num_rows: int, devices: int | None = None) -> bool:
     """Whether `product_of_few_rows` is the faster one; False for a symbolic number of rows."""
-    return isinstance(num_rows, int) and num_rows in _FEW_ROWS and on_one_cpu()
+    return isinstance(num_rows, int) and num_rows in _FEW_ROWS and on_one_cpu(devices)
 
 
 def turn_weights(module: nnx.Module) -> None:

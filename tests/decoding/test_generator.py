@@ -2,10 +2,13 @@
 
 import functools
 
+import jax
 import numpy as np
 import pytest
 
 from t5jax.decoding import DecodingConfig, Generator
+from t5jax.decoding.generator import decode_batch
+from t5jax.decoding.stepping import Request
 from t5jax.errors import ConfigError, DataError
 from t5jax.model import products
 from t5jax.model.t5 import EncoderDecoder
@@ -41,7 +44,9 @@ def generator(mesh=(8, 1, 1), batch_size=8, params=None) -> Generator:
         mesh_config=config,
         mesh=config.build(),
     )
-    return Generator(program, params or weights(), num_ids=NUM_IDS, batch_size=batch_size)
+    shardings = program.shardings.params
+    laid_out = [jax.device_put(one, shardings) for one in params or [weights()]]
+    return Generator(program, laid_out, num_ids=NUM_IDS, batch_size=batch_size)
 
 
 def inputs(num=21, longest=40):
@@ -96,16 +101,32 @@ def test_outputs_are_as_the_config_says(expected):
     assert all(best >= second for best, second in beams)
 
 
-@pytest.mark.parametrize("name", ["greedy", "beams"])
-def test_weights_turned_for_few_rows_say_the_same(name, expected, monkeypatch):
-    monkeypatch.setattr(products, "on_one_cpu", lambda: True)
-    one = generator()
-    got = one.generate(inputs(), CONFIGS[name])
-    assert plain(got) == plain(expected[name])
-    np.testing.assert_allclose(scores(got), scores(expected[name]), atol=1e-5)
-    (layout,) = one._layouts(8)
+def test_weights_turned_for_few_rows_say_the_same(expected):
+    one = generator(batch_size=24)  # 3 rows a device, which are few; the fixture's 1 is not
+    got = one.generate(inputs(), CONFIGS["greedy"])
+    assert plain(got) == plain(expected["greedy"])
+    np.testing.assert_allclose(scores(got), scores(expected["greedy"]), atol=1e-5)
+    (layout,) = one._layouts(24)
     assert isinstance(layout.table, products.FewRowsParam)
-    assert layout is one._layouts(24)[0]  # made once
+    assert layout is one._layouts(72)[0]  # made once
+    assert generator()._layouts(8) is None
+
+
+@pytest.mark.parametrize(("mesh", "alone"), [((8, 1, 1), True), ((4, 2, 1), False)])
+def test_devices_with_all_parameters_wait_for_nobody(mesh, alone):
+    one = generator(mesh)
+    request = Request(
+        one._put(np.stack([inputs()[0][:5]] * 8)),
+        one._put(np.zeros((8, 0), np.int32)),
+        one._put(np.arange(8, dtype=np.int32)),
+    )
+    config = DecodingConfig(max_length=3)
+    with one.program.in_use():
+        compiled = decode_batch.lower(
+            one._defs, one._params, request, config, NUM_IDS, alone=one._alone
+        ).compile()
+    collectives = ("all-reduce", "all-gather", "all-to-all", "collective-permute")
+    assert any(name in compiled.as_text() for name in collectives) != alone
 
 
 @pytest.mark.slow

@@ -191,7 +191,7 @@ OUTPUTS = 11
 @pytest.mark.parametrize(("architecture", "variant", "one_cpu"), DECODED)
 def test_decoding_step_by_step_equals_teacher_forcing(architecture, variant, one_cpu, monkeypatch):
     """Rows of different lengths in one batch, wider than the longest."""
-    monkeypatch.setattr(products, "on_one_cpu", lambda: one_cpu)
+    monkeypatch.setattr(products, "devices_together", lambda: 1 if one_cpu else 8)
     cfg = config(architecture, variant)
     params = tiny_t5.random_params(cfg)
     rows = examples(architecture, [[(length, OUTPUTS)] for length in INPUTS])

@@ -5,15 +5,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from t5jax.model import products
 from t5jax.model.layout import lay_out, turn_block, unstack
 from t5jax.model.products import FewRowsParam
 from tests.model import tiny_t5
-
-
-@pytest.fixture
-def one_cpu(monkeypatch):
-    monkeypatch.setattr(products, "on_one_cpu", lambda: True)
 
 
 def shapes(block) -> dict[str, tuple[int, ...]]:
@@ -35,10 +29,10 @@ def test_a_block_turns_what_it_multiplies_with_and_nothing_else():
 
 @pytest.mark.parametrize("variant", ["1.0", "1.1"])  # the table of the logits is tied, and not
 @pytest.mark.parametrize(("num_rows", "few"), [(2, False), (24, True), (65, False)])
-def test_few_rows_get_turned_weights_of_the_same_values(one_cpu, variant, num_rows, few):
+def test_few_rows_get_turned_weights_of_the_same_values(variant, num_rows, few):
     cfg = tiny_t5.config(variant)
     model = tiny_t5.build(cfg, tiny_t5.random_params(cfg))
-    layout = lay_out(model, num_rows)
+    layout = lay_out(model, num_rows, devices=1)
     assert isinstance(layout.table, FewRowsParam) == few
     turned = lambda x: x[...].T if few else x[...]
     np.testing.assert_array_equal(turned(layout.table), model.logits_table())

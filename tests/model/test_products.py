@@ -17,7 +17,7 @@ from t5jax.model.products import (
 
 @pytest.fixture
 def one_cpu(monkeypatch):
-    monkeypatch.setattr(products, "on_one_cpu", lambda: True)
+    monkeypatch.setattr(products, "devices_together", lambda: 1)
 
 
 def test_few_rows_are_a_known_number_between_few_and_many(one_cpu):

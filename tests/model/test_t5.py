@@ -227,7 +227,7 @@ def test_a_bias_per_layer(plain):
 @pytest.mark.parametrize("one_cpu", [False, True])  # True: weights laid out for few rows
 @pytest.mark.parametrize("variant", tiny_t5.VARIANTS)
 def test_decoding_step_by_step_equals_teacher_forcing(variant, one_cpu, monkeypatch):
-    monkeypatch.setattr(products, "on_one_cpu", lambda: one_cpu)
+    monkeypatch.setattr(products, "devices_together", lambda: 1 if one_cpu else 8)
     cfg = tiny_t5.config(variant)
     params = tiny_t5.random_params(cfg)
     batch = tiny_t5.random_batch(cfg, **BATCH)
