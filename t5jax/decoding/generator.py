@@ -120,14 +120,10 @@ class Generator:
             )
             with self.program.in_use():
                 decoded = decode_batch(
-                    self._defs,
-                    self._params,
-                    request,
-                    config,
-                    self.num_ids,
-                    callback,
-                    layouts,
-                    self._alone,
+                    *(self._defs, self._params, request, config, self.num_ids),
+                    callback=callback,
+                    layouts=layouts,
+                    alone=self._alone,
                 )
             tokens, scores = jax.device_get(tuple(_whole(self.program, decoded)))
             for row, said, score in zip(rows, tokens, scores, strict=False):
@@ -228,7 +224,7 @@ def decode_batch(
 
 @functools.partial(jax.jit, static_argnames=("model_defs", "num_ids", "alone"))
 def _score(model_defs, params, tokens_BS, targets_BT, num_ids, alone) -> jax.Array:
-    score = lambda params, rows: score_targets(model_defs, params, *rows, num_ids)
+    score = lambda params, rows: score_targets(model_defs, params, rows[0], rows[1], num_ids)
     return _by(alone, score)(params, (tokens_BS, targets_BT))
 
 
