@@ -35,16 +35,18 @@ def open_train_loader(config: RunConfig) -> TrainLoader:
 
 
 def open_evaluation_loaders(
-    config: RunConfig, split: str, num_rows: int | None = None
+    config: RunConfig, split: str, num_rows: int | None = None, *, replicas: int = 1
 ) -> dict[str, Loader]:
     """By task, one pass over a split in order, in batches of one of the train step's microbatches,
-    because evaluation must not need more memory than training. No more than `num_rows` of each task
-    will be read (None: all). Empty when no task has the split. Raises as `open_train_loader`."""
+    because evaluation must not need more memory than training; rounded up to what `replicas`
+    divide. No more than `num_rows` of each task will be read (None: all). Empty when no task has
+    the split. Raises as `open_train_loader`."""
     _check_vocabulary(config)
+    microbatch = config.train.batch_size // config.train.num_microbatches
     loaders = open_in_order(
         config.data,
         split,
-        batch_size=config.train.batch_size // config.train.num_microbatches,
+        batch_size=-(-microbatch // replicas) * replicas,
         num_rows=num_rows,
         architecture=config.model.architecture,
     )

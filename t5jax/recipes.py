@@ -7,7 +7,7 @@ microbatches here, unrolling and rematerialisation in the model that it is given
 from etils import epath
 
 from t5jax.checkpoints import CheckpointConfig, latest_record
-from t5jax.config import RunConfig, TrainConfig, WarmStart, from_text
+from t5jax.config import RunConfig, TrainConfig, WarmStart, from_record
 from t5jax.data.config import DataConfig
 from t5jax.data.vocabularies import SentencePieceVocabulary
 from t5jax.errors import ConfigError
@@ -211,4 +211,4 @@ def saved_config(workdir: str) -> RunConfig:
             f"{workdir} holds no checkpoints: name the workdir of a run, or make one of another "
             f"program's model with t5jax convert MODEL {workdir}"
         )
-    return from_text(latest_record(directory).content["config"])
+    return from_record(latest_record(directory).content, workdir)

@@ -17,6 +17,7 @@ from t5jax.acts.saved_run import OpenedRun, SavedRun, open_program
 from t5jax.assembly import open_evaluation_loaders, open_suite
 from t5jax.checkpoints import committed_steps
 from t5jax.data.loader import Loader
+from t5jax.data.vocabularies import keep
 from t5jax.errors import CheckpointError, ConfigError, DataError
 from t5jax.evaluation.answers import read_answers
 from t5jax.evaluation.following import Best, Mode, steps_as_they_appear
@@ -102,7 +103,7 @@ class _Evaluation:
 
     def __init__(self, workdir: str, opened: OpenedRun, options: Options):
         self._workdir, self._options = workdir, options
-        self._config = opened.config
+        self._config, self._replicas = opened.config, opened.program.replicas
         self._suite = self._open_suite()
         loaders = {} if options.metrics_only else self._open_loaders()
         self._splits = {name: SplitLosses(x, options.num_rows) for name, x in loaders.items()}
@@ -128,7 +129,10 @@ class _Evaluation:
     def _open_loaders(self) -> dict[str, Loader]:
         try:
             return open_evaluation_loaders(
-                self._config, self._options.split, self._options.num_rows
+                self._config,
+                self._options.split,
+                self._options.num_rows,
+                replicas=self._replicas,
             )
         except DataError as error:
             without = "; --only metrics needs no store" if self._suite is not None else ""
@@ -149,6 +153,8 @@ class _Evaluation:
         if jax.process_index() == 0:
             self._print(saved.step, losses, report, directory)
         if self._best is not None and self._best.offer(saved.step, _values(losses, report)):
+            if jax.process_index() == 0:
+                keep(self._config.data.vocabulary, f"{self._workdir}/best")
             _say(f"step {saved.step} is the best so far: kept in {self._workdir}/best")
 
     def _loss(self, saved: SavedRun, name: str) -> dict[str, float]:
@@ -161,7 +167,7 @@ class _Evaluation:
 
     @functools.cached_property
     def _baselines(self) -> dict[str, Baselines]:
-        train = open_evaluation_loaders(self._config, "train")
+        train = open_evaluation_loaders(self._config, "train", replicas=self._replicas)
         return {name: split.baselines(train[name]) for name, split in self._splits.items()}
 
     def _answer(self, saved: SavedRun, suite: Suite) -> tuple[Report, pathlib.Path]:

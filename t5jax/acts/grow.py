@@ -16,7 +16,7 @@ from t5jax.checkpoints import (
     restore_params,
 )
 from t5jax.config import RunConfig, from_text, load
-from t5jax.data.vocabularies import Extension
+from t5jax.data.vocabularies import Extension, keep
 from t5jax.errors import ConfigError
 from t5jax.model.growing import grow_vocabulary
 from t5jax.training.loop import checkpoint_record
@@ -56,6 +56,7 @@ def run(workdir: str, config_file: str, flags: list[str], *, step: int | None) -
     checkpoints = Checkpoints(target, config.checkpoints)
     grown_from = {"workdir": workdir, "step": restored.step}
     record = {**checkpoint_record(config, loader, 0), "grown_from": grown_from}
+    keep(config.data.vocabulary, config.workdir)
     checkpoints.save(0, state, record)
     checkpoints.close()
     print(

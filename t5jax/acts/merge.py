@@ -12,6 +12,7 @@ from t5jax.acts.saved_run import checkpoint_directory, read_config
 from t5jax.assembly import build_program
 from t5jax.checkpoints import Checkpoints, committed_steps, restore_params
 from t5jax.config import RunConfig, WarmStart, to_text
+from t5jax.data.vocabularies import keep
 from t5jax.errors import ConfigError
 from t5jax.training.finetuning import Adapters, AllParameters, PromptTuning
 from t5jax.training.loop import environment
@@ -37,7 +38,7 @@ def run(workdir: str, target: str, flags: list[str], *, step: int | None) -> Non
     if committed_steps(directory):
         raise ConfigError(f"{target} holds a run already; choose another folder")
     runtime.start(config.runtime)
-    config.check_mesh(jax.device_count())
+    config.check_mesh(jax.device_count(), trains=False)
     program = build_program(config)
     source = checkpoint_directory(workdir)
     restored = restore_params(source, program.abstract_state.params, record.step)
@@ -54,6 +55,8 @@ def run(workdir: str, target: str, flags: list[str], *, step: int | None) -> Non
         "merged_from": {"workdir": workdir, "step": restored.step},
     }
     checkpoints = Checkpoints(directory, plain.checkpoints)
+    if jax.process_index() == 0:
+        keep(plain.data.vocabulary, target)
     checkpoints.save(0, build_program(plain).init(plain.train.seed, params), content)
     checkpoints.close()
     if jax.process_index() == 0:

@@ -12,7 +12,7 @@ from etils import epath
 from t5jax import runtime
 from t5jax.assembly import build_program
 from t5jax.checkpoints import Record, latest_record, read_record, restore_params
-from t5jax.config import RunConfig, from_text, override
+from t5jax.config import RunConfig, from_record, override
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.training.program import Program
 
@@ -64,7 +64,7 @@ def open_program(
 def open_config(config: RunConfig, workdir: str) -> OpenedRun:
     """The same with a config that `read_config` gave."""
     runtime.start(config.runtime)
-    config.check_mesh(jax.device_count())
+    config.check_mesh(jax.device_count(), trains=False)
     return OpenedRun(config, build_program(config), checkpoint_directory(workdir))
 
 
@@ -99,7 +99,7 @@ def read_changed_config(
     """The same with a function that changes the config."""
     directory = checkpoint_directory(workdir)
     record = latest_record(directory) if step is None else read_record(directory, step)
-    config = from_text(record.content["config"])
+    config = from_record(record.content, workdir)
     trained_in = config.workdir
     config = change(config)
     if config.workdir != trained_in:

@@ -4,9 +4,11 @@ import ast
 import dataclasses
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 from t5jax.config.run_config import RunConfig
+from t5jax.data.vocabularies import kept
 from t5jax.errors import ConfigError
 
 
@@ -28,6 +30,15 @@ def to_text(config: RunConfig) -> str:
 
     visit("", config, RunConfig)
     return "\n".join(lines) + "\n"
+
+
+def from_record(content: Mapping[str, Any], workdir: str) -> RunConfig:
+    """The config in what a checkpoint of `workdir` says of its run, with the workdir's own copy of
+    the vocabulary: its path was relative to where the run was started."""
+    config = from_text(content["config"])
+    found = kept(config.data.vocabulary, workdir, content["vocabulary"])
+    config.data.vocabulary = found  # pyright: ignore[reportAttributeAccessIssue]
+    return config
 
 
 def from_text(text: str) -> RunConfig:

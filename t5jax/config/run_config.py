@@ -175,8 +175,9 @@ class RunConfig:
                 f"unless {field} = {every} divides that"
             )
 
-    def check_mesh(self, num_devices: int) -> None:
-        """What depends on the number of devices. Raises ConfigError with the numbers."""
+    def check_mesh(self, num_devices: int, *, trains: bool = True) -> None:
+        """What depends on the number of devices; `trains`: of the train step's batch, too. Raises
+        ConfigError with the numbers."""
         data, fsdp, tensor = self.mesh.shape(num_devices)
         sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
         for axis, size in sizes.items():
@@ -189,11 +190,12 @@ class RunConfig:
         for axis in self.mesh.batch:
             replicas *= sizes[axis]
         rows = self.train.batch_size // self.train.num_microbatches
-        if rows % replicas:
+        if trains and rows % replicas:
             raise ConfigError(
                 f"train.batch_size = {self.train.batch_size} in {self.train.num_microbatches} "
                 f"microbatches gives {rows} rows, which do not divide among {replicas} replicas "
-                f"(mesh {data}x{fsdp}x{tensor} over {num_devices} devices)"
+                f"(mesh {data}x{fsdp}x{tensor} over {num_devices} devices); change "
+                "train.batch_size, train.num_microbatches or the mesh"
             )
         per_heads = 1
         for axis in self.mesh.heads:

@@ -9,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from t5jax.checkpoints import BlockArray, open_step, save_streamed
-from t5jax.config import RunConfig, TrainConfig, from_text, to_text
+from t5jax.config import RunConfig, TrainConfig, from_record, to_text
 from t5jax.convert import names
 from t5jax.convert.source import Source
-from t5jax.convert.tokenizers import copied
 from t5jax.convert.views import Cast, InMemory, Zeros
 from t5jax.data.config import DataConfig
-from t5jax.data.vocabularies import Vocabulary
+from t5jax.data.vocabularies import Vocabulary, keep
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.model.architectures import init_params
 from t5jax.training.optimizers import Adafactor
@@ -39,7 +38,7 @@ def open_run(path: str, step: int | None = None) -> Source:
     """
     stored = open_step(pathlib.Path(path) / CHECKPOINTS, "params", step, log=print)
     content = stored.record.content
-    config = from_text(content["config"])
+    config = from_record(content, path)
     if config.finetuning.merges:
         raise ConfigError(
             f"{path} was fine-tuned with {type(config.finetuning).__name__}, whose factors stand "
@@ -89,11 +88,11 @@ def write_run(
     """
     slots = source.slots if with_slots else None
     step = (source.step or 0) if slots is not None else 0
-    here = copied(vocabulary, directory, str(directory))
+    here = keep(vocabulary, directory)
     config = _config(source, workdir, here, step, with_slots=slots is not None)
     config.check()
     arrays = _state(source, slots, step, config)
-    final = copied(vocabulary, directory, workdir)
+    final = keep(vocabulary, directory, workdir)
     config.data.vocabulary = final  # pyright: ignore[reportAttributeAccessIssue]
     content = {
         "config": to_text(config),

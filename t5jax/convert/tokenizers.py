@@ -83,20 +83,6 @@ def _settings(directory: pathlib.Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def copied(vocabulary: Vocabulary, directory: pathlib.Path, path: str) -> Vocabulary:
-    """The vocabulary as a file of `directory`, which will be found under `path`."""
-    match vocabulary:
-        case SentencePieceVocabulary():
-            (directory / SENTENCE_PIECE).write_bytes(vocabulary.file_bytes())
-            file = f"{path}/{SENTENCE_PIECE}"
-            return SentencePieceVocabulary(path=file, extra_ids=vocabulary.extra_ids)
-        case HuggingFaceVocabulary():
-            (directory / TOKENIZER).write_bytes(vocabulary.file_bytes())
-            file = f"{path}/{TOKENIZER}"
-            return HuggingFaceVocabulary(path=file, extra_ids=vocabulary.extra_ids)
-    return vocabulary
-
-
 # ---- writing
 
 

@@ -67,8 +67,7 @@ class Generator:
             )
         self.program, self.num_ids, self._after_batch = program, num_ids, after_batch
         all_params = (params,) if isinstance(params, dict) else tuple(params)
-        self._replicas = _replicas(program.batch_sharding)
-        self.batch_size = -(-batch_size // self._replicas) * self._replicas
+        self.batch_size = -(-batch_size // program.replicas) * program.replicas
         with program.in_use():
             lower = jax.jit(functools.partial(cast, dtype=program.model.dtype))
             self._params = tuple(lower(one) for one in all_params)
@@ -162,7 +161,7 @@ class Generator:
     def _layouts(self, num_rows: int) -> tuple[DecodingLayout, ...] | None:
         """The weights turned for few rows, kept for all batches; None where rows are many, whose
         layout is a matter of slicing."""
-        rows_of_device = num_rows // self._replicas
+        rows_of_device = num_rows // self.program.replicas
         if not are_few_rows(rows_of_device, jax.device_count() if self._alone is None else 1):
             return None
         if self._for_few_rows is None:
@@ -178,7 +177,7 @@ class Generator:
 
     def _rows_of_batch(self, num_inputs: int) -> int:
         """Of few inputs, hardly more than they are: 2^n for each part of the mesh."""
-        rows = self._replicas
+        rows = self.program.replicas
         while rows < num_inputs:
             rows *= 2
         return min(rows, self.batch_size)
@@ -242,12 +241,6 @@ def _whole(program: Program, tree):
     """The arrays, all of them on every host."""
     replicated = jax.sharding.NamedSharding(program.mesh, jax.sharding.PartitionSpec())
     return jax.jit(lambda x: x, out_shardings=replicated)(tree)
-
-
-def _replicas(sharding: jax.sharding.NamedSharding) -> int:
-    """Into how many parts the rows are divided."""
-    rows = sharding.num_devices
-    return rows // sharding.shard_shape((rows,))[0]
 
 
 def _bucket(length: int) -> int:

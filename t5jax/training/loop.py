@@ -22,6 +22,7 @@ from t5jax.config import RunConfig, to_text
 from t5jax.data.live import LiveLoader
 from t5jax.data.loader import Loader
 from t5jax.data.prefetching import Prefetcher
+from t5jax.data.vocabularies import keep
 from t5jax.errors import ConfigError
 from t5jax.reporting import Reporter, Throughput, measure_matmul_peak, model_flops, peak_flops
 from t5jax.training.feeding import Feeder
@@ -84,6 +85,7 @@ class Trainer:
         step, state = self._restore_or_begin()
         if jax.process_index() == 0:
             (epath.Path(self.config.workdir) / "config.txt").write_text(to_text(self.config))
+            keep(self.config.data.vocabulary, self.config.workdir)
         if step >= self.num_steps:
             self.reporter.event(step, "finished", note="nothing left to do")
             return

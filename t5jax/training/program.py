@@ -76,6 +76,12 @@ class Program:
     def batch_sharding(self) -> jax.sharding.NamedSharding:
         return sharding.batch_sharding(self.mesh, self.mesh_config.rules)
 
+    @property
+    def replicas(self) -> int:
+        """Into how many parts the rows of a batch are divided."""
+        rows = self.batch_sharding.num_devices
+        return rows // self.batch_sharding.shard_shape((rows,))[0]
+
     def init(self, seed: int, given: Params | None = None) -> TrainState:
         """A fresh state, every device making only what it holds; but the parameters that are
         `given`, a part of the tree, are taken as they are (and consumed)."""

@@ -204,13 +204,17 @@ def test_the_vocabulary_comes_along(tmp_path):
     run = tmp_path / "run"
     assert convert(source, run, *NUMPY) == 0
     config = from_text((run / "config.txt").read_text())
-    assert config.data.vocabulary == SentencePieceVocabulary(path=f"{run}/spiece.model")
+    assert config.data.vocabulary == SentencePieceVocabulary(path=f"{run}/vocabulary.model")
     assert config.data.vocabulary.fingerprint == vocabulary.fingerprint
     assert convert(run, tmp_path / "back", *NUMPY) == 0
     there = (tmp_path / "back/spiece.model").read_bytes()
     assert there == (tmp_path / "small.model").read_bytes()
-    # Moved away, and named by hand.
-    (run / "spiece.model").rename(tmp_path / "elsewhere.model")
+    # The run is another folder now; then its vocabulary is taken away, and named by hand.
+    run = run.rename(tmp_path / "moved")
+    assert convert(run, tmp_path / "moved_back", *NUMPY) == 0
+    assert main(["predict", str(run), "A word.", "--decoding.max-length", "3"]) == 0
+    (run / "vocabulary.model").rename(tmp_path / "elsewhere.model")
+    assert convert(run, tmp_path / "without", *NUMPY) == ExitCode.DATA
     words = ("--vocabulary", tmp_path / "elsewhere.model")
     assert convert(run, tmp_path / "again", *words, *NUMPY) == 0
     assert make("other.model", 71).fingerprint != vocabulary.fingerprint

@@ -193,6 +193,15 @@ def test_evaluate_says_what_the_run_said(finished, capsys):
     assert 2.0 < said["unigram_entropy"] < math.log(256)
 
 
+def test_evaluate_takes_any_batch_and_number_of_devices(finished, capsys):
+    """The train step's 9 rows would not divide among 8 devices."""
+    words = ["--num-rows", "37", "--json", "--train.batch-size", "9"]
+    assert main(["evaluate", str(finished), *words]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["num_rows"] == 37
+    assert said["loss"] == pytest.approx(records(finished, "evaluation")[-1]["loss"], rel=1e-6)
+
+
 def test_evaluate_reads_well(finished, capsys):
     words = ["evaluate", str(finished), "--step", "10", "--split", "train", "--num-rows", "5"]
     assert main([*words, "--baselines"]) == 0

@@ -9,6 +9,7 @@ from t5jax.data.vocabularies.base import DEFAULT_SENTINELS, EOS_ID, PAD_ID, UNK_
 from t5jax.data.vocabularies.byte import ByteVocabulary
 from t5jax.data.vocabularies.extending import Extension, extend_vocabulary, learn_pieces
 from t5jax.data.vocabularies.huggingface import HuggingFaceVocabulary
+from t5jax.data.vocabularies.keeping import keep, kept
 from t5jax.data.vocabularies.kinds import from_dict, named_vocabulary
 from t5jax.data.vocabularies.sentence_piece import SentencePieceVocabulary
 from t5jax.data.vocabularies.training import train_sentencepiece
@@ -25,6 +26,8 @@ __all__ = [
     "Vocabulary",
     "extend_vocabulary",
     "from_dict",
+    "keep",
+    "kept",
     "learn_pieces",
     "named_vocabulary",
     "train_sentencepiece",

@@ -108,7 +108,8 @@ class SentencePieceVocabulary(Vocabulary):
         except OSError as error:
             raise DataError(
                 f"vocabulary {self.path!r} cannot be read from {os.getcwd()} ({error.strerror}); "
-                "give the path of a SentencePiece model whose pad is 0, eos 1 and unk 2, or "
+                "give the path of a SentencePiece model whose pad is 0, eos 1 and unk 2 (of a run "
+                "that is trained, its own: --data.vocabulary.path), or for a new run "
                 f"{_HOW_TO_TRAIN}"
             ) from error
         return _load_model(local, self.extra_ids, stat.st_mtime_ns, stat.st_size)
