@@ -80,7 +80,7 @@ def run(source_path: str, target: str, options: Options) -> None:
                 f"model. What was written is kept for a look in {unfinished}, with {JSON}"
             )
     unfinished.rename(place)
-    print(f"what became of every array: {place / TEXT}, {place / JSON}")
+    print(f"report: {place / TEXT}; what became of every array: {place / JSON}")
     if to == "t5jax":
         print(f'go on with: t5jax predict {target} "A <extra_id_0> of text."')
 

@@ -12,7 +12,7 @@ SOURCE is found out by what it holds:
   a run of t5jax              its workdir
 TARGET must not exist. It is a run's workdir, for t5jax evaluate and predict, or with --to
 huggingface a directory for transformers. It appears when everything is written and the logits of
-both models agree; conversion.txt and .json in it say what became of every array.
+both models agree; conversion.txt in it is the report, conversion.json what became of every array.
 
 examples:
   t5jax convert flan-t5-small runs/flan_t5_small
