@@ -30,7 +30,8 @@ test: $(VENV)/installed
 	$(TESTS) -n 2 --dist loadfile -m "not slow and not parity"
 
 test-all: $(VENV)/installed-parity
-	XLA_FLAGS= $(TESTS) -n 2 --dist loadfile
+	$(TESTS) -n 2 --dist loadfile -m "not parity"
+	XLA_FLAGS= $(TESTS) -n 2 --dist loadfile -m parity
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

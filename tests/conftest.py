@@ -8,7 +8,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 # Two programs with collectives in flight on more devices than cores can wait for each other.
 os.environ["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
-# Fast tests compile for longer than they compute; slow ones are run with XLA_FLAGS= (see .ci/run).
+# Tests compile for longer than they compute; those of parity are run with XLA_FLAGS= (see .ci/run).
 # The emitters that XLA's CPU backend had before take half the time that its fusion emitters take;
 # programs cut in parts, to be compiled by several threads, take a third longer on a core.
 os.environ.setdefault(
