@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from t5jax.convert.tokenizers import (
-    copied,
     found_differently,
     given_vocabulary,
     read_vocabulary,
@@ -132,13 +131,6 @@ def test_the_number_of_sentinels_is_counted(tmp_path, piece_file, listed):
     tokens = [f"<extra_id_{i}>" for i in range(300)]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({listed: [*tokens, "<other>"]}))
     assert read_vocabulary(tmp_path).extra_ids == 300
-
-
-def test_a_copy(tmp_path, piece_file):
-    vocabulary = SentencePieceVocabulary(path=piece_file, extra_ids=8)
-    there = copied(vocabulary, tmp_path, str(tmp_path))
-    assert there.path == f"{tmp_path}/spiece.model"
-    assert_same(there, vocabulary)
 
 
 def test_what_the_command_line_names(piece_file, with_sentinels):
