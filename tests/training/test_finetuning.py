@@ -509,7 +509,12 @@ def assert_same_update(name: str, mesh: tuple[int, int, int], num_microbatches: 
         np.testing.assert_array_equal(params[path], x, err_msg=path)
 
 
-LAYOUTS = [((8, 1, 1), 2), ((2, 2, 2), 2), ((1, 2, 4), 1), ((1, 8, 1), 2)]
+LAYOUTS = [
+    ((8, 1, 1), 2),
+    ((2, 2, 2), 2),
+    pytest.param((1, 2, 4), 1, marks=pytest.mark.long),
+    pytest.param((1, 8, 1), 2, marks=pytest.mark.long),
+]
 
 
 @pytest.mark.slow

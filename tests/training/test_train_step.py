@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -119,8 +118,11 @@ def test_adamw_does_not_depend_on_the_layout():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("optimizer", "mesh", "num_microbatches"), itertools.product(OPTIMIZERS, MESHES, (1, 2, 4))
+    "num_microbatches",
+    [pytest.param(1, marks=pytest.mark.long), 2, pytest.param(4, marks=pytest.mark.long)],
 )
+@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_layout(optimizer, mesh, num_microbatches):
     assert_same_curve(build(mesh, optimizer, num_microbatches), optimizer)
 
