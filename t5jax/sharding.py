@@ -102,9 +102,12 @@ def use(mesh: jax.sharding.Mesh, rules: AxisRules) -> Iterator[None]:
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Lays an activation out by the names of its axes (None: whole). No rules in use: no effect."""
+    """Lays an activation out by the names of its axes (None: whole). No effect without rules in
+    use, and on a device on its own."""
     rules = _rules.get()
-    return x if rules is None else jax.lax.with_sharding_constraint(x, _spec(axes, rules))
+    if rules is None or _on_its_own():
+        return x
+    return jax.lax.with_sharding_constraint(x, _spec(axes, rules))
 
 
 def batch_sharding(mesh: jax.sharding.Mesh, rules: AxisRules) -> NamedSharding:
@@ -119,23 +122,20 @@ def on_each_device(function: Callable, rows: NamedSharding) -> Callable:
     laid out as the sharding says. Inside there is nothing to lay out and nobody to wait for: a loop
     ends on a device when that device's rows have ended.
     """
-
-    def alone(*args):
-        token = _rules.set(None)
-        try:
-            return function(*args)
-        finally:
-            _rules.reset(token)
-
     specs = (P(), rows.spec)
     return jax.shard_map(
-        alone, mesh=rows.mesh, in_specs=specs, out_specs=rows.spec, check_vma=False
+        function, mesh=rows.mesh, in_specs=specs, out_specs=rows.spec, check_vma=False
     )
 
 
 def devices_together() -> int:
     """How many devices what is being traced will run on, as one program."""
-    return 1 if jax.sharding.get_abstract_mesh().are_all_axes_manual else jax.device_count()
+    return 1 if _on_its_own() else jax.device_count()
+
+
+def _on_its_own() -> bool:
+    """Whether what is being traced is inside `on_each_device`."""
+    return jax.sharding.get_abstract_mesh().are_all_axes_manual
 
 
 def param_specs(model: nnx.Module, rules: AxisRules, mesh: jax.sharding.Mesh) -> dict:

@@ -12,6 +12,7 @@ import numpy as np
 
 from t5jax import __version__
 from t5jax.acts.loaded_run import LoadedRun, load_with_flags
+from t5jax.data.vocabularies import keep
 from t5jax.data.whole_files import write_json
 from t5jax.errors import ConfigError
 from t5jax.exporting import saved_model, stablehlo
@@ -80,10 +81,7 @@ def _write(
     params = jax.device_get(loaded.params[0])
     write = stablehlo.write if file_format == "stablehlo" else saved_model.write
     write(folder, functions, params, platforms)
-    vocabulary = loaded.config.data.vocabulary
-    file = vocabulary.file_bytes()
-    if file is not None and vocabulary.file_name is not None:
-        (folder / vocabulary.file_name).write_bytes(file)
+    keep(loaded.config.data.vocabulary, folder)
     manifest = _manifest(loaded, functions, file_format, platforms)
     write_json(folder / MANIFEST, manifest)
     exported = ExportedRun(folder).functions

@@ -37,8 +37,8 @@ from t5jax.data.token_store import (
     shard_info,
 )
 from t5jax.data.tokenising import Texts, encode_document
-from t5jax.data.vocabularies import Vocabulary
-from t5jax.data.whole_files import as_json, new_file, write_file, write_json
+from t5jax.data.vocabularies import Vocabulary, keep
+from t5jax.data.whole_files import as_json, new_file, write_json
 from t5jax.errors import DataError
 
 
@@ -94,8 +94,7 @@ def build_cache(
                 "no tokens: nothing to store; check the source's files and the name of its text "
                 "field"
             )
-        if vocabulary.file_name:
-            write_file(directory / vocabulary.file_name, vocabulary.file_bytes() or b"")
+        keep(vocabulary, directory)
         _remove_strangers(directory, info)
         record = dataclasses.asdict(info)
         write_json(directory / META, {**record, CHECKSUM: checksum(record)})

@@ -119,7 +119,11 @@ class Generator:
             )
             with self.program.in_use():
                 decoded = decode_batch(
-                    *(self._defs, self._params, request, config, self.num_ids),
+                    self._defs,
+                    self._params,
+                    request,
+                    config,
+                    self.num_ids,
                     callback=callback,
                     layouts=layouts,
                     alone=self._alone,

@@ -21,7 +21,7 @@ def keep(
         file = pathlib.Path(directory) / vocabulary.file_name
         if not (file.is_file() and file.read_bytes() == data):
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_file(file, data, shared=True)
+            write_file(file, data)
     return from_dict(vocabulary.to_dict(), known_as or directory)
 
 
