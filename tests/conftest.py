@@ -1,5 +1,6 @@
 """Every test runs on eight virtual CPU devices; real data comes through a variable."""
 
+import collections
 import gc
 import os
 import pathlib
@@ -43,26 +44,32 @@ def long_trials() -> bool:
     return bool(os.environ.get("T5JAX_LONG_TRIALS"))
 
 
-# Half a minute each: begun first, so that no worker sits over one when all the others are done.
+# Few tests that take long: begun first, so that no worker sits over them when the others are done.
 LONGEST = (
-    "test_train_evaluate",
-    "test_train_step",
-    "test_predict",
-    "test_t5",
-    "test_evaluate_tasks",
-    "test_generator",
-    "test_launch_local",
-    "test_suite",
-    "test_seqio_own_tasks",
-    "test_choosing",
-    "test_warm_start",
+    "multiprocess/test_training",
+    "multiprocess/test_prediction",
+    "acts/test_convert",
+    "data/test_invariance",
+    "acts/test_finetuning_runs",
+    "multiprocess/test_evaluation",
+    "acts/test_train_evaluate",
+    "acts/test_evaluate_tasks",
+    "decoding/test_generator",
 )
 
 
+@pytest.hookimpl(trylast=True)  # when those that are not to run are gone
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not os.environ.get("T5JAX_LONG_TRIALS"):
         skipped = pytest.mark.skip(reason="T5JAX_LONG_TRIALS is not set: CI has no time for it")
         for item in items:
             if item.get_closest_marker("long"):
                 item.add_marker(skipped)
-    items.sort(key=lambda item: item.path.stem not in LONGEST)  # stable: else as collected
+    tests_of = collections.Counter(item.path for item in items)
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        name = f"{item.path.parent.name}/{item.path.stem}"
+        is_long = name in LONGEST
+        return (LONGEST.index(name), 0) if is_long else (len(LONGEST), -tests_of[item.path])
+
+    items.sort(key=place)  # stable: a file's tests stay together and in their order

@@ -15,8 +15,8 @@ from t5jax.checkpoints import (
     read_record,
     restore_params,
 )
-from t5jax.config import RunConfig, from_text, load
-from t5jax.data.vocabularies import Extension, keep
+from t5jax.config import RunConfig, describe_run, from_text, load
+from t5jax.data.vocabularies import Extension
 from t5jax.errors import ConfigError
 from t5jax.model.growing import grow_vocabulary
 from t5jax.training.loop import checkpoint_record
@@ -56,7 +56,7 @@ def run(workdir: str, config_file: str, flags: list[str], *, step: int | None) -
     checkpoints = Checkpoints(target, config.checkpoints)
     grown_from = {"workdir": workdir, "step": restored.step}
     record = {**checkpoint_record(config, loader, 0), "grown_from": grown_from}
-    keep(config.data.vocabulary, config.workdir)
+    describe_run(config)
     checkpoints.save(0, state, record)
     checkpoints.close()
     print(

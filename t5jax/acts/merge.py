@@ -11,8 +11,7 @@ from t5jax import runtime
 from t5jax.acts.saved_run import checkpoint_directory, read_config
 from t5jax.assembly import build_program
 from t5jax.checkpoints import Checkpoints, committed_steps, restore_params
-from t5jax.config import RunConfig, WarmStart, to_text
-from t5jax.data.vocabularies import keep
+from t5jax.config import RunConfig, WarmStart, describe_run, to_text
 from t5jax.errors import ConfigError
 from t5jax.training.finetuning import Adapters, AllParameters, PromptTuning
 from t5jax.training.loop import environment
@@ -56,7 +55,7 @@ def run(workdir: str, target: str, flags: list[str], *, step: int | None) -> Non
     }
     checkpoints = Checkpoints(directory, plain.checkpoints)
     if jax.process_index() == 0:
-        keep(plain.data.vocabulary, target)
+        describe_run(plain)
     checkpoints.save(0, build_program(plain).init(plain.train.seed, params), content)
     checkpoints.close()
     if jax.process_index() == 0:

@@ -5,7 +5,7 @@ values, never its structure. The effective config is plain text, one `section.fi
 saved with the run and in every checkpoint, and reads back into the same RunConfig.
 """
 
-from t5jax.config.as_text import from_record, from_text, to_text
+from t5jax.config.as_text import describe_run, from_record, from_text, to_text
 from t5jax.config.field_types import check_type
 from t5jax.config.reading import load, override
 from t5jax.config.run_config import EVALUATION_METRICS, RunConfig, TrainConfig, WarmStart
@@ -16,6 +16,7 @@ __all__ = [
     "TrainConfig",
     "WarmStart",
     "check_type",
+    "describe_run",
     "from_record",
     "from_text",
     "load",

@@ -2,13 +2,14 @@
 
 import ast
 import dataclasses
+import pathlib
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any
 
 from t5jax.config.run_config import RunConfig
-from t5jax.data.vocabularies import kept
+from t5jax.data.vocabularies import keep, kept
 from t5jax.errors import ConfigError
 
 
@@ -30,6 +31,15 @@ def to_text(config: RunConfig) -> str:
 
     visit("", config, RunConfig)
     return "\n".join(lines) + "\n"
+
+
+def describe_run(config: RunConfig) -> None:
+    """Writes what a run is into its workdir: config.txt, for people, and the vocabulary's file,
+    for `from_record`."""
+    keep(config.data.vocabulary, config.workdir)
+    workdir = pathlib.Path(config.workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / "config.txt").write_text(to_text(config))
 
 
 def from_record(content: Mapping[str, Any], workdir: str) -> RunConfig:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from t5jax.decoding.config import DecodingConfig
+from t5jax.decoding.largest import largest
 from t5jax.training.losses import EOS_ID
 
 NEVER = -jnp.inf
@@ -68,7 +69,7 @@ def truncated(logits_BKV: jax.Array, top_k: int, top_p: float) -> jax.Array:
     """Logits of which the unlikely ones are never sampled: all but the k likeliest, then all but
     the fewest that have the probability p together (Holtzman et al. 2020)."""
     if 0 < top_k < logits_BKV.shape[-1]:
-        least = jax.lax.top_k(logits_BKV, top_k)[0][..., -1:]
+        least = largest(logits_BKV, top_k)[0][..., -1:]
         logits_BKV = jnp.where(logits_BKV < least, NEVER, logits_BKV)
     if top_p < 1.0:
         falling = jnp.sort(logits_BKV, axis=-1, descending=True)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from t5jax.decoding.config import DecodingConfig
+from t5jax.decoding.largest import largest
 from t5jax.decoding.stepping import (
     Decoded,
     LogitsCallback,
@@ -112,7 +113,7 @@ def _candidates(logits_BKV, now: _Search, forced_B, config, callback):
     logprobs_BKV = adjust(logprobs_BKV, now.live.said_BKT, now.index, config, callback)
     # The best of all are among the best of each beam, which are much fewer to sort.
     each = min(C, V)
-    gained_BKC, token_BKC = jax.lax.top_k(logprobs_BKV, each)
+    gained_BKC, token_BKC = largest(logprobs_BKV, each)
     is_forced = (forced_B > 0)[:, None, None]
     gained_BKC = jnp.where(is_forced, jnp.where(jnp.arange(each) == 0, 0.0, WORST), gained_BKC)
     token_BKC = jnp.where(is_forced, forced_B[:, None, None], token_BKC)

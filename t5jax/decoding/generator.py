@@ -74,6 +74,8 @@ class Generator:
         self._defs = (program.model_def,) * len(all_params)
         whole = all(x.is_fully_replicated for x in jax.tree.leaves(self._params))
         self._alone = program.batch_sharding if whole else None
+        replicated = jax.sharding.NamedSharding(program.mesh, jax.sharding.PartitionSpec())
+        self._whole = jax.jit(lambda arrays: arrays, out_shardings=replicated)  # on every host
         self._for_few_rows: tuple[DecodingLayout, ...] | None = None
 
     def generate(
@@ -128,7 +130,7 @@ class Generator:
                     layouts=layouts,
                     alone=self._alone,
                 )
-            tokens, scores = jax.device_get(tuple(_whole(self.program, decoded)))
+            tokens, scores = jax.device_get(tuple(self._whole(decoded)))
             for row, said, score in zip(rows, tokens, scores, strict=False):
                 results[row] = [
                     _generated(one, value, config)
@@ -154,9 +156,7 @@ class Generator:
             wanted = self._put(_padded([targets[row] for row in rows], num_rows))
             with self.program.in_use():
                 scores = _score(self._defs, self._params, tokens, wanted, self.num_ids, self._alone)
-            for row, of_tokens in zip(
-                rows, jax.device_get(_whole(self.program, scores)), strict=False
-            ):
+            for row, of_tokens in zip(rows, jax.device_get(self._whole(scores)), strict=False):
                 kept = of_tokens[: len(targets[row])]
                 results[row] = Scored(float(np.sum(kept, dtype=np.float64)), kept)
             self._after_batch()
@@ -239,12 +239,6 @@ def _turned(model_defs, params, num_rows) -> tuple[DecodingLayout, ...]:
 
 def _by(alone: jax.sharding.NamedSharding | None, function: Callable) -> Callable:
     return function if alone is None else on_each_device(function, alone)
-
-
-def _whole(program: Program, tree):
-    """The arrays, all of them on every host."""
-    replicated = jax.sharding.NamedSharding(program.mesh, jax.sharding.PartitionSpec())
-    return jax.jit(lambda x: x, out_shardings=replicated)(tree)
 
 
 def _bucket(length: int) -> int:

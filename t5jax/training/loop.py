@@ -18,11 +18,10 @@ from etils import epath
 from t5jax import runtime
 from t5jax.assembly import TrainLoader, build_program, open_train_loader
 from t5jax.checkpoints import Checkpoints, leaves_by_path
-from t5jax.config import RunConfig, to_text
+from t5jax.config import RunConfig, describe_run, to_text
 from t5jax.data.live import LiveLoader
 from t5jax.data.loader import Loader
 from t5jax.data.prefetching import Prefetcher
-from t5jax.data.vocabularies import keep
 from t5jax.errors import ConfigError
 from t5jax.reporting import Reporter, Throughput, measure_matmul_peak, model_flops, peak_flops
 from t5jax.training.feeding import Feeder
@@ -84,8 +83,7 @@ class Trainer:
     def run(self) -> None:
         step, state = self._restore_or_begin()
         if jax.process_index() == 0:
-            (epath.Path(self.config.workdir) / "config.txt").write_text(to_text(self.config))
-            keep(self.config.data.vocabulary, self.config.workdir)
+            describe_run(self.config)
         if step >= self.num_steps:
             self.reporter.event(step, "finished", note="nothing left to do")
             return

@@ -230,6 +230,7 @@ def test_a_merged_run_is_the_plain_model_with_the_same_output(runs, tmp_path, ca
     assert (config.finetuning, config.init) == (AllParameters(), WarmStart())
     assert config.workdir == str(target)
     assert record.content["merged_from"] == {"workdir": str(runs("lora")), "step": 30}
+    assert (target / "config.txt").read_text() == record.content["config"]
     assert record.content["data"] == {"next_row": 7}
     merged = open_run(str(target), None, [], act="x")
     whole = open_run(str(runs("lora")), None, [], act="x")

@@ -95,6 +95,7 @@ def test_a_run_goes_on_with_the_larger_vocabulary(folder, old_run, extended, cap
     record = read_record(folder / "grown/checkpoints", 0)
     assert record.content["grown_from"] == {"workdir": str(old_run), "step": 2}
     assert record.content["vocabulary"] == extended.new_fingerprint
+    assert (folder / "grown/config.txt").read_text() == record.content["config"]
     assert record.leaves["params/token_embedder"].shape == (256, 24)
     before = read_record(old_run / "checkpoints", 2).leaves
     tables = {"params/token_embedder", "params/logits_dense"}

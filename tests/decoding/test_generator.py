@@ -49,7 +49,7 @@ def generator(mesh=(8, 1, 1), batch_size=8, params=None) -> Generator:
     return Generator(program, laid_out, num_ids=NUM_IDS, batch_size=batch_size)
 
 
-def inputs(num=21, longest=40):
+def inputs(num=21, longest=23):
     """Of many lengths, each ending with EOS."""
     rng = np.random.default_rng(5)
     lengths = rng.integers(1, longest, num)
@@ -209,7 +209,8 @@ def test_prefixes_begin_the_outputs():
 
 
 def only_even(scores, said, index):
-    return scores - 1e9 * (np.arange(scores.shape[-1]) % 2)
+    ids = np.arange(scores.shape[-1])
+    return scores - 1e9 * ((ids % 2 == 1) | (ids == 0))
 
 
 @pytest.mark.slow
