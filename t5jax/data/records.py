@@ -40,9 +40,11 @@ class Row(dict[str, Any]):
         value = self[column]
         if not isinstance(value, str):
             raise BadColumn(f"column {column!r} is {type(value).__name__}, not a string")
-        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-            # JSON can escape half of a surrogate pair; no tokeniser can encode it.
-            raise BadColumn(f"column {column!r} holds half of a surrogate pair")
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:  # JSON can escape what no tokeniser can encode
+                raise BadColumn(f"column {column!r} holds half of a surrogate pair") from error
         return value
 
 

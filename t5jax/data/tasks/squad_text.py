@@ -3,13 +3,13 @@
 import re
 
 # RE2, which T5 used, knows ASCII only: é is no word character and gets its spaces too.
-_NOT_WORD = re.compile(r"([^0-9A-Za-z_])")
+_MARK = re.compile(r"([^0-9A-Za-z_\t\n\f\r ])")
 _SPACES = re.compile(r"[\t\n\f\r ]+")
 
 
 def pad_punctuation(text: str) -> str:
     """`It's 3.5` -> `It ' s 3 . 5`: spaces around what is no ASCII word character, then single."""
-    return single_spaces(_NOT_WORD.sub(r" \1 ", text))
+    return single_spaces(" ".join(_MARK.split(text)))
 
 
 def single_spaces(text: str) -> str:
