@@ -18,8 +18,8 @@ def largest(x_V: jax.Array, num: int) -> tuple[jax.Array, jax.Array]:
     V, C = x_V.shape[-1], _SIZE_OF_A_PART
     if jax.default_backend() != "cpu" or num * C >= V:
         return jax.lax.top_k(x_V, num)
-    lowest = jnp.pad(x_V, [(0, 0)] * (x_V.ndim - 1) + [(0, -V % C)], constant_values=-jnp.inf)
-    x_PC = lowest.reshape(*x_V.shape[:-1], -1, C)
+    padded = jnp.pad(x_V, [(0, 0)] * (x_V.ndim - 1) + [(0, -V % C)], constant_values=-jnp.inf)
+    x_PC = padded.reshape(*x_V.shape[:-1], -1, C)
     _, parts_K = jax.lax.top_k(jnp.max(x_PC, axis=-1), num)
     parts_K = jnp.sort(parts_K, axis=-1)  # in order, so that the first of equals stays the first
     x_KC = jnp.take_along_axis(x_PC, parts_K[..., None], axis=-2)
