@@ -97,11 +97,10 @@ def _logits(program: Program, params: dict) -> np.ndarray:
     tokens = np.random.default_rng(0).integers(2, program.model.vocab_size, (program.mesh.size, 8))
     tokens = jax.device_put(tokens.astype(np.int32), program.batch_sharding)
     names = "encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens"
-    whole = jax.sharding.NamedSharding(program.mesh, jax.sharding.PartitionSpec())
 
     def logits(params, tokens):
         model = nnx.merge(program.model_def, program.finetuning.merged(params))
         return model(dict.fromkeys(names, tokens))
 
     with program.in_use():
-        return np.asarray(jax.jit(logits, out_shardings=whole)(params, tokens))
+        return np.asarray(jax.jit(logits, out_shardings=program.replicated)(params, tokens))

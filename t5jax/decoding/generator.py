@@ -74,8 +74,8 @@ class Generator:
         self._defs = (program.model_def,) * len(all_params)
         whole = all(x.is_fully_replicated for x in jax.tree.leaves(self._params))
         self._alone = program.batch_sharding if whole else None
-        replicated = jax.sharding.NamedSharding(program.mesh, jax.sharding.PartitionSpec())
-        self._whole = jax.jit(lambda arrays: arrays, out_shardings=replicated)  # on every host
+        # All of the results on every host.
+        self._whole = jax.jit(lambda arrays: arrays, out_shardings=program.replicated)
         self._for_few_rows: tuple[DecodingLayout, ...] | None = None
 
     def generate(

@@ -77,6 +77,11 @@ class Program:
         return sharding.batch_sharding(self.mesh, self.mesh_config.rules)
 
     @property
+    def replicated(self) -> jax.sharding.NamedSharding:
+        """Of an array that every device has whole."""
+        return jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
+
+    @property
     def replicas(self) -> int:
         """Into how many parts the rows of a batch are divided."""
         rows = self.batch_sharding.num_devices
@@ -106,8 +111,8 @@ class Program:
             finetuning=self.finetuning,
         )
         # Pinned: otherwise the second step, whose input is the first's output, compiles again.
-        replicated = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
-        jitted = jax.jit(step, out_shardings=(self.shardings, replicated), donate_argnums=0)
+        shardings = self.shardings, self.replicated
+        jitted = jax.jit(step, out_shardings=shardings, donate_argnums=0)
         with self.in_use():
             return jitted.lower(self.abstract_state, abstract_batch, key).compile()
 
@@ -118,8 +123,7 @@ class Program:
         step = make_eval_step(
             self.model_def, loss, dtype=self.model.dtype, finetuning=self.finetuning
         )
-        replicated = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
-        jitted = jax.jit(step, out_shardings=replicated)
+        jitted = jax.jit(step, out_shardings=self.replicated)
 
         def call(params, batch: Batch) -> LossSums:
             with self.in_use():
