@@ -46,7 +46,7 @@ def data_config(args: argparse.Namespace, *, cached: bool) -> DataConfig:
 def texts(args: argparse.Namespace) -> Iterator[str]:
     from t5jax.data.config import tasks_of
     from t5jax.data.records import Rejected
-    from t5jax.data.tasks.texts import texts_of
+    from t5jax.data.registry.texts import texts_of
 
     data = data_config(args, cached=False)
     found = texts_of(tasks_of(data)[0], data)
@@ -59,7 +59,7 @@ def texts(args: argparse.Namespace) -> Iterator[str]:
 
 
 def seqio_batches(args: argparse.Namespace) -> Iterator[dict]:
-    from t5jax.data.tf_runtime import import_seqio, import_tensorflow
+    from t5jax.data.tensorflow_import import import_seqio, import_tensorflow
 
     tf, seqio = import_tensorflow(), import_seqio()
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -104,13 +104,13 @@ def tf_span_corruption():
         return t5.data.preprocessors.span_corruption, "t5's"
     except ImportError:
         from t5jax.data.objectives import SpanCorruption
-        from t5jax.data.tasks.span_corruption import SpanCorruptionPreprocessor
+        from t5jax.data.seqio_bridge.span_corruption import SpanCorruptionPreprocessor
 
         return SpanCorruptionPreprocessor(SpanCorruption()), "t5jax's, in TensorFlow"
 
 
 def our_batches(args: argparse.Namespace, *, cached: bool) -> Iterator[dict]:
-    from t5jax.data.opening import open_loader
+    from t5jax.data.pipeline.opening import open_loader
 
     loader = open_loader(data_config(args, cached=cached), batch_size=args.batch_size)
     step = 0
@@ -161,7 +161,7 @@ def in_own_process(way: str) -> float:
 
 
 def seek_and_restore(args: argparse.Namespace) -> None:
-    from t5jax.data.opening import open_loader
+    from t5jax.data.pipeline.opening import open_loader
 
     def new_loader():
         return open_loader(data_config(args, cached=True), batch_size=args.batch_size)
@@ -198,7 +198,7 @@ def milliseconds(work: Callable[[], object], repeats: int = 9) -> float:
 
 def prepare(args: argparse.Namespace) -> None:
     """Trains the vocabulary and builds the store where they are not there."""
-    from t5jax.acts.cache import build_stores
+    from t5jax.commands.cache import build_stores
 
     folder = pathlib.Path(args.cache_dir)
     folder.mkdir(parents=True, exist_ok=True)

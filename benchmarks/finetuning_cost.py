@@ -13,7 +13,9 @@ import numpy as np
 
 from t5jax.model.config import SIZES
 from t5jax.sharding import MeshConfig
-from t5jax.training.finetuning import (
+from t5jax.training.losses import CrossEntropy
+from t5jax.training.optimizers import Adafactor, AdamW
+from t5jax.training.peft import (
     Adapters,
     AllParameters,
     Freeze,
@@ -22,8 +24,6 @@ from t5jax.training.finetuning import (
     PromptTuning,
     TrainOnly,
 )
-from t5jax.training.losses import CrossEntropy
-from t5jax.training.optimizers import Adafactor, AdamW
 from t5jax.training.program import Program
 from t5jax.training.schedules import Constant
 

@@ -202,7 +202,7 @@ def compare(dropout: float, options) -> None:
 def matmul_peak(dtype: str) -> float:
     """FLOP/s of a large matrix product, measured here and now."""
     code = (
-        f"from t5jax.reporting.throughput import measure_matmul_peak as m;print(m({dtype!r}, 3.0))"
+        f"from t5jax.tracking.throughput import measure_matmul_peak as m;print(m({dtype!r}, 3.0))"
     )
     return float(
         subprocess.run(
@@ -213,7 +213,7 @@ def matmul_peak(dtype: str) -> float:
 
 def step_flops() -> float:
     from t5jax.model.config import t5_1_1_small
-    from t5jax.reporting.throughput import model_flops
+    from t5jax.tracking.throughput import model_flops
 
     return model_flops(t5_1_1_small(), ROWS, INPUTS, TARGETS)
 

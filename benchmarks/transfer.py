@@ -20,12 +20,12 @@ from typing import NamedTuple
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from t5jax.acts.saved_run import read_config
-from t5jax.data.tasks import registry
-from t5jax.evaluation.answers import read_answers
-from t5jax.evaluation.questions import TaskQuestions, predictions_of, read_questions, targets_of
+from t5jax.data import registry
+from t5jax.evaluation.examples import TaskQuestions, predictions_of, read_questions, targets_of
+from t5jax.evaluation.predictions import read_answers
 from t5jax.evaluation.report import Report, read_report
 from t5jax.metrics.confidence import paired_difference
+from t5jax.run.restore import read_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 

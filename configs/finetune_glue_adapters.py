@@ -8,8 +8,8 @@ Result:    not yet run. Paper, T5 1.0 base (table 10): GLUE 80.52 with width 32,
 
 from configs.finetune_glue import config as finetune_glue
 from t5jax.config import RunConfig
-from t5jax.training.finetuning import Adapters
 from t5jax.training.optimizers import Adafactor
+from t5jax.training.peft import Adapters
 from t5jax.training.schedules import Constant
 
 

@@ -8,8 +8,8 @@ Result:    not yet run; no published figure for T5. Rate and steps are a first g
 
 from configs.finetune_glue import config as finetune_glue
 from t5jax.config import RunConfig
-from t5jax.training.finetuning import LoRA
 from t5jax.training.optimizers import AdamW
+from t5jax.training.peft import LoRA
 from t5jax.training.schedules import Linear
 
 

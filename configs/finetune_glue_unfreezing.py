@@ -7,7 +7,7 @@ Result:    not yet run. Paper, T5 1.0 base (table 10): GLUE 82.50, all parameter
 
 from configs.finetune_glue import config as finetune_glue
 from t5jax.config import RunConfig
-from t5jax.training.finetuning import GradualUnfreezing
+from t5jax.training.peft import GradualUnfreezing
 
 
 def config() -> RunConfig:

@@ -11,8 +11,8 @@ from t5jax.checkpoints import CheckpointConfig
 from t5jax.config import RunConfig
 from t5jax.model.config import t5_1_1_base
 from t5jax.recipes import examples, t5_finetuning
-from t5jax.training.finetuning import PromptTuning
 from t5jax.training.optimizers import Adafactor
+from t5jax.training.peft import PromptTuning
 from t5jax.training.schedules import Constant
 
 

@@ -7,8 +7,8 @@ Result:    docs/transfer.md
 
 from configs.small_finetuning import config as finetuning
 from t5jax.config import RunConfig
-from t5jax.training.finetuning import Adapters
 from t5jax.training.optimizers import AdamW
+from t5jax.training.peft import Adapters
 from t5jax.training.schedules import Linear
 
 

@@ -7,7 +7,7 @@ Result:    docs/transfer.md
 
 from configs.small_finetuning import config as finetuning
 from t5jax.config import RunConfig
-from t5jax.training.finetuning import GradualUnfreezing
+from t5jax.training.peft import GradualUnfreezing
 
 
 def config() -> RunConfig:

@@ -11,7 +11,8 @@ Result:    docs/transfer.md
 from t5jax.checkpoints import CheckpointConfig
 from t5jax.config import RunConfig, TrainConfig, WarmStart
 from t5jax.data.config import DataConfig
-from t5jax.data.tasks import Custom, Mixture, add_mixture
+from t5jax.data.registry import add_mixture
+from t5jax.data.tasks import Custom, Mixture
 from t5jax.data.vocabularies import SentencePieceVocabulary
 from t5jax.model.config import T5Config
 from t5jax.training.optimizers import AdamW

@@ -9,7 +9,8 @@ Result:    docs/transfer.md
 
 from configs.small_pretraining import config as config_of_long_texts
 from t5jax.config import RunConfig, WarmStart
-from t5jax.data.tasks import Custom, Mixture, add_mixture
+from t5jax.data.registry import add_mixture
+from t5jax.data.tasks import Custom, Mixture
 from t5jax.training.schedules import Constant
 
 # Copying is learnt from few positions in 500 steps, from 128 of them not at all: docs/transfer.md.

@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from t5jax.acts.loaded_run import LoadedRun, load
+    from t5jax.inference.loaded_run import LoadedRun, load
 
 __all__ = ["LoadedRun", "__version__", "load"]
 __version__ = "0.1.0"
@@ -15,6 +15,6 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     if name not in ("load", "LoadedRun"):
         raise AttributeError(f"module 't5jax' has no attribute {name!r}")
-    from t5jax.acts import loaded_run
+    from t5jax.inference import loaded_run
 
     return getattr(loaded_run, name)

@@ -12,11 +12,11 @@ from t5jax.data.config import DataConfig
 from t5jax.data.vocabularies import SentencePieceVocabulary
 from t5jax.errors import ConfigError
 from t5jax.model.config import T5Config
-from t5jax.reporting import ReportingConfig
 from t5jax.sharding import MeshConfig
-from t5jax.training.finetuning import AllParameters, Strategy
+from t5jax.tracking import ReportingConfig
 from t5jax.training.losses import CrossEntropy
 from t5jax.training.optimizers import Adafactor, AdamW, Optimizer
+from t5jax.training.peft import AllParameters, Strategy
 from t5jax.training.schedules import Constant, Cosine, Rsqrt
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from t5jax.data.config import DataConfig
 from t5jax.data.records import BadColumn, Row
+from t5jax.data.registry.texts import examples_of
 from t5jax.data.tasks.task import ExampleTask, TextTask
-from t5jax.data.tasks.texts import examples_of
 from t5jax.data.vocabularies import ByteVocabulary
 
 

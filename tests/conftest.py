@@ -48,12 +48,12 @@ def long_trials() -> bool:
 LONGEST = (
     "multiprocess/test_training",
     "multiprocess/test_prediction",
-    "acts/test_convert",
-    "data/test_invariance",
-    "acts/test_finetuning_runs",
+    "commands/test_convert",
+    "pipeline/test_invariance",
+    "commands/test_finetuning_runs",
     "multiprocess/test_evaluation",
-    "acts/test_train_evaluate",
-    "acts/test_evaluate_tasks",
+    "commands/test_train_evaluate",
+    "commands/test_evaluate_tasks",
     "decoding/test_generator",
 )
 

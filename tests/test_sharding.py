@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from t5jax import sharding
 from t5jax.errors import ConfigError
-from t5jax.model.architectures import abstract_model
+from t5jax.model.registry import abstract_model
 from t5jax.sharding import MeshConfig, param_specs, state_shardings
 from t5jax.training.losses import CrossEntropy
 from t5jax.training.optimizers import Adafactor, AdamW, OptaxOptimizer

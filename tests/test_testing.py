@@ -2,11 +2,11 @@
 
 import pytest
 
+from t5jax.data.benchmarks.glue import TASKS
+from t5jax.data.benchmarks.squad import TASKS as SQUAD
+from t5jax.data.registry.corpora import TEXT_TASKS
 from t5jax.data.sources import JsonLines
 from t5jax.data.tasks import ExampleTask
-from t5jax.data.tasks.glue import TASKS
-from t5jax.data.tasks.pretraining import TEXT_TASKS
-from t5jax.data.tasks.squad import TASKS as SQUAD
 from t5jax.testing import assert_examples, assert_metrics
 
 COLA = next(task for task in TASKS if task.name == "glue_cola_v002")

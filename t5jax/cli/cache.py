@@ -26,7 +26,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _cache(a: argparse.Namespace, flags: list[str]) -> int | None:
-    from t5jax.acts import cache
+    from t5jax.commands import cache
 
     if a.verify:
         if a.overwrite or a.new_vocabulary:

@@ -6,13 +6,13 @@ import sys
 from typing import NoReturn
 
 from t5jax import __version__
-from t5jax.cli.answering import EXPORT, PREDICT, SCORE
 from t5jax.cli.cache import CACHE
 from t5jax.cli.convert import CONVERT
 from t5jax.cli.evaluate import EVALUATE
 from t5jax.cli.inspect import INSPECT_DATA, INSPECT_MODEL
-from t5jax.cli.runs import MERGE, TRAIN
+from t5jax.cli.predict import EXPORT, PREDICT, SCORE
 from t5jax.cli.tasks import TASKS
+from t5jax.cli.train import MERGE, TRAIN
 from t5jax.cli.vocab import EXTEND_VOCABULARY, GROW_VOCABULARY, TRAIN_VOCABULARY
 
 DESCRIPTION = """\

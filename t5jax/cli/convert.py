@@ -54,7 +54,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _convert(a: argparse.Namespace, flags: list[str]) -> None:
     if flags:
         a.parser.error(f"t5jax convert takes no settings of a config: {' '.join(flags)}")
-    from t5jax.acts import convert
+    from t5jax.commands import convert
 
     options = convert.Options(
         to=a.to,

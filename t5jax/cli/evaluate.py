@@ -39,7 +39,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(a: argparse.Namespace, flags: list[str]) -> None:
-    from t5jax.acts import evaluate
+    from t5jax.commands import evaluate
 
     if a.follow and a.step is not None:
         a.parser.error("--follow takes every step: leave out --step")

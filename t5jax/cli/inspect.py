@@ -12,13 +12,13 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _model(a: argparse.Namespace, flags: list[str]) -> None:
-    from t5jax.acts import inspect_model
+    from t5jax.commands import inspect_model
 
     inspect_model.run(a.config, flags)
 
 
 def _data(a: argparse.Namespace, flags: list[str]) -> None:
-    from t5jax.acts import inspect_data
+    from t5jax.commands import inspect_data
 
     inspect_data.run(a.config, flags, split=a.split, step=a.step, num_rows=a.rows)
 

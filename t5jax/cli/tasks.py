@@ -36,7 +36,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _tasks(a: argparse.Namespace, flags: list[str]) -> None:
-    from t5jax.acts import tasks
+    from t5jax.commands import tasks
 
     options = tasks.Options(
         split=a.split,

@@ -47,7 +47,7 @@ def _grow_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(a: argparse.Namespace, flags: list[str]) -> None:
-    from t5jax.acts import vocab
+    from t5jax.commands import vocab
 
     vocab.train(
         a.config,
@@ -60,7 +60,7 @@ def _train(a: argparse.Namespace, flags: list[str]) -> None:
 
 
 def _extend(a: argparse.Namespace, flags: list[str]) -> None:
-    from t5jax.acts import vocab
+    from t5jax.commands import vocab
 
     vocab.extend(
         a.file,
@@ -76,9 +76,9 @@ def _extend(a: argparse.Namespace, flags: list[str]) -> None:
 
 
 def _grow(a: argparse.Namespace, flags: list[str]) -> None:
-    from t5jax.acts import grow
+    from t5jax.commands import vocab_grow
 
-    grow.run(a.run, a.config, flags, step=a.step)
+    vocab_grow.run(a.run, a.config, flags, step=a.step)
 
 
 TRAIN_VOCABULARY = Command(

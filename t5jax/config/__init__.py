@@ -5,10 +5,10 @@ values, never its structure. The effective config is plain text, one `section.fi
 saved with the run and in every checkpoint, and reads back into the same RunConfig.
 """
 
-from t5jax.config.as_text import describe_run, from_record, from_text, to_text
 from t5jax.config.field_types import check_type
-from t5jax.config.reading import load, override
+from t5jax.config.overrides import load, override
 from t5jax.config.run_config import EVALUATION_METRICS, RunConfig, TrainConfig, WarmStart
+from t5jax.config.serialization import describe_run, from_record, from_text, to_text
 
 __all__ = [
     "EVALUATION_METRICS",

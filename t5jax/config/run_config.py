@@ -10,19 +10,19 @@ import optax
 
 from t5jax.checkpoints import CheckpointConfig
 from t5jax.config.field_types import check_finite
+from t5jax.data import registry
 from t5jax.data.config import DataConfig
-from t5jax.data.conversion import converter_for
-from t5jax.data.tasks import registry
+from t5jax.data.pipeline.conversion import converter_for
 from t5jax.decoding.config import DecodingConfig
 from t5jax.errors import ConfigError
 from t5jax.evaluation.config import EvaluationConfig
 from t5jax.model.config import T5Config
-from t5jax.reporting import ReportingConfig
 from t5jax.runtime import RuntimeConfig
 from t5jax.sharding import MeshConfig
-from t5jax.training.finetuning import AllParameters, Strategy
+from t5jax.tracking import ReportingConfig
 from t5jax.training.losses import CrossEntropy
 from t5jax.training.optimizers import Adafactor, Optimizer
+from t5jax.training.peft import AllParameters, Strategy
 
 # What an evaluation says that can be compared between steps.
 EVALUATION_METRICS = ("loss", "text_loss", "accuracy", "perplexity", "text_perplexity")
@@ -135,7 +135,8 @@ class RunConfig:
 
     def _check_mixture(self) -> None:
         self.data.check()
-        if registry.builtin(self.data.mixture) is not None:  # of others, when their data is opened
+        # Of others, when their data is opened.
+        if registry.find_builtin(self.data.mixture) is not None:
             tasks = registry.tasks_of(self.data.mixture, self.data)
             converter_for(self.model.architecture, tasks, self.data)
 

@@ -20,8 +20,8 @@ from t5jax.convert.names import is_stacked
 from t5jax.convert.probe import Probe
 from t5jax.model.attention import Mask
 from t5jax.model.config import T5Config
+from t5jax.model.encoder_decoder import Stack
 from t5jax.model.layout import unstack
-from t5jax.model.t5 import Stack
 from t5jax.model.token_model import logits
 
 Params = Mapping[str, BlockArray]

@@ -14,7 +14,7 @@ from t5jax.convert import architecture, gin
 from t5jax.convert.names import MESH_TF, STACKS
 from t5jax.convert.slots import adafactor_slots
 from t5jax.convert.source import Source, Weights, bind, origins
-from t5jax.data.tf_runtime import import_tensorflow
+from t5jax.data.tensorflow_import import import_tensorflow
 from t5jax.errors import CheckpointError, ConfigError
 
 _GIN = ("operative_config.gin",)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 import jax
 from flax import nnx
 
-from t5jax.model.architectures import abstract_model
 from t5jax.model.config import T5Config
+from t5jax.model.registry import abstract_model
 
 STACKS = ("encoder", "decoder")
 

@@ -16,7 +16,7 @@ from t5jax.convert.views import Cast, InMemory, Zeros
 from t5jax.data.config import DataConfig
 from t5jax.data.vocabularies import Vocabulary, keep
 from t5jax.errors import CheckpointError, ConfigError
-from t5jax.model.architectures import init_params
+from t5jax.model.registry import init_params
 from t5jax.training.optimizers import Adafactor
 from t5jax.training.schedules import Constant
 from t5jax.training.train_step import TrainState

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from t5jax.data import objectives
+from t5jax.data import objectives, registry
+from t5jax.data.modules import load_entry_points, load_modules
 from t5jax.data.objectives import Objective
 from t5jax.data.records import BadRecordPolicy
-from t5jax.data.tasks import registry
-from t5jax.data.tasks.mixtures import Mixture
+from t5jax.data.tasks.mixture import Mixture
 from t5jax.data.tasks.task import Described, Task
 from t5jax.data.vocabularies import (
     ByteVocabulary,
@@ -62,7 +62,7 @@ class DataConfig:
         Files are not opened: whether they are there, the source says when the cache is built.
         """
         self.check_values()
-        found = registry.builtin(self.mixture)
+        found = registry.find_builtin(self.mixture)
         if found is None:
             if not self.modules and self.mixture not in registry.own_names():
                 self._check_known()
@@ -149,7 +149,7 @@ class DataConfig:
         """Raises ConfigError when neither t5jax nor an installed package has the mixture."""
         near = difflib.get_close_matches(self.mixture, registry.builtin_names(), n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        registry.load_entry_points()
+        load_entry_points()
         if self.mixture not in (*registry.own_names(), *registry.seqio_names()):
             raise ConfigError(
                 f"data.mixture={self.mixture!r} is not a task or mixture of t5jax{hint}; `t5jax "
@@ -185,7 +185,7 @@ def tasks_of(data: DataConfig) -> list[Task]:
     """The tasks of the config's mixture, checked. TensorFlow is imported for a user's seqio task
     only. Raises ConfigError for an unknown one, for what does not fit, and for a module that other
     processes would not find."""
-    registry.load_modules(data.modules)
+    load_modules(data.modules)
     tasks = registry.tasks_of(data.mixture, data)
     data.check_tasks(tasks)
     return tasks

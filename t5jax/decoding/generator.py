@@ -14,13 +14,13 @@ import jax
 import numpy as np
 from flax import nnx
 
-from t5jax.decoding import beams, choosing
+from t5jax.decoding import beam_search, sampling
 from t5jax.decoding.config import DecodingConfig
+from t5jax.decoding.decode_state import Decoded, LogitsCallback, Request, open_stepper
 from t5jax.decoding.scoring import score_targets
-from t5jax.decoding.stepping import Decoded, LogitsCallback, Request, open_stepper
 from t5jax.errors import ConfigError, DataError
 from t5jax.model.layout import DecodingLayout, lay_out
-from t5jax.model.products import are_few_rows
+from t5jax.model.matmul import are_few_rows
 from t5jax.sharding import on_each_device
 from t5jax.training.losses import EOS_ID
 from t5jax.training.program import Program
@@ -219,7 +219,7 @@ def decode_batch(
     def decode(models, request):
         params, layouts = models
         stepper = open_stepper(model_defs, params, request, config, num_ids, layouts)
-        method = beams.search if config.num_beams > 1 else choosing.choose
+        method = beam_search.search if config.num_beams > 1 else sampling.choose
         return method(stepper, request, config, callback)
 
     return _by(alone, decode)((params, layouts), request)

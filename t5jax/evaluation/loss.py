@@ -9,9 +9,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from t5jax.data.loader import Loader
-from t5jax.data.rows import TextRows
-from t5jax.data.token_store import TokenStream
+from t5jax.data.pipeline.loader import Loader
+from t5jax.data.pipeline.text_rows import TextRows
+from t5jax.data.store.reader import TokenStream
 from t5jax.errors import ConfigError
 from t5jax.training.feeding import Feeder
 from t5jax.training.losses import LossSums, predicting_side

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from t5jax.data.whole_files import write_file, write_json
+from t5jax.data.atomic_files import write_file, write_json
 from t5jax.errors import DataError
 from t5jax.evaluation.scores import average_lines, averages
 from t5jax.metrics import table

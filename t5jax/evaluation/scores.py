@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterable, Mapping
 
 from t5jax.errors import DataError
-from t5jax.evaluation.answers import Answer
 from t5jax.evaluation.config import EvaluationConfig
-from t5jax.evaluation.questions import TaskQuestions, predictions_of, targets_of
+from t5jax.evaluation.examples import TaskQuestions, predictions_of, targets_of
+from t5jax.evaluation.predictions import Answer
 from t5jax.metrics.averages import Average, glue_average, superglue_average
 from t5jax.metrics.confidence import with_confidence
 from t5jax.metrics.table import Result, results

@@ -10,12 +10,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from t5jax.data.tasks.classification import UNLABELLED
-from t5jax.data.tasks.glue import ENTAILMENT, THREE_WAY
-from t5jax.data.tasks.superglue import CB_CLASSES
+from t5jax.data.benchmarks.classification import UNLABELLED
+from t5jax.data.benchmarks.glue import ENTAILMENT, THREE_WAY
+from t5jax.data.benchmarks.superglue import CB_CLASSES
 from t5jax.errors import DataError
-from t5jax.evaluation.answers import Answer
-from t5jax.evaluation.questions import TaskQuestions, predictions_of
+from t5jax.evaluation.examples import TaskQuestions, predictions_of
+from t5jax.evaluation.predictions import Answer
 
 _BINARY, _LOWER, _CAPITAL = ("0", "1"), ("false", "true"), ("False", "True")
 _MOST_SIMILAR = 5.0

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from t5jax.model.products import on_one_cpu
+from t5jax.model.matmul import on_one_cpu
 
 MASKED = -1e9  # added to scores; a row without any allowed key stays finite (uniform)
 

@@ -14,8 +14,8 @@ from flax import nnx
 
 from t5jax.model.attention import Mask, attend
 from t5jax.model.config import T5Config
+from t5jax.model.matmul import dense
 from t5jax.model.position import RelativePositionBias
-from t5jax.model.products import dense
 
 ACTIVATIONS = {
     "linear": lambda x: x,

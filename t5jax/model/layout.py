@@ -9,7 +9,7 @@ import jax
 from flax import nnx
 
 from t5jax.model.layers import MLP, Adapter, Attention, TransformerBlock
-from t5jax.model.products import FewRowsParam, are_few_rows, turn_weights
+from t5jax.model.matmul import FewRowsParam, are_few_rows, turn_weights
 
 
 class DecodingLayout(NamedTuple):

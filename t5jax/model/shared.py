@@ -9,7 +9,7 @@ buckets the encoder reads in both directions; cross-attention and its norm are t
 from flax import nnx
 
 from t5jax.model.config import T5Config
-from t5jax.model.t5 import EncoderDecoder, Stack
+from t5jax.model.encoder_decoder import EncoderDecoder, Stack
 
 
 class SharedEncoderDecoder(EncoderDecoder):

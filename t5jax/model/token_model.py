@@ -9,7 +9,7 @@ from flax import nnx
 
 from t5jax.model.config import T5Config
 from t5jax.model.layers import fan_in_truncated, new_param
-from t5jax.model.products import FewRowsParam, product_of_few_rows
+from t5jax.model.matmul import FewRowsParam, product_of_few_rows
 from t5jax.sharding import constrain
 
 Batch = dict[str, jax.Array]

@@ -14,10 +14,10 @@ import optax
 from flax import nnx
 
 from t5jax import sharding
-from t5jax.model.architectures import abstract_model, init_params
 from t5jax.model.config import T5Config
-from t5jax.training.finetuning import AllParameters, Params, Strategy, split, united
+from t5jax.model.registry import abstract_model, init_params
 from t5jax.training.losses import Batch, CrossEntropy, LossSums
+from t5jax.training.peft import AllParameters, Params, Strategy, split, united
 from t5jax.training.train_step import TrainState, make_eval_step, make_train_step
 
 

@@ -251,7 +251,7 @@ def mesh_tf_name(name: str, *, old_norms: bool = False) -> str:
 
 def write_mesh_tf(folder: pathlib.Path, variables: dict[str, np.ndarray], step: int) -> str:
     """Returns the prefix of the checkpoint's files."""
-    from t5jax.data.tf_runtime import import_tensorflow
+    from t5jax.data.tensorflow_import import import_tensorflow
 
     tensorflow = import_tensorflow()
     folder.mkdir(parents=True)

@@ -14,11 +14,7 @@ from t5jax.convert.probe import Probe
 from t5jax.convert.views import InMemory
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.model.config import T5Config
-from tests.convert.foreign import (
-    huggingface_config,
-    tiny_huggingface,
-    write_huggingface,
-)
+from tests.convert.foreign import huggingface_config, tiny_huggingface, write_huggingface
 from tests.model import tiny_t5
 
 PARITY = 1e-5

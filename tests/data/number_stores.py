@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from t5jax.data.token_store import TokenStream
+from t5jax.data.store.reader import TokenStream
 from t5jax.data.vocabularies import ByteVocabulary
 
 FIRST_SENTINEL = 60_000

@@ -4,15 +4,16 @@ import json
 
 import pytest
 
-from t5jax.data import objectives
+from t5jax.data import objectives, registry
 from t5jax.data.config import DataConfig, mixture_of, tasks_of
+from t5jax.data.docstring_corpus import Docstrings
 from t5jax.data.objectives import SpanCorruption
 from t5jax.data.records import Rejected
-from t5jax.data.sources import Docstrings, JsonLines, Parquet, TextFiles, Tfds
-from t5jax.data.tasks import builtin, registry
-from t5jax.data.tasks.mixtures import Mixture
+from t5jax.data.registry import builtin
+from t5jax.data.registry.texts import texts_of
+from t5jax.data.sources import JsonLines, Parquet, TextFiles, Tfds
+from t5jax.data.tasks.mixture import Mixture
 from t5jax.data.tasks.task import TextTask
-from t5jax.data.tasks.texts import texts_of
 from t5jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary
 from t5jax.errors import ConfigError
 
@@ -55,7 +56,7 @@ def test_every_builtin_name_is_found_and_can_name_a_folder():
     for name, entry in builtin.TABLE.items():
         registry.check_task_name(name)
         assert entry.name == name
-        assert registry.builtin(name) is entry
+        assert registry.find_builtin(name) is entry
 
 
 @pytest.mark.parametrize(

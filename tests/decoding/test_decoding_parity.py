@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from t5jax.decoding import DecodingConfig
-from t5jax.decoding.adjusting import truncated
+from t5jax.decoding.logits_processors import truncated
 from t5jax.training.losses import EOS_ID
 from tests.decoding.tiny_decoding import run
 from tests.model import tiny_t5

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from t5jax.decoding import DecodingConfig, Generator
+from t5jax.decoding.decode_state import Request
 from t5jax.decoding.generator import decode_batch
-from t5jax.decoding.stepping import Request
 from t5jax.errors import ConfigError, DataError
-from t5jax.model import products
-from t5jax.model.t5 import EncoderDecoder
+from t5jax.model import matmul
+from t5jax.model.encoder_decoder import EncoderDecoder
 from t5jax.sharding import MeshConfig
 from t5jax.training.losses import EOS_ID, CrossEntropy
 from t5jax.training.optimizers import Adafactor
@@ -107,7 +107,7 @@ def test_weights_turned_for_few_rows_say_the_same(expected):
     assert plain(got) == plain(expected["greedy"])
     np.testing.assert_allclose(scores(got), scores(expected["greedy"]), atol=1e-5)
     (layout,) = one._layouts(24)
-    assert isinstance(layout.table, products.FewRowsParam)
+    assert isinstance(layout.table, matmul.FewRowsParam)
     assert layout is one._layouts(72)[0]  # made once
     assert generator()._layouts(8) is None
 

@@ -5,9 +5,9 @@ import functools
 import numpy as np
 from flax import nnx
 
+from t5jax.decoding.decode_state import Request
 from t5jax.decoding.generator import decode_batch
-from t5jax.decoding.stepping import Request
-from t5jax.model.architectures import abstract_model
+from t5jax.model.registry import abstract_model
 from t5jax.training.losses import EOS_ID
 from tests.model import tiny_t5
 

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from t5jax.data.tasks import builtin
+from t5jax.data.registry import builtin
 from t5jax.data.tasks.task import ExampleTask
 from t5jax.errors import DataError
-from t5jax.evaluation.answers import Answer
-from t5jax.evaluation.questions import Question, TaskQuestions
+from t5jax.evaluation.examples import Question, TaskQuestions
+from t5jax.evaluation.predictions import Answer
 from t5jax.evaluation.submission import FORMS, write_submission
 
 

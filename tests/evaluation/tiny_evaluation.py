@@ -6,9 +6,9 @@ import jax
 import numpy as np
 from jax.sharding import AxisType
 
+from t5jax.data import registry
 from t5jax.data.config import DataConfig
 from t5jax.data.records import Row
-from t5jax.data.tasks import registry
 from t5jax.data.tasks.task import ExampleTask
 from t5jax.data.vocabularies import ByteVocabulary
 from t5jax.decoding import DecodingConfig, Generator

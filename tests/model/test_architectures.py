@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from t5jax.data.converters import CONVERTERS
+from t5jax.data.pipeline.converters import CONVERTERS
 from t5jax.decoding import DecodingConfig
 from t5jax.decoding.scoring import score_targets
-from t5jax.model import products
-from t5jax.model.architectures import MODULES, abstract_model
+from t5jax.model import matmul
 from t5jax.model.attention import MASKED
 from t5jax.model.config import Architecture, T5Config
 from t5jax.model.layout import lay_out
+from t5jax.model.registry import MODULES, abstract_model
 from t5jax.training.losses import EOS_ID
 from tests.decoding import tiny_decoding
 from tests.model import numpy_t5, tiny_t5
@@ -191,7 +191,7 @@ OUTPUTS = 11
 @pytest.mark.parametrize(("architecture", "variant", "one_cpu"), DECODED)
 def test_decoding_step_by_step_equals_teacher_forcing(architecture, variant, one_cpu, monkeypatch):
     """Rows of different lengths in one batch, wider than the longest."""
-    monkeypatch.setattr(products, "devices_together", lambda: 1 if one_cpu else 8)
+    monkeypatch.setattr(matmul, "devices_together", lambda: 1 if one_cpu else 8)
     cfg = config(architecture, variant)
     params = tiny_t5.random_params(cfg)
     rows = examples(architecture, [[(length, OUTPUTS)] for length in INPUTS])

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from t5jax.model.architectures import init_params
 from t5jax.model.attention import Mask
 from t5jax.model.config import T5Config
 from t5jax.model.layers import (
@@ -20,6 +19,7 @@ from t5jax.model.layers import (
     dropout_values,
     split_keys,
 )
+from t5jax.model.registry import init_params
 
 SMALL = T5Config(emb_dim=20, num_heads=3, head_dim=4, mlp_dim=28, dropout_rate=0.3)
 

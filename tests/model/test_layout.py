@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from t5jax.model.layout import lay_out, turn_block, unstack
-from t5jax.model.products import FewRowsParam
+from t5jax.model.matmul import FewRowsParam
 from tests.model import tiny_t5
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from t5jax.errors import ConfigError
 from t5jax.model import layers
-from t5jax.model.architectures import abstract_model
 from t5jax.model.config import ACTIVATIONS, SIZES, T5Config, t5_1_1_small, t5_small
+from t5jax.model.registry import abstract_model
 
 # Counted from the released configurations (embeddings, bias tables and norms included).
 T5_1_1 = {

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from t5jax.data.converters import CONVERTERS, Features
+from t5jax.data.pipeline.converters import CONVERTERS, Features
 from t5jax.model.config import Architecture, T5Config
 from t5jax.training.losses import EOS_ID
 from tests.model import tiny_t5

@@ -7,9 +7,9 @@ import numpy as np
 import optax
 from flax import nnx
 
-from t5jax.model.architectures import abstract_model
 from t5jax.model.config import T5Config
-from t5jax.model.t5 import EncoderDecoder
+from t5jax.model.encoder_decoder import EncoderDecoder
+from t5jax.model.registry import abstract_model
 from t5jax.training.losses import predicting_side
 
 VARIANTS = {

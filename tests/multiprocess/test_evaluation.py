@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from t5jax.config import load
-from tests.acts import glue_run
-from tests.acts.runs_at_hand import save_run
+from tests.commands import glue_run
+from tests.commands.saved_runs import save_run
 from tests.multiprocess.test_launch_local import local
 
 pytestmark = pytest.mark.slow
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    from t5jax.acts import cache
+    from t5jax.commands import cache
 
     folder = tmp_path_factory.mktemp("glue")
     config = glue_run.write(folder)

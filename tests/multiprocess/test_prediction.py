@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.acts.runs_at_hand import save_run
+from tests.commands.saved_runs import save_run
 from tests.multiprocess import tiny_run
 from tests.multiprocess.test_launch_local import codes, local
 

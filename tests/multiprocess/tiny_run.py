@@ -10,7 +10,7 @@ from t5jax.config import RunConfig, TrainConfig
 from t5jax.data.config import DataConfig
 from t5jax.data.vocabularies import ByteVocabulary
 from t5jax.model.config import T5Config
-from t5jax.reporting import ReportingConfig
+from t5jax.tracking import ReportingConfig
 from t5jax.training.optimizers import Adafactor
 from t5jax.training.schedules import Constant
 
@@ -34,7 +34,7 @@ def config() -> RunConfig:
 
 def write_config(folder: pathlib.Path, steps: int) -> pathlib.Path:
     """Writes config and text (the language reference that Python carries); builds the store."""
-    from t5jax.acts import cache
+    from t5jax.commands import cache
 
     text = "\n\n".join(pydoc_data.topics.topics.values())
     (folder / "reference.txt").write_text(text, encoding="utf-8")

@@ -10,8 +10,8 @@ import optax
 import pytest
 from flax import nnx
 
-from t5jax.model.architectures import init_params
 from t5jax.model.config import T5Config
+from t5jax.model.registry import init_params
 from t5jax.sharding import MeshConfig
 from t5jax.training.losses import CrossEntropy
 from t5jax.training.optimizers import Adafactor, AdamW

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from t5jax.data.counter_rng import random_bits
 from t5jax.data.objectives.base import Stream, end_with_eos, lengths_or_full
+from t5jax.data.rng import random_bits
 from t5jax.data.vocabularies import EOS_ID, UNK_ID, Vocabulary
 
 RANDOM_SHARE = 0.1  # of the tokens that BERT's code hides

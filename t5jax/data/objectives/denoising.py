@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from t5jax.data.counter_rng import row_keys
 from t5jax.data.objectives.base import Coded, Lengths
 from t5jax.data.objectives.codes import INPUT_CODES, TARGET_CODES, CodeRow, limit_runs
 from t5jax.data.objectives.noise_masks import IidNoise, NoiseMask, mask_to_dict
+from t5jax.data.rng import row_keys
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import ConfigError
 

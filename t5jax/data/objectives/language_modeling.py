@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from t5jax.data.counter_rng import random_bits, row_keys
 from t5jax.data.objectives.base import (
     Coded,
     Lengths,
@@ -18,6 +17,7 @@ from t5jax.data.objectives.base import (
     lengths_or_full,
     slices,
 )
+from t5jax.data.rng import random_bits, row_keys
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import ConfigError
 

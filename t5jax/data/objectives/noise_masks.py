@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from t5jax.data.counter_rng import random_bits
 from t5jax.data.objectives.base import Stream
+from t5jax.data.rng import random_bits
 from t5jax.errors import ConfigError
 
 

@@ -11,13 +11,10 @@ tfds.py          Tfds: any data set that TensorFlow Datasets prepared, without T
 huggingface.py   HuggingFace: the hub's data sets, where `datasets` is installed
 cleaning.py      Cleaned: another source's text by C4's rules, with counts of what each dropped
 split_names.py   SplitNames: another source's splits under other names
-docstrings.py    Docstrings: the embedded corpus, from the installed Python packages
-                 (prose.py: what is English in one; python_strings.py: finds them)
 """
 
 from t5jax.data.sources.array_record import ArrayRecord
 from t5jax.data.sources.cleaning import Cleaned, Cleaner, CleaningCounts, CleaningRules
-from t5jax.data.sources.docstrings import Docstrings
 from t5jax.data.sources.huggingface import HuggingFace
 from t5jax.data.sources.lines import JsonLines, TextFiles, Tsv
 from t5jax.data.sources.parquet import Parquet
@@ -31,7 +28,6 @@ __all__ = [
     "Cleaner",
     "CleaningCounts",
     "CleaningRules",
-    "Docstrings",
     "HuggingFace",
     "JsonLines",
     "Parquet",

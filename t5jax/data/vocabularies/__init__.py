@@ -7,12 +7,12 @@ In every vocabulary 0 is padding, 1 the end of a sequence and 2 the unknown piec
 
 from t5jax.data.vocabularies.base import DEFAULT_SENTINELS, EOS_ID, PAD_ID, UNK_ID, Vocabulary
 from t5jax.data.vocabularies.byte import ByteVocabulary
-from t5jax.data.vocabularies.extending import Extension, extend_vocabulary, learn_pieces
+from t5jax.data.vocabularies.extend import Extension, extend_vocabulary, learn_pieces
 from t5jax.data.vocabularies.huggingface import HuggingFaceVocabulary
-from t5jax.data.vocabularies.keeping import keep, kept
 from t5jax.data.vocabularies.kinds import from_dict, named_vocabulary
-from t5jax.data.vocabularies.sentence_piece import SentencePieceVocabulary
-from t5jax.data.vocabularies.training import train_sentencepiece
+from t5jax.data.vocabularies.run_copy import keep, kept
+from t5jax.data.vocabularies.sentencepiece import SentencePieceVocabulary
+from t5jax.data.vocabularies.train import train_sentencepiece
 
 __all__ = [
     "DEFAULT_SENTINELS",

@@ -9,7 +9,7 @@ import hashlib
 import os
 import pathlib
 
-from t5jax.data.whole_files import write_file
+from t5jax.data.atomic_files import write_file
 from t5jax.errors import ConfigError, DataError
 
 VARIABLE = "T5JAX_VOCABULARY"

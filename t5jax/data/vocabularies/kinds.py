@@ -7,7 +7,7 @@ from t5jax.data.vocabularies.base import Vocabulary
 from t5jax.data.vocabularies.byte import ByteVocabulary
 from t5jax.data.vocabularies.files import PUBLISHED
 from t5jax.data.vocabularies.huggingface import HuggingFaceVocabulary
-from t5jax.data.vocabularies.sentence_piece import SentencePieceVocabulary
+from t5jax.data.vocabularies.sentencepiece import SentencePieceVocabulary
 from t5jax.errors import ConfigError, DataError
 
 

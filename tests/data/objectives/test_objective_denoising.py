@@ -161,7 +161,7 @@ def test_permuting_moves_hidden_tokens_only():
 
 
 def _keys(seed, rows):
-    from t5jax.data.counter_rng import row_keys
+    from t5jax.data.rng import row_keys
 
     return row_keys(seed, np.arange(rows))
 

@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 from objective_rows import EOS, VOCABULARY, tokens_of
 
-from t5jax.data.objectives import (
-    FullLanguageModel,
-    LanguageModel,
-    PackedPrefixLM,
-    PrefixLM,
-)
+from t5jax.data.objectives import FullLanguageModel, LanguageModel, PackedPrefixLM, PrefixLM
 from t5jax.errors import ConfigError
 
 

@@ -226,7 +226,7 @@ def test_mask_statistics_equal_the_published_algorithm():
 
 def test_all_compositions_equally_likely():
     """7 text tokens and 4 noise tokens in 3 spans: C(6,2) * C(3,2) = 45 masks, none preferred."""
-    from t5jax.data.counter_rng import row_keys
+    from t5jax.data.rng import row_keys
 
     rows = 45 * 800
     mask_BL = random_spans(row_keys(5, np.arange(rows)), 11, 4, 3)

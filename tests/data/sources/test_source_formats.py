@@ -122,7 +122,7 @@ def test_crc32c_is_the_published_checksum():
 @pytest.fixture(scope="module")
 def written_by_tensorflow(tmp_path_factory):
     """A TFRecord file by TensorFlow's own writer, with what was put into it."""
-    from t5jax.data.tf_runtime import import_tensorflow
+    from t5jax.data.tensorflow_import import import_tensorflow
 
     tf = import_tensorflow()
     rng = np.random.default_rng(5)
@@ -239,7 +239,7 @@ def test_allenai_c4_lines_are_the_published_rows(real_data):
 
 
 def test_a_genuine_tfds_file_reads_as_tensorflow_reads_it(real_data):
-    from t5jax.data.tf_runtime import import_tensorflow
+    from t5jax.data.tensorflow_import import import_tensorflow
 
     tf = import_tensorflow()
     path = str(next((real_data / "text" / "c4_tfds").iterdir()))

@@ -41,7 +41,7 @@ def write_dataset(data_dir: pathlib.Path, file_format: str, splits: tuple[str, .
     """A prepared data set `toy/plain:1.2.0`, by TFDS's own serialisation; two files a split."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    from t5jax.data.tf_runtime import import_tensorflow, import_tfds
+    from t5jax.data.tensorflow_import import import_tensorflow, import_tfds
 
     tf, tfds = import_tensorflow(), import_tfds()
     features = tfds.features.FeaturesDict(
@@ -122,7 +122,7 @@ def test_features_within_features_come_as_they_were_given(prepared, monkeypatch)
 
 
 def test_tfds_own_reader_gives_the_same(prepared):
-    from t5jax.data.tf_runtime import import_tfds
+    from t5jax.data.tensorflow_import import import_tfds
 
     tfds = import_tfds()
     builder = tfds.builder_from_directory(prepared / "toy" / "plain" / "1.2.0")
@@ -252,7 +252,7 @@ def test_the_newest_version_is_taken(prepared, tmp_path):
 
 @pytest.mark.parametrize("config", ["en", "multilingual"])
 def test_c4_of_tfds_gives_the_documents_of_c4_json(real_data, tmp_path, config):
-    from t5jax.data.tf_runtime import import_tensorflow, import_tfds
+    from t5jax.data.tensorflow_import import import_tensorflow, import_tfds
 
     tf, tfds = import_tensorflow(), import_tfds()
     folder = real_data / "text" / "c4" / "en"

@@ -54,7 +54,7 @@ def test_proportional_scales_then_caps_then_takes_the_root():
     ("maximum", "scale", "temperature"), [(None, 1.0, 1.0), (2**11, 1.0, 4.0), (777, 0.31, 8.0)]
 )
 def test_proportional_is_seqios(maximum, scale, temperature):
-    from t5jax.data.tf_runtime import import_seqio
+    from t5jax.data.tensorflow_import import import_seqio
 
     seqio = import_seqio()
 

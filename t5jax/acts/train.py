@@ -1,8 +1,0 @@
-"""`t5jax train CONFIG`: runs a config to its end, resuming what its workdir holds."""
-
-from t5jax.config import load
-from t5jax.training.loop import train
-
-
-def run(config_file: str, flags: list[str]) -> None:
-    train(load(config_file, flags))

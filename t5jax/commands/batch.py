@@ -1,0 +1,177 @@
+"""What `t5jax predict` and `t5jax score` have in common: a job from inputs to an output."""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+from t5jax.data.records import Row
+from t5jax.errors import ConfigError
+from t5jax.inference.batch_job import (
+    Answers,
+    Leaving,
+    parse_shard,
+    rows_of_shard,
+    run_job,
+    same_rows_everywhere,
+)
+from t5jax.inference.input_rows import GivenTexts, checked_names, look_through
+from t5jax.inference.loaded_run import LoadedRun, load_with_flags
+from t5jax.inference.output_file import OutputFile, shard_path
+from t5jax.inference.outputs import Output, Printed, on_this_process
+from t5jax.inference.progress import RowProgress
+
+_BATCHES_OF_A_WINDOW = 16  # rows of about one length are found among as many
+
+
+class Source(Protocol):
+    """Rows of an input; standard input can be read only once."""
+
+    @property
+    def from_stdin(self) -> bool: ...
+    def rows(self) -> Iterator[Row]: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class JobOptions:
+    """Words of the command line that both acts understand."""
+
+    workdir: str
+    step: int | None = None
+    ensemble: tuple[str, ...] = ()
+    batch_size: int = 32
+    output: str | None = None  # None: standard output
+    overwrite: bool = False
+    shard: str | None = None  # "I/N"
+
+    def __post_init__(self) -> None:
+        parse_shard(self.shard)
+        if self.batch_size < 1:
+            raise ConfigError(f"--batch-size {self.batch_size}: at least 1")
+        for flag, given in (("--shard", self.shard), ("--overwrite", self.overwrite)):
+            if given and self.output is None:
+                raise ConfigError(f"{flag} has no effect without --output FILE")
+
+
+@dataclasses.dataclass(slots=True)
+class Counts:
+    """What a person should know of the rows that were answered."""
+
+    rows: int = 0
+    blank: int = 0
+    long: int = 0  # longer than inputs were in training
+    longest: int = 0  # tokens of an input, as the model read it
+    inputs_truncated: int = 0
+    outputs_truncated: int = 0
+
+    def add_input(self, tokens: int, truncated: bool, trained_length: int) -> None:
+        self.rows += 1
+        self.long += tokens > trained_length
+        self.longest = max(self.longest, tokens)
+        self.inputs_truncated += truncated
+
+    def warnings(self, trained_length: int, max_length: int) -> list[str]:
+        of, found = f"of {self.rows:,} inputs", []
+        if self.blank:
+            found.append(f"{self.blank:,} {of} blank: answered with nothing")
+        if self.inputs_truncated:
+            found.append(f"{self.inputs_truncated:,} {of} cut (--truncate-inputs)")
+        if self.long:
+            found.append(
+                f"{self.long:,} {of} longer than the {trained_length} tokens of training (up to "
+                f"{self.longest}): read whole; --truncate-inputs {trained_length} cuts them"
+            )
+        if self.outputs_truncated:
+            found.append(
+                f"{self.outputs_truncated:,} outputs cut at --decoding.max-length {max_length}"
+            )
+        return found
+
+
+class Way(NamedTuple):
+    """How an act makes records of rows."""
+
+    act: str
+    added: frozenset[str]  # keys of a record beside the columns of its row
+    describe: Callable[[LoadedRun], dict[str, Any]]  # what decides what the records say
+    answers: Callable[[LoadedRun, Counts], Answers]
+    shown: Callable[[dict[str, Any]], str] | None = None  # a record on standard output; None: JSON
+
+
+def answer(source: Source, way: Way, options: JobOptions, flags: list[str]) -> None:
+    """Runs the job. What is wrong with the input is said before the model is read."""
+    looked = None if source.from_stdin else look_through(source.rows(), way.added)
+    leaving = Leaving()
+    run = load_with_flags(
+        options.workdir,
+        options.step,
+        flags,
+        options.ensemble,
+        act=way.act,
+        batch_size=options.batch_size,
+        after_batch=leaving.after_batch,
+    )
+    _check_processes(options, source)
+    shard = parse_shard(options.shard)
+    if looked is not None:
+        same_rows_everywhere(looked.num_rows, looked.checksum)
+    output = on_this_process(lambda: _output(run, way, options))
+    counts = Counts()
+    batches = 1 if source.from_stdin else _BATCHES_OF_A_WINDOW
+    num_rows = None if looked is None else rows_of_shard(looked.num_rows, shard)
+    with leaving.begun(run.config.runtime, can_go_on=options.output is not None):
+        run_job(
+            checked_names(source.rows(), way.added),
+            way.answers(run, counts),
+            output,
+            window=batches * run.texts.batch_size,
+            shard=shard,
+            progress=_progress(num_rows, source, options),
+        )
+    if jax.process_index() == 0:
+        max_length = run.config.decoding.max_length
+        for line in counts.warnings(run.texts.trained_length, max_length):
+            print(line, file=sys.stderr)
+
+
+def describe(run: LoadedRun, act: str, columns: Sequence[str], options: JobOptions) -> dict:
+    """What decides what the records of a job say, whatever the act."""
+    return {
+        "act": act,
+        "checkpoints": [f"{one.workdir}, step {one.step}" for one in run.members],
+        "steps": [one.step for one in run.members],
+        "parameters": [one.fingerprint for one in run.members],
+        "vocabulary": run.config.data.vocabulary.fingerprint,
+        "dtype": run.config.model.dtype,
+        "columns": list(columns),
+        "shard": list(parse_shard(options.shard)),
+    }
+
+
+def _check_processes(options: JobOptions, source: Source) -> None:
+    if jax.process_count() == 1:
+        return
+    if source.from_stdin:
+        raise ConfigError("standard input is that of one process: give a file with --input")
+    if options.shard is not None:
+        raise ConfigError(
+            f"--shard {options.shard}: the {jax.process_count()} processes of this job share the "
+            "rows of every batch already; shards are for jobs of one process"
+        )
+
+
+def _output(run: LoadedRun, way: Way, options: JobOptions) -> Output:
+    if options.output is None:
+        return Printed(sys.stdout, way.shown)
+    path = shard_path(options.output, parse_shard(options.shard) if options.shard else None)
+    return OutputFile(path, way.describe(run), way.added, overwrite=options.overwrite)
+
+
+def _progress(num_rows: int | None, source: Source, options: JobOptions) -> RowProgress | None:
+    """On the process that writes; not for a few texts, nor between the answers on a terminal."""
+    few = isinstance(source, GivenTexts)
+    if jax.process_index() != 0 or few or (options.output is None and sys.stdout.isatty()):
+        return None
+    return RowProgress(sys.stderr, num_rows)

@@ -1,0 +1,147 @@
+"""`t5jax cache CONFIG`: tokenises the run's data once, into the stores that training reads."""
+
+import pathlib
+import sys
+import time
+
+from t5jax.commands.vocab import train_vocabulary
+from t5jax.config import load
+from t5jax.data.config import DataConfig, tasks_of
+from t5jax.data.registry.mixture_record import (
+    TRAIN,
+    cached_sizes,
+    corpora_of,
+    corpus_of,
+    make_record,
+    write_record,
+)
+from t5jax.data.registry.texts import texts_of
+from t5jax.data.store.build import build_cache, cache_directory
+from t5jax.data.store.documents import Texts
+from t5jax.data.store.reader import CacheInfo, read_info
+from t5jax.data.store.verify import check_files
+from t5jax.data.tasks.task import SeqioTask, Task
+from t5jax.errors import ConfigError, DataError
+from t5jax.runtime import ExitCode
+
+DAMAGED = 1  # exit code of a check that was made and found something, as sha256sum's
+
+
+def run(
+    config_file: str,
+    flags: list[str],
+    *,
+    splits: list[str],
+    num_processes: int,
+    overwrite: bool,
+    new_vocabulary: int | None = None,
+) -> None:
+    """`new_vocabulary` pieces are trained first, if the config's vocabulary is not there yet."""
+    data = _with_cache_dir(load(config_file, flags).data)
+    if new_vocabulary and not pathlib.Path(getattr(data.vocabulary, "path", "")).is_file():
+        train_vocabulary(data, num_pieces=new_vocabulary)
+    build_stores(data, splits=splits, num_processes=num_processes, overwrite=overwrite)
+
+
+def verify(config_file: str, flags: list[str], *, splits: list[str], num_threads: int) -> int:
+    """Reads every byte of the mixture's stores: those of `splits`, or all that are there. Returns
+    the exit code; a store that is damaged does not keep the others from being read."""
+    data = _with_cache_dir(load(config_file, flags).data)
+    whole = [_verify(directory, num_threads) for directory in _stores(data, splits)]
+    return ExitCode.DONE if all(whole) else DAMAGED
+
+
+def _stores(data: DataConfig, splits: list[str]) -> list[pathlib.Path]:
+    """The folders of the mixture's stores."""
+    assert data.cache_dir is not None
+    found = []
+    for corpus, trained_on in corpora_of(data).items():
+        there = {path.name for path in pathlib.Path(data.cache_dir, corpus).glob("*/")}
+        names = splits or sorted(there | ({TRAIN} if trained_on else set()))
+        found += [cache_directory(data.cache_dir, corpus, split) for split in names]
+    return found
+
+
+def _verify(directory: pathlib.Path, num_threads: int) -> bool:
+    """Says what a store holds, or what is wrong with its files."""
+    start, num_files, num_bytes, damaged = time.monotonic(), 0, 0, 0
+    try:
+        for file in check_files(directory, num_threads):
+            num_files, num_bytes = num_files + 1, num_bytes + file.num_bytes
+            if file.damage:
+                damaged += 1
+                print(f"error: {file.damage}", file=sys.stderr, flush=True)
+        info = read_info(directory)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return False
+    print(
+        f"{directory}: {info.documents:,} {_unit(info)}, {info.total('tokens'):,} tokens, "
+        f"{num_bytes:,} bytes in {num_files:,} files read in {time.monotonic() - start:.1f} s: "
+        + (f"{damaged:,} files DAMAGED" if damaged else "all as written"),
+        flush=True,
+    )
+    return not damaged
+
+
+def build_stores(
+    data: DataConfig, *, splits: list[str], num_processes: int, overwrite: bool = False
+) -> None:
+    """The stores of all tasks of the config's mixture, and its record. No splits: all of them."""
+    tasks = tasks_of(data)
+    for task in tasks:
+        if isinstance(task, SeqioTask) and task.not_cacheable:
+            raise ConfigError(
+                f"task {task.name} cannot be cached: {task.not_cacheable}; train on it with "
+                "data.cache_dir = None (seqio makes its examples while training reads)"
+            )
+    unused = set(splits).difference(*(texts_of(task, data).splits() for task in tasks))
+    if unused:
+        raise DataError(f"{data.mixture} has no split {min(unused)!r}")
+    built: set[tuple[str, str]] = set()
+    for task in tasks:
+        texts = texts_of(task, data)
+        for split in texts.splits():
+            # Tasks over one corpus share its store.
+            if (not splits or split in splits) and (corpus_of(task), split) not in built:
+                built.add((corpus_of(task), split))
+                _build(task, texts, split, data, num_processes, overwrite)
+    if all((corpus_of(t), "train") in built for t in tasks if "train" in t.splits) or not splits:
+        write_record(data, make_record(data, cached_sizes(tasks, data)))
+
+
+def _build(
+    task: Task, texts: Texts, split: str, data: DataConfig, num_processes: int, overwrite: bool
+) -> None:
+    assert data.cache_dir is not None
+    directory = cache_directory(data.cache_dir, corpus_of(task), split)
+    start = time.monotonic()
+    info = build_cache(
+        texts,
+        split,
+        directory,
+        vocabulary=data.vocabulary,
+        num_processes=num_processes,
+        progress=lambda line: print(line, file=sys.stderr, flush=True),
+        overwrite=overwrite,
+    )
+    tokens = info.total("tokens")
+    left_out = f", {info.rejected:,} bad ones left out" if info.rejected else ""
+    num_bytes = info.total("utf8_bytes")  # 0 where the task tokenised itself: not known
+    per_token = f"{num_bytes / tokens:.2f} bytes a token, " if num_bytes else ""
+    print(
+        f"{directory}: {info.documents:,} {_unit(info)}, {tokens:,} tokens, {per_token}"
+        f"{time.monotonic() - start:.1f} s{left_out}"
+    )
+    for rule, count in info.dropped.items():
+        print(f"  {rule:42s} {count:12,}")
+
+
+def _unit(info: CacheInfo) -> str:
+    return "documents" if info.features == ("text",) else "examples"
+
+
+def _with_cache_dir(data: DataConfig) -> DataConfig:
+    if data.cache_dir is None:
+        raise ConfigError("data.cache_dir is None: name a folder for the tokenised text")
+    return data

@@ -1,0 +1,261 @@
+"""`t5jax evaluate WORKDIR`: what a checkpoint, or every checkpoint of a run, is worth on a split.
+
+Text has a loss; tasks with metrics are answered besides, scored and put in a table.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import sys
+import time
+from typing import Any, Literal
+
+import jax
+
+from t5jax.checkpoints import committed_steps
+from t5jax.data.pipeline.loader import Loader
+from t5jax.data.vocabularies import keep
+from t5jax.errors import CheckpointError, ConfigError, DataError
+from t5jax.evaluation.continuous import Best, Mode, steps_as_they_appear
+from t5jax.evaluation.evaluator import Suite, place_for
+from t5jax.evaluation.loss import Baselines, SplitLosses
+from t5jax.evaluation.predictions import read_answers
+from t5jax.evaluation.report import Report
+from t5jax.evaluation.submission import write_submission
+from t5jax.run.build import open_evaluation_loaders, open_suite
+from t5jax.run.restore import OpenedRun, SavedRun, open_program
+
+Losses = dict[str, dict[str, float]]  # by task
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is evaluated, and what becomes of it."""
+
+    split: str = "validation"
+    tasks: tuple[str, ...] = ()  # or mixtures, by name, answered; (): the run's, and its losses
+    only: Literal["loss", "metrics"] | None = None
+    num_rows: int | None = None  # of which losses are taken; None: all
+    with_baselines: bool = False
+    output: str | None = None  # None: WORKDIR/evaluations
+    submission: str | None = None
+    keep_best: str | None = None
+    best_mode: Mode = "max"
+    as_json: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_rows is not None and self.num_rows < 1:
+            raise ConfigError(
+                f"--num-rows {self.num_rows}: at least 1; without it, the whole split"
+            )
+        if self.tasks and self.only == "loss":
+            raise ConfigError("--tasks are answered: leave out --only loss")
+        if self.metrics_only and (self.num_rows is not None or self.with_baselines):
+            raise ConfigError(
+                "--num-rows and --baselines are of losses: leave out --tasks and --only metrics"
+            )
+        if self.only == "loss" and (self.submission or self.output):
+            raise ConfigError(
+                "--output and --submission are of the tasks' answers: leave out --only loss"
+            )
+
+    @property
+    def metrics_only(self) -> bool:
+        return self.only == "metrics" or bool(self.tasks)
+
+
+def run(workdir: str, flags: list[str], options: Options, *, step: int | None) -> None:
+    """Evaluates a step; None: the newest good one."""
+    opened = _open(workdir, step, flags, options)
+    _Evaluation(workdir, opened, options).evaluate(opened.restore(step))
+
+
+def follow(workdir: str, flags: list[str], options: Options, *, most_seconds: float) -> None:
+    """Evaluates every step that is there or appears, until the run's last one; gives up when none
+    has appeared for `most_seconds`."""
+    directory = pathlib.Path(workdir) / "checkpoints"
+    opened: OpenedRun | None = None
+    for step in steps_as_they_appear(directory, most_seconds=most_seconds):
+        try:
+            if opened is None:
+                opened = _open(workdir, step, flags, options)
+                evaluation = _Evaluation(workdir, opened, options)
+            saved = opened.restore(step)
+        except CheckpointError:
+            if step in committed_steps(str(directory)):
+                raise
+            _say(f"step {step} was deleted by the training run before it could be read")
+            continue
+        evaluation.evaluate(saved)
+        if step >= opened.config.train.num_train_steps:
+            return
+    _say(f"no new checkpoint in {directory} for {most_seconds:.0f} s: ended")
+
+
+def _open(workdir: str, step: int | None, flags: list[str], options: Options) -> OpenedRun:
+    return open_program(workdir, step, flags, act="evaluate", of_mixture=not options.tasks)
+
+
+class _Evaluation:
+    """Everything that one run is evaluated on; opened once, used for each of its steps."""
+
+    def __init__(self, workdir: str, opened: OpenedRun, options: Options):
+        self._workdir, self._options = workdir, options
+        self._config, self._replicas = opened.config, opened.program.replicas
+        self._suite = self._open_suite()
+        loaders = {} if options.metrics_only else self._open_loaders()
+        self._splits = {name: SplitLosses(x, options.num_rows) for name, x in loaders.items()}
+        if self._suite is None and not loaders:
+            raise DataError(self._nothing())
+        self._best = None
+        if options.keep_best is not None:
+            self._best = Best(pathlib.Path(workdir), options.keep_best, options.best_mode)
+
+    def _open_suite(self) -> Suite | None:
+        if self._options.only == "loss":
+            return None
+        suite = open_suite(self._config, self._options.split, self._options.tasks)
+        needed = self._options.submission or self._options.output
+        if suite is None and (needed or self._options.metrics_only):
+            names = ", ".join(self._options.tasks) or self._config.data.mixture
+            raise ConfigError(
+                f"no task of {names} has metrics and a split "
+                f"{self._options.split!r}: there is nothing to answer"
+            )
+        return suite
+
+    def _open_loaders(self) -> dict[str, Loader]:
+        try:
+            return open_evaluation_loaders(
+                self._config,
+                self._options.split,
+                self._options.num_rows,
+                replicas=self._replicas,
+            )
+        except DataError as error:
+            without = "; --only metrics needs no store" if self._suite is not None else ""
+            raise DataError(f"{error}{without}") from error
+
+    def _nothing(self) -> str:
+        data, split = self._config.data, self._options.split
+        return (
+            f"no task of {data.mixture} has metrics and a split {split!r}, or a store of it in "
+            f"{data.cache_dir} (t5jax cache CONFIG makes it where the source has one)"
+        )
+
+    def evaluate(self, saved: SavedRun) -> None:
+        losses = {name: self._loss(saved, name) for name in self._splits}
+        report = directory = None
+        if self._suite is not None:
+            report, directory = self._answer(saved, self._suite)
+        if jax.process_index() == 0:
+            self._print(saved.step, losses, report, directory)
+        if self._best is not None and self._best.offer(saved.step, _values(losses, report)):
+            if jax.process_index() == 0:
+                keep(self._config.data.vocabulary, f"{self._workdir}/best")
+            _say(f"step {saved.step} is the best so far: kept in {self._workdir}/best")
+
+    def _loss(self, saved: SavedRun, name: str) -> dict[str, float]:
+        split = self._splits[name]
+        found = split.metrics(split.sums(saved.program, saved.params))
+        if self._options.with_baselines:
+            models = self._baselines[name]
+            found |= {"unigram_model": models.unigram, "bigram_model": models.bigram}
+        return found
+
+    @functools.cached_property
+    def _baselines(self) -> dict[str, Baselines]:
+        train = open_evaluation_loaders(self._config, "train", replicas=self._replicas)
+        return {name: split.baselines(train[name]) for name, split in self._splits.items()}
+
+    def _answer(self, saved: SavedRun, suite: Suite) -> tuple[Report, pathlib.Path]:
+        settings = suite.settings(saved.program, saved.params)
+        output = self._options.output or pathlib.Path(self._workdir) / "evaluations"
+        directory = pathlib.Path(output) / self._options.split / str(saved.step)
+        directory = place_for(directory, settings)
+        report = suite.evaluate(
+            saved.program,
+            saved.params,
+            saved.step,
+            settings=settings,
+            directory=directory,
+            progress=_Progress(),
+        )
+        if self._options.submission is not None and jax.process_index() == 0:
+            self._hand_in(suite, directory, pathlib.Path(self._options.submission))
+        return report, directory
+
+    def _hand_in(self, suite: Suite, directory: pathlib.Path, target: pathlib.Path) -> None:
+        written = 0
+        for task in suite.tasks:
+            answers = read_answers(directory / f"{task.task}.jsonl", task)
+            made = write_submission(target, task, answers)
+            if made is not None:
+                file, replaced = made
+                note = f"; {replaced} that name no class count as the first" if replaced else ""
+                _say(f"{file}: {len(answers)} predictions of {task.task}{note}")
+                written += 1
+        if not written:
+            raise ConfigError(
+                f"--submission: no task of {self._config.data.mixture} is one of GLUE's or "
+                "SuperGLUE's"
+            )
+
+    def _print(
+        self, step: int, losses: Losses, report: Report | None, directory: pathlib.Path | None
+    ) -> None:
+        if self._options.as_json:
+            for record in _records(step, self._options.split, losses, report):
+                print(json.dumps(record), flush=True)
+            return
+        for name, metrics in losses.items():
+            print(f"step {step} of {self._workdir} on {self._options.split} of {name}")
+            for metric, value in metrics.items():
+                print(f"  {metric:16s} {value:12,.4f}  {_NOTES.get(metric, '')}".rstrip())
+        if report is not None:
+            print(f"step {step} of {self._workdir} on {self._options.split}")
+            print(report, end="")
+            print(f"predictions: {directory}", flush=True)
+
+
+def _values(losses: Losses, report: Report | None) -> dict[str, float]:
+    """`task/metric` -> value, of losses as well."""
+    values = report.values if report is not None else {}
+    return values | {f"{task}/{k}": v for task, found in losses.items() for k, v in found.items()}
+
+
+def _records(step: int, split: str, losses: Losses, report: Report | None) -> list[dict[str, Any]]:
+    where = {"step": step, "split": split}
+    records = [{**where, "task": name, **metrics} for name, metrics in losses.items()]
+    if report is not None:
+        records.append({**where, "metrics": report.values, "notes": report.notes})
+    return records
+
+
+class _Progress:
+    """Says on standard error how far the answers are."""
+
+    def __init__(self):
+        self._said = time.monotonic()
+
+    def __call__(self, task: str, done: int, total: int) -> None:
+        if time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES:
+            self._said = time.monotonic()
+            _say(f"{task}: {done:,} of {total:,} answered")
+
+
+def _say(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, file=sys.stderr, flush=True)
+
+
+_NOTES = {
+    "loss": "nats per target token",
+    "accuracy": "share of target tokens, EOS included, that are the likeliest given those before",
+    "text_loss": "nats per text token (sentinels and EOS left out)",
+    "unigram_entropy": "nats: entropy of these rows' text tokens, by their own frequencies",
+    "unigram_model": "nats: frequencies of the training split",
+    "bigram_model": "nats: given the token before, from the training split",
+}

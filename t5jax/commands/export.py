@@ -1,0 +1,123 @@
+"""`t5jax export WORKDIR TARGET`: a run's decoding and scoring for use without t5jax."""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from t5jax import __version__
+from t5jax.data.atomic_files import write_json
+from t5jax.data.vocabularies import keep
+from t5jax.errors import ConfigError
+from t5jax.export import saved_model, stablehlo
+from t5jax.export.checking import compare, stored_inputs
+from t5jax.export.exported_run import MANIFEST, ExportedRun
+from t5jax.export.functions import Functions
+from t5jax.inference.loaded_run import LoadedRun, load_with_flags
+
+CHECK = "check.npz"  # ids and the answers to them, to be compared wherever the export goes
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+def run(
+    workdir: str, target: str, flags: list[str], *, step: int | None, file_format: str,
+    inputs_length: int | None, targets_length: int | None, platforms: Sequence[str],
+) -> None:  # fmt: skip
+    """Writes TARGET and compares it with the run; what differs is not left there."""
+    for platform in platforms:
+        if platform not in PLATFORMS:
+            raise ConfigError(f"--platforms {platform}: choose of {', '.join(PLATFORMS)}")
+    folder = pathlib.Path(target)
+    if folder.exists():
+        raise ConfigError(f"{target} is there already; choose another folder")
+    loaded = load_with_flags(workdir, step, flags, (), act="export", batch_size=8)
+    if jax.process_count() > 1:
+        raise ConfigError("export needs all parameters in one process: start it alone")
+    functions = _functions(loaded, inputs_length, targets_length)
+    if file_format == "savedmodel":
+        saved_model.check(functions.decoding.num_beams)
+    unfinished = folder.with_name(f"{folder.name}.unfinished-{os.getpid()}")
+    unfinished.mkdir(parents=True)
+    try:
+        manifest = _write(unfinished, loaded, functions, file_format, platforms)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    checked = manifest["checked"]
+    print(
+        f"{target}: step {loaded.step} of {workdir} as {file_format}, for {', '.join(platforms)}\n"
+        f"checked with {' and '.join(map(str, checked['batch_sizes']))} rows against the run: "
+        f"{checked['num_same_outputs']} of {checked['num_outputs']} outputs are the same, scores "
+        f"of tokens differ by at most {checked['largest_difference_of_a_tokens_score']:.1e} nats"
+    )
+
+
+def _functions(
+    loaded: LoadedRun, inputs_length: int | None, targets_length: int | None
+) -> Functions:
+    config = loaded.config
+    return Functions(
+        model=config.model,
+        decoding=config.decoding,
+        num_ids=config.data.vocabulary.vocab_size,
+        inputs_length=config.data.inputs_length if inputs_length is None else inputs_length,
+        targets_length=config.decoding.max_length if targets_length is None else targets_length,
+    )
+
+
+def _write(
+    folder: pathlib.Path,
+    loaded: LoadedRun,
+    functions: Functions,
+    file_format: str,
+    platforms: Sequence[str],
+) -> dict[str, Any]:
+    """Everything of an export, the check included; returns its manifest."""
+    params = jax.device_get(loaded.params[0])
+    write = stablehlo.write if file_format == "stablehlo" else saved_model.write
+    write(folder, functions, params, platforms)
+    keep(loaded.config.data.vocabulary, folder)
+    manifest = _manifest(loaded, functions, file_format, platforms)
+    write_json(folder / MANIFEST, manifest)
+    exported = ExportedRun(folder).functions
+    manifest["checked"] = compare(exported, loaded.texts.generator, functions)
+    inputs, targets = stored_inputs(functions)
+    answers = exported["predict"](inputs)
+    np.savez(
+        folder / CHECK,
+        inputs=inputs,
+        targets=targets,
+        tokens=answers["tokens"],
+        scores=answers["scores"],
+        target_scores=exported["score"](inputs, targets)["scores"],
+    )
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def _manifest(
+    loaded: LoadedRun, functions: Functions, file_format: str, platforms: Sequence[str]
+) -> dict[str, Any]:
+    (member,) = loaded.members
+    return {
+        "format": file_format,
+        "versions": {"t5jax": __version__, "jax": jax.__version__},
+        "run": {
+            "workdir": member.workdir,
+            "step": member.step,
+            "parameters": member.fingerprint,
+        },
+        "platforms": list(platforms),
+        "functions": list(functions.arguments),
+        "inputs_length": functions.inputs_length,
+        "targets_length": functions.targets_length,
+        "dtype": functions.model.dtype,
+        "decoding": dataclasses.asdict(functions.decoding),
+        "end_of_inputs": loaded.texts.end_of_inputs.tolist(),
+        "vocabulary": loaded.config.data.vocabulary.to_dict(),
+    }

@@ -1,0 +1,106 @@
+"""`t5jax merge WORKDIR TARGET`: a run with LoRA factors as a run of the plain model."""
+
+import dataclasses
+
+import jax
+import numpy as np
+from etils import epath
+from flax import nnx
+
+from t5jax import runtime
+from t5jax.checkpoints import Checkpoints, committed_steps, restore_params
+from t5jax.config import RunConfig, WarmStart, describe_run, to_text
+from t5jax.errors import ConfigError
+from t5jax.run.build import build_program
+from t5jax.run.restore import checkpoint_directory, read_config
+from t5jax.run.trainer import environment
+from t5jax.training.peft import Adapters, AllParameters, PromptTuning
+from t5jax.training.program import Program
+
+_NOT_WEIGHTS = {
+    Adapters: "adapters are layers of their own, between the others and not linear: no weights of "
+    "the model without them compute the same",
+    PromptTuning: "a prompt is input to the encoder: no weights of the model without it compute "
+    "the same",
+}
+
+
+def run(workdir: str, target: str, flags: list[str], *, step: int | None) -> None:
+    """Writes step 0 of a run in `target`: the same model, its factors added to their weights.
+
+    It can be evaluated, converted, begun with (`init.path`) and trained on, all parameters then;
+    the optimizer begins anew. Raises ConfigError for a run that has nothing to merge.
+    """
+    config, record = read_config(workdir, step, flags, act="merge")
+    _check_merges(config, workdir)
+    directory = epath.Path(target) / "checkpoints"
+    if committed_steps(directory):
+        raise ConfigError(f"{target} holds a run already; choose another folder")
+    runtime.start(config.runtime)
+    config.check_mesh(jax.device_count(), trains=False)
+    program = build_program(config)
+    source = checkpoint_directory(workdir)
+    restored = restore_params(source, program.abstract_state.params, record.step)
+    params = program.merge(restored.state)
+    difference = _difference(program, restored.state, params)
+    plain = dataclasses.replace(
+        config, workdir=target, init=WarmStart(), finetuning=AllParameters()
+    )
+    content = {
+        "config": to_text(plain),
+        "data": restored.record["data"],
+        "vocabulary": restored.record["vocabulary"],
+        "environment": environment(),
+        "merged_from": {"workdir": workdir, "step": restored.step},
+    }
+    checkpoints = Checkpoints(directory, plain.checkpoints)
+    if jax.process_index() == 0:
+        describe_run(plain)
+    checkpoints.save(0, build_program(plain).init(plain.train.seed, params), content)
+    checkpoints.close()
+    if jax.process_index() == 0:
+        print(
+            f"{target}: step 0 is step {restored.step} of {workdir} without factors; logits of "
+            f"random tokens differ by {difference:.1e} of the largest"
+        )
+
+
+def _check_merges(config: RunConfig, workdir: str) -> None:
+    if config.finetuning.merges:
+        return
+    kind = type(config.finetuning)
+    reason = _NOT_WEIGHTS.get(kind)
+    if reason is None:
+        raise ConfigError(
+            f"{workdir} was trained with {kind.__name__}, which adds no parameters: there is "
+            "nothing to merge, its checkpoints are plain already"
+        )
+    raise ConfigError(
+        f"{workdir} cannot be merged: {reason}. evaluate, predict and init.path take the run as "
+        "it is"
+    )
+
+
+def _difference(program: Program, params: dict, merged: dict) -> float:
+    """The largest difference of logits, in float32, over the largest logit.
+
+    Raises RuntimeError if that is more than rounding.
+    """
+    before, after = _logits(program, params), _logits(program.plain, merged)
+    difference = float(np.abs(before - after).max() / np.abs(before).max())
+    if not difference < 1e-4:
+        raise RuntimeError(f"merged logits differ by {difference:.1e} of the largest: a defect")
+    return difference
+
+
+def _logits(program: Program, params: dict) -> np.ndarray:
+    tokens = np.random.default_rng(0).integers(2, program.model.vocab_size, (program.mesh.size, 8))
+    tokens = jax.device_put(tokens.astype(np.int32), program.batch_sharding)
+    names = "encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens"
+
+    def logits(params, tokens):
+        model = nnx.merge(program.model_def, program.finetuning.merged(params))
+        return model(dict.fromkeys(names, tokens))
+
+    with program.in_use():
+        return np.asarray(jax.jit(logits, out_shardings=program.replicated)(params, tokens))

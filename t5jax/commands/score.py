@@ -1,0 +1,52 @@
+"""`t5jax score WORKDIR`: log-likelihood of targets given their inputs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from t5jax.commands.batch import Counts, JobOptions, Way, answer, describe
+from t5jax.commands.token_text import TokenTexts
+from t5jax.data.records import Row
+from t5jax.inference import TextOptions
+from t5jax.inference.batch_job import Answers
+from t5jax.inference.input_rows import Inputs
+from t5jax.inference.loaded_run import LoadedRun
+from t5jax.inference.records import SCORED, scored
+
+
+def run(
+    options: JobOptions, inputs: Inputs, text_options: TextOptions, flags: list[str], *,
+    with_tokens: bool,
+) -> None:  # fmt: skip
+    """Scores the two columns of `inputs`: input and target."""
+    way = Way(
+        act="score",
+        added=SCORED,
+        describe=lambda run: {
+            **describe(run, "score", inputs.columns, options),
+            "prefix": text_options.prefix,
+            "truncate_inputs": text_options.truncate_inputs,
+            "tokens": with_tokens,
+        },
+        answers=lambda run, counts: _answers(run, counts, inputs, text_options, with_tokens),
+    )
+    answer(inputs, way, options, flags)
+
+
+def _answers(
+    run: LoadedRun, counts: Counts, inputs: Inputs, options: TextOptions, with_tokens: bool
+) -> Answers:
+    input_column, target_column = inputs.columns
+    pieces = TokenTexts(run.config.data.vocabulary).text if with_tokens else None
+
+    def answers(rows: Sequence[Row], numbers: Sequence[int]) -> list[dict[str, Any]]:
+        del numbers  # nothing is drawn
+        texts = [row.text(input_column) for row in rows]
+        targets = [row.text(target_column) for row in rows]
+        scores = run.texts.score(texts, targets, options)
+        for one in scores:
+            counts.add_input(one.input_tokens, one.input_truncated, run.texts.trained_length)
+        return [
+            {**row, **scored(one, run.step, pieces)} for row, one in zip(rows, scores, strict=True)
+        ]
+
+    return answers

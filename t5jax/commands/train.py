@@ -1,0 +1,8 @@
+"""`t5jax train CONFIG`: runs a config to its end, resuming what its workdir holds."""
+
+from t5jax.config import load
+from t5jax.run.trainer import train
+
+
+def run(config_file: str, flags: list[str]) -> None:
+    train(load(config_file, flags))

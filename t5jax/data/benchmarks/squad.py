@@ -1,0 +1,150 @@
+"""SQuAD v1.1 (Rajpurkar et al. 2016): answers as text, without the context, and as a span."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from t5jax.data.benchmarks.datasets import SETTINGS, Dataset
+from t5jax.data.benchmarks.squad_text import pad_punctuation, single_spaces
+from t5jax.data.records import BadColumn, Row
+from t5jax.data.tasks.task import Example, ExampleTask
+from t5jax.metrics.question_answering import span_squad, squad, words_of
+
+TRAIN_EXAMPLES = 87_599  # Rajpurkar et al. 2016; TFDS catalog
+SPLITS = ("train", "validation")
+
+
+def squad_columns(row: Row, number: int) -> Iterator[Row]:
+    """SQuAD's JSON document -> one row per question, in TFDS's columns; a flat row stays."""
+    if "context" in row:
+        yield row
+        return
+    try:
+        articles = json.loads(row.text("text"))["data"] if "text" in row else row["data"]
+        for article in articles:
+            for paragraph in article["paragraphs"]:
+                for question in paragraph["qas"]:
+                    yield _question_row(article, paragraph, question, row.place)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadColumn(
+            f"not SQuAD's layout, data / paragraphs / qas: {type(error).__name__}: {error}"
+        ) from None
+
+
+def _question_row(article: Any, paragraph: Any, question: Any, place: str) -> Row:
+    answers = question.get("answers", [])
+    return Row(
+        {
+            "id": question["id"],
+            "title": article.get("title", ""),
+            "context": paragraph["context"],
+            "question": question["question"],
+            "answers": {
+                "text": [answer["text"] for answer in answers],
+                "answer_start": [answer["answer_start"] for answer in answers],
+            },
+        },
+        f"{place}, question {question['id']}",
+    )
+
+
+SQUAD = Dataset(
+    name="squad/v1.1",
+    folder="squad",
+    adapt=squad_columns,
+    stems={
+        "train": ("train-v1.1", "train"),
+        "validation": ("dev-v1.1", "validation", "dev"),
+    },
+    one_document=True,
+)
+
+
+def squad_examples(row: Row) -> Iterator[Example]:
+    """`question: <question> context: <context>` -> the first answer; all answers for the metric."""
+    example = _padded(row)
+    text = f"question: {example['question']} context: {example['context']}"
+    yield {"inputs": single_spaces(text), "targets": example["answers"][0], **example}
+
+
+def context_free_examples(row: Row) -> Iterator[Example]:
+    """`squad trivia question: <question>` -> the first answer."""
+    example = _padded(row)
+    text = f"squad trivia question: {example['question']}"
+    yield {"inputs": single_spaces(text), "targets": example["answers"][0], **example}
+
+
+def span_examples(row: Row) -> Iterator[Example]:
+    """`question: <question> context: <context>` -> `start: 3 end: 6`, positions of the answer in
+    the context's words.
+
+    A question whose answer is not found as whole words has no example. Words are those that the
+    metric counts, as they were when T5 was published; later versions of its preprocessor count the
+    empty strings between neighbouring marks as well.
+    """
+    example = next(squad_examples(row))
+    context, answer = words_of(example["context"]), words_of(example["targets"])
+    for start in range(len(context) - len(answer) + 1):
+        if answer and context[start : start + len(answer)] == answer:
+            yield {**example, "targets": f"start: {start} end: {start + len(answer) - 1}"}
+            return
+
+
+def _padded(row: Row) -> dict[str, Any]:
+    answers = row.get("answers")
+    texts = answers.get("text") if isinstance(answers, dict) else None
+    if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
+        raise BadColumn(f"column 'answers' is {str(answers)[:80]}: no list of texts below 'text'")
+    return {
+        "id": row.get("id"),
+        "question": pad_punctuation(row.text("question")),
+        "context": pad_punctuation(row.text("context")),
+        "answers": [pad_punctuation(text) for text in texts],
+    }
+
+
+def all_answers(text: str, *, example: Mapping[str, Any], is_target: bool = False) -> Any:
+    """A prediction as it is; for a target all its answers."""
+    return example["answers"] if is_target else text
+
+
+def answers_and_context(text: str, *, example: Mapping[str, Any], is_target: bool = False) -> Any:
+    """A prediction as it is; for a target its answers and the context that positions count in."""
+    return {key: example[key] for key in ("answers", "context")} if is_target else text
+
+
+TASKS: tuple[ExampleTask, ...] = (
+    ExampleTask(
+        name="squad_v010_allanswers",
+        description="SQuAD v1.1, the best over all answers",
+        source=SQUAD.source,
+        examples=squad_examples,
+        postprocess=all_answers,
+        metrics=(squad,),
+        num_examples=TRAIN_EXAMPLES,
+        settings=SETTINGS,
+        splits=SPLITS,
+    ),
+    ExampleTask(
+        name="squad_v010_context_free",
+        description="SQuAD v1.1 without the context",
+        source=SQUAD.source,
+        examples=context_free_examples,
+        postprocess=all_answers,
+        metrics=(squad,),
+        num_examples=TRAIN_EXAMPLES,
+        settings=SETTINGS,
+        splits=SPLITS,
+    ),
+    ExampleTask(
+        name="squad_v010_allanswers_span",
+        description="SQuAD v1.1, positions of the answer's words",
+        source=SQUAD.source,
+        examples=span_examples,
+        postprocess=answers_and_context,
+        metrics=(span_squad,),
+        num_examples=TRAIN_EXAMPLES,
+        settings=SETTINGS,
+        splits=SPLITS,
+    ),
+)

@@ -1,0 +1,37 @@
+"""STS-B: a similarity score as text, and text as a score (Raffel et al. 2020, section 2.4)."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from t5jax.data.benchmarks.classification import keyed_text
+from t5jax.data.records import BadColumn, Row
+from t5jax.data.tasks.task import Example
+
+UNPARSABLE = -1.0
+
+
+def similarity_examples(row: Row) -> Iterator[Example]:
+    """`stsb sentence1: <sentence1> sentence2: <sentence2>` -> the score rounded to the nearest 0.2,
+    with one decimal: 3.8. Without a score -1.0."""
+    label = row.get("label")
+    if not isinstance(label, int | float):
+        raise BadColumn(f"column 'label' is {label!r}, not a number")
+    # float32 and ties to even, as T5 rounded: 2.5 is 12.5 steps of 0.2 and becomes 2.4.
+    steps = np.round(np.float32(label) * np.float32(5))
+    yield {
+        "inputs": keyed_text("stsb", row, ("sentence1", "sentence2")),
+        "targets": f"{steps / np.float32(5):.1f}",
+        "idx": row.get("idx"),
+    }
+
+
+def similarity_of_text(
+    text: str, *, example: Example | None = None, is_target: bool = False
+) -> float:
+    """The number that a text is, or -1 for a text that is none (which a correlation punishes)."""
+    try:
+        value = float(text)
+    except ValueError:
+        return UNPARSABLE
+    return value if np.isfinite(value) else UNPARSABLE

@@ -1,0 +1,94 @@
+"""TriviaQA (Joshi et al. 2017), reading comprehension: the alias that stands in the document.
+
+T5 truncates a context that is too long around the answer; here as everywhere the loader cuts its
+end off.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from t5jax.data.benchmarks.datasets import SETTINGS, Dataset
+from t5jax.data.benchmarks.squad import all_answers
+from t5jax.data.benchmarks.squad_text import pad_punctuation, single_spaces
+from t5jax.data.records import BadColumn, Row
+from t5jax.data.tasks.task import Example, ExampleTask
+from t5jax.metrics.question_answering import trivia_qa
+
+TRAIN_QUESTIONS = 138_384  # TFDS catalog, trivia_qa/rc; a question gives several examples or none
+
+
+def trivia_qa_columns(row: Row, number: int) -> Iterator[Row]:
+    """Rows in TFDS's columns: question, answer.normalized_aliases, entity_pages.wiki_context,
+    search_results.search_context."""
+    yield row
+
+
+TRIVIA_QA = Dataset(name="trivia_qa/rc", folder="trivia_qa", adapt=trivia_qa_columns)
+
+
+def matching_examples(row: Row) -> Iterator[Example]:
+    """`question: … context: …` -> a normalised alias; one example per alias and document in which
+    it occurs (case of ASCII letters aside)."""
+    for context in _contexts(row):
+        for alias in _aliases(row):
+            if _ascii_lower(alias) in _ascii_lower(context):
+                yield _example(row, context, alias)
+
+
+def document_examples(row: Row) -> Iterator[Example]:
+    """One example per document, whether or not the answer is in it."""
+    for context in _contexts(row):
+        yield _example(row, context, _aliases(row)[0])
+
+
+def _example(row: Row, context: str, answer: str) -> Example:
+    question = pad_punctuation(row.text("question"))
+    return {
+        "inputs": single_spaces(f"question: {question} context: {context}"),
+        "targets": answer,
+        "answers": _aliases(row),
+        "question_id": row.get("question_id"),
+    }
+
+
+def _aliases(row: Row) -> list[str]:
+    aliases = _texts(row, "answer", "normalized_aliases")
+    if not aliases:
+        raise BadColumn("column 'answer' has no normalized_aliases: a test row has no answer")
+    return [pad_punctuation(alias) for alias in aliases]
+
+
+def _contexts(row: Row) -> list[str]:
+    """Wikipedia's pages first, then the web's."""
+    contexts = _texts(row, "entity_pages", "wiki_context", required=False)
+    contexts += _texts(row, "search_results", "search_context", required=False)
+    return [pad_punctuation(context) for context in contexts]
+
+
+def _texts(row: Row, column: str, key: str, *, required: bool = True) -> list[str]:
+    value: Any = row.get(column)
+    if value is None and not required:
+        return []
+    texts = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise BadColumn(f"column {column!r} has no list of texts {key!r}")
+    return list(texts)
+
+
+def _ascii_lower(text: str) -> str:
+    return text.encode().lower().decode()
+
+
+TASKS: tuple[ExampleTask, ...] = (
+    ExampleTask(
+        name="trivia_qa_v010",
+        description="TriviaQA: an alias of the answer that the document holds",
+        source=TRIVIA_QA.source,
+        examples=matching_examples,
+        eval_examples=document_examples,
+        postprocess=all_answers,
+        metrics=(trivia_qa,),
+        num_examples=TRAIN_QUESTIONS,
+        settings=SETTINGS,
+    ),
+)

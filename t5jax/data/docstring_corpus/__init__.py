@@ -1,0 +1,10 @@
+"""The corpus that needs no download: English prose of the installed packages' docstrings.
+
+source.py          Docstrings: a source of documents
+prose.py           which paragraphs of a docstring are English prose
+python_strings.py  the string literals of a Python file
+"""
+
+from t5jax.data.docstring_corpus.source import Docstrings
+
+__all__ = ["Docstrings"]

@@ -1,0 +1,86 @@
+"""The user's modules that register tasks: those of `data.modules`, and of entry points."""
+
+import difflib
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from t5jax.data.tensorflow_import import import_seqio
+from t5jax.errors import ConfigError
+
+ENTRY_POINTS = "t5jax.tasks"  # group of the entry points that name modules which register tasks
+
+
+def load_modules(modules: Sequence[str]) -> None:
+    """Imports the user's modules, which register tasks. The working directory is searched as well.
+
+    Raises ConfigError naming the module when it is not found or fails.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for name in modules:
+        if "/" in name or not all(name.split(".")):
+            raise ConfigError(f"data.modules names {name!r}: {_as_imported(name)}")
+        try:
+            _import_seqio_for(name)
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise ConfigError(
+                    f"module {name} of data.modules imports {error.name!r}, which is not installed"
+                ) from error
+            raise ConfigError(f"data.modules names {name!r}, but {_not_found(name)}") from error
+        except Exception as error:
+            raise ConfigError(
+                f"module {name} of data.modules failed: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _as_imported(name: str) -> str:
+    """What to write for something that cannot be a module's name, such as a file's."""
+    path = pathlib.PurePath(name.removeprefix(f"{os.getcwd()}/"))
+    parts = path.with_suffix("").parts if path.suffix == ".py" else path.parts
+    if parts and not any("." in part or part == "/" for part in parts):
+        return f"write it as `import` takes it, {'.'.join(parts)}"
+    return "write a module's name as `import` takes it: my_tasks, or folder.my_tasks"
+
+
+def _not_found(name: str) -> str:
+    """Where a module was looked for, and which one may be meant."""
+    here = pathlib.Path.cwd()
+    if name.endswith(".py") and (here / name).is_file():
+        return f"that is a file: write it as `import` takes it, {name.removesuffix('.py')}"
+    files = [*here.glob("*.py"), *here.glob("*/*.py")]
+    names = [".".join(path.relative_to(here).with_suffix("").parts) for path in sorted(files)]
+    last = name.rpartition(".")[2]
+    near = [found for found in names if found.rpartition(".")[2] == last][:1]
+    near = near or difflib.get_close_matches(name, names, n=1)
+    return (
+        f"there is no {name.replace('.', '/')}.py in {here}, and no installed module of that name"
+        + (f" (did you mean {near[0]}?)" if near else "")
+        + "; start t5jax in the folder that it lies in, or write folder.module"
+    )
+
+
+def _import_seqio_for(module: str) -> None:
+    """A module that imports seqio gets it from us: here it comes without TensorFlow's banner."""
+    spec = importlib.util.find_spec(module)
+    path = pathlib.Path(spec.origin or "") if spec else pathlib.Path()
+    if path.suffix == ".py" and "import seqio" in path.read_text(errors="replace"):
+        import_seqio()
+
+
+def load_entry_points() -> None:
+    """Imports what installed packages offer as `t5jax.tasks`. Raises ConfigError where it fails."""
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            point.load()
+        except Exception as error:
+            raise ConfigError(
+                f"entry point {point.name} = {point.value} of {ENTRY_POINTS} failed: "
+                f"{type(error).__name__}: {error}"
+            ) from error

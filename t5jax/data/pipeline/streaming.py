@@ -1,0 +1,324 @@
+"""Rows of tasks that are tokenised while training reads them: no store to build, none to keep.
+
+A task's documents are read in blocks of about a million tokens, shards in a keyed order that is new
+in every epoch; a block is in memory what a store is on disk, and its rows come in a keyed order. So
+the rows are the same on any number of hosts, and a position is where the block begins and how many
+of its rows are used up. Every host tokenises everything: for a pod, and for long runs, `t5jax
+cache` is the better way.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from t5jax.data.pipeline.conversion import Conversion
+from t5jax.data.pipeline.converters import Batch, Features
+from t5jax.data.pipeline.loader import (
+    ArraySpec,
+    digest,
+    element_spec,
+    encoder_decoder,
+    merged,
+    no_rows,
+    refuse_other_data,
+)
+from t5jax.data.pipeline.mixing import Mixing
+from t5jax.data.pipeline.rows import Rows
+from t5jax.data.records import Rejected
+from t5jax.data.rng import Permutation, derive_seed
+from t5jax.data.store.documents import Document, Texts, encode_document
+from t5jax.data.store.reader import TokenStream
+from t5jax.data.vocabularies import Vocabulary
+from t5jax.errors import DataError
+
+BLOCK_TOKENS = 1 << 20
+_STATES_KEPT = 256  # positions of steps that were made ahead and may still be asked for
+
+MakeRows = Callable[[Mapping[str, TokenStream], int], Rows]  # (streams, seed) -> rows
+
+
+class Position(NamedTuple):
+    """Where a block begins, and how many of its rows are used up."""
+
+    epoch: int = 0
+    shard: int = 0  # in the order of the epoch
+    document: int = 0
+    row: int = 0
+
+
+class LiveTask:
+    """The rows of one task, in their order; `position` is that of the next one.
+
+    `settings` is whatever decides the rows that `make_rows` makes of a block, as JSON.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        texts: Texts,
+        split: str,
+        vocabulary: Vocabulary,
+        make_rows: MakeRows,
+        *,
+        settings: Mapping[str, Any],
+        seed: int,
+        block_tokens: int = BLOCK_TOKENS,
+    ):
+        self.name, self.position = name, Position()
+        self.rejected = Rejected()
+        self._texts, self._split, self._vocabulary = texts, split, vocabulary
+        self._make_rows, self._settings = make_rows, settings
+        self._seed, self._block_tokens = seed, block_tokens
+        self._shards = texts.shards(split)
+        self._block: Rows | None = None
+        self._next_block = Position()
+        self._reader: _Reader | None = None
+
+    @property
+    def packs(self) -> bool:
+        return self._current().packs
+
+    def identity(self) -> dict[str, Any]:
+        """Whatever decides the rows: texts, shards, vocabulary, seed and the rows' settings."""
+        return {
+            "texts": self._texts.describe(),
+            "vocabulary": self._vocabulary.fingerprint,
+            "rows": self._settings,
+            "shards": self._shards,  # names: a copy of a file has another time, and the same rows
+            "block_tokens": self._block_tokens,
+            "seed": self._seed,
+        }
+
+    def move_to(self, position: Sequence[int]) -> None:
+        """Goes on from a position that was saved."""
+        self.position = Position(*position)
+        self._block, self._reader = None, None
+
+    @property
+    def examples_per_row(self) -> float:
+        """Of the first block of all, wherever the position is."""
+        first = LiveTask(
+            self.name,
+            self._texts,
+            self._split,
+            self._vocabulary,
+            self._make_rows,
+            settings=self._settings,
+            seed=self._seed,
+            block_tokens=self._block_tokens,
+        )
+        return first._current().examples_per_row
+
+    def read(self, wanted_B: np.ndarray) -> Features | None:
+        """The next len(wanted_B) rows: those that are wanted are made, the others passed over.
+        None when none is wanted."""
+        parts, done = [], 0
+        while done < len(wanted_B):
+            block = self._current()
+            first = self.position.row
+            count = min(len(wanted_B) - done, block.num_rows - first)
+            ids = first + np.flatnonzero(wanted_B[done : done + count])
+            if len(ids):
+                parts.append(block.read(ids))
+            self.position = self.position._replace(row=first + count)
+            done += count
+            if self.position.row == block.num_rows:
+                self.position, self._block = self._next_block, None
+        if not parts:
+            return None
+        arrays = zip(Features._fields, zip(*parts, strict=True), strict=True)
+        return Features(**{name: np.concatenate(x) for name, x in arrays if x[0] is not None})
+
+    def _current(self) -> Rows:
+        """The rows of the block at the position, read and tokenised if need be."""
+        if self._block is None:
+            start = self.position._replace(row=0)
+            reader = self._reader if self._reader and self._reader.position == start else None
+            self._reader = reader or _Reader(self, start)
+            documents = self._reader.take(self._block_tokens)
+            names = self._texts.features
+            streams = {
+                name: TokenStream.of_documents([d[name] for d in documents]) for name in names
+            }
+            seed = derive_seed(self._seed, f"block/{start.epoch}/{start.shard}/{start.document}")
+            self._block = self._make_rows(streams, seed)
+            self._next_block = self._reader.position
+        return self._block
+
+    def documents_of_shard(self, epoch: int, nth: int) -> Iterator[Document]:
+        """The texts of the shard that comes nth in an epoch."""
+        order = Permutation(len(self._shards), derive_seed(self._seed, "shards"), epoch)
+        shard = self._shards[int(order(np.array([nth]))[0])]
+        of_epoch = getattr(self._texts, "of_epoch", None)
+        texts = of_epoch(epoch) if of_epoch else self._texts
+        return texts.documents(self._split, shard, self.rejected)
+
+    def encode(self, document: Document) -> dict[str, np.ndarray]:
+        """int32 ids of each feature."""
+        return encode_document(document, self._vocabulary)
+
+    @property
+    def num_shards(self) -> int:
+        return len(self._shards)
+
+
+class _Reader:
+    """Documents from a position on, for ever; `position` is that of the next one."""
+
+    def __init__(self, task: LiveTask, position: Position):
+        self._task, self.position = task, position
+        self._documents = task.documents_of_shard(position.epoch, position.shard)
+        for number in range(position.document):
+            if next(self._documents, None) is None:
+                raise DataError(
+                    f"task {task.name}: the saved position is document {position.document} of a "
+                    f"shard that has {number}: its source changed since"
+                )
+
+    def take(self, num_tokens: int) -> list[dict[str, np.ndarray]]:
+        """Tokenised documents of at least so many tokens; fewer at the end of an epoch.
+
+        Raises DataError when a whole epoch has no tokens.
+        """
+        while True:
+            whole_epoch = self.position == Position(self.position.epoch)
+            taken = self._take_of_epoch(num_tokens)
+            if any(len(ids) for document in taken for ids in document.values()):
+                return taken
+            if whole_epoch:
+                raise DataError(f"task {self._task.name}: its texts have no tokens at all")
+
+    def _take_of_epoch(self, num_tokens: int) -> list[dict[str, np.ndarray]]:
+        taken, size, epoch = [], 0, self.position.epoch
+        while size < num_tokens and self.position.epoch == epoch:
+            document = next(self._documents, None)
+            if document is None:
+                self._next_shard()
+                continue
+            ids = self._task.encode(document)
+            taken.append(ids)
+            size += sum(len(x) for x in ids.values())
+            self.position = self.position._replace(document=self.position.document + 1)
+        return taken
+
+    def _next_shard(self) -> None:
+        epoch, shard = self.position.epoch, self.position.shard + 1
+        if shard == self._task.num_shards:
+            epoch, shard = epoch + 1, 0
+        self.position = Position(epoch, shard)
+        self._documents = self._task.documents_of_shard(epoch, shard)
+
+
+class LiveLoader:
+    """Batches of live tasks, step after step: what `Loader` is to stores.
+
+    Steps must be asked for in their order (each once), because a position is only known when
+    everything before it was read.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[LiveTask],
+        vocabulary: Vocabulary,
+        *,
+        batch_size: int,
+        inputs_length: int,
+        targets_length: int,
+        mixing: Mixing,
+        conversion: Conversion | None = None,
+    ):
+        self.tasks, self.vocabulary, self.mixing = tuple(tasks), vocabulary, mixing
+        self.batch_size = batch_size
+        self.inputs_length, self.targets_length = inputs_length, targets_length
+        self._convert = conversion or encoder_decoder(inputs_length, targets_length)
+        self._next_step, self._next_row = 0, 0
+        self._identity = {
+            "live": digest([task.identity() for task in self.tasks]),
+            "tasks": digest(self.task_names),
+            "rates": digest(self.mixing.identity()),
+            "lengths": [inputs_length, targets_length],
+            "converter": self._convert.converter,
+        }
+        self._states: dict[int, dict[str, Any]] = {0: self._state()}
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        return tuple(task.name for task in self.tasks)
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Tokens of the encoder's and the decoder's rows, 0 where there is none."""
+        return self._convert.lengths
+
+    @property
+    def element_spec(self) -> dict[str, ArraySpec]:
+        """Shapes and dtypes of a whole global batch; all int32."""
+        shapes = self._convert.shapes(packed=self._packs)
+        return element_spec(shapes, self.batch_size, len(self.tasks))
+
+    def rows(self, step: int, row_indices: Sequence[int] | None = None) -> Batch:
+        """As `Loader.rows`, for the next step alone."""
+        assert step == self._next_step, (step, self._next_step)
+        ids_B = self._next_row + np.arange(self.batch_size)
+        tasks_B, _ = self.mixing(ids_B)
+        indices = np.arange(self.batch_size) if row_indices is None else np.array(row_indices, int)
+        wanted_B = np.zeros(self.batch_size, bool)
+        wanted_B[indices] = True
+        parts = {}
+        for number, task in enumerate(self.tasks):
+            part = task.read(wanted_B[tasks_B == number])
+            if part is not None:
+                parts[number] = part
+        self._next_step, self._next_row = step + 1, self._next_row + self.batch_size
+        # Kept as it is now: the thread that makes batches ahead may be in the middle of the next
+        # one when a checkpoint asks for this position.
+        self._states[step + 1] = self._state()
+        self._states.pop(step - _STATES_KEPT, None)
+        if not parts:
+            return no_rows(self.element_spec)
+        batch = self._convert(merged(parts, tasks_B[wanted_B], self._packs))
+        if len(self.tasks) > 1:
+            batch["task_ids"] = tasks_B[wanted_B].astype(np.int32)
+        places_B = np.searchsorted(np.flatnonzero(wanted_B), indices)
+        return {name: array[places_B] for name, array in batch.items()}
+
+    @property
+    def num_left_out(self) -> int:
+        """Records and damaged files that the policy left out so far, again in every epoch."""
+        return sum(t.rejected.records + t.rejected.damaged_files for t in self.tasks)
+
+    @property
+    def places_left_out(self) -> list[str]:
+        """Where the first of them stand, and why they were left out."""
+        return [place for task in self.tasks for place in task.rejected.places]
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What a checkpoint before `step` keeps: a position in every task."""
+        return self._states[step]
+
+    def check_state(self, state: dict[str, Any]) -> None:
+        """DataError when the state's positions mean nothing here."""
+        if not isinstance(state.get("next_row"), int) or "positions" not in state:
+            raise DataError(f"data state has no positions of live tasks: {state}")
+        refuse_other_data(state, self._identity)
+
+    def restore(self, state: dict[str, Any], step: int) -> None:
+        """From now on `step` is next, at the state's positions (checked by `check_state`)."""
+        self.check_state(state)
+        self._next_step, self._next_row = step, state["next_row"]
+        for task, position in zip(self.tasks, state["positions"], strict=True):
+            task.move_to(position)
+        self._states = {step: self._state()}
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "next_row": self._next_row,
+            "batch_size": self.batch_size,
+            "positions": [list(task.position) for task in self.tasks],
+            **self._identity,
+        }
+
+    @property
+    def _packs(self) -> bool:
+        return any(task.packs for task in self.tasks)

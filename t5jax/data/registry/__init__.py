@@ -1,0 +1,38 @@
+"""Names of tasks and mixtures, and what a config's mixture resolves to.
+
+names.py           look-up by name: t5jax's, the user's own (`add_task`, `add_mixture`), seqio's
+builtin.py         every task and mixture that t5jax brings, in one table
+corpora.py         corpora of plain text, and the tasks that objectives make of them
+texts.py           documents and examples of a task, with the policy for bad records
+mixture_record.py  a mixture as training needs it
+"""
+
+from t5jax.data.registry.names import (
+    add_mixture,
+    add_task,
+    builtin_names,
+    check_task_name,
+    find,
+    find_builtin,
+    find_task,
+    mixtures_within,
+    own_names,
+    seqio_names,
+    tasks_of,
+    unknown,
+)
+
+__all__ = [
+    "add_mixture",
+    "add_task",
+    "builtin_names",
+    "check_task_name",
+    "find",
+    "find_builtin",
+    "find_task",
+    "mixtures_within",
+    "own_names",
+    "seqio_names",
+    "tasks_of",
+    "unknown",
+]

@@ -1,0 +1,136 @@
+"""The names of tasks and mixtures: those that t5jax brings, the user's own, and seqio's.
+
+Nothing here imports TensorFlow: a task that was registered with seqio is found through
+`seqio_bridge/tasks.py`, which is loaded when a user's module has imported seqio.
+"""
+
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from t5jax.data.modules import load_entry_points, load_modules
+from t5jax.data.store.reader import NAME_RULE, can_name_directory
+from t5jax.data.tasks.mixture import Mixture
+from t5jax.data.tasks.task import Task
+from t5jax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from t5jax.data.config import DataConfig
+
+_own: dict[str, Task | Mixture] = {}
+
+
+def add_task(task: Task) -> Task:
+    """Registers a task of the user's own under its name; a second one of that name replaces it.
+
+    Raises ConfigError for a name that cannot be a folder's, and for one that t5jax brings.
+    """
+    return _add(task)
+
+
+def add_mixture(mixture: Mixture) -> Mixture:
+    """Registers a mixture of the user's own; its tasks may be registered later."""
+    return _add(mixture)
+
+
+def _add(entry: Any) -> Any:
+    check_task_name(entry.name)
+    if entry.name in builtin_names():
+        raise ConfigError(f"{entry.name!r} is the name of a task or mixture of t5jax: take another")
+    _own[entry.name] = entry
+    return entry
+
+
+def check_task_name(name: str) -> None:
+    """Raises ConfigError for a name that cannot be a folder's everywhere."""
+    if not can_name_directory(name):
+        raise ConfigError(f"task name {name!r}: {NAME_RULE}")
+
+
+def find_builtin(name: str) -> Task | Mixture | None:
+    """The task or mixture that t5jax brings under a name."""
+    from t5jax.data.registry import builtin as tables
+
+    return tables.find(name)
+
+
+def builtin_names() -> list[str]:
+    from t5jax.data.registry import builtin as tables
+
+    return list(tables.TABLE)
+
+
+def own_names() -> list[str]:
+    """Tasks and mixtures that were added by `add_task` and `add_mixture`."""
+    return sorted(_own)
+
+
+def find(name: str, data: "DataConfig") -> Task | Mixture:
+    """The task or mixture of a name: built-in, or registered by `data.modules`, an entry point or
+    seqio. Raises ConfigError with near names when there is none."""
+    found = find_builtin(name) or _own.get(name)
+    if found is None:
+        load_modules(data.modules)
+        load_entry_points()
+        found = _own.get(name) or _of_seqio(name, data)
+    if found is None:
+        raise ConfigError(unknown(name, data.modules))
+    return found
+
+
+def find_task(name: str, data: "DataConfig") -> Task:
+    """As `find`, for a single task. Raises ConfigError for a mixture."""
+    found = find(name, data)
+    if isinstance(found, Mixture):
+        raise ConfigError(f"{name} is a mixture of several tasks: name one of its tasks")
+    return found
+
+
+def tasks_of(name: str, data: "DataConfig") -> list[Task]:
+    """The tasks of a task or mixture, nested ones too, each once."""
+    found = find(name, data)
+    if not isinstance(found, Mixture):
+        return [found]
+    tasks: dict[str, Task] = {}
+    for part in found.tasks:
+        tasks |= {task.name: task for task in tasks_of(part, data)}
+    return list(tasks.values())
+
+
+def mixtures_within(mixture: Mixture, data: "DataConfig") -> dict[str, Mixture]:
+    """The mixtures that a mixture draws from, by name, and theirs."""
+    found: dict[str, Mixture] = {}
+    for name in mixture.tasks:
+        part = find(name, data)
+        if isinstance(part, Mixture):
+            found |= {name: part, **mixtures_within(part, data)}
+    return found
+
+
+def unknown(name: str, modules: Sequence[str]) -> str:
+    """What to say of a name that nothing has, once `modules` have been imported."""
+    own = [*own_names(), *seqio_names()]
+    near = difflib.get_close_matches(name, [*builtin_names(), *own], n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    said = f"no task or mixture {name!r} is registered{hint}; `t5jax tasks` lists those of t5jax; "
+    if not modules:
+        return said + (
+            "for one of your own name the module that registers it in data.modules of a config"
+        )
+    found = ", ".join(own[:10]) + (", …" if len(own) > 10 else "") if own else "nothing"
+    return f"{said}your own, after {', '.join(modules)} of data.modules: {found}"
+
+
+def _of_seqio(name: str, data: "DataConfig") -> Any:
+    if "seqio" not in sys.modules:
+        return None
+    from t5jax.data.seqio_bridge import tasks as seqio_tasks
+
+    return seqio_tasks.find(name, data)
+
+
+def seqio_names() -> list[str]:
+    """What is registered with seqio, where something has imported it."""
+    seqio = sys.modules.get("seqio")
+    return sorted({*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}) if seqio else []

@@ -1,0 +1,327 @@
+"""Building the offline token store: tokenise texts once, with any number of processes.
+
+A store is `<cache_dir>/<corpus>/<split>/`; `token_store.py` describes its files and reads them. One
+shard of the source becomes one shard of the store, so that a build which was killed goes on where
+it stopped, and any number of processes writes the same bytes.
+"""
+
+import concurrent.futures.process
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import json
+import multiprocessing
+import os
+import pathlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from t5jax.data.atomic_files import as_json, new_file, write_json
+from t5jax.data.records import Rejected, counted
+from t5jax.data.store.documents import Texts, encode_document
+from t5jax.data.store.reader import (
+    CHECKSUM,
+    ENDS_DTYPE,
+    META,
+    NAME_RULE,
+    CacheInfo,
+    ShardInfo,
+    can_name_directory,
+    checksum,
+    read_info,
+    shard_info,
+)
+from t5jax.data.store.writer import FeatureWriter
+from t5jax.data.vocabularies import Vocabulary, keep
+from t5jax.errors import DataError
+
+
+def cache_directory(cache_dir: str | os.PathLike, task: str, split: str) -> pathlib.Path:
+    """`<cache_dir>/<task>/<split>`; DataError for a name that could leave `cache_dir`."""
+    for what, name in (("task", task), ("split", split)):
+        if not can_name_directory(name):
+            raise DataError(f"{what} name {name!r} cannot name a directory: {NAME_RULE}")
+    return pathlib.Path(cache_dir) / task / split
+
+
+def build_cache(
+    texts: Texts,
+    split: str,
+    directory: str | os.PathLike,
+    *,
+    vocabulary: Vocabulary,
+    num_processes: int = 1,
+    progress: Callable[[str], None] | None = None,
+    overwrite: bool = False,
+) -> CacheInfo:
+    """Tokenises one split of the texts into `directory` and returns what META.json says.
+
+    May be killed at any moment and called again: shards that are finished, by the same vocabulary
+    from the same source, are kept, and the result is the same byte for byte. A literal
+    `<extra_id_0>` is text in a document, and a sentinel in the inputs and targets of a task.
+    `num_processes=1` works inline; more are spawned, so a script that calls this needs the usual
+    `if __name__ == "__main__"`. `progress` gets a line after each shard.
+    Raises DataError when the directory holds a complete store of something else (unless
+    `overwrite`), when another process is building there, and when the source has no text.
+    """
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with _only_builder(directory):
+        description = json.loads(as_json(texts.describe()))
+        jobs = _jobs(texts, split, directory, vocabulary)
+        _refuse_other_store(jobs, directory, description, overwrite)
+        if overwrite:
+            for job in jobs:
+                (directory / f"{job.name}.json").unlink(missing_ok=True)
+        shards = _build_shards(jobs, texts, split, vocabulary, num_processes, progress)
+        info = CacheInfo(
+            split=split,
+            dtype=jobs[0].dtype.name,
+            vocabulary=vocabulary.to_dict(),
+            source=description,
+            features=tuple(texts.features),
+            shards=shards,
+        )
+        if info.total("tokens") == 0:
+            raise DataError(
+                f"split {split!r} of {description} gave {counted(info.documents, 'document')} and "
+                "no tokens: nothing to store; check the source's files and the name of its text "
+                "field"
+            )
+        keep(vocabulary, directory)
+        _remove_strangers(directory, info)
+        record = dataclasses.asdict(info)
+        write_json(directory / META, {**record, CHECKSUM: checksum(record)})
+    return info
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _Job:
+    directory: pathlib.Path
+    name: str
+    source: str
+    source_fingerprint: str
+    vocabulary_fingerprint: str
+    dtype: np.dtype
+
+
+def _jobs(texts: Texts, split: str, directory: pathlib.Path, vocabulary: Vocabulary) -> list[_Job]:
+    names = texts.shards(split)
+    if not names:
+        raise DataError(f"split {split!r} of {texts.describe()} has no shards: no file matches")
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise DataError(f"split {split!r} names shards twice: {sorted(repeated)[:5]}")
+    description = as_json(texts.describe()).decode()
+    return [
+        _Job(
+            directory=directory,
+            name=f"shard-{number:05d}",
+            source=name,
+            source_fingerprint=hashlib.sha256(
+                f"{description}{split}\0{name}\0{texts.shard_fingerprint(split, name)}".encode()
+            ).hexdigest(),
+            vocabulary_fingerprint=vocabulary.fingerprint,
+            dtype=np.dtype("<u2" if vocabulary.vocab_size <= 1 << 16 else "<u4"),
+        )
+        for number, name in enumerate(names)
+    ]
+
+
+def _build_shards(
+    jobs: list[_Job],
+    texts: Texts,
+    split: str,
+    vocabulary: Vocabulary,
+    num_processes: int,
+    progress: Callable[[str], None] | None,
+) -> list[ShardInfo]:
+    done = {job.name: info for job in jobs if (info := _finished(job)) is not None}
+    missing = [job for job in jobs if job.name not in done]
+    if missing:
+        (jobs[0].directory / META).unlink(missing_ok=True)  # it would vouch for a store in pieces
+    report = _Report(progress, len(jobs), len(done))
+    build = functools.partial(_build_shard, texts=texts, split=split, vocabulary=vocabulary)
+    if num_processes <= 1 or len(missing) <= 1:
+        built = map(build, missing)
+    else:
+        built = _in_processes(build, missing, min(num_processes, len(missing)))
+    for info in built:
+        done[info.name] = info
+        report(info)
+    return [done[job.name] for job in jobs]
+
+
+def _in_processes(
+    build: Callable[[_Job], ShardInfo], jobs: list[_Job], num_processes: int
+) -> Iterator[ShardInfo]:
+    with concurrent.futures.ProcessPoolExecutor(
+        num_processes,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_die_with_parent,
+    ) as pool:
+        futures = [pool.submit(build, job) for job in jobs]
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                yield future.result()
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise RuntimeError(
+                "a tokenising process died (killed, or out of memory); finished shards are kept, "
+                "so run again, with fewer processes if memory is short"
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _build_shard(job: _Job, *, texts: Texts, split: str, vocabulary: Vocabulary) -> ShardInfo:
+    """Writes one shard; its .json record comes last and makes it count as finished."""
+    rejected = Rejected()
+    with contextlib.ExitStack() as files:
+        writers = {
+            name: FeatureWriter(
+                job.directory / f"{job.name}.{name}",
+                job.dtype,
+                files.enter_context(new_file(_path(job, name, "tokens"))),
+            )
+            for name in texts.features
+        }
+        for number, document in enumerate(texts.documents(split, job.source, rejected)):
+            ids = encode_document(document, vocabulary)
+            for name, writer in writers.items():
+                writer.add(ids[name], document[name], f"{job.source}: document {number}")
+        for writer in writers.values():
+            writer.flush()
+    features = {name: writer.finish() for name, writer in writers.items()}
+    info = ShardInfo(
+        name=job.name,
+        source=job.source,
+        source_fingerprint=job.source_fingerprint,
+        vocabulary_fingerprint=job.vocabulary_fingerprint,
+        documents=len(next(iter(writers.values())).ends),
+        features=features,
+        rejected=dataclasses.asdict(rejected),
+    )
+    write_json(job.directory / f"{job.name}.json", dataclasses.asdict(info))
+    return info
+
+
+def _path(job: _Job, feature: str, kind: str) -> pathlib.Path:
+    return job.directory / f"{job.name}.{feature}.{kind}"
+
+
+def _finished(job: _Job) -> ShardInfo | None:
+    """The shard's record, if an earlier build completed it from the same source and vocabulary."""
+    try:
+        info = shard_info(json.loads((job.directory / f"{job.name}.json").read_bytes()))
+        sizes_fit = all(
+            _path(job, name, "ends").stat().st_size == info.documents * ENDS_DTYPE.itemsize
+            and _path(job, name, "tokens").stat().st_size == feature.tokens * job.dtype.itemsize
+            for name, feature in info.features.items()
+        )
+    except (FileNotFoundError, json.JSONDecodeError, TypeError, KeyError):
+        return None  # never finished, or written by another version: made again
+    wanted = (job.source, job.source_fingerprint, job.vocabulary_fingerprint)
+    found = (info.source, info.source_fingerprint, info.vocabulary_fingerprint)
+    return info if wanted == found and sizes_fit else None
+
+
+class _Report:
+    """A line per finished shard: `cache: 3/16 shards, 41,200 documents, 24.1 M tokens, 2.9 M/s`."""
+
+    def __init__(self, progress: Callable[[str], None] | None, shards: int, kept: int):
+        self._progress, self._shards, self._done = progress, shards, kept
+        self._documents = self._tokens = 0
+        self._start = time.monotonic()
+        if progress and kept:
+            progress(f"cache: {kept}/{shards} shards were finished before and are kept")
+
+    def __call__(self, info: ShardInfo) -> None:
+        self._done += 1
+        self._documents += info.documents
+        self._tokens += sum(feature.tokens for feature in info.features.values())
+        if self._progress:
+            rate = self._tokens / max(time.monotonic() - self._start, 1e-9)
+            self._progress(
+                f"cache: {self._done}/{counted(self._shards, 'shard')}, "
+                f"{counted(self._documents, 'document')}, "
+                f"{self._tokens / 1e6:.1f} M tokens, {rate / 1e6:.2f} M/s"
+            )
+            if info.rejected["places"]:
+                self._progress(
+                    f"cache: {info.source}: {counted(info.rejected['records'], 'record')} left "
+                    f"out, {counted(info.rejected['damaged_files'], 'file')} broken off; the first:"
+                )
+            for line in info.rejected["places"]:
+                self._progress(f"cache: left out: {line}")
+
+
+def _die_with_parent() -> None:
+    """A worker outlives a killed parent otherwise: it waits for ever on a queue nobody feeds."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch():
+        parent.join()
+        os._exit(70)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _refuse_other_store(
+    jobs: list[_Job], directory: pathlib.Path, description: dict[str, Any], overwrite: bool
+) -> None:
+    """A complete store is somebody's work: it is replaced only when that is asked for."""
+    if overwrite or not (directory / META).exists():
+        return
+    info = read_info(directory)
+    for what, found, wanted in (
+        ("vocabulary", info.vocabulary["fingerprint"], jobs[0].vocabulary_fingerprint),
+        ("source or code of its task", info.source, description),
+        ("list of shards", [shard.source for shard in info.shards], [job.source for job in jobs]),
+    ):
+        if found != wanted:
+            raise DataError(
+                f"{directory} holds a token store with another {what} "
+                f"({_difference(found, wanted)}); delete it, ask for overwriting (--overwrite), or "
+                "use another directory"
+            )
+
+
+def _difference(found: Any, wanted: Any, name: str = "") -> str:
+    """Where two records differ: `source.train_files: [...], now [...]`."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        keys = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
+        parts = [_difference(found.get(key), wanted.get(key), f"{name}{key}.") for key in keys]
+        return "; ".join(parts)
+    return f"{name.rstrip('.')}{': ' if name else ''}{_shorten(found)}, now {_shorten(wanted)}"
+
+
+def _shorten(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"
+
+
+@contextlib.contextmanager
+def _only_builder(directory: pathlib.Path) -> Iterator[None]:
+    """The lock goes away with its process, however that ends."""
+    with open(directory / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(f"another process is building {directory}; wait for it") from error
+        yield
+
+
+def _remove_strangers(directory: pathlib.Path, info: CacheInfo) -> None:
+    """Shards or features of an earlier build that had more of them, and what a kill left half
+    written."""
+    kinds = [f"{name}.{kind}" for name in info.features for kind in ("tokens", "ends")]
+    ours = {f"{shard.name}.{kind}" for shard in info.shards for kind in (*kinds, "json")}
+    for path in directory.glob("shard-*"):
+        if path.name not in ours:
+            path.unlink()

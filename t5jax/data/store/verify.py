@@ -1,0 +1,108 @@
+"""Whether the files of a token store are still what was written: every byte, by its checksum."""
+
+import concurrent.futures
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from t5jax.data import vocabularies
+from t5jax.data.store.reader import (
+    ENDS_DTYPE,
+    MAKE_IT,
+    META,
+    CacheInfo,
+    ShardInfo,
+    read_info,
+    shard_info,
+    wrong_size,
+)
+from t5jax.errors import ConfigError
+
+
+class CheckedFile(NamedTuple):
+    """`damage` says what is wrong and what to do; None: the file is as it was written."""
+
+    path: pathlib.Path
+    num_bytes: int
+    damage: str | None
+
+
+def check_files(directory: str | os.PathLike, num_threads: int = 1) -> Iterator[CheckedFile]:
+    """Reads every byte of a store, `num_threads` files at a time; they come in their order.
+
+    Raises DataError when META.json, which holds the checksums, is missing or damaged itself.
+    """
+    directory = pathlib.Path(directory)
+    info = read_info(directory)
+    yield CheckedFile(directory / META, (directory / META).stat().st_size, None)
+    checks = list(_checks(directory, info))
+    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+        yield from pool.map(lambda check: check(), checks)
+
+
+def _checks(directory: pathlib.Path, info: CacheInfo) -> Iterator[Callable[[], CheckedFile]]:
+    file_name = vocabularies.from_dict(info.vocabulary, directory).file_name
+    if file_name:
+        yield functools.partial(_check_vocabulary, directory / file_name, info)
+    for shard in info.shards:
+        yield functools.partial(_check_record, directory / f"{shard.name}.json", shard)
+        for name, feature in shard.features.items():
+            for suffix, size, sha256 in (
+                ("tokens", feature.tokens * np.dtype(info.dtype).itemsize, feature.tokens_sha256),
+                ("ends", shard.documents * ENDS_DTYPE.itemsize, feature.ends_sha256),
+            ):
+                path = directory / f"{shard.name}.{name}.{suffix}"
+                yield functools.partial(_check_content, path, size, sha256, shard.name)
+
+
+def _check_content(path: pathlib.Path, size: int, sha256: str, shard: str) -> CheckedFile:
+    if problem := wrong_size(path, size):
+        return CheckedFile(path, _size(path), problem)
+    try:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        problem = f"sha256 {found[:12]}…, written was {sha256[:12]}…"
+    except OSError as error:  # of a disk that fails
+        found, problem = None, str(error)
+    damage = (
+        f"{path} is damaged: {problem}; copy it again, or delete {shard}.* and {META} there, then "
+        f"{MAKE_IT}"
+    )
+    return CheckedFile(path, size, None if found == sha256 else damage)
+
+
+def _check_record(path: pathlib.Path, shard: ShardInfo) -> CheckedFile:
+    """A shard's own record, which META.json repeats."""
+    try:
+        same = shard_info(json.loads(path.read_bytes())) == shard
+        damage = None if same else f"{path} and {META} beside it do not agree: one is damaged"
+    except FileNotFoundError:
+        damage = f"{path} is missing"
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        damage = f"{path} is damaged ({error})"
+    if damage:
+        damage += f"; copy the store again, or delete {path.name} and {META} there, then {MAKE_IT}"
+    return CheckedFile(path, _size(path), damage)
+
+
+def _check_vocabulary(path: pathlib.Path, info: CacheInfo) -> CheckedFile:
+    wanted = info.vocabulary["fingerprint"]
+    try:
+        found = vocabularies.from_dict(info.vocabulary, path.parent).fingerprint
+        problem = f"fingerprint {found[:12]}…, written was {wanted[:12]}…"
+    except ConfigError:  # a package that reads it is not installed
+        raise
+    except Exception as error:  # parsers have errors of their own for bytes that make no sense
+        found, problem = None, str(error)
+    damage = f"{path} is damaged: {problem}; copy it again, or {MAKE_IT}"
+    return CheckedFile(path, _size(path), None if found == wanted else damage)
+
+
+def _size(path: pathlib.Path) -> int:
+    return path.stat().st_size if path.exists() else 0

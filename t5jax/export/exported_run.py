@@ -1,0 +1,75 @@
+"""An export, read back: texts in, texts and scores out."""
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from t5jax.data.vocabularies import EOS_ID, from_dict
+from t5jax.errors import DataError
+from t5jax.export import saved_model, stablehlo
+
+MANIFEST = "manifest.json"
+
+
+class Output(NamedTuple):
+    text: str
+    score: float
+    ids: np.ndarray  # int32, without EOS and padding
+
+
+class ExportedRun:
+    """What `t5jax export` wrote into `folder`; `functions` take and give ids.
+
+    Raises DataError for a folder without an export.
+    """
+
+    def __init__(self, folder: str | pathlib.Path):
+        folder = pathlib.Path(folder)
+        if not (folder / MANIFEST).is_file():
+            raise DataError(f"{folder} holds no export: there is no {MANIFEST}")
+        self.manifest = json.loads((folder / MANIFEST).read_text())
+        self.vocabulary = from_dict(self.manifest["vocabulary"], folder)
+        names = list(self.manifest["functions"])
+        if self.manifest["format"] == "stablehlo":
+            self.functions = stablehlo.read(folder, names, self.manifest["dtype"])
+        else:
+            self.functions = saved_model.read(folder, names)
+
+    def predict(self, texts: Sequence[str]) -> list[list[Output]]:
+        """The outputs of every text, the best first."""
+        found = self.functions["predict"](self._inputs(texts))
+        return [
+            [self._output(ids, score) for ids, score in zip(tokens, scores, strict=True)]
+            for tokens, scores in zip(found["tokens"], found["scores"], strict=True)
+        ]
+
+    def score(self, inputs: Sequence[str], targets: Sequence[str]) -> list[float]:
+        """Log-likelihood of every target, EOS included, given its input."""
+        length = self.manifest["targets_length"]
+        wanted = self._padded(targets, [EOS_ID], length, "target")
+        scores = self.functions["score"](self._inputs(inputs), wanted)["scores"]
+        return [float(np.sum(one, dtype=np.float64)) for one in scores]
+
+    def _inputs(self, texts: Sequence[str]) -> np.ndarray:
+        end, length = self.manifest["end_of_inputs"], self.manifest["inputs_length"]
+        return self._padded(texts, end, length, "input")
+
+    def _padded(self, texts: Sequence[str], end: list[int], length: int, what: str) -> np.ndarray:
+        """int32 [texts, length]; 0 is padding."""
+        padded = np.zeros((len(texts), length), np.int32)
+        for number, text in enumerate(texts):
+            ids = [*self.vocabulary.encode(text).tolist(), *end]
+            if len(ids) > length:
+                raise DataError(
+                    f"{what} {number} has {len(ids)} tokens; the export was made for {length}: cut "
+                    f"it, or export again with another --{what}s-length"
+                )
+            padded[number, : len(ids)] = ids
+        return padded
+
+    def _output(self, tokens: np.ndarray, score: float) -> Output:
+        ids = tokens[(tokens != 0) & (tokens != EOS_ID)]
+        return Output(self.vocabulary.decode(ids), float(score), ids)

@@ -1,0 +1,194 @@
+"""The T5 encoder-decoder, made of the blocks in `layers.py`.
+
+Shape suffixes: B rows, K beams of a row, R = B K, T target length, S source length, D emb_dim,
+N heads, H head_dim, V vocab, L layers.
+"""
+
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from t5jax.model.attention import MASKED, Mask
+from t5jax.model.config import T5Config
+from t5jax.model.layers import KeyValue, RMSNorm, TransformerBlock, dropout, split_keys
+from t5jax.model.layout import DecodingLayout, unstack
+from t5jax.model.matmul import in_parts
+from t5jax.model.position import RelativePositionBias
+from t5jax.model.token_model import Batch, TokenModel, logits_of_rows, segment_ids
+from t5jax.sharding import constrain
+
+
+class Stack(nnx.Module):
+    """Equal blocks whose weights lie stacked along a leading `layers` axis, however they run."""
+
+    def __init__(
+        self, cfg: T5Config, num_layers: int, *, cross_attention: bool = False, rngs: nnx.Rngs
+    ):
+        if not cfg.per_layer_relative_bias:
+            self.relpos_bias = RelativePositionBias(cfg, rngs=rngs)
+        make = lambda key: TransformerBlock(
+            cfg, cross_attention=cross_attention, rngs=nnx.Rngs(params=key)
+        )
+        self.layers = jax.vmap(make)(jax.random.split(rngs.params(), num_layers))
+        self.final_norm = RMSNorm(cfg)
+        self.num_layers, self.dropout_rate = num_layers, cfg.dropout_rate
+        self.shared_bias = not cfg.per_layer_relative_bias
+        self.remat = cfg.remat
+        self.unroll = num_layers if cfg.unroll_layers == "all" else cfg.unroll_layers
+
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        mask: Mask,
+        memory: tuple[jax.Array, Mask] | None = None,
+        keys_B: jax.Array | None = None,
+    ) -> jax.Array:
+        T, rate = x_BTD.shape[1], self.dropout_rate
+        bias_NTT = self.position_bias(T, mask)
+        in_keys, out_keys, layers_keys = split_keys(keys_B, 3)
+        layer_keys = split_keys(layers_keys, self.num_layers)
+
+        def block(x_BTD, layer, keys_B):
+            x_BTD = layer(x_BTD, bias_NTT, mask, memory, keys_B)
+            return constrain(x_BTD, "batch", None, None)
+
+        in_scan = self.unroll < self.num_layers
+        block = rematerialized(block, self.remat, in_scan=in_scan)
+        x_BTD = dropout(x_BTD, rate, in_keys)
+        if not in_scan:
+            for layer, keys in zip(unstack(self.layers, self.num_layers), layer_keys, strict=True):
+                x_BTD = block(x_BTD, layer, keys)
+        else:
+            scanned = (self.layers, None if keys_B is None else layer_keys)
+            body = lambda x_BTD, layer: (block(x_BTD, *layer), None)
+            x_BTD, _ = jax.lax.scan(body, x_BTD, scanned, unroll=self.unroll)
+        return dropout(self.final_norm(x_BTD), rate, out_keys)
+
+    def position_bias(self, length: int, mask: Mask) -> jax.Array | None:
+        """[N, T, T] of every block; None where every block has its own."""
+        if not self.shared_bias:
+            return None
+        return self.relpos_bias(length, length, bidirectional=mask.bidirectional)
+
+
+Past = tuple[KeyValue, ...]  # by layer, [B, N, T K, H]: keys and values of the output so far
+
+
+class Decode(Protocol):
+    """One position of the decoder, for inputs that it has read already."""
+
+    def __call__(
+        self, tokens_BK: jax.Array, index: jax.Array, past: Past, mask_BKTK: jax.Array
+    ) -> tuple[jax.Array, Past]:
+        """Logits, float32 [B, K, V], after beam k of row b has read `tokens_BK` at position
+        `index`, and the past with that position. Beam k sees what beam j has read at position t
+        where `mask_BKTK[b, k, t, j]` is 0, not where it is `MASKED`; B or 1 rows."""
+        ...
+
+
+class EncoderDecoder(TokenModel):
+    """T5 (Raffel et al. 2020), its 1.1 variant and their multilingual and byte-level relatives."""
+
+    def add_stacks(self, cfg: T5Config, rngs: nnx.Rngs) -> None:
+        self.encoder = Stack(cfg, cfg.num_encoder_layers, rngs=rngs)
+        self.decoder = Stack(cfg, cfg.num_decoder_layers, cross_attention=True, rngs=rngs)
+        self.add_prompt(cfg, rngs)
+
+    def add_prompt(self, cfg: T5Config, rngs: nnx.Rngs) -> None:
+        """Makes the learned vectors in front of the inputs, if there are any."""
+        self.has_prompt = cfg.prompt_length > 0
+        if self.has_prompt:
+            # Its positions have no name: like a stack's layers they lie whole on every device.
+            shape = (cfg.prompt_length, cfg.emb_dim)
+            prompt_PD = jax.nn.initializers.normal(1.0)(rngs.params(), shape)
+            self.prompt = nnx.Param(prompt_PD, axes=("embed",))
+
+    @property
+    def reader(self) -> Stack:
+        """The stack that reads the inputs."""
+        return self.encoder
+
+    def hidden(self, batch: Batch, keys_B: jax.Array | None = None) -> jax.Array:
+        encoder_keys, decoder_keys = split_keys(keys_B, 2)
+        encoder_segments = segment_ids(batch, "encoder", "encoder_input_tokens")
+        decoder_segments = segment_ids(batch, "decoder", "decoder_target_tokens")
+        encoded_BSD, encoder_segments = self.encode(
+            batch["encoder_input_tokens"], encoder_segments, encoder_keys
+        )
+        return self.decoder(
+            self.embed(batch["decoder_input_tokens"]),
+            Mask(decoder_segments, decoder_segments, causal=True),
+            (encoded_BSD, Mask(decoder_segments, encoder_segments)),
+            decoder_keys,
+        )
+
+    def encode(
+        self, tokens_BS: jax.Array, segments_BS: jax.Array, keys_B: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """The encoder's output [B, S, D] and the segment of each of its positions [B, S], which are
+        more than those of the tokens where a learned prompt stands in front of them."""
+        x_BSD = self.embed(tokens_BS)
+        if self.has_prompt:
+            x_BSD, segments_BS = self._behind_prompt(x_BSD, segments_BS)
+        return self.reader(x_BSD, Mask(segments_BS, segments_BS), keys_B=keys_B), segments_BS
+
+    def _behind_prompt(self, x_BSD: jax.Array, segments_BS: jax.Array):
+        """The prompt belongs to segment 1, the only one of a row that is not packed."""
+        prompt_BPD = jnp.broadcast_to(self.prompt[...], (x_BSD.shape[0], *self.prompt.shape))
+        x_BSD = jnp.concatenate([prompt_BPD, x_BSD], axis=1)
+        segments_BS = jnp.concatenate(
+            [jnp.ones(prompt_BPD.shape[:2], segments_BS.dtype), segments_BS], axis=1
+        )
+        return constrain(x_BSD, "batch", None, None), segments_BS
+
+    def hidden_of_targets(self, tokens_BS: jax.Array, targets_BT: jax.Array) -> jax.Array:
+        """Output [B, T, D] that predicts each of the targets, given the inputs and those before;
+        0 is padding."""
+        batch = {
+            "encoder_input_tokens": tokens_BS,
+            "decoder_target_tokens": targets_BT,
+            "decoder_input_tokens": jnp.pad(targets_BT, ((0, 0), (1, 0)))[:, :-1],
+        }
+        return self._scaled(self.hidden(batch))
+
+    def start_decoding(
+        self, layout: DecodingLayout, tokens_BS: jax.Array, max_length: int, num_beams: int = 1
+    ) -> tuple[Decode, Past]:
+        """Reads the inputs (0 is padding): what decodes them, and room for `max_length` positions
+        of `num_beams` outputs a row."""
+        segments_BS = (tokens_BS > 0).astype(jnp.int32)
+        encoded_BSD, segments_BS = in_parts(self.encode, tokens_BS, segments_BS)
+        stacked = unstack(self.decoder.layers, self.decoder.num_layers)  # for many rows
+        encoded = [layer.cross_attention.heads_first(encoded_BSD) for layer in stacked]
+        encoded_bias_B11S = jnp.where(segments_BS > 0, 0.0, MASKED)[:, None, None]
+        relpos_bias = self.decoder.relpos_bias if self.decoder.shared_bias else None
+
+        def decode(tokens_BK, index, past, mask_BKTK):
+            bias_NT = relpos_bias.at(index, max_length) if relpos_bias is not None else None
+            x_RD, new_past = self.embed(tokens_BK.reshape(-1)), []
+            for layer, old, read in zip(layout.layers, past, encoded, strict=True):
+                x_RD, new = layer.decode(
+                    x_RD, old, index, bias_NT, mask_BKTK, read, encoded_bias_B11S
+                )
+                new_past.append(new)
+            hidden_RD = self._scaled(self.decoder.final_norm(x_RD))
+            return logits_of_rows(hidden_RD, layout.table).reshape(*tokens_BK.shape, -1), tuple(
+                new_past
+            )
+
+        B, N, _, H = encoded[0].key.shape
+        empty = jnp.zeros((B, N, max_length * num_beams, H), encoded[0].key.dtype)
+        return decode, (KeyValue(empty, empty),) * len(layout.layers)
+
+
+def rematerialized(block, policy: str, *, in_scan: bool):
+    """Computes a block's activations again in the backward pass: none, all but dots, or all."""
+    if policy == "none":
+        return block
+    policies = {
+        "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        "full": jax.checkpoint_policies.nothing_saveable,
+    }
+    return jax.checkpoint(block, policy=policies[policy], prevent_cse=not in_scan)

@@ -1,0 +1,34 @@
+"""From a config to its model: the module that each architecture is."""
+
+import jax
+from flax import nnx
+
+from t5jax.model.config import Architecture, T5Config
+from t5jax.model.decoder_only import DecoderOnly, PrefixLM
+from t5jax.model.encoder_decoder import EncoderDecoder
+from t5jax.model.encoder_only import EncoderOnly
+from t5jax.model.shared import SharedEncoderDecoder
+from t5jax.model.token_model import TokenModel
+
+MODULES: dict[Architecture, type[TokenModel]] = {
+    "encoder_decoder": EncoderDecoder,
+    "shared_encoder_decoder": SharedEncoderDecoder,
+    "decoder_only": DecoderOnly,
+    "prefix_lm": PrefixLM,
+    "encoder_only": EncoderOnly,
+}
+
+
+def make_model(cfg: T5Config, rngs: nnx.Rngs) -> TokenModel:
+    """The config's model with fresh float32 parameters."""
+    return MODULES[cfg.architecture](cfg, rngs=rngs)
+
+
+def abstract_model(cfg: T5Config) -> TokenModel:
+    """The model with shapes in place of arrays."""
+    return nnx.eval_shape(lambda: make_model(cfg, nnx.Rngs(params=0)))
+
+
+def init_params(cfg: T5Config, key: jax.Array) -> dict:
+    """Fresh float32 parameters as a nested dict keyed like the attributes of the modules."""
+    return nnx.to_pure_dict(nnx.state(make_model(cfg, nnx.Rngs(params=key)), nnx.Param))

@@ -1,0 +1,1 @@
+"""One process's life: a run built of its config, trained, validated, restored."""

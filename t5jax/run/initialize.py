@@ -1,0 +1,178 @@
+"""How a new run begins: with fresh parameters, or with another run's (`RunConfig.init`).
+
+What the other run has must fit: the same vocabulary, the same model but for how it is computed,
+every parameter in its shape. Only what fine-tuning adds (adapters, a prompt, LoRA's factors) may be
+missing there and begins fresh. All of it is verified as it is read, and refused by name where it
+does not fit.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+from flax import nnx
+
+from t5jax.checkpoints import (
+    Record,
+    latest_record,
+    leaves_by_path,
+    nested,
+    read_record,
+    restore_leaves,
+)
+from t5jax.config import RunConfig, from_text
+from t5jax.errors import ConfigError
+from t5jax.model.config import T5Config, differences
+from t5jax.model.registry import abstract_model
+from t5jax.training.program import Program
+from t5jax.training.train_step import TrainState
+
+_ADDED = ("adapter_dim", "prompt_length")  # fields that add parameters to those of the old model
+_MOST_NAMED = 10
+
+
+class Beginning(NamedTuple):
+    """The state before the first step of a run, and for its log where that came from."""
+
+    step: int
+    state: TrainState
+    source: dict[str, Any]
+
+
+def begin(config: RunConfig, program: Program) -> Beginning:
+    """The first state of the config's run.
+
+    Raises:
+      ConfigError: the other run has another vocabulary or model, or holds no such parameters.
+      CheckpointError: its checkpoints are damaged, or the step is missing.
+    """
+    if config.init.path is None:
+        return Beginning(0, program.init(config.train.seed), {})
+    directory = epath.Path(config.init.path) / "checkpoints"
+    if not directory.is_dir():
+        raise ConfigError(
+            f"init.path = {config.init.path!r} holds no checkpoints: name the workdir of a run "
+            "(`t5jax train` prints it)"
+        )
+    step = config.init.step
+    record = latest_record(directory) if step is None else read_record(directory, step)
+    _check_run(config, record.content)
+    wanted, fresh = _wanted(config, program, record)
+    restored = restore_leaves(directory, wanted, step)
+    _check_run(config, restored.record)  # it may be an older one, if the newest is damaged
+    params = {path.removeprefix("params/"): x for path, x in _under("params/", restored.state)}
+    state = _replaced(program.init(config.train.seed, nested(params)), restored.state)
+    first = int(np.asarray(state.step))
+    if first >= config.train.num_train_steps:
+        raise ConfigError(
+            f"train.num_train_steps = {config.train.num_train_steps}, but the run begins at step "
+            f"{first} of {config.init.path} (init.keep_step): steps are counted from its first"
+        )
+    source = {"parameters_from": config.init.path, "of_step": restored.step}
+    if fresh:
+        source["fresh_parameters"] = sum(x.size for x in fresh.values())
+    return Beginning(first, state, source)
+
+
+def check_same_model(
+    old: T5Config, new: T5Config, *, where: str, free: tuple[str, ...] = ()
+) -> None:
+    """Raises ConfigError for a field that parameters depend on and that differs, but for `free`
+    ones and for what the new model adds."""
+    for name, before, now in differences(old, new):
+        added = name in _ADDED and not before
+        if name not in free and not added:
+            hint = "; `t5jax vocab grow` makes a larger table" * (name == "vocab_size")
+            raise ConfigError(f"model.{name} = {now}: {where} has {before}; set that{hint}")
+
+
+def _check_run(config: RunConfig, content: Mapping[str, Any]) -> None:
+    where = str(config.init.path)
+    check_same_model(from_text(content["config"]).model, config.model, where=where)
+    ours, theirs = config.data.vocabulary.fingerprint, content["vocabulary"]
+    if ours != theirs:
+        raise ConfigError(
+            f"data.vocabulary = {config.data.vocabulary} is not the one that {where} was trained "
+            f"with ({ours[:12]}… here, {theirs[:12]}… there): take that one; for one that extends "
+            "it, see `t5jax vocab grow`"
+        )
+
+
+def _wanted(
+    config: RunConfig, program: Program, record: Record
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(what to read by path, all of it known to be there in the right shape; what begins fresh)"""
+    kinds = ["params/"]
+    if config.init.optimizer == "keep":
+        kinds += ["opt_state/"]
+    if config.init.keep_step:
+        kinds += ["step"]
+    wanted = dict(_under(tuple(kinds), leaves_by_path(program.abstract_state)))
+    missing = [path for path in wanted if path not in record.leaves]
+    fresh = {path: wanted.pop(path) for path in missing if path in _added(program)}
+    problems = _differences(record, wanted, tuple(kinds))
+    if problems:
+        more = len(problems) - _MOST_NAMED
+        listed = "\n  ".join(problems[:_MOST_NAMED] + ([f"and {more} more"] if more > 0 else []))
+        raise ConfigError(
+            f"init.path = {config.init.path!r} does not fit this run ({len(problems)} arrays "
+            f"differ):\n  {listed}\n{_advice(problems)}"
+        )
+    for path in fresh:
+        if not program.finetuning.trains(path.removeprefix("params/")):
+            raise ConfigError(
+                f"init.path = {config.init.path!r} has no {path}, and finetuning = "
+                f"{type(config.finetuning).__name__} does not train it: it would stay as it "
+                "begins; set model.adapter_dim or model.prompt_length to 0, or train them"
+            )
+    return wanted, fresh
+
+
+def _added(program: Program) -> set[str]:
+    """Paths of parameters that a plain model of the same sizes does not have."""
+    model = dataclasses.replace(program.model, **dict.fromkeys(_ADDED, 0))
+    plain = nnx.to_pure_dict(nnx.state(abstract_model(model), nnx.Param))
+    whole = leaves_by_path(program.abstract_state.params)
+    return {f"params/{path}" for path in whole.keys() - leaves_by_path(plain).keys()}
+
+
+def _differences(record: Record, wanted: Mapping[str, Any], kinds: tuple[str, ...]) -> list[str]:
+    shown = lambda x: f"{x.dtype}{list(x.shape)}"
+    problems = []
+    for path, leaf in wanted.items():
+        there = record.leaves.get(path)
+        if there is None:
+            problems.append(f"{path}: missing there, this run wants {shown(leaf)}")
+        elif (there.shape, there.dtype) != (tuple(leaf.shape), str(leaf.dtype)):
+            problems.append(f"{path}: {shown(there)} there, this run wants {shown(leaf)}")
+    for path, there in _under(kinds, record.leaves):
+        if path not in wanted:
+            problems.append(f"{path}: {shown(there)} there, this run has no such array")
+    return problems
+
+
+def _advice(problems: list[str]) -> str:
+    if all(problem.startswith("opt_state/") for problem in problems):
+        return (
+            "init.optimizer = 'keep' needs the same optimizer and the same trained parameters: "
+            "take those of that run, or 'reset'"
+        )
+    if any("_lora/" in problem and "no such array" in problem for problem in problems):
+        return "That run has LoRA factors: add them to their weights first, with `t5jax merge`"
+    return "Set the model section as it is in that run's config.txt"
+
+
+def _under(prefix: str | tuple[str, ...], leaves: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    return ((path, leaf) for path, leaf in leaves.items() if path.startswith(prefix))
+
+
+def _replaced(state: TrainState, arrays: Mapping[str, jax.Array]) -> TrainState:
+    """The state with optimizer and step as they were read; parameters are in it already."""
+    leaves = [
+        leaf if path.startswith("params/") else arrays.get(path, leaf)
+        for path, leaf in leaves_by_path(state).items()
+    ]
+    return jax.tree.unflatten(jax.tree.structure(state), leaves)

@@ -1,0 +1,132 @@
+"""How good a run is while it trains: losses of its splits, and its tasks answered and scored."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+from t5jax.config import RunConfig
+from t5jax.data.pipeline.loader import Loader
+from t5jax.errors import ConfigError, DataError
+from t5jax.evaluation.evaluator import Suite
+from t5jax.evaluation.loss import SplitLosses, added, loss_metrics
+from t5jax.run.build import open_evaluation_loaders, open_suite
+from t5jax.tracking import Reporter
+from t5jax.training.program import Program
+
+SPLIT = "validation"
+
+
+@dataclasses.dataclass
+class Validation:
+    """What a run is evaluated on, opened before it begins."""
+
+    config: RunConfig
+    loaders: dict[str, Loader]  # by task, for the losses; empty: none are taken
+    suite: Suite | None  # of tasks that are answered
+
+    def __post_init__(self) -> None:
+        num_rows = self.config.train.num_eval_rows
+        self._splits = {name: SplitLosses(x, num_rows) for name, x in self.loaders.items()}
+
+    def due(self, step: int) -> bool:
+        """Whether anything is to be evaluated after `step` steps."""
+        return self._losses_due(step) or self._answers_due(step)
+
+    def evaluate(
+        self,
+        step: int,
+        program: Program,
+        params: dict,
+        reporter: Reporter,
+        after_batch: Callable[[], None],
+    ) -> dict[str, float]:
+        """Evaluates what is due, and reports it; `validation/...` -> value.
+
+        `params` are those of the run, with whatever fine-tuning adds to them; `after_batch` is
+        called when a batch has been computed.
+        """
+        found: dict[str, float] = {}
+        if self._losses_due(step):
+            found |= self._losses(step, program, params, reporter, after_batch)
+        if self._answers_due(step):
+            found |= self._answers(step, program, params, reporter, after_batch)
+        return {f"{SPLIT}/{name}": value for name, value in found.items()}
+
+    def _losses_due(self, step: int) -> bool:
+        return bool(self.loaders) and self._falls_on(step, self.config.train.eval_every_steps)
+
+    def _answers_due(self, step: int) -> bool:
+        return self.suite is not None and self._falls_on(step, self.config.evaluation.every_steps)
+
+    def _falls_on(self, step: int, every: int) -> bool:
+        return step % every == 0 or step == self.config.train.num_train_steps
+
+    def _losses(self, step, program, params, reporter, after_batch) -> dict[str, float]:
+        """Every task's split on its own, and all of them together."""
+        sums, metrics = [], {}
+        for name, split in self._splits.items():
+            sums.append(split.sums(program, params, after_batch))
+            metrics = split.metrics(sums[-1])
+            if len(self._splits) > 1:
+                reporter.evaluation(step, f"{SPLIT}/{name}", metrics)
+        if len(self._splits) > 1:
+            metrics = loss_metrics(added(sums))
+        reporter.evaluation(step, SPLIT, metrics)
+        return metrics
+
+    def _answers(self, step, program, params, reporter, after_batch) -> dict[str, float]:
+        """The metrics of every task; predictions are kept in WORKDIR/evaluations."""
+        assert self.suite is not None
+        report = self.suite.evaluate(
+            program.plain,
+            program.merge(params),
+            step,
+            directory=pathlib.Path(self.config.workdir) / "evaluations" / SPLIT / str(step),
+            after_batch=after_batch,
+            replace=True,
+        )
+        by_task: dict[str, dict[str, float]] = {}
+        for name, value in report.values.items():
+            task, _, metric = name.rpartition("/")
+            by_task.setdefault(task, {})[metric] = value
+        for task, metrics in by_task.items():
+            reporter.evaluation(step, f"{SPLIT}/{task}", metrics)
+        return report.values
+
+
+def open_validation(config: RunConfig) -> Validation:
+    """What the config's run is evaluated on.
+
+    Raises DataError when there is nothing, ConfigError for a best metric that no task has.
+    """
+    loaders, suite = {}, None
+    if config.train.eval_every_steps:
+        loaders = open_evaluation_loaders(config, SPLIT, config.train.num_eval_rows)
+        if not loaders:
+            raise DataError(
+                f"no task of {config.data.mixture} has a split {SPLIT!r} in "
+                f"{config.data.cache_dir}: t5jax cache CONFIG makes it where the source has one; "
+                "to train without evaluating set train.eval_every_steps = 0 and "
+                "train.num_eval_rows = None"
+            )
+    if config.evaluation.every_steps:
+        suite = open_suite(config, SPLIT)
+        if suite is None:
+            raise ConfigError(
+                f"evaluation.every_steps = {config.evaluation.every_steps}, but no task of "
+                f"{config.data.mixture} has metrics and a split {SPLIT!r}: set it to 0"
+            )
+    _check_best_metric(config, suite)
+    return Validation(config, loaders, suite)
+
+
+def _check_best_metric(config: RunConfig, suite: Suite | None) -> None:
+    wanted = config.checkpoints.best_metric.removeprefix(f"{SPLIT}/")
+    if not config.checkpoints.keep_best or "/" not in wanted or suite is None:
+        return
+    known = suite.metric_names()
+    if known is not None and wanted not in known:
+        raise ConfigError(
+            f"checkpoints.best_metric = {config.checkpoints.best_metric!r}: the tasks have "
+            f"{', '.join(f'{SPLIT}/{name}' for name in sorted(known))}"
+        )

@@ -1,0 +1,187 @@
+"""Reporter: the one object the training loop tells what happened."""
+
+import dataclasses
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from t5jax.errors import ConfigError
+from t5jax.tracking.jsonl import EVALUATION, RESUMED, TRAIN, RecordLog, make_record, plain
+from t5jax.tracking.progress import (
+    NoProgress,
+    Progress,
+    ProgressBar,
+    ProgressLines,
+    format_all,
+)
+from t5jax.tracking.writers import TensorBoardWriter, WandbWriter, Writer, check_wandb
+
+_ENDINGS = ("preempted", "finished")
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class ReportingConfig:
+    """What a run reports, besides metrics.jsonl, which it always writes."""
+
+    log_every_steps: int = 1  # a line is about 400 bytes: 10 or 100 for a run of a million steps
+    tensorboard: bool = True  # event files in WORKDIR/tensorboard
+    wandb_project: str | None = None  # None: no wandb
+    progress: Literal["auto", "bar", "lines", "off"] = "auto"  # auto: a bar if stderr is a terminal
+    seconds_between_lines: float = 10.0
+    plot: bool = True  # WORKDIR/loss.png when the run ends
+
+    def __post_init__(self) -> None:
+        if self.log_every_steps < 1:
+            raise ConfigError(
+                f"reporting.log_every_steps = {self.log_every_steps}: must be at least 1"
+            )
+        if not self.seconds_between_lines >= 0:
+            raise ConfigError(
+                f"reporting.seconds_between_lines = {self.seconds_between_lines}: must be 0 or more"
+            )
+        if self.progress not in ("auto", "bar", "lines", "off"):
+            raise ConfigError(
+                f"reporting.progress = {self.progress!r}: must be auto, bar, lines or off"
+            )
+        if self.wandb_project == "":
+            raise ConfigError("reporting.wandb_project = '': give a name, or None for no wandb")
+
+
+class Reporter:
+    """Writes metrics.jsonl, TensorBoard and wandb, shows progress, draws the loss curve.
+
+    Every process makes one; only the primary one prints or writes. Metrics are scalars of Python,
+    NumPy or JAX (None: not known); those named in `progress.py` and `plots.py` are shown: loss,
+    text_loss, accuracy, learning_rate, grad_norm, tokens_per_second_per_device, mfu. Call it from
+    one thread. Raises ConfigError if a setting cannot take effect, OSError if a file cannot be
+    written.
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        config: ReportingConfig,
+        *,
+        num_train_steps: int,
+        is_primary: bool,
+    ):
+        if re.match(r"[A-Za-z][\w+.-]+:/", os.fspath(workdir)):
+            raise ConfigError(
+                f"workdir = {os.fspath(workdir)!r}: metrics.jsonl is appended to, which an object "
+                "store cannot do; give a directory (a disk, or a bucket mounted as one)"
+            )
+        if config.wandb_project is not None:
+            check_wandb(config.wandb_project)  # on every host: all refuse, or none
+        self._workdir, self._config = pathlib.Path(workdir), config
+        self._num_train_steps, self._is_primary = num_train_steps, is_primary
+        self._closed = not is_primary
+        if is_primary:
+            self._log = RecordLog(self._workdir / "metrics.jsonl")
+            self._writers = self._make_writers()
+            self._progress = self._make_progress()
+
+    def __enter__(self) -> "Reporter":
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self.close()
+
+    def due(self, step: int) -> bool:
+        """Whether `train(step, ...)` would be recorded: every `log_every_steps`, first and last."""
+        return step % self._config.log_every_steps == 0 or step in (1, self._num_train_steps)
+
+    def train(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Reports the metrics of the `step`-th step, counted from 1; call it for every step."""
+        if not self._is_primary:
+            return
+        metrics = plain(metrics)
+        if self.due(step):
+            self._log.append(make_record(TRAIN, step, metrics))
+            self._write_scalars(step, "train", metrics)
+        self._progress.step(step, metrics)
+
+    def evaluation(self, step: int, split: str, metrics: Mapping[str, Any]) -> None:
+        """Reports an evaluation, on `split`, of the parameters after `step` steps."""
+        if not self._is_primary:
+            return
+        metrics = plain(metrics)
+        self._log.append(make_record(EVALUATION, step, metrics, split=split))
+        self._write_scalars(step, f"evaluation/{split}", metrics)
+        self._progress.flush()  # the training loss of that step beside it
+        self._progress.message("  ".join([f"step {step}", f"{split}:", *format_all(metrics)]))
+
+    def event(self, step: int, kind: str, **fields: Any) -> None:
+        """Reports that something happened after `step` steps.
+
+        Kinds: started, resumed, saved, skipped_bad_step, fell_back, preempted, finished ...
+        "resumed" means that what was reported about later steps no longer counts.
+        """
+        assert kind not in (TRAIN, EVALUATION), f"{kind} is no event"
+        if not self._is_primary:
+            return
+        fields = plain(fields)
+        if kind == RESUMED:
+            for writer in self._writers:
+                writer.restart(step)
+            self._progress.restart(step)
+        self._log.append(make_record(kind, step, fields))
+        if kind in _ENDINGS:
+            self._progress.flush()
+        words = [f"step {step}", kind.replace("_", " "), *format_all(fields)]
+        self._progress.message("  ".join(words))
+
+    def say(self, text: str) -> None:
+        """Shows a line among the progress; nothing is recorded."""
+        if self._is_primary:
+            self._progress.message(text)
+
+    def plot(self) -> pathlib.Path | None:
+        """Draws WORKDIR/loss.png from what has been recorded; None if there is no step yet."""
+        if not self._is_primary:
+            return None
+        from t5jax.tracking.plots import plot_run
+
+        return plot_run(self._workdir)
+
+    def close(self) -> None:
+        """Ends the bar, closes the files and draws the loss curve; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._progress.close()
+        self._log.close()
+        for writer in self._writers:
+            writer.close()
+        if self._config.plot:
+            self.plot()
+
+    def _write_scalars(self, step: int, group: str, metrics: Mapping[str, Any]) -> None:
+        numbers = {
+            f"{group}/{name}": float(value)
+            for name, value in metrics.items()
+            if isinstance(value, int | float)
+        }
+        for writer in self._writers:
+            writer.scalars(step, numbers)
+
+    def _make_writers(self) -> list[Writer]:
+        writers: list[Writer] = []
+        if self._config.tensorboard:
+            writers.append(TensorBoardWriter(self._workdir / "tensorboard"))
+        if self._config.wandb_project is not None:
+            writers.append(WandbWriter(self._config.wandb_project, self._workdir))
+        return writers
+
+    def _make_progress(self) -> Progress:
+        kind, stream = self._config.progress, sys.stderr
+        if kind == "auto":
+            kind = "bar" if stream.isatty() else "lines"
+        if kind == "bar":
+            return ProgressBar(stream, self._num_train_steps)
+        if kind == "lines":
+            seconds = self._config.seconds_between_lines
+            return ProgressLines(stream, self._num_train_steps, seconds)
+        return NoProgress()

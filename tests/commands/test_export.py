@@ -1,0 +1,104 @@
+"""`t5jax export`: what is written answers as the run, read back by itself."""
+
+import json
+
+import numpy as np
+import pytest
+
+import t5jax
+from t5jax.cli import main
+from t5jax.config import load
+from t5jax.errors import DataError
+from t5jax.export import stablehlo
+from t5jax.export.exported_run import ExportedRun
+from tests.commands.saved_runs import save_run
+
+SHORT = ["--decoding.max-length", "6"]
+TEXTS = ["A <extra_id_0> b", "c", "Wörter und mehr"]
+
+
+@pytest.fixture(scope="module")
+def workdir(tiny_text, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "run"
+    config = load(str(tiny_text / "tiny.py"), ["--workdir", str(folder)])
+    return str(save_run(config, folder, steps=(30,)))
+
+
+@pytest.fixture(scope="module")
+def run(workdir):
+    return t5jax.load(workdir, decoding={"max_length": 6})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("beams", [1, 3])
+def test_stablehlo(workdir, run, tmp_path, capsys, beams):
+    target = tmp_path / "exported"
+    words = ["export", workdir, str(target), "--inputs-length", "24", *SHORT]
+    assert main([*words, "--decoding.num-beams", str(beams)]) == 0
+    assert "7 of 7 outputs are the same" in capsys.readouterr().out
+    exported = ExportedRun(target)
+    for texts in (TEXTS[:1], TEXTS):
+        found = exported.predict(texts)
+        expected = run.predict(texts, num_beams=beams, details=True)
+        assert [one[0].text for one in found] == [one.outputs[0].text for one in expected]
+        scores = [one.outputs[0].score for one in expected]
+        assert [one[0].score for one in found] == pytest.approx(scores, abs=1e-3)
+    assert exported.score(TEXTS, ["x", "", "yz"]) == pytest.approx(
+        run.score(TEXTS, ["x", "", "yz"]), abs=1e-3
+    )
+    manifest = json.loads((target / "manifest.json").read_text())
+    assert manifest["run"]["step"] == 30
+    assert manifest["platforms"] == ["cpu", "cuda", "tpu"]
+    assert manifest["checked"]["batch_sizes"] == [2, 5]
+    with np.load(target / "check.npz") as check:
+        again = exported.functions["predict"](check["inputs"])["tokens"]
+        np.testing.assert_array_equal(again, check["tokens"])
+    with pytest.raises(DataError, match="input 0 has 31 tokens; the export was made for 24"):
+        exported.predict(["x" * 30])
+
+
+@pytest.mark.slow
+def test_an_export_that_answers_otherwise_is_not_left(workdir, tmp_path, capsys, monkeypatch):
+    read = stablehlo.read
+
+    def damaged(folder, names, dtype):
+        with np.load(folder / "parameters.npz") as arrays:
+            changed = {name: 1.2 * arrays[name] for name in arrays.files}
+        np.savez(folder / "parameters.npz", **changed)
+        return read(folder, names, dtype)
+
+    monkeypatch.setattr(stablehlo, "read", damaged)
+    assert main(["export", workdir, str(tmp_path / "exported"), *SHORT]) == 70
+    assert "answers other than the run" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--decoding.temperature", "1.0"], "an export draws no samples"),
+        (["--inputs-length", "0"], "inputs_length = 0: at least 1"),
+        (["--platforms", "abacus"], "--platforms abacus: choose of cpu"),
+    ],
+)
+def test_export_refuses(workdir, tmp_path, capsys, words, said):
+    assert main(["export", workdir, str(tmp_path / "exported"), *words]) == 64
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "exported").exists()
+    assert main(["export", workdir, str(tmp_path)]) == 64
+    assert "is there already" in capsys.readouterr().err
+    with pytest.raises(DataError, match="holds no export"):
+        ExportedRun(tmp_path)
+
+
+@pytest.mark.slow
+def test_saved_model(workdir, run, tmp_path, capsys):
+    target = tmp_path / "exported"
+    words = ["export", workdir, str(target), "--format", "savedmodel", "--inputs-length", "24"]
+    assert main([*words, *SHORT]) == 0
+    assert "7 of 7 outputs are the same" in capsys.readouterr().out
+    exported = ExportedRun(target)
+    assert [one[0].text for one in exported.predict(TEXTS)] == run.predict(TEXTS)
+    assert exported.score(TEXTS, ["x", "", "yz"]) == pytest.approx(
+        run.score(TEXTS, ["x", "", "yz"]), abs=1e-3
+    )

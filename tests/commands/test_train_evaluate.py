@@ -1,0 +1,230 @@
+"""From text to filled-in blanks through the command line, as a user goes."""
+
+import json
+import math
+import pathlib
+import shutil
+
+import pytest
+
+from t5jax.cli import main
+from t5jax.config import EVALUATION_METRICS, load
+from t5jax.run.build import open_evaluation_loaders, open_train_loader
+
+
+@pytest.fixture(scope="module")
+def finished(tiny) -> pathlib.Path:
+    """The workdir of the run of tiny.py, which took 30 steps on eight devices."""
+    assert main(["train", str(tiny / "tiny.py")]) == 0
+    return tiny / "run"
+
+
+def records(workdir: pathlib.Path, kind: str) -> list[dict]:
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+def losses(workdir: pathlib.Path) -> dict[int, str]:
+    """Step -> exact bits of its loss, as the file says last."""
+    return {record["step"]: record["loss_hex"] for record in records(workdir, "train")}
+
+
+# ---- train
+
+
+def test_every_step_is_recorded_with_what_was_promised(finished):
+    steps = records(finished, "train")
+    assert [record["step"] for record in steps] == list(range(1, 31))
+    for record in steps:
+        assert float.fromhex(record["loss_hex"]) == record["loss"]
+        for name in ("loss", "text_loss", "accuracy", "grad_norm", "param_norm", "learning_rate"):
+            assert math.isfinite(record[name]), name
+        assert record["learning_rate"] == pytest.approx(0.02)
+        for side in ("inputs", "targets"):
+            assert record[f"non_padding_{side}"] == pytest.approx(1.0)
+        assert record["target_tokens"] == 16 * targets_length()
+        assert "mfu" in record, "None where the peak of the device is not known"
+    for name in ("tokens_per_second_per_device", "sequences_per_second_per_device"):
+        assert all(record[name] > 0 for record in steps[2:]), name
+    early, late = (sum(r["loss"] for r in part) / 5 for part in (steps[:5], steps[-5:]))
+    assert late < 0.9 * early, "thirty steps teach a little"
+
+
+def targets_length() -> int:
+    from t5jax.data.objectives import SpanCorruption
+
+    return SpanCorruption().lengths(61).targets
+
+
+def test_a_run_leaves_its_config_its_curve_and_its_events(finished, tiny):
+    from t5jax.config import from_text, load
+
+    assert from_text((finished / "config.txt").read_text()) == load(str(tiny / "tiny.py"))
+    assert (finished / "loss.png").read_bytes().startswith(b"\x89PNG")
+    (events,) = (finished / "tensorboard").iterdir()
+    assert "tfevents" in events.name
+    assert b"train/text_loss" in events.read_bytes()
+    (started,) = records(finished, "started")
+    assert (started["mesh"], started["devices"].split()[0]) == ("8x1x1", "8")
+    assert started["parameters"] > 10_000
+    assert [record["step"] for record in records(finished, "saved")] == [10, 20, 30]
+    assert records(finished, "finished")[-1]["step"] == 30
+
+
+def test_evaluations_are_recorded(finished):
+    evaluations = records(finished, "evaluation")
+    assert [(r["step"], r["split"]) for r in evaluations] == [
+        (15, "validation"),
+        (30, "validation"),
+    ]
+    assert evaluations[1]["loss"] < evaluations[0]["loss"]
+    assert {r["num_rows"] for r in evaluations} == {37}
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_from_a_checkpoint_has_the_same_losses(finished, tiny, capsys):
+    again = shutil.copytree(finished, tiny / "again")
+    for step in (20, 30):
+        shutil.rmtree(again / "checkpoints" / str(step))
+    words = ["train", str(tiny / "tiny.py"), "--workdir", str(again), "--train.max-bad-steps", "9"]
+    assert main(words) == 0
+    lines = [json.loads(line) for line in (again / "metrics.jsonl").read_text().splitlines()]
+    (resumed,) = [line for line in lines if line["kind"] == "resumed"]
+    assert resumed["step"] == 10
+    assert resumed["changed"] == [f"workdir = '{again}'", "train.max_bad_steps = 9"]
+    second_time = lines[lines.index(resumed) :]
+    assert {line["step"]: line["loss_hex"] for line in second_time if line["kind"] == "train"} == {
+        step: loss for step, loss in losses(finished).items() if step > 10
+    }
+    said = capsys.readouterr().err
+    assert said.startswith(f"workdir {again}\n")
+    assert "step 10  resumed" in said
+
+
+def test_a_finished_run_stays_as_it_is(finished, tiny, capsys):
+    before = records(finished, "train")
+    saved = sorted(path.name for path in (finished / "checkpoints").iterdir())
+    assert main(["train", str(tiny / "tiny.py")]) == 0
+    assert records(finished, "train") == before
+    assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == saved
+    assert "nothing left to do" in capsys.readouterr().err
+
+
+def test_another_folder_is_not_written_into(tiny, tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    words = ["train", str(tiny / "tiny.py"), "--workdir", str(tmp_path)]
+    assert main(words) == 64
+    assert "holds something other than a run; choose another" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_missing_store_names_the_command(tiny, tmp_path, capsys):
+    words = ["train", str(tiny / "tiny.py"), "--workdir", str(tmp_path / "run")]
+    assert main([*words, "--data.cache-dir", str(tmp_path)]) == 65
+    assert "t5jax cache" in capsys.readouterr().err
+
+
+def test_a_model_without_room_for_the_vocabulary(tiny, tmp_path, capsys):
+    words = ["train", str(tiny / "tiny.py"), "--workdir", str(tmp_path / "run")]
+    assert main([*words, "--model.vocab-size", "358"]) == 64
+    assert "model.vocab_size = 358: the vocabulary has 359 ids" in capsys.readouterr().err
+
+
+def test_more_chunks_than_targets(tiny, tmp_path, capsys):
+    words = ["train", str(tiny / "tiny.py"), "--workdir", str(tmp_path / "run")]
+    assert main([*words, "--loss.num-chunks", "999"]) == 64
+    assert f"loss.num_chunks = 999: at most the {targets_length()} targets" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.slow
+def test_steps_without_a_finite_loss_end_the_run(tiny, tmp_path, capsys):
+    """The first update makes the parameters useless: every step after it is skipped."""
+    words = ["train", str(tiny / "tiny.py"), "--workdir", str(tmp_path / "run")]
+    words += ["--optimizer.learning-rate", "1e30", "--optimizer.clipping-threshold", "None"]
+    assert main([*words, "--train.max-bad-steps", "3"]) == 65
+    said = capsys.readouterr().err
+    assert "not finite 3 steps in a row; the parameters are those after step" in said
+    skipped = [record["in_a_row"] for record in records(tmp_path / "run", "skipped_bad_step")]
+    assert skipped == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_what_a_killed_start_leaves_does_not_stop_the_next(tiny, tmp_path):
+    (tmp_path / ".shared_0123").write_text("0123")
+    words = [str(tiny / "tiny.py"), "--workdir", str(tmp_path)]
+    assert main(["train", *words, "--train.num-train-steps", "1"]) == 0
+    assert (tmp_path / "config.txt").exists()
+
+
+def test_evaluation_takes_no_more_rows_at_a_time_than_training(tiny):
+    config = load(str(tiny / "tiny.py"), ["--train.num-microbatches", "2"])
+    assert open_train_loader(config).batch_size == 16
+    assert [x.batch_size for x in open_evaluation_loaders(config, "validation").values()] == [8]
+
+
+# ---- cache
+
+
+def test_cache_says_what_it_has_and_does_no_work_twice(tiny, capsys):
+    words = ["cache", str(tiny / "tiny.py"), "--num-processes", "1"]
+    tokens = tiny / "cache/text/train/shard-00000.text.tokens"
+    before = tokens.stat().st_mtime_ns
+    assert main([*words, "--split", "train"]) == 0
+    assert "1.00 bytes a token" in capsys.readouterr().out
+    assert tokens.stat().st_mtime_ns == before
+    assert main([*words, "--split", "test"]) == 65
+    assert "no split 'test'" in capsys.readouterr().err
+
+
+# ---- evaluate
+
+
+def test_evaluate_says_what_the_run_said(finished, capsys):
+    assert main(["evaluate", str(finished), "--num-rows", "37", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    recorded = records(finished, "evaluation")[-1]
+    for name in ("loss", "text_loss", "accuracy", "unigram_entropy", "num_rows"):
+        assert said[name] == recorded[name], name
+    assert set(EVALUATION_METRICS) <= said.keys(), "what checkpoints.best_metric may name"
+    assert said["perplexity"] == pytest.approx(math.exp(said["loss"]))
+    assert (said["step"], said["split"]) == (30, "validation")
+    assert 2.0 < said["unigram_entropy"] < math.log(256)
+
+
+def test_evaluate_takes_any_batch_and_number_of_devices(finished, capsys):
+    """The train step's 9 rows would not divide among 8 devices."""
+    words = ["--num-rows", "37", "--json", "--train.batch-size", "9"]
+    assert main(["evaluate", str(finished), *words]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["num_rows"] == 37
+    assert said["loss"] == pytest.approx(records(finished, "evaluation")[-1]["loss"], rel=1e-6)
+
+
+def test_evaluate_reads_well(finished, capsys):
+    words = ["evaluate", str(finished), "--step", "10", "--split", "train", "--num-rows", "5"]
+    assert main([*words, "--baselines"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"step 10 of {finished} on train of text_span_corruption")
+    for word in ("loss", "perplexity", "entropy", "bigram_model", "nats per text token"):
+        assert word in said
+
+
+def test_evaluate_refuses_what_is_not_there(finished, tmp_path, capsys):
+    assert main(["evaluate", str(tmp_path)]) == 66
+    assert "holds no checkpoints" in capsys.readouterr().err
+    assert main(["evaluate", str(finished), "--step", "7"]) == 66
+    assert "7" in capsys.readouterr().err
+    assert main(["evaluate", str(finished), "--split", "test"]) == 65
+    assert "t5jax cache" in capsys.readouterr().err
+    assert main(["evaluate", str(finished), "--workdir", str(tmp_path)]) == 64
+    assert f"--workdir {tmp_path} has no effect here" in capsys.readouterr().err
+    assert main(["evaluate", str(finished), "--num-rows", "0"]) == 64
+    assert "--num-rows 0: at least 1" in capsys.readouterr().err
+
+
+def test_another_vocabulary_than_the_runs_is_refused(finished, capsys):
+    for act in (["evaluate", str(finished)], ["predict", str(finished), "A <extra_id_0>."]):
+        assert main([*act, "--data.vocabulary.extra-ids", "90"]) == 64
+        assert "is not the one that" in capsys.readouterr().err

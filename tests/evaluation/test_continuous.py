@@ -1,0 +1,73 @@
+"""Checkpoints as they appear, and the best of them kept."""
+
+import json
+
+import pytest
+
+from t5jax.errors import ConfigError
+from t5jax.evaluation.continuous import Best, steps_as_they_appear
+
+
+def make_step(folder, step):
+    (folder / str(step) / "state").mkdir(parents=True)
+    (folder / str(step) / "state" / "array").write_text(f"of {step}")
+
+
+def test_steps_come_once_in_order_as_they_appear(tmp_path):
+    appear = {2: [30], 4: [50, 40]}  # after so many looks
+    looks = []
+
+    def wait(seconds):
+        looks.append(seconds)
+        for step in appear.get(len(looks), []):
+            make_step(tmp_path, step)
+
+    make_step(tmp_path, 10)
+    make_step(tmp_path, 20)
+    found = list(steps_as_they_appear(tmp_path, most_seconds=12.0, wait=wait))
+    assert found == [10, 20, 30, 40, 50]
+    assert sum(looks[4:]) >= 12.0 > sum(looks[5:])
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    for step in (10, 20, 30):
+        make_step(tmp_path / "checkpoints", step)
+    return tmp_path
+
+
+def kept(workdir):
+    folder = workdir / "best"
+    steps = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert (folder / "checkpoints" / steps[0] / "state" / "array").read_text() == f"of {steps[0]}"
+    return steps, json.loads((folder / "best.json").read_text())["value"]
+
+
+def test_the_best_is_copied_and_survives_its_deletion(workdir):
+    best = Best(workdir, "a/x", "max")
+    assert best.offer(10, {"a/x": 3.0, "b": 9.0})
+    assert kept(workdir) == (["10"], 3.0)
+    assert not best.offer(20, {"a/x": 3.0})
+    again = Best(workdir, "a/x", "max")  # another process, later
+    assert again.offer(30, {"a/x": 3.5})
+    assert kept(workdir) == (["30"], 3.5)
+
+
+def test_the_lowest_can_be_best(workdir):
+    best = Best(workdir, "a/loss", "min")
+    values = {10: 3.0, 20: 2.0, 30: 2.5}
+    assert [best.offer(step, {"a/loss": value}) for step, value in values.items()] == [
+        True,
+        True,
+        False,
+    ]
+    assert kept(workdir) == (["20"], 2.0)
+
+
+def test_another_metric_or_one_that_is_not_there_is_refused(workdir):
+    best = Best(workdir, "a/x", "max")
+    with pytest.raises(ConfigError, match="--keep-best a/x: the evaluation has a/y, b/z"):
+        best.offer(10, {"a/y": 1.0, "b/z": 2.0})
+    best.offer(10, {"a/x": 1.0})
+    with pytest.raises(ConfigError, match=r"holds the best by a/x \(max\); delete it first"):
+        Best(workdir, "a/x", "min")

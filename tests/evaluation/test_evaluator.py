@@ -1,0 +1,210 @@
+"""Tasks are answered and scored: exactly, whatever the batch, the mesh or the interruption."""
+
+import json
+
+import numpy as np
+import pytest
+
+from t5jax.errors import ConfigError, DataError
+from t5jax.evaluation.config import EvaluationConfig
+from t5jax.evaluation.evaluator import open_suite, place_for
+from t5jax.evaluation.predictions import Answerer
+from t5jax.evaluation.report import read_report
+from tests.evaluation import tiny_evaluation as tiny
+
+
+@pytest.fixture(autouse=True)
+def task():
+    return tiny.task()
+
+
+def evaluate(
+    directory=None, mesh=(1, 1, 1), split="validation", data=None, replace=False, **config
+):
+    suite = open_suite(data or tiny.data(), tiny.DECODING, EvaluationConfig(**config), split)
+    assert suite is not None
+    return suite.evaluate(
+        tiny.program(mesh), tiny.placed(mesh), 7, directory=directory, replace=replace
+    )
+
+
+def lines_of(directory):
+    text = (directory / "tiny_questions.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def questions():
+    """(text as the model reads it, target, log-likelihood of the target) of every row, alone."""
+    asked = []
+    for shard in ("a", "b"):
+        for row in tiny.Rows().records("validation", shard):
+            (example,) = tiny.examples(row)
+            read = np.append(tiny.ids(example["inputs"])[:-1][:30], 1).astype(np.int32)
+            (scored,) = tiny.generator().score([read], [tiny.ids(example["targets"])])
+            asked.append((read, example["targets"], scored.total))
+    return asked
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return questions()
+
+
+@pytest.mark.slow
+def test_answers_are_those_of_each_question_alone(tmp_path, alone):
+    report = evaluate(tmp_path, batch_size=5)
+    found = lines_of(tmp_path)
+    assert len(found) == tiny.NUM
+    texts = []
+    for line, (read, target, score) in zip(found, alone, strict=True):
+        ((best,),) = tiny.generator().generate([read], tiny.DECODING)
+        texts.append(tiny.VOCABULARY.decode(best.ids))
+        assert (line["prediction"], line["targets"]) == (texts[-1], target)
+        assert line["score"] == pytest.approx(best.score, abs=1e-5)
+        assert line["target_score"] == pytest.approx(score, abs=1e-5)
+    assert len(set(texts)) > 3, "the questions are not all answered alike"
+    values = {line.metric: line.value for line in report.lines}
+    assert values["length"] == np.mean([len(text) for text in texts])
+    assert values["likelihood"] == pytest.approx(np.mean([x[2] for x in alone]), abs=1e-5)
+    assert {line.examples for line in report.lines} == {tiny.NUM}
+    assert all(line.low <= line.value <= line.high for line in report.lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "mesh", [(2, 2, 2), pytest.param((8, 1, 1), marks=[pytest.mark.slow, pytest.mark.long])]
+)
+def test_the_result_depends_on_neither_batch_nor_mesh(mesh, tmp_path):
+    one = evaluate(tmp_path / "one", batch_size=3)
+    other = evaluate(tmp_path / "other", mesh, batch_size=8)
+    said = [[line["prediction"] for line in lines_of(tmp_path / x)] for x in ("one", "other")]
+    assert said[0] == said[1]
+    assert one.values["tiny_questions/length"] == other.values["tiny_questions/length"]
+    for name, value in one.values.items():
+        assert other.values[name] == pytest.approx(value, abs=1e-5)
+    assert one.settings == other.settings, "what is recorded does not depend on them either"
+
+
+@pytest.mark.parametrize("ranking", ["total", "per_token"])
+def test_ranking_answers_with_the_likeliest_choice(ranking, tmp_path, alone):
+    evaluate(tmp_path, ranking=ranking)
+    answers = set()
+    for line, (read, _, _) in zip(lines_of(tmp_path), alone, strict=True):
+        scored = tiny.generator().score([read] * 3, [tiny.ids(text) for text in tiny.CHOICES])
+        weights = [1 if ranking == "total" else len(one.tokens) for one in scored]
+        totals = [one.total / n for one, n in zip(scored, weights, strict=True)]
+        assert line["prediction"] == tiny.CHOICES[int(np.argmax(totals))]
+        wanted = [one.total for one in scored]
+        assert list(line["choices"].values()) == pytest.approx(wanted, abs=1e-5)
+        answers.add(line["prediction"])
+    assert len(answers) > 1, answers
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr("t5jax.evaluation.predictions._BATCHES_AT_A_TIME", 2)
+    whole = evaluate(tmp_path / "whole", batch_size=2)
+    asked, answer = [], Answerer.answer
+
+    def counting(self, task, start, stop):
+        asked.append(start)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return answer(self, task, start, stop)
+
+    monkeypatch.setattr(Answerer, "answer", counting)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tmp_path / "cut", batch_size=2)
+    unfinished = tmp_path / "cut" / "tiny_questions.unfinished"
+    unfinished.write_bytes(unfinished.read_bytes()[:-9])  # as if killed within a line
+    assert read_report(tmp_path / "cut") is None
+    resumed = evaluate(tmp_path / "cut", batch_size=2)
+    assert asked == [0, 4, 8, 4, 8, 12]
+    assert resumed == whole
+    assert lines_of(tmp_path / "cut") == lines_of(tmp_path / "whole")
+    assert evaluate(tmp_path / "cut", batch_size=2) == whole
+    assert len(asked) == 6, "a finished one is read"
+
+
+def test_what_belongs_to_other_settings_is_kept_apart(tmp_path):
+    place = tmp_path / "7"
+    evaluate(place)
+    suite = open_suite(tiny.data(), tiny.DECODING, EvaluationConfig(ranking="total"), "validation")
+    assert suite is not None
+    other = suite.settings(tiny.program(), tiny.placed())
+    assert place_for(place, suite.settings(tiny.program(), tiny.placed())) != place
+    assert place_for(place, other).parent == tmp_path
+    assert place_for(tmp_path / "8", other) == tmp_path / "8"
+    with pytest.raises(DataError, match=r"other settings \(evaluation; see settings.json"):
+        evaluate(place, ranking="total")
+    replaced = evaluate(place, ranking="total", replace=True)
+    assert read_report(place) == replaced
+
+
+def test_a_finished_evaluation_is_of_its_rows(tmp_path, monkeypatch):
+    evaluate(tmp_path)
+    records = tiny.Rows.records
+    monkeypatch.setattr(tiny.Rows, "records", lambda *words: list(records(*words))[1:])
+    with pytest.raises(DataError, match=r"other settings \(tasks; see settings.json"):
+        evaluate(tmp_path)
+
+
+def test_answers_to_other_questions_are_refused(tmp_path):
+    evaluate(tmp_path)
+    (tmp_path / "results.json").unlink()
+    file = tmp_path / "tiny_questions.jsonl"
+    file.write_text(file.read_text().replace("3: many", "3: few"))
+    with pytest.raises(DataError, match="other questions than tiny_questions asks now"):
+        evaluate(tmp_path)
+
+
+def test_without_labels_there_are_predictions_only(tmp_path):
+    report = evaluate(tmp_path, split="test")
+    assert report.lines == []
+    assert "split 'test' has no targets" in " ".join(report.notes)
+    assert len(lines_of(tmp_path)) == tiny.NUM
+
+
+def test_cut_inputs_are_counted_and_a_limit_takes_the_first(tmp_path):
+    texts = [
+        next(iter(tiny.examples(r)))["inputs"] for s in "ab" for r in tiny.Rows().records("x", s)
+    ]
+    cut = sum(len(text) > 30 for text in texts[:7])
+    report = evaluate(tmp_path, num_examples=7)
+    assert 0 < cut < 7
+    assert report.notes[0].startswith(f"tiny_questions: {cut} of 7 inputs were cut to ")
+    assert [line["inputs"] for line in lines_of(tmp_path)] == texts[:7]
+
+
+def test_a_table_has_the_average_of_what_is_there():
+    tiny.task("tiny_other")
+    report = evaluate()
+    names = {"glue_cola_v002": "matthews_corrcoef", "glue_sst2_v002": "accuracy"}
+    line = report.lines[0]
+    lines = [
+        type(line)(task=task, metric=metric, value=value, examples=5)
+        for (task, metric), value in zip(names.items(), (30.0, 71.0), strict=True)
+    ]
+    table = type(report)(step=1, split="validation", settings={}, lines=lines)
+    assert table.values["glue/average"] == 50.5
+    assert "glue (2 of 8)" in str(table)
+    assert "average" not in str(report)
+
+
+def test_what_cannot_be_evaluated_is_refused_or_said():
+    tiny.task("tiny_text", metrics=(), score_metrics=(), postprocess=None)
+    config = EvaluationConfig(ranking="total")
+    assert open_suite(tiny.data("tiny_text"), tiny.DECODING, config, "validation") is None
+    assert open_suite(tiny.data(), tiny.DECODING, config, "train") is None
+    tiny.task("tiny_free", choices=None)
+    with pytest.raises(ConfigError, match="no task of tiny_free has choices to be ranked"):
+        open_suite(tiny.data("tiny_free"), tiny.DECODING, config, "validation")
+
+    def broken(targets, predictions):
+        return {"x": 1 / 0}
+
+    tiny.task("tiny_broken", metrics=(broken,))
+    with pytest.raises(DataError, match="tiny_broken: its metric broken failed: ZeroDivision"):
+        evaluate(data=tiny.data("tiny_broken"))
+    for field, value in {"batch_size": 0, "num_examples": 0, "confidence_level": 1.0}.items():
+        with pytest.raises(ConfigError, match=f"evaluation.{field} = {value}"):
+            EvaluationConfig(**{field: value})

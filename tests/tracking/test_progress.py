@@ -1,0 +1,176 @@
+"""A bar on a terminal, plain lines elsewhere, at a bounded rate."""
+
+import io
+import os
+import pty
+import sys
+import termios
+import threading
+
+import pytest
+
+from t5jax.tracking import Reporter, ReportingConfig
+from t5jax.tracking.progress import ProgressLines, format_count, format_eta
+
+METRICS = {
+    "loss": 4.3124,
+    "text_loss": 4.0099,
+    "accuracy": 0.21,
+    "learning_rate": 0.01,
+    "grad_norm": 0.8,
+    "param_norm": 512.5,
+    "tokens_per_second_per_device": 12_345.0,
+    "mfu": 0.114,
+}
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_plain_line_shows_what_a_person_follows():
+    clock, stream = Clock(), io.StringIO()
+    lines = ProgressLines(stream, 1000, seconds_between_lines=5.0, clock=clock)
+    lines.step(116, METRICS)
+    clock.now += 40.0  # four steps of ten seconds; 880 are left
+    lines.step(120, METRICS)
+    first, second = stream.getvalue().splitlines()
+    numbers = "loss 4.312  text 4.010  acc 0.210  lr 0.01  gnorm 0.8  12.3k tok/s/dev  MFU 11 %"
+    assert first == f"step 116/1000  {numbers}  eta ?"
+    assert second == f"step 120/1000  {numbers}  eta 2:26:40"
+
+
+def test_unknown_metrics_are_left_out_and_nan_is_shown():
+    stream = io.StringIO()
+    lines = ProgressLines(stream, 9, seconds_between_lines=0.0)
+    lines.step(1, {"loss": float("nan"), "mfu": None})
+    assert stream.getvalue() == "step 1/9  loss nan  eta ?\n"
+
+
+def test_lines_come_at_a_bounded_rate_with_the_first_and_the_last_step():
+    clock, stream = Clock(), io.StringIO()
+    lines = ProgressLines(stream, 100, seconds_between_lines=3.0, clock=clock)
+    for step in range(1, 101):
+        lines.step(step, {"loss": 1.0})
+        clock.now += 0.125
+    steps = [int(line.split("/")[0].split()[1]) for line in stream.getvalue().splitlines()]
+    assert steps == [1, 25, 49, 73, 97, 100]
+
+
+def test_the_last_step_of_a_run_that_stops_early_is_printed_once():
+    clock, stream = Clock(), io.StringIO()
+    lines = ProgressLines(stream, 100, seconds_between_lines=1e9, clock=clock)
+    for step in (1, 2, 3):
+        lines.step(step, {"loss": float(step)})
+    lines.close()
+    lines.close()
+    assert [line[:10] for line in stream.getvalue().splitlines()] == ["step 1/100", "step 3/100"]
+
+
+def test_the_time_left_starts_anew_after_a_resume():
+    clock, stream = Clock(), io.StringIO()
+    lines = ProgressLines(stream, 10, seconds_between_lines=0.0, clock=clock)
+    lines.step(8, {})
+    lines.restart(2)
+    clock.now += 1000.0  # restoring
+    lines.step(3, {})
+    clock.now += 2.0
+    lines.step(4, {})
+    assert stream.getvalue().splitlines()[-1] == "step 4/10  eta 0:00:12"
+
+
+def report_a_run(workdir, **settings):
+    config = ReportingConfig(tensorboard=False, plot=False, **settings)
+    with Reporter(workdir, config, num_train_steps=7, is_primary=True) as reporter:
+        reporter.event(0, "started", parameters=1234)
+        for step in range(1, 8):
+            reporter.train(step, METRICS)
+            if step == 4:
+                reporter.evaluation(4, "validation", {"loss": 3.5, "perplexity": 33.1})
+                reporter.event(4, "skipped_bad_step", reason="NaN")
+        reporter.event(7, "finished")
+
+
+def test_elsewhere_than_on_a_terminal_there_is_no_bar(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    report_a_run(tmp_path, seconds_between_lines=1e9)
+    lines = sys.stderr.getvalue().splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
+        "step 0",
+        "step 1/7",
+        "step 4/7",  # beside the evaluation
+        "step 4",
+        "step 4",
+        "step 7/7",
+        "step 7",
+    ]
+    assert lines[0] == "step 0  started  parameters 1234"
+    assert lines[3] == "step 4  validation:  loss 3.500  perplexity 33.1"
+    assert lines[4] == "step 4  skipped bad step  reason NaN"
+    assert "\r" not in sys.stderr.getvalue()
+    assert "|" not in sys.stderr.getvalue()
+
+
+def test_a_run_that_is_preempted_shows_its_last_step_before_saying_so(tmp_path, capfd):
+    config = ReportingConfig(tensorboard=False, plot=False, progress="lines")
+    with Reporter(tmp_path, config, num_train_steps=99, is_primary=True) as reporter:
+        for step in (1, 2, 3):
+            reporter.train(step, {"loss": 2.0})
+        reporter.event(2, "saved")
+        reporter.event(3, "preempted")
+    lines = [line.split("  ")[:2] for line in capfd.readouterr().err.splitlines()]
+    assert lines == [
+        ["step 1/99", "loss 2.000"],
+        ["step 2", "saved"],
+        ["step 3/99", "loss 2.000"],
+        ["step 3", "preempted"],
+    ]
+
+
+def test_off_prints_nothing(tmp_path, capfd):
+    report_a_run(tmp_path, progress="off")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_on_a_terminal_there_is_a_bar_with_messages_above_it(tmp_path, monkeypatch):
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, 118))
+    received = bytearray()
+
+    def drain():
+        while b"THE END" not in received:
+            received.extend(os.read(master, 4096))
+
+    reader = threading.Thread(target=drain, daemon=True)
+    reader.start()
+    with open(slave, "w", buffering=1) as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        report_a_run(tmp_path)
+        print("THE END", file=terminal)
+        reader.join(timeout=20)
+    os.close(master)
+    assert not reader.is_alive()
+    screen = received.decode()
+    assert "100%|" in screen
+    assert "| 7/7, loss 4.312  text 4.010  12.3k tok/s/dev  eta 0:00:00" in screen
+    lines = [line.split("\r")[-1].strip() for line in screen.split("\r\n")]
+    assert "step 4  validation:  loss 3.500  perplexity 33.1" in lines
+    assert not any("step 7/7" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(7.5, "7.5"), (999.4, "999"), (999.6, "1.00k"), (12_345, "12.3k"), (999_600, "1.00M"),
+     (123_456, "123k"), (4.56e6, "4.56M"), (7e9, "7.00G")],
+)  # fmt: skip
+def test_counts_have_three_digits_and_a_unit(value, text):
+    assert format_count(value) == text
+
+
+def test_time_left_is_hours_minutes_seconds():
+    assert format_eta(192.4) == "eta 0:03:12"
+    assert format_eta(None) == "eta ?"
