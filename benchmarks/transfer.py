@@ -21,9 +21,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from t5jax.data import registry
-from t5jax.evaluation.examples import TaskQuestions, predictions_of, read_questions, targets_of
-from t5jax.evaluation.predictions import read_answers
-from t5jax.evaluation.report import Report, read_report
+from t5jax.evaluation.examples import TaskExamples, load_task_examples
+from t5jax.evaluation.predictions import read_predictions
+from t5jax.evaluation.report import EvaluationReport, read_evaluation_report
 from t5jax.metrics.confidence import paired_difference
 from t5jax.run.restore import read_config
 
@@ -107,12 +107,12 @@ def run(options: argparse.Namespace, title: str, way: str) -> None:
         subprocess.run([sys.executable, *command], check=True, env=environment)
 
 
-def finished(out: pathlib.Path, title: str, way: str) -> Report | None:
+def finished(out: pathlib.Path, title: str, way: str) -> EvaluationReport | None:
     """What the evaluation after the last step of a run has found."""
-    return read_report(answers_of(out, title, way))
+    return read_evaluation_report(evaluation_folder(out, title, way))
 
 
-def answers_of(out: pathlib.Path, title: str, way: str) -> pathlib.Path:
+def evaluation_folder(out: pathlib.Path, title: str, way: str) -> pathlib.Path:
     """The folder of the evaluation after the last step."""
     return workdir(out, title, way) / "evaluations" / "validation" / str(TASKS[title].steps)
 
@@ -140,26 +140,28 @@ def difference(out: pathlib.Path, title: str, way: str) -> dict[str, str]:
     """By metric, how much better than from scratch on the same examples, with its interval."""
     if way == SCRATCH or finished(out, title, SCRATCH) is None:
         return {}
-    task = questions(out, title)
-    said = [predictions(out, title, one, task) for one in (way, SCRATCH)]
+    task = examples(out, title)
+    outputs = [predictions(out, title, one, task) for one in (way, SCRATCH)]
+    targets = task.postprocessed_targets()
     shown = {}
     for metric in task.metrics:
-        for name, estimate in paired_difference(metric, targets_of(task), *said).items():
+        for name, estimate in paired_difference(metric, targets, *outputs).items():
             shown[name] = f"{estimate.value:+.2f} [{estimate.low:+.2f}, {estimate.high:+.2f}]"
     return shown
 
 
-def questions(out: pathlib.Path, title: str) -> TaskQuestions:
+def examples(out: pathlib.Path, title: str) -> TaskExamples:
     data = read_config(str(workdir(out, title, SCRATCH)), None, [], act="transfer")[0].data
     task = registry.find_task(TASKS[title].name, data)
-    found = read_questions(task, data, "validation", TASKS[title].num_examples)
+    found = load_task_examples(task, data, "validation", TASKS[title].num_examples)
     assert found is not None
     return found
 
 
-def predictions(out: pathlib.Path, title: str, way: str, task: TaskQuestions) -> list:
-    answers = read_answers(answers_of(out, title, way) / f"{task.task}.jsonl", task)
-    return predictions_of(task, [answer.text for answer in answers])
+def predictions(out: pathlib.Path, title: str, way: str, task: TaskExamples) -> list:
+    file = evaluation_folder(out, title, way) / f"{task.task}.jsonl"
+    texts = [prediction.text for prediction in read_predictions(file, task)]
+    return task.postprocessed_predictions(texts)
 
 
 def draw(out: pathlib.Path) -> None:

@@ -58,7 +58,7 @@ def _evaluate(a: argparse.Namespace, flags: list[str]) -> None:
         as_json=a.json,
     )
     if a.follow:
-        evaluate.follow(a.run, flags, options, most_seconds=a.wait)
+        evaluate.follow(a.run, flags, options, timeout_seconds=a.wait)
     else:
         evaluate.run(a.run, flags, options, step=a.step)
 

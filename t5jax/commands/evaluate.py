@@ -17,11 +17,11 @@ from t5jax.checkpoints import committed_steps
 from t5jax.data.pipeline.loader import Loader
 from t5jax.data.vocabularies import keep
 from t5jax.errors import CheckpointError, ConfigError, DataError
-from t5jax.evaluation.continuous import Best, Mode, steps_as_they_appear
-from t5jax.evaluation.evaluator import Suite, place_for
+from t5jax.evaluation.continuous import BestCheckpoint, BestMode, poll_checkpoints
+from t5jax.evaluation.evaluator import Evaluator, evaluation_directory
 from t5jax.evaluation.loss import Baselines, SplitLosses
-from t5jax.evaluation.predictions import read_answers
-from t5jax.evaluation.report import Report
+from t5jax.evaluation.predictions import read_predictions
+from t5jax.evaluation.report import EvaluationReport
 from t5jax.evaluation.submission import write_submission
 from t5jax.run.build import open_evaluation_loaders, open_suite
 from t5jax.run.restore import OpenedRun, SavedRun, open_program
@@ -42,7 +42,7 @@ class Options:
     output: str | None = None  # None: WORKDIR/evaluations
     submission: str | None = None
     keep_best: str | None = None
-    best_mode: Mode = "max"
+    best_mode: BestMode = "max"
     as_json: bool = False
 
     def __post_init__(self) -> None:
@@ -72,12 +72,12 @@ def run(workdir: str, flags: list[str], options: Options, *, step: int | None) -
     _Evaluation(workdir, opened, options).evaluate(opened.restore(step))
 
 
-def follow(workdir: str, flags: list[str], options: Options, *, most_seconds: float) -> None:
+def follow(workdir: str, flags: list[str], options: Options, *, timeout_seconds: float) -> None:
     """Evaluates every step that is there or appears, until the run's last one; gives up when none
-    has appeared for `most_seconds`."""
+    has appeared for `timeout_seconds`."""
     directory = pathlib.Path(workdir) / "checkpoints"
     opened: OpenedRun | None = None
-    for step in steps_as_they_appear(directory, most_seconds=most_seconds):
+    for step in poll_checkpoints(directory, timeout_seconds=timeout_seconds):
         try:
             if opened is None:
                 opened = _open(workdir, step, flags, options)
@@ -91,7 +91,7 @@ def follow(workdir: str, flags: list[str], options: Options, *, most_seconds: fl
         evaluation.evaluate(saved)
         if step >= opened.config.train.num_train_steps:
             return
-    _say(f"no new checkpoint in {directory} for {most_seconds:.0f} s: ended")
+    _say(f"no new checkpoint in {directory} for {timeout_seconds:.0f} s: ended")
 
 
 def _open(workdir: str, step: int | None, flags: list[str], options: Options) -> OpenedRun:
@@ -111,9 +111,9 @@ class _Evaluation:
             raise DataError(self._nothing())
         self._best = None
         if options.keep_best is not None:
-            self._best = Best(pathlib.Path(workdir), options.keep_best, options.best_mode)
+            self._best = BestCheckpoint(pathlib.Path(workdir), options.keep_best, options.best_mode)
 
-    def _open_suite(self) -> Suite | None:
+    def _open_suite(self) -> Evaluator | None:
         if self._options.only == "loss":
             return None
         suite = open_suite(self._config, self._options.split, self._options.tasks)
@@ -152,7 +152,7 @@ class _Evaluation:
             report, directory = self._answer(saved, self._suite)
         if jax.process_index() == 0:
             self._print(saved.step, losses, report, directory)
-        if self._best is not None and self._best.offer(saved.step, _values(losses, report)):
+        if self._best is not None and self._best.update(saved.step, _values(losses, report)):
             if jax.process_index() == 0:
                 keep(self._config.data.vocabulary, f"{self._workdir}/best")
             _say(f"step {saved.step} is the best so far: kept in {self._workdir}/best")
@@ -170,11 +170,11 @@ class _Evaluation:
         train = open_evaluation_loaders(self._config, "train", replicas=self._replicas)
         return {name: split.baselines(train[name]) for name, split in self._splits.items()}
 
-    def _answer(self, saved: SavedRun, suite: Suite) -> tuple[Report, pathlib.Path]:
+    def _answer(self, saved: SavedRun, suite: Evaluator) -> tuple[EvaluationReport, pathlib.Path]:
         settings = suite.settings(saved.program, saved.params)
         output = self._options.output or pathlib.Path(self._workdir) / "evaluations"
         directory = pathlib.Path(output) / self._options.split / str(saved.step)
-        directory = place_for(directory, settings)
+        directory = evaluation_directory(directory, settings)
         report = suite.evaluate(
             saved.program,
             saved.params,
@@ -187,10 +187,10 @@ class _Evaluation:
             self._hand_in(suite, directory, pathlib.Path(self._options.submission))
         return report, directory
 
-    def _hand_in(self, suite: Suite, directory: pathlib.Path, target: pathlib.Path) -> None:
+    def _hand_in(self, suite: Evaluator, directory: pathlib.Path, target: pathlib.Path) -> None:
         written = 0
         for task in suite.tasks:
-            answers = read_answers(directory / f"{task.task}.jsonl", task)
+            answers = read_predictions(directory / f"{task.task}.jsonl", task)
             made = write_submission(target, task, answers)
             if made is not None:
                 file, replaced = made
@@ -204,7 +204,11 @@ class _Evaluation:
             )
 
     def _print(
-        self, step: int, losses: Losses, report: Report | None, directory: pathlib.Path | None
+        self,
+        step: int,
+        losses: Losses,
+        report: EvaluationReport | None,
+        directory: pathlib.Path | None,
     ) -> None:
         if self._options.as_json:
             for record in _records(step, self._options.split, losses, report):
@@ -220,13 +224,15 @@ class _Evaluation:
             print(f"predictions: {directory}", flush=True)
 
 
-def _values(losses: Losses, report: Report | None) -> dict[str, float]:
+def _values(losses: Losses, report: EvaluationReport | None) -> dict[str, float]:
     """`task/metric` -> value, of losses as well."""
     values = report.values if report is not None else {}
     return values | {f"{task}/{k}": v for task, found in losses.items() for k, v in found.items()}
 
 
-def _records(step: int, split: str, losses: Losses, report: Report | None) -> list[dict[str, Any]]:
+def _records(
+    step: int, split: str, losses: Losses, report: EvaluationReport | None
+) -> list[dict[str, Any]]:
     where = {"step": step, "split": split}
     records = [{**where, "task": name, **metrics} for name, metrics in losses.items()]
     if report is not None:

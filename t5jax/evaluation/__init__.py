@@ -1,1 +1,1 @@
-"""How good a model is: exact sums over whole splits, the same on any number of hosts."""
+"""Evaluation: exact losses and task metrics over whole splits, the same on any number of hosts."""

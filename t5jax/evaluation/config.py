@@ -1,4 +1,4 @@
-"""The evaluation section of a run: what tasks are measured by, besides the loss."""
+"""Configuration of task evaluation: which examples, how predictions are made and scored."""
 
 import dataclasses
 from typing import Literal, get_args
@@ -10,15 +10,15 @@ Ranking = Literal["never", "total", "per_token"]
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class EvaluationConfig:
-    """How the answers of tasks are made and scored, in training and by `t5jax evaluate`.
+    """How tasks are evaluated, in training and by `t5jax evaluate`.
 
-    A model answers by decoding, as `decoding` says. With `ranking` it answers a task that has
-    choices by the choice to which it gives most likelihood, whole or per token.
+    Predictions are decoded, as the section `decoding` says. With `ranking` the prediction for a
+    task that has choices is the choice with the highest log-likelihood, in total or per token.
     """
 
-    every_steps: int = 0  # in training: tasks are answered and scored; 0: never
-    num_examples: int | None = None  # of each task, the first ones; None: the whole split
-    batch_size: int = 32  # examples answered at a time, over all hosts
+    every_steps: int = 0  # interval of evaluation in training; 0: never
+    num_examples: int | None = None  # the first ones of each task; None: the whole split
+    batch_size: int = 32  # global, over all hosts
     ranking: Ranking = "never"
     confidence_level: float = 0.95
     bootstrap_samples: int = 1000  # for metrics whose interval has no formula

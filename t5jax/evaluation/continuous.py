@@ -1,4 +1,4 @@
-"""A training run's checkpoints, each as it appears, and the best of them kept."""
+"""Continuous evaluation: new checkpoints of a training run as they appear, the best one kept."""
 
 import json
 import pathlib
@@ -14,60 +14,60 @@ from t5jax.data.atomic_files import write_json
 from t5jax.errors import ConfigError
 from t5jax.runtime import gather_texts
 
-_SECONDS_BETWEEN_LOOKS = 5.0
-Mode = Literal["max", "min"]
+_POLL_SECONDS = 5.0
+BestMode = Literal["max", "min"]
 
 
-def steps_as_they_appear(
-    directory: pathlib.Path, *, most_seconds: float, wait: Callable[[float], None] = time.sleep
+def poll_checkpoints(
+    directory: pathlib.Path, *, timeout_seconds: float, wait: Callable[[float], None] = time.sleep
 ) -> Iterator[int]:
-    """The steps that are there, oldest first, then new ones.
+    """Yields the committed steps, oldest first, then new ones as they appear.
 
-    Ends when no new one has appeared for `most_seconds`. On several hosts all get what the first
+    Ends when no new one has appeared for `timeout_seconds`. All hosts get the steps that the first
     one sees.
     """
-    seen, waited = -1, 0.0
+    last, waited = -1, 0.0
     while True:
-        there = json.loads(gather_texts(json.dumps(committed_steps(str(directory))))[0])
-        new = [step for step in there if step > seen]
+        steps = json.loads(gather_texts(json.dumps(committed_steps(str(directory))))[0])
+        new = [step for step in steps if step > last]
         if new:
-            seen, waited = new[0], 0.0
-            yield seen
-        elif waited >= most_seconds:
+            last, waited = new[0], 0.0
+            yield last
+        elif waited >= timeout_seconds:
             return
         else:
-            wait(_SECONDS_BETWEEN_LOOKS)
-            waited += _SECONDS_BETWEEN_LOOKS
+            wait(_POLL_SECONDS)
+            waited += _POLL_SECONDS
 
 
-class Best:
-    """The best checkpoint of a run by a metric, copied to WORKDIR/best: training may delete its
-    own. That folder is the workdir of a run with this one checkpoint."""
+class BestCheckpoint:
+    """The best checkpoint of a run by a metric, copied to WORKDIR/best, because training may delete
+    its own. That folder is the workdir of a run with this one checkpoint."""
 
-    def __init__(self, workdir: pathlib.Path, metric: str, mode: Mode):
-        """Raises ConfigError where another metric has chosen what is there."""
+    def __init__(self, workdir: pathlib.Path, metric: str, mode: BestMode):
+        """Raises ConfigError where the existing copy was chosen by another metric."""
         self._workdir, self._metric, self._mode = workdir, metric, mode
         self._file = workdir / "best" / "best.json"
         self.value: float | None = None
         if self._file.exists():
-            found = json.loads(self._file.read_text())
-            if (found["metric"], found["mode"]) != (metric, mode):
+            existing = json.loads(self._file.read_text())
+            if (existing["metric"], existing["mode"]) != (metric, mode):
                 raise ConfigError(
                     f"--keep-best {metric} ({mode}): {self._file.parent} holds the best by "
-                    f"{found['metric']} ({found['mode']}); delete it first"
+                    f"{existing['metric']} ({existing['mode']}); delete it first"
                 )
-            self.value = found["value"]
+            self.value = existing["value"]
 
-    def offer(self, step: int, values: dict[str, float]) -> bool:
-        """Keeps the step if it is better than all before; whether it was.
+    def update(self, step: int, metrics: dict[str, float]) -> bool:
+        """Keeps the step if it is better than all before; returns whether it was.
 
-        Raises ConfigError when the metric is not among the values.
+        Raises ConfigError when the metric is not among `metrics`.
         """
-        if self._metric not in values:
+        if self._metric not in metrics:
             raise ConfigError(
-                f"--keep-best {self._metric}: the evaluation has {', '.join(sorted(values))}"
+                f"--keep-best {self._metric}: the evaluation has {', '.join(sorted(metrics))}"
             )
-        value = values[self._metric]
+        value = metrics[self._metric]
         if self.value is not None and not self._is_better(value):
             return False
         self.value = value
@@ -81,8 +81,8 @@ class Best:
 
     def _keep(self, step: int) -> None:
         self._copy(step)
-        about = {"step": step, "metric": self._metric, "mode": self._mode, "value": self.value}
-        write_json(self._file, about)
+        record = {"step": step, "metric": self._metric, "mode": self._mode, "value": self.value}
+        write_json(self._file, record)
         for old in committed_steps(str(self._file.parent / "checkpoints")):
             if old != step:
                 shutil.rmtree(self._file.parent / "checkpoints" / str(old))

@@ -1,4 +1,5 @@
-"""All that a run is evaluated on by answering: the same in training and afterwards."""
+"""Evaluation of a model on the tasks of a mixture: predictions, metrics, report; in training and
+afterwards."""
 
 import dataclasses
 import hashlib
@@ -18,36 +19,36 @@ from t5jax.data.tasks.task import Task
 from t5jax.decoding import DecodingConfig, Generator
 from t5jax.errors import ConfigError, DataError
 from t5jax.evaluation.config import EvaluationConfig
-from t5jax.evaluation.examples import TaskQuestions, read_questions
-from t5jax.evaluation.predictions import Answerer, answer_all
-from t5jax.evaluation.report import Report, read_report
-from t5jax.evaluation.scores import AVERAGES, score_answers
+from t5jax.evaluation.examples import TaskExamples, load_task_examples
+from t5jax.evaluation.predictions import Predictor, predict_task
+from t5jax.evaluation.report import EvaluationReport, read_evaluation_report
+from t5jax.evaluation.scores import BENCHMARK_AVERAGES, score_predictions
 from t5jax.metrics.sums import SumMetric
 from t5jax.metrics.table import Result
 from t5jax.runtime import agree
 from t5jax.training.program import Program
 
 Params = dict | Sequence[dict]
-_WITHOUT_EFFECT = ("every_steps", "batch_size")  # on the results
+_NO_EFFECT_ON_RESULTS = ("every_steps", "batch_size")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Suite:
-    """The questions of every task of a run's mixture that has metrics, of one split."""
+class Evaluator:
+    """Evaluates a model on one split of every task of a mixture that has metrics."""
 
     data: DataConfig
     decoding: DecodingConfig
     config: EvaluationConfig
     split: str
-    tasks: list[TaskQuestions]
+    tasks: list[TaskExamples]
 
     def settings(self, program: Program, params: Params) -> dict[str, Any]:
-        """Whatever decides the results, as JSON."""
+        """All settings that the results depend on, as JSON."""
         evaluation = dataclasses.asdict(self.config)
-        for name in _WITHOUT_EFFECT:
+        for name in _NO_EFFECT_ON_RESULTS:
             del evaluation[name]
         settings = {
-            "parameters": _fingerprint(params),
+            "parameters": _params_fingerprint(params),
             "dtype": program.model.dtype,
             "tasks": {task.task: task.fingerprint for task in self.tasks},
             "inputs_length": self.data.inputs_length,
@@ -68,36 +69,36 @@ class Suite:
         progress: Callable[[str, int, int], None] = lambda task, done, total: None,
         after_batch: Callable[[], None] = lambda: None,
         replace: bool = False,
-    ) -> Report:
-        """Answers and scores all tasks.
+    ) -> EvaluationReport:
+        """Predicts and scores all tasks.
 
         Args:
           program: of the plain model (`Program.plain`).
           params: its parameters, float32; of several models, whose logits are averaged.
           settings: `self.settings(program, params)`, if that is known already.
-          directory: where predictions and results are kept (on all hosts the same), and found if
-            this was interrupted; None: nowhere.
-          progress: told of every chunk of answers: task, questions answered, of how many.
+          directory: where predictions and results are written (the same on all hosts), and from
+            where an interrupted evaluation is resumed; None: nowhere.
+          progress: called after every chunk with the task, its examples done, of how many.
           after_batch: called when a batch has been computed.
-          replace: an evaluation of something else is deleted from the directory.
+          replace: an evaluation with other settings is deleted from the directory.
 
-        Raises DataError when the directory holds an evaluation of something else.
+        Raises DataError when the directory holds an evaluation with other settings.
         """
         settings = settings or self.settings(program, params)
         if directory is not None:
-            _claim(directory, settings, replace)
-            finished = read_report(directory)
+            _prepare_directory(directory, settings, replace)
+            finished = read_evaluation_report(directory)
             agree(f"whether {directory} is finished", str(finished is not None))
             if finished is not None:
                 return finished
-        answerer = self._answerer(program, params, after_batch)
+        predictor = self._predictor(program, params, after_batch)
         lines: list[Result] = []
         for task in self.tasks:
-            told = lambda done, task=task: progress(task.task, done, len(task.questions))
+            after_chunk = lambda done, task=task: progress(task.task, done, len(task.examples))
             file = directory / f"{task.task}.jsonl" if directory is not None else None
-            answers = answer_all(answerer, task, file, told)
-            lines += score_answers(task, answers, self.config)
-        report = Report(
+            predictions = predict_task(predictor, task, file, after_chunk)
+            lines += score_predictions(task, predictions, self.config)
+        report = EvaluationReport(
             step=step, split=self.split, settings=settings, lines=lines, notes=self._notes()
         )
         if directory is not None and jax.process_index() == 0:
@@ -105,7 +106,7 @@ class Suite:
         return report
 
     def metric_names(self) -> set[str] | None:
-        """`task/metric` of all values, averages too; None where a metric does not say its names."""
+        """`task/metric` of all values, averages too; None where a metric does not declare them."""
         metrics = [(task, metric) for task in self.tasks for metric in task.metrics]
         if any(task.score_metrics for task in self.tasks):
             return None
@@ -114,9 +115,9 @@ class Suite:
             if not isinstance(metric, SumMetric):
                 return None
             names |= {f"{task.task}/{name}" for name in metric.names}
-        return names | {f"{name}/average" for name in AVERAGES}
+        return names | {f"{name}/average" for name in BENCHMARK_AVERAGES}
 
-    def _answerer(self, program: Program, params: Params, after_batch: Callable) -> Answerer:
+    def _predictor(self, program: Program, params: Params, after_batch: Callable) -> Predictor:
         vocabulary = self.data.vocabulary
         generator = Generator(
             program,
@@ -125,14 +126,14 @@ class Suite:
             batch_size=self.config.batch_size,
             after_batch=after_batch,
         )
-        return Answerer(generator, vocabulary, self.decoding, self.config.ranking)
+        return Predictor(generator, vocabulary, self.decoding, self.config.ranking)
 
     def _notes(self) -> tuple[str, ...]:
         notes = [
-            f"{task.task}: {task.num_cut} of {len(task.questions)} inputs were cut to "
+            f"{task.task}: {task.num_truncated} of {len(task.examples)} inputs were truncated to "
             f"data.inputs_length = {self.data.inputs_length} tokens"
             for task in self.tasks
-            if task.num_cut
+            if task.num_truncated
         ]
         notes += [
             f"{task.task}: split {self.split!r} has no targets: predictions only"
@@ -142,65 +143,65 @@ class Suite:
         return tuple(notes)
 
 
-def open_suite(
+def build_evaluator(
     data: DataConfig,
     decoding: DecodingConfig,
     config: EvaluationConfig,
     split: str,
     names: Sequence[str] = (),
-) -> Suite | None:
+) -> Evaluator | None:
     """Of the mixture, or of the tasks and mixtures of these names, those tasks that have metrics
     and the split; None if there are none.
 
     Raises DataError for files that are missing or damaged, ConfigError for unknown names and for a
     ranking without choices.
     """
-    asked = _tasks_named(data, names) if names else tasks_of(data)
-    found = [read_questions(task, data, split, config.num_examples) for task in asked]
-    tasks = [task for task in found if task is not None]
+    candidates = _tasks_by_name(data, names) if names else tasks_of(data)
+    loaded = [load_task_examples(task, data, split, config.num_examples) for task in candidates]
+    tasks = [task for task in loaded if task is not None]
     if tasks and config.ranking != "never" and not any(task.choices for task in tasks):
         raise ConfigError(
             f"evaluation.ranking = {config.ranking!r}: no task of "
             f"{', '.join(names) or data.mixture} has choices to be ranked; leave it 'never'"
         )
-    suite = Suite(data=data, decoding=decoding, config=config, split=split, tasks=tasks)
-    return suite if tasks else None
+    evaluator = Evaluator(data=data, decoding=decoding, config=config, split=split, tasks=tasks)
+    return evaluator if tasks else None
 
 
-def _tasks_named(data: DataConfig, names: Sequence[str]) -> list[Task]:
-    """Those of tasks and mixtures, each once."""
+def _tasks_by_name(data: DataConfig, names: Sequence[str]) -> list[Task]:
+    """The tasks of these tasks and mixtures, each once."""
     tasks = [task for name in names for task in registry.tasks_of(name, data)]
     data.check_required(tasks)
     return list({task.name: task for task in tasks}.values())
 
 
-def place_for(directory: pathlib.Path, settings: dict[str, Any]) -> pathlib.Path:
+def evaluation_directory(directory: pathlib.Path, settings: dict[str, Any]) -> pathlib.Path:
     """The directory, or one beside it where that holds an evaluation with other settings."""
-    there = _settings_in(directory)
-    if there in (None, settings):
+    existing = _read_settings(directory)
+    if existing in (None, settings):
         return directory
     return directory.with_name(f"{directory.name}-{_digest(settings)[:8]}")
 
 
-def _settings_in(directory: pathlib.Path) -> dict[str, Any] | None:
-    """Those of the evaluation that a directory holds, as all hosts see it."""
+def _read_settings(directory: pathlib.Path) -> dict[str, Any] | None:
+    """Settings of the evaluation that a directory holds; all hosts must see the same."""
     file = directory / "settings.json"
-    there = json.loads(file.read_text()) if file.exists() else None
-    agree(f"the settings in {file}", json.dumps(there, sort_keys=True))
-    return there
+    existing = json.loads(file.read_text()) if file.exists() else None
+    agree(f"the settings in {file}", json.dumps(existing, sort_keys=True))
+    return existing
 
 
-def _claim(directory: pathlib.Path, settings: dict[str, Any], replace: bool) -> None:
-    """Raises DataError when the directory belongs to an evaluation with other settings, which
-    `replace` deletes."""
-    there = _settings_in(directory)
-    differing = [name for name in settings if there and there.get(name) != settings[name]]
+def _prepare_directory(directory: pathlib.Path, settings: dict[str, Any], replace: bool) -> None:
+    """Writes the settings. Raises DataError when the directory holds an evaluation with other
+    settings, which `replace` deletes."""
+    existing = _read_settings(directory)
+    differing = [name for name in settings if existing and existing.get(name) != settings[name]]
     if differing and not replace:
         raise DataError(
             f"{directory} holds an evaluation with other settings ({', '.join(differing)}; see "
             "settings.json in it): delete it, or write elsewhere"
         )
-    if jax.process_index() == 0 and (there is None or differing):
+    if jax.process_index() == 0 and (existing is None or differing):
         if differing:
             shutil.rmtree(directory)
         directory.mkdir(parents=True, exist_ok=True)
@@ -208,7 +209,7 @@ def _claim(directory: pathlib.Path, settings: dict[str, Any], replace: bool) -> 
     agree(f"that {directory} is ready", "")
 
 
-def _fingerprint(params: Params) -> str:
+def _params_fingerprint(params: Params) -> str:
     """Of all parameters, the same on any mesh."""
     return _digest(fingerprints(leaves_by_path(params)))[:16]
 

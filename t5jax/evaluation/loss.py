@@ -1,4 +1,4 @@
-"""Loss and perplexity of a model on a split, beside the entropy of the tokens it predicts."""
+"""Validation loss and perplexity, with unigram and bigram baselines."""
 
 import functools
 import itertools
@@ -28,7 +28,7 @@ def evaluate_loss(
 ) -> LossSums:
     """Sums in float64 over the first `num_rows` rows (None: all) of a pass, each once.
 
-    `after_batch` is called when a batch has been computed. `loss_metrics` says what they mean.
+    `after_batch` is called when a batch has been computed. `loss_metrics` makes means of them.
     """
     feeder = Feeder(program.batch_sharding, loader.batch_size)
     num_rows = rows_to_read(loader, num_rows)
@@ -48,14 +48,14 @@ def evaluate_loss(
     return LossSums(*totals)  # pyright: ignore[reportArgumentType]
 
 
-_SCALARS = LossSums._fields[:-1]  # a split is evaluated task by task: no sums of each are needed
+_SCALARS = LossSums._fields[:-1]  # without the sums by task: a split is evaluated task by task
 
 
 def _scalars(sums: LossSums) -> np.ndarray:
     return np.array(jax.device_get(sums[:-1]), np.float64)
 
 
-def added(sums: Sequence[LossSums]) -> LossSums:
+def add_loss_sums(sums: Sequence[LossSums]) -> LossSums:
     """The sums of several evaluations together."""
     return LossSums(*np.sum([x[:-1] for x in sums], axis=0))
 
@@ -73,7 +73,7 @@ def loss_metrics(sums: LossSums) -> dict[str, float]:
 
 
 class SplitLosses:
-    """The losses of a split, of one model after another; what no model changes is found once."""
+    """Losses on a split, of one model after another; quantities of the data are computed once."""
 
     def __init__(self, loader: Loader, num_rows: int | None = None):
         self._loader, self._num_rows = loader, num_rows
@@ -81,7 +81,7 @@ class SplitLosses:
     def sums(
         self, program: Program, params, after_batch: Callable[[], None] = lambda: None
     ) -> LossSums:
-        """Those of `evaluate_loss`."""
+        """As `evaluate_loss`."""
         return evaluate_loss(program, params, self._loader, self._num_rows, after_batch)
 
     def metrics(self, sums: LossSums) -> dict[str, float]:
@@ -92,8 +92,8 @@ class SplitLosses:
         }
 
     def baselines(self, train: Loader) -> "Baselines":
-        """Those of models counted on `train`."""
-        return baselines(train, self._loader, self._num_rows)
+        """Losses of n-gram models counted on `train`."""
+        return ngram_baselines(train, self._loader, self._num_rows)
 
     @functools.cached_property
     def _unigram_entropy(self) -> float:
@@ -101,11 +101,11 @@ class SplitLosses:
 
 
 class Baselines(NamedTuple):
-    """Cross-entropies in nats per text token of the targets of a split."""
+    """Cross-entropies of n-gram models, in nats per text token of a split's targets."""
 
-    entropy: float  # of the tokens' own frequencies: no model that ignores context does better
-    unigram: float  # of the training split's frequencies, add-one smoothed
-    bigram: float  # given the token before; training counts, interpolated with the unigram
+    entropy: float  # of the tokens' own frequencies: a lower bound for any unigram model
+    unigram: float  # frequencies of the training split, add-one smoothed
+    bigram: float  # given the previous token; training counts, interpolated with the unigram
 
 
 def unigram_entropy(loader: Loader, num_rows: int | None = None) -> float:
@@ -113,8 +113,8 @@ def unigram_entropy(loader: Loader, num_rows: int | None = None) -> float:
     return _entropy(_text_counts(loader, num_rows))
 
 
-def baselines(train: Loader, validation: Loader, num_rows: int | None = None) -> Baselines:
-    """What models without attention reach on the same target tokens as `evaluate_loss`.
+def ngram_baselines(train: Loader, validation: Loader, num_rows: int | None = None) -> Baselines:
+    """Losses of unigram and bigram models on the same target tokens as `evaluate_loss`.
 
     The unigram and bigram models count all tokens of the training store; the bigram is interpolated
     with the unigram by Witten-Bell smoothing (Witten & Bell 1991). A target token's predecessor is
@@ -163,7 +163,7 @@ def _text_stream(loader: Loader) -> TokenStream:
 
 
 def _targets_in_context(rows: dict, loader: Loader) -> tuple[np.ndarray, np.ndarray]:
-    """(token before it in the text, token) of every text token among those that count.
+    """(previous token of the text, token) of every text token with a loss weight.
 
     A span's first token follows, in the text, the last token before its sentinel in the inputs,
     which in the rows of a language model stand before the targets (where the token before the first
@@ -176,7 +176,7 @@ def _targets_in_context(rows: dict, loader: Loader) -> tuple[np.ndarray, np.ndar
     is_text, previous, token = loader.vocabulary.is_text, [], []
     for inputs_S, targets_T, weights_T in zip(shown, targets, weights, strict=True):
         pairs = [(int(s), int(t)) for t, s in itertools.pairwise(inputs_S)]
-        before = dict(reversed(pairs))  # the first time that a sentinel or EOS is there
+        before = dict(reversed(pairs))  # of a sentinel or EOS, its first occurrence
         for i in np.flatnonzero(is_text(targets_T) & (weights_T > 0)):
             last = int(targets_T[i - 1]) if i else 0
             previous.append(last if is_text(np.array([last]))[0] else before.get(last, 0))
@@ -202,8 +202,8 @@ def _text_counts(loader: Loader, num_rows: int | None) -> np.ndarray:
     for rows in _batches(loader, num_rows):
         side = predicting_side(rows)
         targets = rows[f"{side}_target_tokens"]
-        learnt = rows[f"{side}_loss_weights"] > 0
-        text = targets[learnt & loader.vocabulary.is_text(targets)]
+        weighted = rows[f"{side}_loss_weights"] > 0
+        text = targets[weighted & loader.vocabulary.is_text(targets)]
         counts += np.bincount(text, minlength=len(counts))
     return counts
 

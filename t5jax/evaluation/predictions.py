@@ -1,7 +1,7 @@
-"""A model's answers to a task's questions, kept in a file from which an evaluation goes on.
+"""Predictions of a model for a task's examples, written to a JSON lines file and resumed from it.
 
-Every host computes all answers together with the others; the first one writes. The file holds a
-JSON object a line, in the order of the questions; a line that was not finished is made again.
+All hosts compute all predictions together; the first one writes. The file holds a JSON object a
+line, in the order of the examples; an incomplete last line is computed again.
 """
 
 import json
@@ -18,123 +18,133 @@ from t5jax.data.vocabularies import Vocabulary
 from t5jax.decoding import DecodingConfig, Generator
 from t5jax.errors import DataError
 from t5jax.evaluation.config import Ranking
-from t5jax.evaluation.examples import Question, TaskQuestions
+from t5jax.evaluation.examples import EvaluationExample, TaskExamples
 from t5jax.metrics.rank_classification import choose
 from t5jax.runtime import agree
 
-_BATCHES_AT_A_TIME = 32  # sorted by length among themselves, then written
+_BATCHES_PER_CHUNK = 32  # sorted by length among themselves, then written
 
 
-class Answer(NamedTuple):
-    """What the model says to one question."""
+class TaskPrediction(NamedTuple):
+    """The model's output for one example."""
 
     text: str
-    score: float  # of the output, as the decoding gives it, or log-likelihood of the choice; nats
-    target_score: float | None = None  # log-likelihood of the target, if a metric asks for it
+    score: float  # of the output, as decoding gives it, or log-likelihood of the choice; nats
+    target_score: float | None = None  # log-likelihood of the target, if a metric needs it
     choices: dict[str, float] | None = None  # log-likelihood of each choice, if they were ranked
 
 
-class Answerer(NamedTuple):
-    """A model and how it is asked."""
+class Predictor(NamedTuple):
+    """A model with the settings of decoding and ranking."""
 
     generator: Generator
     vocabulary: Vocabulary
     decoding: DecodingConfig
     ranking: Ranking
 
-    def answer(self, task: TaskQuestions, start: int, stop: int) -> list[Answer]:
-        """Answers to the questions number `start` up to `stop`."""
-        questions = task.questions[start:stop]
-        inputs = [question.ids for question in questions]
+    def predict(self, task: TaskExamples, start: int, stop: int) -> list[TaskPrediction]:
+        """Predictions for the examples number `start` up to `stop`."""
+        examples = task.examples[start:stop]
+        inputs = [example.ids for example in examples]
         if task.choices is not None and self.ranking != "never":
-            answers = self._ranked(task, questions)
+            predictions = self._rank_choices(task, examples)
         elif task.metrics or not task.score_metrics:
-            answers = [
-                Answer(self.vocabulary.decode(best.ids), best.score)
+            predictions = [
+                TaskPrediction(self.vocabulary.decode(best.ids), best.score)
                 for best, *_ in self.generator.generate(
                     inputs, self.decoding, row_numbers=range(start, start + len(inputs))
                 )
             ]
         else:
-            answers = [Answer("", 0.0)] * len(questions)
+            predictions = [TaskPrediction("", 0.0)] * len(examples)
         if task.score_metrics:
-            scores = self.generator.score(inputs, [self._ids(q.targets) for q in questions])
-            answers = [
-                a._replace(target_score=s.total) for a, s in zip(answers, scores, strict=True)
+            scores = self.generator.score(inputs, [self._target_ids(x.targets) for x in examples])
+            predictions = [
+                prediction._replace(target_score=score.total)
+                for prediction, score in zip(predictions, scores, strict=True)
             ]
-        return answers
+        return predictions
 
-    def _ranked(self, task: TaskQuestions, questions: Sequence[Question]) -> list[Answer]:
+    def _rank_choices(
+        self, task: TaskExamples, examples: Sequence[EvaluationExample]
+    ) -> list[TaskPrediction]:
         assert task.choices is not None
-        options = [task.choices(question.example) for question in questions]
-        asked = [
-            (q.ids, self._ids(c)) for q, some in zip(questions, options, strict=True) for c in some
+        choices = [task.choices(example.features) for example in examples]
+        pairs = [
+            (example.ids, self._target_ids(text))
+            for example, texts in zip(examples, choices, strict=True)
+            for text in texts
         ]
-        scored = iter(self.generator.score(*zip(*asked, strict=True)))  # pyright: ignore
-        answers = []
-        for texts in options:
-            found = [next(scored) for _ in texts]
-            totals = [one.total for one in found]
-            lengths = [[len(one.tokens) for one in found]]
+        scored = iter(self.generator.score(*zip(*pairs, strict=True)))  # pyright: ignore
+        predictions = []
+        for texts in choices:
+            scores = [next(scored) for _ in texts]
+            totals = [score.total for score in scores]
+            lengths = [[len(score.tokens) for score in scores]]
             best = choose([totals], lengths if self.ranking == "per_token" else None)[0]
             by_choice = dict(zip(texts, totals, strict=True))
-            answers.append(Answer(texts[best], totals[best], choices=by_choice))
-        return answers
+            predictions.append(TaskPrediction(texts[best], totals[best], choices=by_choice))
+        return predictions
 
-    def _ids(self, target: str) -> np.ndarray:
+    def _target_ids(self, target: str) -> np.ndarray:
         return np.append(self.vocabulary.encode(target), self.vocabulary.eos_id).astype(np.int32)
 
 
-def answer_all(
-    answerer: Answerer,
-    task: TaskQuestions,
+def predict_task(
+    predictor: Predictor,
+    task: TaskExamples,
     file: pathlib.Path | None,
     after_chunk: Callable[[int], None] = lambda done: None,
-) -> list[Answer]:
-    """The answers to all questions; those that `file` holds already are taken from there.
+) -> list[TaskPrediction]:
+    """Predictions for all examples; those that `file` holds already are read from it.
 
     Args:
-      after_chunk: called with the number of questions answered so far.
+      after_chunk: called with the number of examples done so far.
 
-    Raises DataError when the file holds answers to other questions.
+    Raises DataError when the file holds predictions for other examples.
     """
-    written = file if jax.process_index() == 0 else None
-    size = _BATCHES_AT_A_TIME * answerer.generator.batch_size
-    answers = read_answers(file, task, chunk=size) if file is not None else []
-    while len(answers) < len(task.questions):
-        start = len(answers)
-        answers += answerer.answer(task, start, start + size)
-        if written is not None:
-            _append(_unfinished(written), task.questions[start : start + size], answers[start:])
-        after_chunk(len(answers))
-    if written is not None and _unfinished(written).exists():
-        os.replace(_unfinished(written), written)
-    return answers
+    output = file if jax.process_index() == 0 else None
+    size = _BATCHES_PER_CHUNK * predictor.generator.batch_size
+    predictions = read_predictions(file, task, chunk=size) if file is not None else []
+    while len(predictions) < len(task.examples):
+        start = len(predictions)
+        predictions += predictor.predict(task, start, start + size)
+        if output is not None:
+            chunk = task.examples[start : start + size]
+            _append(_unfinished(output), chunk, predictions[start:])
+        after_chunk(len(predictions))
+    if output is not None and _unfinished(output).exists():
+        os.replace(_unfinished(output), output)
+    return predictions
 
 
-def read_answers(file: pathlib.Path, task: TaskQuestions, chunk: int = 1) -> list[Answer]:
-    """Those that have been written so far, on all hosts alike; whole chunks of them, because a
-    score's last digit depends on what it was computed with. The rest is cut off the file.
+def read_predictions(
+    file: pathlib.Path, task: TaskExamples, chunk: int = 1
+) -> list[TaskPrediction]:
+    """The predictions written so far, the same on all hosts; whole chunks of them, because a
+    score's last digit depends on what it was batched with. The rest is cut off the file.
 
-    Raises DataError when they answer other questions.
+    Raises DataError when they are for other examples.
     """
-    there = file if file.exists() else _unfinished(file)
-    written = there.read_bytes().splitlines(keepends=True) if there.exists() else []
+    existing = file if file.exists() else _unfinished(file)
+    written = existing.read_bytes().splitlines(keepends=True) if existing.exists() else []
     num = len(written) - bool(written and not written[-1].endswith(b"\n"))
-    num = num if num >= len(task.questions) else num // chunk * chunk
+    num = num if num >= len(task.examples) else num // chunk * chunk
     lines = [json.loads(line) for line in written[:num]]
-    agree(f"the answers in {there}", str(len(lines)))
-    for line, question in zip(lines, task.questions, strict=False):
-        if (line["inputs"], line["targets"]) != (question.inputs, question.targets):
+    agree(f"the predictions in {existing}", str(len(lines)))
+    for line, example in zip(lines, task.examples, strict=False):
+        if (line["inputs"], line["targets"]) != (example.inputs, example.targets):
             raise DataError(
-                f"{there} holds answers to other questions than {task.task} asks now (its data has "
-                "changed): delete it, or write elsewhere with --output"
+                f"{existing} holds predictions for other examples than {task.task} has now (its "
+                "data has changed): delete it, or write elsewhere with --output"
             )
     if jax.process_index() == 0 and num < len(written):
-        os.truncate(there, sum(map(len, written[:num])))
+        os.truncate(existing, sum(map(len, written[:num])))
     return [
-        Answer(line["prediction"], line["score"], line.get("target_score"), line.get("choices"))
-        for line in lines[: len(task.questions)]
+        TaskPrediction(
+            line["prediction"], line["score"], line.get("target_score"), line.get("choices")
+        )
+        for line in lines[: len(task.examples)]
     ]
 
 
@@ -142,19 +152,21 @@ def _unfinished(file: pathlib.Path) -> pathlib.Path:
     return file.with_suffix(".unfinished")
 
 
-def _append(file: pathlib.Path, questions: Sequence[Question], answers: Sequence[Answer]) -> None:
+def _append(
+    file: pathlib.Path, examples: Sequence[EvaluationExample], predictions: Sequence[TaskPrediction]
+) -> None:
     with open(file, "ab") as stream:
-        for question, answer in zip(questions, answers, strict=True):
+        for example, prediction in zip(examples, predictions, strict=True):
             line = {
-                "inputs": question.inputs,
-                "targets": question.targets,
-                "prediction": answer.text,
-                "score": answer.score,
+                "inputs": example.inputs,
+                "targets": example.targets,
+                "prediction": prediction.text,
+                "score": prediction.score,
             }
-            if answer.target_score is not None:
-                line["target_score"] = answer.target_score
-            if answer.choices is not None:
-                line["choices"] = answer.choices
+            if prediction.target_score is not None:
+                line["target_score"] = prediction.target_score
+            if prediction.choices is not None:
+                line["choices"] = prediction.choices
             stream.write(json_line(line))
         stream.flush()
         os.fsync(stream.fileno())

@@ -1,31 +1,33 @@
-"""From answers to the lines of a table: every metric of a task, with its interval; averages."""
+"""Task metrics with confidence intervals, and benchmark averages, from predictions."""
 
 import math
 from collections.abc import Iterable, Mapping
 
 from t5jax.errors import DataError
 from t5jax.evaluation.config import EvaluationConfig
-from t5jax.evaluation.examples import TaskQuestions, predictions_of, targets_of
-from t5jax.evaluation.predictions import Answer
+from t5jax.evaluation.examples import TaskExamples
+from t5jax.evaluation.predictions import TaskPrediction
 from t5jax.metrics.averages import Average, glue_average, superglue_average
 from t5jax.metrics.confidence import with_confidence
 from t5jax.metrics.table import Result, results
 
-AVERAGES = {"glue": glue_average, "super_glue": superglue_average}
+BENCHMARK_AVERAGES = {"glue": glue_average, "super_glue": superglue_average}
 
 
-def score_answers(
-    task: TaskQuestions, answers: list[Answer], config: EvaluationConfig
+def score_predictions(
+    task: TaskExamples, predictions: list[TaskPrediction], config: EvaluationConfig
 ) -> list[Result]:
-    """The values of all metrics of a task. None without targets.
+    """The values of all metrics of a task; none without targets.
 
     Raises DataError for a metric that fails, by name.
     """
     if not task.has_targets:
         return []
-    targets = targets_of(task)
-    outputs = [(metric, predictions_of(task, [a.text for a in answers])) for metric in task.metrics]
-    outputs += [(metric, [a.target_score for a in answers]) for metric in task.score_metrics]
+    targets = task.postprocessed_targets()
+    texts = [prediction.text for prediction in predictions]
+    outputs = [(metric, task.postprocessed_predictions(texts)) for metric in task.metrics]
+    target_scores = [prediction.target_score for prediction in predictions]
+    outputs += [(metric, target_scores) for metric in task.score_metrics]
     lines: list[Result] = []
     for metric, compared in outputs:
         try:
@@ -45,31 +47,26 @@ def score_answers(
     return lines
 
 
-def values_of(lines: Iterable[Result]) -> dict[str, dict[str, float]]:
-    """{task: {metric: value}}."""
-    values: dict[str, dict[str, float]] = {}
+def benchmark_averages(lines: Iterable[Result]) -> dict[str, Average]:
+    """`glue` and `super_glue`, over the entries that were evaluated, where at least two were."""
+    by_task: dict[str, dict[str, float]] = {}
     for line in lines:
-        values.setdefault(line.task, {})[line.metric] = line.value
-    return values
-
-
-def averages(lines: Iterable[Result]) -> dict[str, Average]:
-    """`glue` and `super_glue`, of the entries that are there, where there are at least two."""
-    found = {}
-    for name, average in AVERAGES.items():
+        by_task.setdefault(line.task, {})[line.metric] = line.value
+    averages = {}
+    for name, average in BENCHMARK_AVERAGES.items():
         try:
-            value = average(values_of(lines), partial=True)
-        except DataError:  # of none of the benchmark's tasks
+            value = average(by_task, partial=True)
+        except DataError:  # none of the benchmark's tasks
             continue
         if len(value.entries) > 1:
-            found[name] = value
-    return found
+            averages[name] = value
+    return averages
 
 
-def average_lines(found: Mapping[str, Average]) -> list[Result]:
-    """An average as a line of the table: `glue (4 of 8)`."""
+def average_lines(averages: Mapping[str, Average]) -> list[Result]:
+    """Averages as lines of the table: `glue (4 of 8)`."""
     lines = []
-    for name, average in found.items():
+    for name, average in averages.items():
         total = len(average.entries) + len(average.missing)
         part = f" ({len(average.entries)} of {total})" if average.missing else ""
         lines.append(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from t5jax.config import RunConfig, check_type
 from t5jax.errors import ConfigError
 from t5jax.evaluation.config import Ranking
-from t5jax.evaluation.report import Report
+from t5jax.evaluation.report import EvaluationReport
 from t5jax.inference import Prediction, TextModel, TextOptions, TextScore
 from t5jax.inference.text_model import best
 from t5jax.model.config import differences
@@ -118,7 +118,7 @@ class LoadedRun:
         ranking: Ranking | None = None,
         output: str | None = None,
         **decoding: Any,
-    ) -> Report:
+    ) -> EvaluationReport:
         """Answers and scores tasks or mixtures by name; without names, those of the run.
 
             print(run.evaluate("glue_sst2_v002", num_beams=4))

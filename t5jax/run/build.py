@@ -55,13 +55,15 @@ def open_evaluation_loaders(
     return loaders
 
 
-def open_suite(config: RunConfig, split: str, names: Sequence[str] = ()) -> evaluator.Suite | None:
+def open_suite(
+    config: RunConfig, split: str, names: Sequence[str] = ()
+) -> evaluator.Evaluator | None:
     """What the run is evaluated on by answering: its mixture, or tasks and mixtures by name; None
     where no task has metrics and the split, and for a model that generates no text. Raises as
-    `evaluation.suite.open_suite`."""
+    `evaluation.evaluator.build_evaluator`."""
     if config.model.architecture == "encoder_only":
         return None
-    return evaluator.open_suite(config.data, config.decoding, config.evaluation, split, names)
+    return evaluator.build_evaluator(config.data, config.decoding, config.evaluation, split, names)
 
 
 def _check_vocabulary(config: RunConfig) -> None:

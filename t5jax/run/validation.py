@@ -7,8 +7,8 @@ from collections.abc import Callable
 from t5jax.config import RunConfig
 from t5jax.data.pipeline.loader import Loader
 from t5jax.errors import ConfigError, DataError
-from t5jax.evaluation.evaluator import Suite
-from t5jax.evaluation.loss import SplitLosses, added, loss_metrics
+from t5jax.evaluation.evaluator import Evaluator
+from t5jax.evaluation.loss import SplitLosses, add_loss_sums, loss_metrics
 from t5jax.run.build import open_evaluation_loaders, open_suite
 from t5jax.tracking import Reporter
 from t5jax.training.program import Program
@@ -22,7 +22,7 @@ class Validation:
 
     config: RunConfig
     loaders: dict[str, Loader]  # by task, for the losses; empty: none are taken
-    suite: Suite | None  # of tasks that are answered
+    suite: Evaluator | None  # of tasks that are answered
 
     def __post_init__(self) -> None:
         num_rows = self.config.train.num_eval_rows
@@ -70,7 +70,7 @@ class Validation:
             if len(self._splits) > 1:
                 reporter.evaluation(step, f"{SPLIT}/{name}", metrics)
         if len(self._splits) > 1:
-            metrics = loss_metrics(added(sums))
+            metrics = loss_metrics(add_loss_sums(sums))
         reporter.evaluation(step, SPLIT, metrics)
         return metrics
 
@@ -120,7 +120,7 @@ def open_validation(config: RunConfig) -> Validation:
     return Validation(config, loaders, suite)
 
 
-def _check_best_metric(config: RunConfig, suite: Suite | None) -> None:
+def _check_best_metric(config: RunConfig, suite: Evaluator | None) -> None:
     wanted = config.checkpoints.best_metric.removeprefix(f"{SPLIT}/")
     if not config.checkpoints.keep_best or "/" not in wanted or suite is None:
         return

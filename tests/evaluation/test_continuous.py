@@ -1,11 +1,11 @@
-"""Checkpoints as they appear, and the best of them kept."""
+"""Continuous evaluation: polling for checkpoints, and the best one kept."""
 
 import json
 
 import pytest
 
 from t5jax.errors import ConfigError
-from t5jax.evaluation.continuous import Best, steps_as_they_appear
+from t5jax.evaluation.continuous import BestCheckpoint, poll_checkpoints
 
 
 def make_step(folder, step):
@@ -24,7 +24,7 @@ def test_steps_come_once_in_order_as_they_appear(tmp_path):
 
     make_step(tmp_path, 10)
     make_step(tmp_path, 20)
-    found = list(steps_as_they_appear(tmp_path, most_seconds=12.0, wait=wait))
+    found = list(poll_checkpoints(tmp_path, timeout_seconds=12.0, wait=wait))
     assert found == [10, 20, 30, 40, 50]
     assert sum(looks[4:]) >= 12.0 > sum(looks[5:])
 
@@ -44,19 +44,19 @@ def kept(workdir):
 
 
 def test_the_best_is_copied_and_survives_its_deletion(workdir):
-    best = Best(workdir, "a/x", "max")
-    assert best.offer(10, {"a/x": 3.0, "b": 9.0})
+    best = BestCheckpoint(workdir, "a/x", "max")
+    assert best.update(10, {"a/x": 3.0, "b": 9.0})
     assert kept(workdir) == (["10"], 3.0)
-    assert not best.offer(20, {"a/x": 3.0})
-    again = Best(workdir, "a/x", "max")  # another process, later
-    assert again.offer(30, {"a/x": 3.5})
+    assert not best.update(20, {"a/x": 3.0})
+    again = BestCheckpoint(workdir, "a/x", "max")  # another process, later
+    assert again.update(30, {"a/x": 3.5})
     assert kept(workdir) == (["30"], 3.5)
 
 
 def test_the_lowest_can_be_best(workdir):
-    best = Best(workdir, "a/loss", "min")
+    best = BestCheckpoint(workdir, "a/loss", "min")
     values = {10: 3.0, 20: 2.0, 30: 2.5}
-    assert [best.offer(step, {"a/loss": value}) for step, value in values.items()] == [
+    assert [best.update(step, {"a/loss": value}) for step, value in values.items()] == [
         True,
         True,
         False,
@@ -65,9 +65,9 @@ def test_the_lowest_can_be_best(workdir):
 
 
 def test_another_metric_or_one_that_is_not_there_is_refused(workdir):
-    best = Best(workdir, "a/x", "max")
+    best = BestCheckpoint(workdir, "a/x", "max")
     with pytest.raises(ConfigError, match="--keep-best a/x: the evaluation has a/y, b/z"):
-        best.offer(10, {"a/y": 1.0, "b/z": 2.0})
-    best.offer(10, {"a/x": 1.0})
+        best.update(10, {"a/y": 1.0, "b/z": 2.0})
+    best.update(10, {"a/x": 1.0})
     with pytest.raises(ConfigError, match=r"holds the best by a/x \(max\); delete it first"):
-        Best(workdir, "a/x", "min")
+        BestCheckpoint(workdir, "a/x", "min")

@@ -1,4 +1,4 @@
-"""A task registered with seqio is evaluated as seqio's own Evaluator does it."""
+"""Evaluation of a task registered with seqio, compared with seqio's own Evaluator."""
 
 import functools
 
@@ -8,10 +8,10 @@ import pytest
 from t5jax.data.tensorflow_import import import_seqio, import_tensorflow
 from t5jax.errors import ConfigError
 from t5jax.evaluation.config import EvaluationConfig
-from t5jax.evaluation.evaluator import open_suite
+from t5jax.evaluation.evaluator import build_evaluator
 from tests.evaluation import tiny_evaluation as tiny
 
-NAME = "tiny_seqio_questions"
+NAME = "tiny_seqio_task"
 
 
 def matches(targets, predictions):
@@ -98,17 +98,17 @@ def by_seqio():
     }
 
 
-def suite():
+def evaluator():
     data = tiny.data(NAME, targets_length=24)
-    return open_suite(data, tiny.DECODING, EvaluationConfig(batch_size=4), "validation")
+    return build_evaluator(data, tiny.DECODING, EvaluationConfig(batch_size=4), "validation")
 
 
 @pytest.mark.slow
 def test_values_are_those_of_seqio():
     register()
-    opened = suite()
+    opened = evaluator()
     assert opened is not None
-    assert [q.inputs for q in opened.tasks[0].questions] == [f"what is {n}?" for n in range(7)]
+    assert [x.inputs for x in opened.tasks[0].examples] == [f"what is {n}?" for n in range(7)]
     values = opened.evaluate(tiny.program(), tiny.placed(), 1).values
     expected = by_seqio()
     assert expected.keys() == {"shared", "numbers", "score"}
@@ -117,19 +117,19 @@ def test_values_are_those_of_seqio():
 
 
 @pytest.mark.parametrize("step", ["append_eos_after_trim", "append_eos"])
-def test_inputs_are_cut_and_ended_as_seqio_does_it(step):
+def test_inputs_are_truncated_and_ended_as_seqio_does_it(step):
     seqio = import_seqio()
     ending = getattr(seqio.preprocessors, step)
     task = register(preprocessors=[seqio.preprocessors.tokenize, ending])
     data = tiny.data(NAME, inputs_length=10, targets_length=24)
-    opened = open_suite(data, tiny.DECODING, EvaluationConfig(), "validation")
+    opened = build_evaluator(data, tiny.DECODING, EvaluationConfig(), "validation")
     lengths = {"inputs": 10, "targets": 24}
     rows = task.get_dataset(lengths, "validation", shuffle=False).as_numpy_iterator()
-    questions = opened.tasks[0].questions
-    for question, row in zip(questions, rows, strict=True):
-        assert question.ids.tolist() == row["inputs"].tolist()
-    assert (questions[0].ids[-1] == 1) == (step == "append_eos_after_trim"), "all are cut"
-    assert opened.tasks[0].num_cut == 7
+    examples = opened.tasks[0].examples
+    for example, row in zip(examples, rows, strict=True):
+        assert example.ids.tolist() == row["inputs"].tolist()
+    assert (examples[0].ids[-1] == 1) == (step == "append_eos_after_trim"), "all are truncated"
+    assert opened.tasks[0].num_truncated == 7
 
 
 def test_metrics_of_another_form_are_refused():
@@ -137,19 +137,19 @@ def test_metrics_of_another_form_are_refused():
     with pytest.raises(
         ConfigError, match=r"has 1 metrics that are not functions of \(targets, pre"
     ):
-        suite()
+        evaluator()
 
 
-def test_a_task_without_metrics_has_nothing_to_answer():
+def test_a_task_without_metrics_has_no_evaluator():
     register(metric_fns=[])
-    assert suite() is None
+    assert evaluator() is None
 
 
-def test_steps_that_fail_are_said_by_task():
+def test_steps_that_fail_are_named_by_task():
     from t5jax.errors import DataError
 
     seqio = import_seqio()
     broken = functools.partial(seqio.preprocessors.rekey, key_map={"inputs": "nothing"})
     register(preprocessors=[broken, seqio.preprocessors.tokenize])
     with pytest.raises(DataError, match=f"task {NAME}, split 'validation'"):
-        suite()
+        evaluator()

@@ -1,4 +1,4 @@
-"""Leaderboard files: their names, columns and labels, as the two benchmarks ask for them."""
+"""Submission files: their names, columns and labels, as the two benchmarks require them."""
 
 import json
 
@@ -8,22 +8,22 @@ import pytest
 from t5jax.data.registry import builtin
 from t5jax.data.tasks.task import ExampleTask
 from t5jax.errors import DataError
-from t5jax.evaluation.examples import Question, TaskQuestions
-from t5jax.evaluation.predictions import Answer
-from t5jax.evaluation.submission import FORMS, write_submission
+from t5jax.evaluation.examples import EvaluationExample, TaskExamples
+from t5jax.evaluation.predictions import TaskPrediction
+from t5jax.evaluation.submission import SUBMISSION_FORMATS, write_submission
 
 
-def asked(name: str, examples: list[dict]) -> TaskQuestions:
+def task_examples(name: str, examples: list[dict]) -> TaskExamples:
     task = builtin.find(name)
     assert isinstance(task, ExampleTask)
     assert task.postprocess is not None
-    questions = [
-        Question("?", e.get("targets", "<unk>"), np.ones(1, np.int32), e) for e in examples
+    evaluated = [
+        EvaluationExample("?", e.get("targets", "<unk>"), np.ones(1, np.int32), e) for e in examples
     ]
-    return TaskQuestions(
+    return TaskExamples(
         task=name,
-        questions=questions,
-        num_cut=0,
+        examples=evaluated,
+        num_truncated=0,
         postprocess=task.postprocess,
         metrics=(),
         score_metrics=(),
@@ -32,7 +32,8 @@ def asked(name: str, examples: list[dict]) -> TaskQuestions:
 
 
 def submit(folder, name, examples, texts):
-    made = write_submission(folder, asked(name, examples), [Answer(text, 0.0) for text in texts])
+    predictions = [TaskPrediction(text, 0.0) for text in texts]
+    made = write_submission(folder, task_examples(name, examples), predictions)
     assert made is not None
     file, replaced = made
     return file.name, file.read_text().splitlines(), replaced
@@ -61,7 +62,7 @@ def test_glue(name, texts, file, predictions, tmp_path):
     assert name == file
     assert lines == [
         "index\tprediction",
-        *(f"{row['idx']}\t{said}" for row, said in zip(ROWS, predictions, strict=True)),
+        *(f"{row['idx']}\t{label}" for row, label in zip(ROWS, predictions, strict=True)),
     ]
     assert replaced == (texts[-1] in ("so so", "much"))
 
@@ -123,16 +124,16 @@ def test_superglue_multirc_nests_answers_in_questions_in_passages(tmp_path):
     ]
 
 
-def test_every_form_is_of_a_task_and_sentinels_count_as_the_task(tmp_path):
-    assert all(isinstance(builtin.find(name), ExampleTask) for name in FORMS)
+def test_every_format_is_of_a_task_and_sentinels_count_as_the_task(tmp_path):
+    assert all(isinstance(builtin.find(name), ExampleTask) for name in SUBMISSION_FORMATS)
     name = "super_glue_boolq_v102_1_sentinel"
     row = {"idx": 4, "targets": "<extra_id_0> False"}
     found, lines, _ = submit(tmp_path, name, [row], ["<extra_id_0> True"])
     assert (found, json.loads(lines[0])["label"]) == ("BoolQ.jsonl", "true")
 
 
-def test_rows_need_their_number_and_other_tasks_have_no_form(tmp_path):
+def test_rows_need_their_number_and_other_tasks_have_no_format(tmp_path):
     with pytest.raises(DataError, match="idx = None: a submission needs the row's number"):
         submit(tmp_path, "glue_cola_v002", [{"idx": None}], ["acceptable"])
-    task = asked("squad_v010_allanswers", [{"answers": ["x"]}])
-    assert write_submission(tmp_path, task, [Answer("x", 0.0)]) is None
+    task = task_examples("squad_v010_allanswers", [{"answers": ["x"]}])
+    assert write_submission(tmp_path, task, [TaskPrediction("x", 0.0)]) is None

@@ -1,4 +1,4 @@
-"""A task of 13 questions and a model of random weights that answers them in bytes."""
+"""A task of 13 examples and a byte model of random weights."""
 
 import functools
 
@@ -36,7 +36,7 @@ CHOICES = ("yes", "nay", "perhaps")
 
 
 class Rows:
-    """A source of rows that are made up."""
+    """A source of synthetic rows."""
 
     def __init__(self, data=None, labelled=True):
         self.labelled = labelled
@@ -79,9 +79,9 @@ def likelihood(targets, scores):
     return {"likelihood": float(np.mean(scores))}
 
 
-def task(name="tiny_questions", **changes) -> ExampleTask:
+def task(name="tiny_examples", **changes) -> ExampleTask:
     fields = {
-        "description": "questions for tests",
+        "description": "examples for tests",
         "source": Rows,
         "examples": examples,
         "postprocess": postprocess,
@@ -94,7 +94,7 @@ def task(name="tiny_questions", **changes) -> ExampleTask:
     return registry.add_task(ExampleTask(name=name, **(fields | changes)))
 
 
-def data(mixture="tiny_questions", **changes) -> DataConfig:
+def data(mixture="tiny_examples", **changes) -> DataConfig:
     fields = {"vocabulary": VOCABULARY, "inputs_length": 31, "targets_length": 9, "cache_dir": None}
     return DataConfig(mixture=mixture, **(fields | changes))
 
@@ -125,7 +125,7 @@ def program(mesh=(1, 1, 1)) -> Program:
 
 
 def generator() -> Generator:
-    """One question at a time."""
+    """With batches of one example."""
     return Generator(program(), placed(), num_ids=VOCABULARY.vocab_size, batch_size=1)
 
 

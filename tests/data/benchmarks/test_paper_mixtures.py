@@ -1,8 +1,8 @@
 """Mixtures: nesting, leaving out, stages; the paper's mixtures against hand calculations."""
 
 import pytest
-from t5jax.data.benchmarks.mixtures import MIXTURES, UNSUPERVISED
 
+from t5jax.data.benchmarks.mixtures import MIXTURES, UNSUPERVISED
 from t5jax.data.benchmarks.supervised import SUPERVISED_TASKS
 from t5jax.data.tasks.mixture import Mixture, leaf_tasks, leave_one_out, shares, stages
 from t5jax.data.tasks.rates import Custom, Equal, Proportional, Scheduled

@@ -4,8 +4,8 @@ run on, and an example, which is what it gives."""
 import re
 
 import pytest
-from t5jax.data.benchmarks.mixtures import MIXTURES
 
+from t5jax.data.benchmarks.mixtures import MIXTURES
 from t5jax.data.benchmarks.supervised import SUPERVISED_TASKS
 from t5jax.data.registry import builtin
 from t5jax.data.registry.corpora import CORPORA, TEXT_TASKS

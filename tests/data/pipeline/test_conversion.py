@@ -15,7 +15,7 @@ from t5jax.data.registry import add_mixture, add_task
 from t5jax.data.tasks import Custom, ExampleTask, Mixture, TextTask
 from t5jax.data.vocabularies import ByteVocabulary
 from t5jax.errors import ConfigError
-from t5jax.evaluation.loss import baselines, unigram_entropy
+from t5jax.evaluation.loss import ngram_baselines, unigram_entropy
 from tests.data.pipeline.test_opening import SOURCE, cached, pairs_of
 
 VOCABULARY = ByteVocabulary(extra_ids=100)
@@ -214,7 +214,7 @@ def test_baselines_count_the_same_tokens_in_one_row(tmp_path):
         changed = dataclasses.replace(data, **changes)
         split = lambda name: open_in_order(changed, name, batch_size=8, architecture=architecture)
         validation = split("validation")["plain"]
-        return baselines(split("train")["plain"], validation), unigram_entropy(validation)
+        return ngram_baselines(split("train")["plain"], validation), unigram_entropy(validation)
 
     apart, one_row = of("encoder_decoder"), of("prefix_lm")
     assert (*apart[0], apart[1]) == pytest.approx((*one_row[0], one_row[1]))
