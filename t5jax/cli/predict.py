@@ -102,12 +102,12 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
 
 def _predict(a: argparse.Namespace, flags: list[str]) -> None:
     from t5jax.commands import predict
-    from t5jax.inference import interactive
+    from t5jax.inference.interactive import run_interactive
 
     options, text_options = _job_options(a), _text_options_of(a)
     if a.interactive:
         _check_alone(a)
-        interactive.run(a.run, a.step, options.ensemble, text_options, flags)
+        run_interactive(a.run, a.step, options.ensemble, text_options, flags)
         return
     if not a.input and (a.format or a.header):
         a.parser.error("--format and --header are about --input FILE, or --input -")
@@ -146,9 +146,11 @@ def _job_options(a: argparse.Namespace):
 
 
 def _inputs(a: argparse.Namespace, columns: tuple[str, ...]):
-    from t5jax.inference.input_rows import Inputs
+    from t5jax.inference.input_rows import InputFiles
 
-    return Inputs(paths=tuple(a.input), columns=columns, format=a.format, header=tuple(a.header))
+    return InputFiles(
+        paths=tuple(a.input), columns=columns, format=a.format, header=tuple(a.header)
+    )
 
 
 def _text_options_of(a: argparse.Namespace):

@@ -10,18 +10,18 @@ import jax
 from t5jax.data.records import Row
 from t5jax.errors import ConfigError
 from t5jax.inference.batch_job import (
-    Answers,
-    Leaving,
+    JobMonitor,
+    ProcessRows,
+    check_same_rows,
+    num_shard_rows,
     parse_shard,
-    rows_of_shard,
-    run_job,
-    same_rows_everywhere,
+    run_batch_job,
 )
-from t5jax.inference.input_rows import GivenTexts, checked_names, look_through
+from t5jax.inference.input_rows import CommandLineTexts, check_column_names, scan_rows
 from t5jax.inference.loaded_run import LoadedRun, load_with_flags
 from t5jax.inference.output_file import OutputFile, shard_path
-from t5jax.inference.outputs import Output, Printed, on_this_process
 from t5jax.inference.progress import RowProgress
+from t5jax.inference.record_writers import RecordWriter, StreamWriter, writer_of_process
 
 _BATCHES_OF_A_WINDOW = 16  # rows of about one length are found among as many
 
@@ -96,14 +96,14 @@ class Way(NamedTuple):
     act: str
     added: frozenset[str]  # keys of a record beside the columns of its row
     describe: Callable[[LoadedRun], dict[str, Any]]  # what decides what the records say
-    answers: Callable[[LoadedRun, Counts], Answers]
+    answers: Callable[[LoadedRun, Counts], ProcessRows]
     shown: Callable[[dict[str, Any]], str] | None = None  # a record on standard output; None: JSON
 
 
 def answer(source: Source, way: Way, options: JobOptions, flags: list[str]) -> None:
     """Runs the job. What is wrong with the input is said before the model is read."""
-    looked = None if source.from_stdin else look_through(source.rows(), way.added)
-    leaving = Leaving()
+    looked = None if source.from_stdin else scan_rows(source.rows(), way.added)
+    monitor = JobMonitor()
     run = load_with_flags(
         options.workdir,
         options.step,
@@ -111,19 +111,19 @@ def answer(source: Source, way: Way, options: JobOptions, flags: list[str]) -> N
         options.ensemble,
         act=way.act,
         batch_size=options.batch_size,
-        after_batch=leaving.after_batch,
+        after_batch=monitor.after_batch,
     )
     _check_processes(options, source)
     shard = parse_shard(options.shard)
     if looked is not None:
-        same_rows_everywhere(looked.num_rows, looked.checksum)
-    output = on_this_process(lambda: _output(run, way, options))
+        check_same_rows(looked.num_rows, looked.checksum)
+    output = writer_of_process(lambda: _output(run, way, options))
     counts = Counts()
     batches = 1 if source.from_stdin else _BATCHES_OF_A_WINDOW
-    num_rows = None if looked is None else rows_of_shard(looked.num_rows, shard)
-    with leaving.begun(run.config.runtime, can_go_on=options.output is not None):
-        run_job(
-            checked_names(source.rows(), way.added),
+    num_rows = None if looked is None else num_shard_rows(looked.num_rows, shard)
+    with monitor.running(run.config.runtime, resumable=options.output is not None):
+        run_batch_job(
+            check_column_names(source.rows(), way.added),
             way.answers(run, counts),
             output,
             window=batches * run.texts.batch_size,
@@ -139,7 +139,7 @@ def answer(source: Source, way: Way, options: JobOptions, flags: list[str]) -> N
 def describe(run: LoadedRun, act: str, columns: Sequence[str], options: JobOptions) -> dict:
     """What decides what the records of a job say, whatever the act."""
     return {
-        "act": act,
+        "command": act,
         "checkpoints": [f"{one.workdir}, step {one.step}" for one in run.members],
         "steps": [one.step for one in run.members],
         "parameters": [one.fingerprint for one in run.members],
@@ -162,16 +162,16 @@ def _check_processes(options: JobOptions, source: Source) -> None:
         )
 
 
-def _output(run: LoadedRun, way: Way, options: JobOptions) -> Output:
+def _output(run: LoadedRun, way: Way, options: JobOptions) -> RecordWriter:
     if options.output is None:
-        return Printed(sys.stdout, way.shown)
+        return StreamWriter(sys.stdout, way.shown)
     path = shard_path(options.output, parse_shard(options.shard) if options.shard else None)
     return OutputFile(path, way.describe(run), way.added, overwrite=options.overwrite)
 
 
 def _progress(num_rows: int | None, source: Source, options: JobOptions) -> RowProgress | None:
     """On the process that writes; not for a few texts, nor between the answers on a terminal."""
-    few = isinstance(source, GivenTexts)
+    few = isinstance(source, CommandLineTexts)
     if jax.process_index() != 0 or few or (options.output is None and sys.stdout.isatty()):
         return None
     return RowProgress(sys.stderr, num_rows)

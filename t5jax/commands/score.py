@@ -7,20 +7,20 @@ from t5jax.commands.batch import Counts, JobOptions, Way, answer, describe
 from t5jax.commands.token_text import TokenTexts
 from t5jax.data.records import Row
 from t5jax.inference import TextOptions
-from t5jax.inference.batch_job import Answers
-from t5jax.inference.input_rows import Inputs
+from t5jax.inference.batch_job import ProcessRows
+from t5jax.inference.input_rows import InputFiles
 from t5jax.inference.loaded_run import LoadedRun
-from t5jax.inference.records import SCORED, scored
+from t5jax.inference.output_records import SCORE_KEYS, score_record
 
 
 def run(
-    options: JobOptions, inputs: Inputs, text_options: TextOptions, flags: list[str], *,
+    options: JobOptions, inputs: InputFiles, text_options: TextOptions, flags: list[str], *,
     with_tokens: bool,
 ) -> None:  # fmt: skip
     """Scores the two columns of `inputs`: input and target."""
     way = Way(
         act="score",
-        added=SCORED,
+        added=SCORE_KEYS,
         describe=lambda run: {
             **describe(run, "score", inputs.columns, options),
             "prefix": text_options.prefix,
@@ -33,8 +33,8 @@ def run(
 
 
 def _answers(
-    run: LoadedRun, counts: Counts, inputs: Inputs, options: TextOptions, with_tokens: bool
-) -> Answers:
+    run: LoadedRun, counts: Counts, inputs: InputFiles, options: TextOptions, with_tokens: bool
+) -> ProcessRows:
     input_column, target_column = inputs.columns
     pieces = TokenTexts(run.config.data.vocabulary).text if with_tokens else None
 
@@ -46,7 +46,8 @@ def _answers(
         for one in scores:
             counts.add_input(one.input_tokens, one.input_truncated, run.texts.trained_length)
         return [
-            {**row, **scored(one, run.step, pieces)} for row, one in zip(rows, scores, strict=True)
+            {**row, **score_record(one, run.step, pieces)}
+            for row, one in zip(rows, scores, strict=True)
         ]
 
     return answers

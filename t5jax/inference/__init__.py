@@ -1,16 +1,18 @@
-"""Texts in, texts or log-likelihoods out: with a model at hand, or from file to file.
+"""Inference: predictions and log-likelihoods of texts, in Python and as batch jobs over files.
 
-text_model.py   texts through a model: ids, decoding, texts again
-blanks.py       a text with its blanks filled in
-records.py      what an output line says
-reading.py      rows of text, JSON lines and tables, from files or standard input
-output_file.py  JSON lines that an interrupted job goes on with
-outputs.py      where records go: a file, a stream, nowhere
-job.py          rows in, records out, window by window; preemption
-progress.py     rows, rows a second, time left
+loaded_run.py      a saved run as a Python object: predict, score, evaluate
+text_model.py      texts to ids, decoding or scoring, ids to texts
+blanks.py          the blanks `<extra_id_0>` … of a text, filled in
+interactive.py     predictions at a prompt
+input_rows.py      rows of text, JSON lines and tables, from files or standard input
+batch_job.py       the batch inference job: rows in, records out, window by window; preemption
+output_records.py  the keys of an output record
+output_file.py     a JSON lines file that an interrupted job resumes
+record_writers.py  where records go: a file, a stream, nowhere
+progress.py        rows, rows a second, time left
 """
 
-from t5jax.inference.blanks import fill
-from t5jax.inference.text_model import Answer, Prediction, TextModel, TextOptions, TextScore
+from t5jax.inference.blanks import fill_blanks
+from t5jax.inference.text_model import Prediction, TextModel, TextOptions, TextOutput, TextScore
 
-__all__ = ["Answer", "Prediction", "TextModel", "TextOptions", "TextScore", "fill"]
+__all__ = ["Prediction", "TextModel", "TextOptions", "TextOutput", "TextScore", "fill_blanks"]

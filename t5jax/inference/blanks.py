@@ -1,4 +1,4 @@
-"""Texts with blanks `<extra_id_0>`, `<extra_id_1>`, … that a span corruption model fills in."""
+"""Filling the blanks `<extra_id_0>` … of a text with the output of a span corruption model."""
 
 import re
 
@@ -9,24 +9,24 @@ def has_blanks(text: str) -> bool:
     return _BLANK.search(text) is not None
 
 
-def fill(text: str, output: str) -> str:
-    """The text with its blanks replaced by what the output says after each sentinel.
+def fill_blanks(text: str, output: str) -> str:
+    """The text with each blank replaced by the span that follows its sentinel in the output.
 
-    A blank that the output does not mention stays as it is.
+    A blank without a span in the output stays as it is.
     """
     pieces = re.split(r"<extra_id_(\d+)>", output)
     spans = dict(zip(pieces[1::2], pieces[2::2], strict=True))
 
-    def span(blank: re.Match) -> str:
-        found = spans.get(blank[1])
-        if found is None:
+    def replacement(blank: re.Match) -> str:
+        span = spans.get(blank[1])
+        if span is None:
             return blank[0]
-        return f"{_space(blank[0], found)}{found.strip()}"
+        return f"{_leading_space(blank[0], span)}{span.strip()}"
 
-    return _BLANK.sub(span, text)
+    return _BLANK.sub(replacement, text)
 
 
-def _space(blank: str, found: str) -> str:
-    """White space before the blank, unless the span continues a word or is punctuation."""
+def _leading_space(blank: str, span: str) -> str:
+    """White space before the blank, unless the span begins with punctuation."""
     leading = blank[: len(blank) - len(blank.lstrip())]
-    return leading if not re.match(r"[,.;:!?)\]]", found.strip()) else ""
+    return leading if not re.match(r"[,.;:!?)\]]", span.strip()) else ""

@@ -1,4 +1,4 @@
-"""The rows of the inputs of a job: lines of text, JSON lines, or tables, from files or stdin.
+"""Input rows of a batch job: lines of text, JSON lines, or tables, from files or standard input.
 
 Every line is a row, blank ones of text files too: row n of the output is row n of the input.
 """
@@ -28,8 +28,8 @@ _NO_LINES = (".parquet", ".arrow", ".tfrecord", ".array_record", ".xlsx", ".npz"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Inputs:
-    """Where rows come from, and which of their columns must be texts.
+class InputFiles:
+    """The files of a job's rows, and which of their columns must be texts.
 
     A line of a text file is a row whose only column is the first of `columns`. A table's first line
     names its columns, unless `header` does.
@@ -37,7 +37,7 @@ class Inputs:
 
     paths: tuple[str, ...]  # or glob patterns; "-" is standard input
     columns: tuple[str, ...]
-    format: Format | None = None  # None: by the ending of each name; text for standard input
+    format: Format | None = None  # None: by each file's extension; text for standard input
     header: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -63,19 +63,19 @@ class Inputs:
         return self.paths == (STANDARD_INPUT,)
 
     def format_of(self, path: str) -> Format:
-        """That of `format`, or by the ending, .gz and .zst left out; anything else is text."""
+        """`format`, or by the extension before .gz and .zst; text for any other."""
         if self.format is not None:
             return self.format
         name = path.removesuffix(".gz").removesuffix(".zst").lower()
         if name.endswith(_NO_LINES):
             raise ConfigError(
-                f"--input {path} is no file of lines: write it as JSON lines, or say --format"
+                f"--input {path} is no file of lines: write it as JSON lines, or give --format"
             )
         return _ENDINGS.get(pathlib.PurePath(name).suffix, "text")
 
     def rows(self) -> Iterator[Row]:
         """All rows in order. Raises DataError, with file and line, for one that cannot be read or
-        lacks a column: leaving it out would shift all rows behind it."""
+        lacks a column: leaving it out would shift all rows after it."""
         for path in [STANDARD_INPUT] if self.from_stdin else expand_patterns(self.paths):
             for record in self._records(path):
                 yield self._checked(record)
@@ -110,14 +110,14 @@ class Inputs:
                 record.text(column)
         except BadColumn as error:
             raise DataError(
-                f"{place}: {error}; --column and --target-column say which columns hold the texts, "
-                "--header names those of a table without a line of names"
+                f"{place}: {error}; --column and --target-column name the columns of the texts, "
+                "--header the columns of a table without a header line"
             ) from error
         return Row(record, place)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class GivenTexts:
+class CommandLineTexts:
     """Texts of the command line, as rows."""
 
     texts: tuple[str, ...]
@@ -132,30 +132,28 @@ class GivenTexts:
             yield Row({self.column: text}, f"text {number}")
 
 
-class Looked(NamedTuple):
-    """What there is to do."""
-
+class InputSummary(NamedTuple):
     num_rows: int
     checksum: int  # crc32 of all rows
 
 
-def look_through(rows: Iterable[Row], reserved: frozenset[str]) -> Looked:
-    """Reads every row once: what is wrong with one is said before anything is computed. Raises as
-    `Inputs.rows` and `checked_names`."""
+def scan_rows(rows: Iterable[Row], reserved: frozenset[str]) -> InputSummary:
+    """Reads every row once, so that errors are raised before anything is computed. Raises as
+    `InputFiles.rows` and `check_column_names`."""
     num_rows = checksum = 0
-    for row in checked_names(rows, reserved):
+    for row in check_column_names(rows, reserved):
         checksum = zlib.crc32(json.dumps(row).encode(), checksum)
         num_rows += 1
-    return Looked(num_rows, checksum)
+    return InputSummary(num_rows, checksum)
 
 
-def checked_names(rows: Iterable[Row], reserved: frozenset[str]) -> Iterator[Row]:
-    """The rows; DataError for a column whose name is one of those that the result needs."""
+def check_column_names(rows: Iterable[Row], reserved: frozenset[str]) -> Iterator[Row]:
+    """Yields the rows; raises DataError for a column with the name of a result key."""
     for row in rows:
         if not reserved.isdisjoint(row):
             names = ", ".join(sorted(reserved & row.keys()))
             raise DataError(
-                f"{row.place}: the names {names} are those of results, and columns go into the "
-                "output as they are: rename them"
+                f"{row.place}: the names {names} are those of results, and columns are copied to "
+                "the output: rename them"
             )
         yield row

@@ -1,4 +1,4 @@
-"""`t5jax.load(WORKDIR)`: a saved run as an object, for notebooks and for the acts that answer."""
+"""`t5jax.load(WORKDIR)`: a saved run as a Python object that predicts, scores and evaluates."""
 
 import dataclasses
 import difflib
@@ -12,14 +12,14 @@ from t5jax.errors import ConfigError
 from t5jax.evaluation.config import Ranking
 from t5jax.evaluation.report import EvaluationReport
 from t5jax.inference import Prediction, TextModel, TextOptions, TextScore
-from t5jax.inference.text_model import best
+from t5jax.inference.text_model import best_output
 from t5jax.model.config import differences
 from t5jax.run.build import open_suite
 from t5jax.run.restore import SavedRun, open_config, read_changed_config, read_config
 
 
-class Member(NamedTuple):
-    """One of the models that answer together."""
+class EnsembleMember(NamedTuple):
+    """The checkpoint of one model of an ensemble."""
 
     workdir: str
     step: int
@@ -27,19 +27,18 @@ class Member(NamedTuple):
 
 
 class LoadedRun:
-    """A saved run in use: texts in, texts or log-likelihoods out.
+    """A saved run for inference: predicts and scores texts, evaluates tasks.
 
     Attributes:
-      config: the run's, with what was changed of it; `config.decoding` holds if a call says nothing
-        else.
+      config: the run's, with the changes of `load`; `config.decoding` has the defaults of a call.
       members: checkpoint of each model, this run's first; the logits of several are averaged.
-      texts: the same with everything that is known of an output.
+      texts: the text model, whose outputs have scores, ids and lengths.
     """
 
     def __init__(
         self,
         saved: SavedRun,
-        members: Sequence[Member],
+        members: Sequence[EnsembleMember],
         params: Sequence[dict],
         *,
         batch_size: int = 32,
@@ -55,7 +54,7 @@ class LoadedRun:
 
     @property
     def step(self) -> int | list[int]:
-        """Of the checkpoint, or a list where several models answer together."""
+        """Of the checkpoint; a list for an ensemble."""
         steps = [member.step for member in self.members]
         return steps[0] if len(steps) == 1 else steps
 
@@ -73,13 +72,13 @@ class LoadedRun:
         """The output of each text, or a list of outputs where `num_outputs` > 1.
 
         Args:
-          texts: a blank one is answered with nothing ("" or []).
+          texts: the output of a blank one is empty ("" or []).
           prefix, decoder_prefix, stop, truncate_inputs: see `TextOptions`.
-          details: a `Prediction` for each text instead: scores, ids, what was cut.
+          details: a `Prediction` for each text instead: scores, ids, truncation.
           decoding: settings of `DecodingConfig` for this call: `num_beams=4`, `max_length=64` …
         """
         _refuse_one_text(texts, "texts")
-        settings = changed(self.config.decoding, decoding, "decoding.")
+        settings = replace_settings(self.config.decoding, decoding, "decoding.")
         options = TextOptions(
             prefix=prefix,
             decoder_prefix=decoder_prefix,
@@ -90,8 +89,8 @@ class LoadedRun:
         if details:
             return predictions
         if settings.num_outputs > 1:
-            return [[output.text for output in one.outputs] for one in predictions]
-        return [best(one)[0] for one in predictions]
+            return [[output.text for output in x.outputs] for x in predictions]
+        return [best_output(prediction)[0] for prediction in predictions]
 
     def score(
         self,
@@ -103,12 +102,12 @@ class LoadedRun:
         details: bool = False,
     ) -> list[float] | list[TextScore]:
         """Log-likelihood in nats of each target, EOS included, given its input; with `details` a
-        `TextScore` for each instead: that of every token."""
+        `TextScore` for each instead, with the log-likelihood of every token."""
         _refuse_one_text(inputs, "inputs")
         _refuse_one_text(targets, "targets")
         options = TextOptions(prefix=prefix, truncate_inputs=truncate_inputs)
         scores = self.texts.score(inputs, targets, options)
-        return scores if details else [one.total for one in scores]
+        return scores if details else [score.total for score in scores]
 
     def evaluate(
         self,
@@ -119,36 +118,36 @@ class LoadedRun:
         output: str | None = None,
         **decoding: Any,
     ) -> EvaluationReport:
-        """Answers and scores tasks or mixtures by name; without names, those of the run.
+        """Evaluates tasks or mixtures by name; without names, those of the run.
 
             print(run.evaluate("glue_sst2_v002", num_beams=4))
 
         Args:
-          num_examples: of each task, the first ones; None: as `config.evaluation` says.
-          ranking: "never", "total" or "per_token"; None: as `config.evaluation` says.
-          output: folder for predictions and results, where an interrupted evaluation goes on.
+          num_examples: the first ones of each task; None: as in `config.evaluation`.
+          ranking: "never", "total" or "per_token"; None: as in `config.evaluation`.
+          output: folder for predictions and results, where an interrupted evaluation resumes.
           decoding: settings of `DecodingConfig` for this call.
 
-        Returns a table (`print` shows it) whose `values` are {"task/metric": value}. Raises
+        Returns a report (`print` shows its table) whose `values` are {"task/metric": value}. Raises
         ConfigError where no task has metrics and the split.
         """
         settings = {"num_examples": num_examples, "ranking": ranking}
         settings = {name: value for name, value in settings.items() if value is not None}
-        config = changed(self.config, {"evaluation": settings, "decoding": decoding})
-        suite = open_suite(config, split, tasks)
-        if suite is None:
+        config = replace_settings(self.config, {"evaluation": settings, "decoding": decoding})
+        evaluator = open_suite(config, split, tasks)
+        if evaluator is None:
             names = ", ".join(tasks) or config.data.mixture
             raise ConfigError(f"no task of {names} has metrics and a split {split!r}")
         directory = pathlib.Path(output) if output is not None else None
         step = max(member.step for member in self.members)
-        return suite.evaluate(self.program, self.params, step, directory=directory)
+        return evaluator.evaluate(self.program, self.params, step, directory=directory)
 
 
 def load(
     path: str, step: int | None = None, *, ensemble: Sequence[str] = (), batch_size: int = 32,
     **sections: Mapping[str, Any],
 ) -> LoadedRun:  # fmt: skip
-    """The newest good checkpoint of the run in folder `path`, or that of `step`.
+    """Loads the newest good checkpoint of the run in folder `path`, or that of `step`.
 
         run = t5jax.load("runs/quickstart", decoding={"max_length": 64})
         run.predict(["Returns the <extra_id_0> of the array."], num_beams=4)
@@ -156,34 +155,34 @@ def load(
     Args:
       ensemble: further checkpoints of the same model, `WORKDIR` or `WORKDIR@STEP`, whose logits are
         averaged with the first's.
-      batch_size: texts at a time.
+      batch_size: texts of a batch.
       sections: values of the config that differ from the run's own, by section:
         `decoding={"num_beams": 4}, model={"dtype": "float32"}, mesh={"fsdp": 8}`, and
-        `data={"datasets_dir": "data"}` for the tasks that it will be evaluated on.
+        `data={"datasets_dir": "data"}` for the tasks to evaluate.
 
     Raises CheckpointError where there is no run, ConfigError for values that do not fit.
     """
-    change = lambda config: changed(config, sections)
+    change = lambda config: replace_settings(config, sections)
 
     def read(workdir: str, step: int | None) -> RunConfig:
-        # Which tasks it will be asked about is not known yet.
+        # The mixture is not checked: which tasks will be evaluated is not known yet.
         return read_changed_config(workdir, step, change, act="load", of_mixture=False)[0]
 
-    return open_loaded(read, path, step, ensemble, batch_size=batch_size)
+    return load_ensemble(read, path, step, ensemble, batch_size=batch_size)
 
 
 def load_with_flags(
     workdir: str, step: int | None, flags: list[str], ensemble: Sequence[str], *, act: str,
     batch_size: int, after_batch: Callable[[], None] = lambda: None,
 ) -> LoadedRun:  # fmt: skip
-    """The same for an act: the config is changed by `--section.field VALUE`."""
+    """The same for a command, whose `--section.field VALUE` flags change the config."""
     read = lambda workdir, step: read_config(workdir, step, flags, act=act)[0]
-    return open_loaded(
+    return load_ensemble(
         read, workdir, step, ensemble, batch_size=batch_size, after_batch=after_batch
     )
 
 
-def open_loaded(
+def load_ensemble(
     read: Callable[[str, int | None], RunConfig],
     path: str,
     step: int | None,
@@ -192,42 +191,43 @@ def open_loaded(
     batch_size: int,
     after_batch: Callable[[], None] = lambda: None,
 ) -> LoadedRun:
-    """`read(workdir, step)` is the config to use that checkpoint with."""
+    """Loads the run in `path` and further checkpoints `WORKDIR[@STEP]` whose logits are averaged;
+    `read(workdir, step)` gives the config of each."""
     if batch_size < 1:
         raise ConfigError(f"batch_size = {batch_size}: at least 1")
-    places = [(path, step), *map(_place, ensemble)]
-    configs = [read(*place) for place in places]
-    for place, config in zip(places[1:], configs[1:], strict=True):
-        _check_together(configs[0], config, place[0])
+    checkpoints = [(path, step), *map(_parse_checkpoint, ensemble)]
+    configs = [read(*checkpoint) for checkpoint in checkpoints]
+    for (workdir, _), config in zip(checkpoints[1:], configs[1:], strict=True):
+        _check_compatible(configs[0], config, workdir)
     runs = [
         open_config(config, workdir).restore(step)
-        for config, (workdir, step) in zip(configs, places, strict=True)
+        for config, (workdir, step) in zip(configs, checkpoints, strict=True)
     ]
     members = [
-        Member(workdir, run.step, run.fingerprint)
-        for (workdir, _), run in zip(places, runs, strict=True)
+        EnsembleMember(workdir, run.step, run.fingerprint)
+        for (workdir, _), run in zip(checkpoints, runs, strict=True)
     ]
     params = [run.params for run in runs]
     return LoadedRun(runs[0], members, params, batch_size=batch_size, after_batch=after_batch)
 
 
-def _place(text: str) -> tuple[str, int | None]:
+def _parse_checkpoint(text: str) -> tuple[str, int | None]:
     workdir, at, step = text.rpartition("@")
     return (workdir, int(step)) if at and step.isdecimal() else (text, None)
 
 
-def _check_together(ours: RunConfig, theirs: RunConfig, workdir: str) -> None:
-    if ours.data.vocabulary.fingerprint != theirs.data.vocabulary.fingerprint:
+def _check_compatible(first: RunConfig, other: RunConfig, workdir: str) -> None:
+    if first.data.vocabulary.fingerprint != other.data.vocabulary.fingerprint:
         raise ConfigError(f"ensemble: {workdir} has another vocabulary; their ids mean other texts")
-    for name, one, other in differences(ours.model, theirs.model):
+    for name, expected, value in differences(first.model, other.model):
         raise ConfigError(
-            f"ensemble: model.{name} of {workdir} is {other!r}, not {one!r}: models that decode "
-            "together must be of one shape"
+            f"ensemble: model.{name} of {workdir} is {value!r}, not {expected!r}: models of an "
+            "ensemble must have the same shape"
         )
 
 
-def changed(section: Any, values: Mapping[str, Any], name: str = "") -> Any:
-    """A dataclass with other values; a mapping changes values of a section within it."""
+def replace_settings(section: Any, values: Mapping[str, Any], name: str = "") -> Any:
+    """The dataclass with other values, checked; a mapping replaces values of a nested section."""
     known = [field.name for field in dataclasses.fields(section)]
     hints, new = typing.get_type_hints(type(section)), {}
     for key, value in values.items():
@@ -237,7 +237,7 @@ def changed(section: Any, values: Mapping[str, Any], name: str = "") -> Any:
             raise ConfigError(f"{name}{key}: there is no such setting; {hint}")
         before = getattr(section, key)
         inner = dataclasses.is_dataclass(before) and isinstance(value, Mapping)
-        new[key] = changed(before, value, f"{name}{key}.") if inner else value
+        new[key] = replace_settings(before, value, f"{name}{key}.") if inner else value
         check_type(f"{name}{key}", new[key], hints[key])
     return dataclasses.replace(section, **new)
 

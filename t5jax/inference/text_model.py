@@ -1,4 +1,4 @@
-"""Texts through a model: made into ids, decoded or scored, and made into texts again."""
+"""Text interface of a model: tokenization, decoding or scoring, detokenization."""
 
 import dataclasses
 import math
@@ -10,20 +10,20 @@ import numpy as np
 from t5jax.config import RunConfig
 from t5jax.data.config import tasks_of
 from t5jax.data.pipeline.conversion import converter_for
-from t5jax.decoding import DecodingConfig, Generated, Generator, Scored
+from t5jax.decoding import DecodingConfig, Generated, Generator
 from t5jax.errors import ConfigError, DataError
 from t5jax.training.program import Program
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TextOptions:
-    """What stands around inputs and outputs."""
+    """Prefixes, stop texts and truncation."""
 
-    prefix: str = ""  # put before every input
-    decoder_prefix: str = ""  # every output begins with it
+    prefix: str = ""  # of every input
+    decoder_prefix: str = ""  # of every output
     stop: tuple[str, ...] = ()  # an output ends before the first of these texts
-    # Inputs of more tokens, EOS included, are cut: their end, or with a language model, which goes
-    # on from there, their beginning. None: whole, whatever their length.
+    # Inputs of more tokens, EOS included, are truncated at their end, or with a language model,
+    # which continues from there, at their beginning. None: inputs of any length are read whole.
     truncate_inputs: int | None = None
 
     def __post_init__(self) -> None:
@@ -33,25 +33,25 @@ class TextOptions:
             raise ConfigError("stop has an empty text: it would end every output")
 
 
-class Answer(NamedTuple):
-    """One output."""
+class TextOutput(NamedTuple):
+    """One decoded output."""
 
     text: str
-    score: float  # log-likelihood of the tokens (with beams: what they were ranked by)
+    score: float  # log-likelihood of the tokens (of beams: divided by the length penalty)
     ids: np.ndarray  # int32, as decoded, without EOS: a stop text and what follows it included
-    ended: bool  # False: cut at decoding.max_length
+    ended: bool  # False: truncated at decoding.max_length
 
 
 class Prediction(NamedTuple):
-    """What a model says to an input."""
+    """Outputs for one input text."""
 
-    outputs: list[Answer]  # decoding.num_outputs of them, the best first; none for a blank input
-    input_tokens: int  # as the model read it
+    outputs: list[TextOutput]  # decoding.num_outputs, the best first; none for a blank input
+    input_tokens: int  # after truncation
     input_truncated: bool
 
 
 class TextScore(NamedTuple):
-    """What a model thinks of a target. Log-likelihoods are in nats; EOS counts as a token."""
+    """Target log-likelihood under the model, in nats, EOS included."""
 
     total: float
     tokens: np.ndarray  # float32, of each token
@@ -61,7 +61,7 @@ class TextScore(NamedTuple):
 
 
 class TextModel:
-    """One model, or several that decode together, and the vocabulary of their run.
+    """A model, or an ensemble, with the vocabulary of its run.
 
     Results do not depend on `batch_size`, but for the last bits of scores.
     """
@@ -88,7 +88,7 @@ class TextModel:
 
     @property
     def batch_size(self) -> int:
-        """Texts at a time: a multiple of the parts into which the mesh divides them."""
+        """Texts of a batch: a multiple of the number of data-parallel shards."""
         return self.generator.batch_size
 
     def predict(
@@ -100,23 +100,27 @@ class TextModel:
     ) -> list[Prediction]:
         """The outputs of every text; a blank one has none.
 
-        `row_numbers` (default: 0, 1, …) make samples their row's own. Raises DataError for a
-        decoder prefix that leaves no room for an output.
+        Sampling is seeded by `row_numbers` (default: 0, 1, …). Raises DataError for a decoder
+        prefix that leaves no room for an output.
         """
-        encoded = [self._input(text, options, blank_is_nothing=True) for text in texts]
+        encoded = [self._encode_input(text, options, skip_blank=True) for text in texts]
         decoding = dataclasses.replace(
             decoding, stop=(*decoding.stop, *self._stop_ids(options.stop))
         )
-        begin = self.vocabulary.encode(options.decoder_prefix)
+        prefix = self.vocabulary.encode(options.decoder_prefix)
         generated = self.generator.generate(
             [ids for ids, _ in encoded],
             decoding,
-            prefixes=[begin] * len(texts) if len(begin) else None,
+            prefixes=[prefix] * len(texts) if len(prefix) else None,
             row_numbers=row_numbers,
         )
         return [
-            Prediction([self._answer(one, options) for one in outputs if len(ids)], len(ids), cut)
-            for (ids, cut), outputs in zip(encoded, generated, strict=True)
+            Prediction(
+                [self._text_output(output, options) for output in outputs if len(ids)],
+                len(ids),
+                truncated,
+            )
+            for (ids, truncated), outputs in zip(encoded, generated, strict=True)
         ]
 
     def score(
@@ -125,55 +129,51 @@ class TextModel:
         targets: Sequence[str],
         options: TextOptions = TextOptions(),
     ) -> list[TextScore]:
-        """Log-likelihood of every target, and EOS, given its input."""
+        """Log-likelihood of every target, EOS included, given its input."""
         if len(inputs) != len(targets):
             raise ConfigError(f"{len(inputs)} inputs and {len(targets)} targets: give one for each")
-        encoded = [self._input(text, options) for text in inputs]
+        encoded = [self._encode_input(text, options) for text in inputs]
         end = self.vocabulary.eos_id
-        wanted = [np.append(self._ids(text), np.int32(end)) for text in targets]
-        scored = self.generator.score([ids for ids, _ in encoded], wanted)
+        target_ids = [np.append(self._encode(text), np.int32(end)) for text in targets]
+        scored = self.generator.score([ids for ids, _ in encoded], target_ids)
         return [
-            _text_score(one, ids, *of_input)
-            for one, ids, of_input in zip(scored, wanted, encoded, strict=True)
+            TextScore(score.total, score.tokens, ids, len(input_ids), truncated)
+            for score, ids, (input_ids, truncated) in zip(scored, target_ids, encoded, strict=True)
         ]
 
-    def _input(
-        self, text: str, options: TextOptions, *, blank_is_nothing: bool = False
+    def _encode_input(
+        self, text: str, options: TextOptions, *, skip_blank: bool = False
     ) -> tuple[np.ndarray, bool]:
-        """(ids of what the model reads, whether it was cut)."""
-        if blank_is_nothing and not text.strip():
+        """(ids that the model reads, whether they were truncated)."""
+        if skip_blank and not text.strip():
             return np.zeros(0, np.int32), False
-        ids, end = self._ids(options.prefix + text), self.end_of_inputs
-        most = options.truncate_inputs
-        if most is None or len(ids) + len(end) <= most:
+        ids, end = self._encode(options.prefix + text), self.end_of_inputs
+        limit = options.truncate_inputs
+        if limit is None or len(ids) + len(end) <= limit:
             return np.append(ids, end), False
-        kept = ids[: most - len(end)] if len(end) else ids[-most:]
+        kept = ids[: limit - len(end)] if len(end) else ids[-limit:]
         return np.append(kept, end), True
 
-    def _ids(self, text: str) -> np.ndarray:
+    def _encode(self, text: str) -> np.ndarray:
         if not isinstance(text, str):
             raise DataError(f"{text!r}: a {type(text).__name__} where a text is expected")
         return self.vocabulary.encode(text)
 
     def _stop_ids(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """Ids with which decoding can end early; a text that comes in other pieces is still found
-        by `_answer`."""
+        """Ids at which decoding can end early; a stop text that is decoded in other pieces is
+        still found by `_text_output`."""
         encoded = [tuple(self.vocabulary.encode(text).tolist()) for text in texts]
         return [ids for ids in encoded if ids and self.vocabulary.unk_id not in ids]
 
-    def _answer(self, generated: Generated, options: TextOptions) -> Answer:
+    def _text_output(self, generated: Generated, options: TextOptions) -> TextOutput:
         text = self.vocabulary.decode(generated.ids)
-        places = [place for stop in options.stop if (place := text.find(stop)) >= 0]
-        ended = generated.ended or bool(places)
-        return Answer(text[: min(places, default=None)], generated.score, generated.ids, ended)
-
-
-def _text_score(scored: Scored, ids: np.ndarray, input_ids: np.ndarray, cut: bool) -> TextScore:
-    return TextScore(scored.total, scored.tokens, ids, len(input_ids), cut)
+        stops = [index for stop in options.stop if (index := text.find(stop)) >= 0]
+        ended = generated.ended or bool(stops)
+        return TextOutput(text[: min(stops, default=None)], generated.score, generated.ids, ended)
 
 
 def _end_of_inputs(config: RunConfig) -> np.ndarray:
-    """int32 ids that stand behind a text: EOS, or nothing where the model goes on with it."""
+    """int32 ids appended to an input: EOS, or nothing where a language model continues it."""
     architecture, data = config.model.architecture, config.data
     reads_inputs = architecture != "decoder_only" or (
         converter_for(architecture, tasks_of(data), data) != "lm"
@@ -181,8 +181,8 @@ def _end_of_inputs(config: RunConfig) -> np.ndarray:
     return np.array([data.vocabulary.eos_id] * reads_inputs, np.int32)
 
 
-def best(prediction: Prediction) -> tuple[str, float]:
-    """(text, score) of the best output; nothing, with no score, for a blank input."""
+def best_output(prediction: Prediction) -> tuple[str, float]:
+    """(text, score) of the best output; ("", NaN) for a blank input."""
     if not prediction.outputs:
         return "", math.nan
     return prediction.outputs[0].text, prediction.outputs[0].score

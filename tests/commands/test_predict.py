@@ -12,7 +12,8 @@ import t5jax
 from t5jax.cli import main
 from t5jax.config import load
 from t5jax.errors import CheckpointError, ConfigError
-from t5jax.inference import TextOptions, interactive
+from t5jax.inference import TextOptions
+from t5jax.inference.interactive import run_interactive
 from t5jax.run.restore import open_run
 from tests.commands.saved_runs import save_run
 from tests.model import numpy_t5
@@ -182,9 +183,9 @@ def test_samples_are_their_rows_own(run):
 
 
 def run_decoding(run, settings):
-    from t5jax.inference.loaded_run import changed
+    from t5jax.inference.loaded_run import replace_settings
 
-    return changed(run.config.decoding, settings)
+    return replace_settings(run.config.decoding, settings)
 
 
 def test_stop_texts_end_outputs_before_them(run):
@@ -244,7 +245,7 @@ def test_a_conversation(workdir, run, capsys):
         except StopIteration:
             raise EOFError from None
 
-    interactive.run(workdir, None, (), TextOptions(), SHORT, read=read)
+    run_interactive(workdir, None, (), TextOptions(), SHORT, read=read)
     answers = capsys.readouterr().out
     assert run.predict(["b"])[0] + "\nnum_beams = 2\n" in answers
     assert "error: length_penalty = 'x': a str" in answers

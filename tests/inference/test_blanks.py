@@ -1,8 +1,8 @@
-"""Blanks of a text and the spans that an output names."""
+"""Blanks of a text, filled with the spans of an output."""
 
 import pytest
 
-from t5jax.inference import fill
+from t5jax.inference import fill_blanks
 from t5jax.inference.blanks import has_blanks
 
 
@@ -16,6 +16,6 @@ from t5jax.inference.blanks import has_blanks
         ("no blank", "<extra_id_0> x", "no blank"),
     ],
 )
-def test_fill(text, output, filled):
-    assert fill(text, output) == filled
+def test_fill_blanks(text, output, filled):
+    assert fill_blanks(text, output) == filled
     assert has_blanks(text) == ("<extra" in text)

@@ -9,7 +9,7 @@ import pytest
 import zstandard
 
 from t5jax.errors import ConfigError, DataError
-from t5jax.inference.input_rows import Inputs, checked_names, look_through
+from t5jax.inference.input_rows import InputFiles, check_column_names, scan_rows
 
 ROWS = [{"id": 7, "input": "one", "more": [1, None]}, {"id": 8, "input": "", "more": {}}]
 
@@ -25,7 +25,7 @@ def write(path, text: str):
 
 
 def read(*paths, columns=("input",), **settings) -> list[dict]:
-    return [dict(row) for row in Inputs(paths=paths, columns=columns, **settings).rows()]
+    return [dict(row) for row in InputFiles(paths=paths, columns=columns, **settings).rows()]
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.de", "a.txt.gz", "a.zst"])
@@ -60,7 +60,7 @@ def test_files_follow_one_another_and_patterns_are_sorted(tmp_path):
 def test_standard_input(monkeypatch, compress):
     given = io.TextIOWrapper(io.BufferedReader(io.BytesIO(compress(b"one\ntwo\n"))))
     monkeypatch.setattr(sys, "stdin", given)
-    inputs = Inputs(paths=("-",), columns=("input",))
+    inputs = InputFiles(paths=("-",), columns=("input",))
     assert inputs.from_stdin
     assert [(row["input"], row.place) for row in inputs.rows()] == [
         ("one", "standard input, line 1"),
@@ -103,19 +103,19 @@ def test_a_text_that_is_not_utf_8(tmp_path):
 )
 def test_inputs_that_do_not_fit_are_refused_unread(settings, said):
     with pytest.raises(ConfigError, match=said):
-        Inputs(**settings)
+        InputFiles(**settings)
 
 
-def test_looking_through_counts_and_tells_rows_apart(tmp_path):
-    inputs = Inputs(paths=(write(tmp_path / "a.txt", "a\nb\n"),), columns=("input",))
-    other = Inputs(paths=(write(tmp_path / "b.txt", "a\nc\n"),), columns=("input",))
-    one, two = (look_through(x.rows(), frozenset()) for x in (inputs, other))
+def test_scanning_counts_and_checksums_rows(tmp_path):
+    inputs = InputFiles(paths=(write(tmp_path / "a.txt", "a\nb\n"),), columns=("input",))
+    other = InputFiles(paths=(write(tmp_path / "b.txt", "a\nc\n"),), columns=("input",))
+    one, two = (scan_rows(x.rows(), frozenset()) for x in (inputs, other))
     assert one.num_rows == two.num_rows == 2
     assert one.checksum != two.checksum
 
 
 def test_a_column_with_the_name_of_a_result_is_refused(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"input": "x", "score": 1, "step": 2}\n')
-    rows = Inputs(paths=(path,), columns=("input",)).rows()
+    rows = InputFiles(paths=(path,), columns=("input",)).rows()
     with pytest.raises(DataError, match="line 1: the names score, step are those of results"):
-        list(checked_names(rows, frozenset(("score", "step", "output"))))
+        list(check_column_names(rows, frozenset(("score", "step", "output"))))

@@ -1,4 +1,4 @@
-"""Jobs that are interrupted, with a model that shouts: the output is that of one that was not."""
+"""Interrupted batch jobs, with a model that upper-cases: output as of an uninterrupted one."""
 
 import json
 
@@ -6,11 +6,11 @@ import pytest
 
 from t5jax.data.records import Row
 from t5jax.errors import ConfigError, DataError
-from t5jax.inference.batch_job import parse_shard, run_job
+from t5jax.inference.batch_job import parse_shard, run_batch_job
 from t5jax.inference.output_file import OutputFile, json_line, shard_path
 
 WINDOW = 4
-JOB = {"act": "test", "decoding": {"num_beams": 2}, "steps": [3]}
+JOB = {"command": "test", "decoding": {"num_beams": 2}, "steps": [3]}
 
 
 def rows(number: int = 11):
@@ -18,34 +18,34 @@ def rows(number: int = 11):
         yield Row({"id": i, "input": f"text {i}", "odd": float("nan")}, f"line {i + 1}")
 
 
-class Shouting:
-    """Records what it was asked; the result depends on the window, as the last bits of scores do
-    on the batch. After `patience` windows it is killed."""
+class UpperCaseModel:
+    """Records its windows; the score depends on the window, as the last bits of scores do on the
+    batch. Killed after `max_windows`."""
 
-    def __init__(self, patience: int = 1000):
+    def __init__(self, max_windows: int = 1000):
         self.windows: list[list[int]] = []
-        self.patience = patience
+        self.max_windows = max_windows
 
-    def __call__(self, given, numbers):
-        if len(self.windows) == self.patience:
+    def __call__(self, batch, numbers):
+        if len(self.windows) == self.max_windows:
             raise KeyboardInterrupt
         self.windows.append(list(numbers))
         return [
-            {**row, "output": row["input"].upper(), "score": numbers[0] / len(given)}
-            for row in given
+            {**row, "output": row["input"].upper(), "score": numbers[0] / len(batch)}
+            for row in batch
         ]
 
 
-def answer(path, model=None, *, given=None, job=JOB, overwrite=False, shard=(0, 1)):
-    model = model or Shouting()
+def run(path, model=None, *, given=None, job=JOB, overwrite=False, shard=(0, 1)):
+    model = model or UpperCaseModel()
     output = OutputFile(str(path), job, frozenset(("output", "score")), overwrite=overwrite)
-    run_job(rows() if given is None else given, model, output, window=WINDOW, shard=shard)
+    run_batch_job(rows() if given is None else given, model, output, window=WINDOW, shard=shard)
     return model
 
 
 @pytest.fixture
 def whole(tmp_path):
-    answer(tmp_path / "whole.jsonl")
+    run(tmp_path / "whole.jsonl")
     return (tmp_path / "whole.jsonl").read_bytes()
 
 
@@ -55,70 +55,83 @@ def test_every_row_has_its_record_in_its_place(whole):
     assert [record["output"] for record in records] == [f"TEXT {i}" for i in range(11)]
 
 
-@pytest.mark.parametrize("patience", [0, 1, 2])
-def test_a_killed_job_goes_on(tmp_path, whole, patience):
+@pytest.mark.parametrize("max_windows", [0, 1, 2])
+def test_a_killed_job_resumes(tmp_path, whole, max_windows):
     path = tmp_path / "out.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        answer(path, Shouting(patience))
-    assert len(path.read_bytes().splitlines()) == patience * WINDOW
-    model = answer(path)
-    assert model.windows[0][0] == patience * WINDOW, "nothing is computed twice"
+        run(path, UpperCaseModel(max_windows))
+    assert len(path.read_bytes().splitlines()) == max_windows * WINDOW
+    model = run(path)
+    assert model.windows[0][0] == max_windows * WINDOW, "nothing is computed twice"
     assert path.read_bytes() == whole
 
 
 @pytest.mark.parametrize("kept", [0, 1, 30, 200, 333, -1, -30])
-def test_wherever_the_file_was_torn_it_ends_the_same(tmp_path, whole, kept):
+def test_a_truncated_file_is_completed(tmp_path, whole, kept):
     path = tmp_path / "out.jsonl"
-    answer(path)
+    run(path)
     path.write_bytes(whole[:kept])
-    answer(path)
+    run(path)
     assert path.read_bytes() == whole
 
 
 def test_a_finished_job_does_nothing(tmp_path, whole):
     path = tmp_path / "out.jsonl"
-    answer(path)
-    assert answer(path).windows == []
+    run(path)
+    assert run(path).windows == []
     assert path.read_bytes() == whole
 
 
 def test_lines_of_two_jobs_are_not_mixed(tmp_path):
     path = tmp_path / "out.jsonl"
-    answer(path)
+    run(path)
     before = path.read_bytes()
     with pytest.raises(
         ConfigError, match=r"decoding was \{'num_beams': 2\}, is \{'num_beams': 4\}"
     ):
-        answer(path, job={**JOB, "decoding": {"num_beams": 4}})
+        run(path, job={**JOB, "decoding": {"num_beams": 4}})
     assert path.read_bytes() == before
-    answer(path, job={**JOB, "steps": [4]}, overwrite=True)
+    run(path, job={**JOB, "steps": [4]}, overwrite=True)
     assert json.loads((tmp_path / "out.jsonl.job.json").read_text())["steps"] == [4]
 
 
-def test_another_input_is_noticed(tmp_path):
+def test_another_input_is_refused(tmp_path):
     path = tmp_path / "out.jsonl"
-    answer(path)
+    run(path)
     changed = list(rows())
     changed[6] = Row({**changed[6], "input": "another"}, "line 7")
-    with pytest.raises(DataError, match="line 7 is not about line 7"):
-        answer(path, given=iter(changed))
+    with pytest.raises(DataError, match="line 7 does not match line 7"):
+        run(path, given=iter(changed))
     with pytest.raises(DataError, match="more lines than the input has rows"):
-        answer(path, given=rows(5))
+        run(path, given=rows(5))
 
 
-def test_an_input_that_has_grown_is_gone_on_with(tmp_path):
+def test_a_job_of_version_0_1_is_resumed(tmp_path, whole):
     path = tmp_path / "out.jsonl"
-    answer(path, given=rows(8))
-    assert answer(path).windows == [[8, 9, 10]]
+    with pytest.raises(KeyboardInterrupt):
+        run(path, UpperCaseModel(1))
+    (tmp_path / "out.jsonl.job.json").write_text(
+        '{"act": "test", "decoding": {"num_beams": 2}, "steps": [3]}\n'
+    )
+    with pytest.raises(ConfigError, match="command was 'test', is 'score'"):
+        run(path, job={**JOB, "command": "score"})
+    run(path)
+    assert path.read_bytes() == whole
 
 
-def test_files_of_others_are_left_alone(tmp_path):
+def test_an_input_that_has_grown_is_resumed(tmp_path):
+    path = tmp_path / "out.jsonl"
+    run(path, given=rows(8))
+    assert run(path).windows == [[8, 9, 10]]
+
+
+def test_files_of_no_job_are_left_alone(tmp_path):
     (tmp_path / "thesis.jsonl").write_text("years of work\n")
     with pytest.raises(ConfigError, match="no job's output"):
-        answer(tmp_path / "thesis.jsonl")
+        run(tmp_path / "thesis.jsonl")
     assert (tmp_path / "thesis.jsonl").read_text() == "years of work\n"
     with pytest.raises(ConfigError, match="there is no folder"):
-        answer(tmp_path / "none" / "out.jsonl")
+        run(tmp_path / "none" / "out.jsonl")
     with pytest.raises(ConfigError, match="local disk"):
         OutputFile("gs://bucket/out.jsonl", JOB, frozenset())
 
@@ -128,8 +141,8 @@ def test_shards_are_all_rows_each_once(tmp_path):
     for part in range(3):
         path = tmp_path / f"{part}.jsonl"
         with pytest.raises(KeyboardInterrupt):
-            answer(path, Shouting(0), shard=(part, 3))
-        model = answer(path, shard=(part, 3))
+            run(path, UpperCaseModel(0), shard=(part, 3))
+        model = run(path, shard=(part, 3))
         assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == [
             number for window in model.windows for number in window
         ]
@@ -139,7 +152,7 @@ def test_shards_are_all_rows_each_once(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["3/3", "1", "-1/2", "a/b", "0/0"])
-def test_shards_that_are_none(text):
+def test_invalid_shards_are_refused(text):
     with pytest.raises(ConfigError, match="I/N"):
         parse_shard(text)
 
@@ -152,13 +165,13 @@ def test_no_more_than_a_window_is_read_ahead(tmp_path):
             read.append(row)
             yield row
 
-    class Watching(Shouting):
+    class Watching(UpperCaseModel):
         def __call__(self, given, numbers):
             # One row is read to know whether the input goes on.
             assert len(read) <= numbers[-1] + 2
             return super().__call__(given, numbers)
 
-    answer(tmp_path / "out.jsonl", Watching(), given=counted())
+    run(tmp_path / "out.jsonl", Watching(), given=counted())
     assert len(read) == 1000
 
 
