@@ -151,7 +151,7 @@ def difference(out: pathlib.Path, title: str, way: str) -> dict[str, str]:
 
 
 def examples(out: pathlib.Path, title: str) -> TaskExamples:
-    data = read_config(str(workdir(out, title, SCRATCH)), None, [], act="transfer")[0].data
+    data = read_config(str(workdir(out, title, SCRATCH)), None, [], command="transfer")[0].data
     task = registry.find_task(TASKS[title].name, data)
     found = load_task_examples(task, data, "validation", TASKS[title].num_examples)
     assert found is not None

@@ -26,13 +26,13 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _cache(a: argparse.Namespace, flags: list[str]) -> int | None:
-    from t5jax.commands import cache
+    from t5jax.commands.cache import cache_command, cache_verify_command
 
     if a.verify:
         if a.overwrite or a.new_vocabulary:
             a.parser.error("--verify makes nothing: leave --overwrite and --new-vocabulary out")
-        return cache.verify(a.config, flags, splits=a.split, num_threads=a.num_processes)
-    cache.run(
+        return cache_verify_command(a.config, flags, splits=a.split, num_threads=a.num_processes)
+    cache_command(
         a.config,
         flags,
         splits=a.split,

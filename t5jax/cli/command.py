@@ -1,4 +1,4 @@
-"""What a command is: its name, its words on the command line, and the act they ask for."""
+"""A sub-command of the command line: its name, its options and the function that runs it."""
 
 import argparse
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class Command(NamedTuple):
 
     name: str
     summary: str
-    run: Callable[[argparse.Namespace, list[str]], int | None]  # words, settings -> exit code
+    run: Callable[[argparse.Namespace, list[str]], int | None]  # arguments, settings -> exit code
     subject: Literal["config", "run"] | None = None  # what it is given first: CONFIG or WORKDIR
     options: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     notes: str = ""  # at the end of its help
@@ -54,7 +54,7 @@ def workdir_option(parser: argparse.ArgumentParser) -> None:
 
 
 class _Help(argparse.Action):
-    """Prints the help of an act; after a CONFIG its settings and their values follow."""
+    """Prints a command's help; after a CONFIG its settings and their values follow."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         parser.print_help()

@@ -1,6 +1,8 @@
-"""Parses the command line, starts the act that was asked for, maps errors to exit codes."""
+"""Parses the command line, runs the sub-command, maps errors to exit codes."""
 
 import argparse
+import contextlib
+import difflib
 import re
 import sys
 from typing import NoReturn
@@ -9,10 +11,13 @@ from t5jax import __version__
 from t5jax.cli.cache import CACHE
 from t5jax.cli.convert import CONVERT
 from t5jax.cli.evaluate import EVALUATE
+from t5jax.cli.export import EXPORT
 from t5jax.cli.inspect import INSPECT_DATA, INSPECT_MODEL
-from t5jax.cli.predict import EXPORT, PREDICT, SCORE
+from t5jax.cli.merge import MERGE
+from t5jax.cli.predict import PREDICT
+from t5jax.cli.score import SCORE
 from t5jax.cli.tasks import TASKS
-from t5jax.cli.train import MERGE, TRAIN
+from t5jax.cli.train import TRAIN
 from t5jax.cli.vocab import EXTEND_VOCABULARY, GROW_VOCABULARY, TRAIN_VOCABULARY
 
 DESCRIPTION = """\
@@ -55,6 +60,8 @@ COMMANDS = (
 def main(argv: list[str] | None = None) -> int:
     """Runs the command that `argv` names; returns the exit code (see runtime.ExitCode)."""
     words, flags = split_flags(sys.argv[1:] if argv is None else argv)
+    if _names_no_command(words):
+        return _exit_code_of_usage()
     arguments, unknown = _parser().parse_known_args(words)
     if arguments.command is PREDICT:  # argparse overlooks texts that come after an option
         arguments.text += [word for word in unknown if not word.startswith("-")]
@@ -64,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
             f"unrecognized arguments: {' '.join(unknown)}\nvalues of the config are set with "
             "--section.field VALUE (or --workdir DIR); a config's --help lists them"
         )
-    from t5jax.runtime.exits import run_guarded
+    from t5jax.runtime.exits import run_guarded  # not before: it takes NumPy along
 
     run = _show_settings if arguments.show_settings else arguments.command.run
     return run_guarded(lambda: run(arguments, flags))
@@ -74,10 +81,10 @@ _FLAG = re.compile(r"--[A-Za-z][\w-]*(\.[\w-]+)+(=.*)?|--workdir(=.*)?", re.DOTA
 
 
 def split_flags(words: list[str]) -> tuple[list[str], list[str]]:
-    """(the words for the act, the `--section.field VALUE ...` that change its config).
+    """(arguments of the command, the `--section.field VALUE ...` that change its config).
 
     Only workdir has no section. A setting takes the words after it up to the next option, because
-    it may be a list; so what an act is about comes before the settings.
+    it may be a list; so a command's arguments come before the settings.
     """
     rest: list[str] = []
     flags: list[str] = []
@@ -96,14 +103,36 @@ def split_flags(words: list[str]) -> tuple[list[str], list[str]]:
     return rest, flags
 
 
+def _names_no_command(words: list[str]) -> bool:
+    """Prints help, as git does, or the nearest command to a misspelt one; False if it is known."""
+    group = words[0] if words and words[0] in GROUPS else ""
+    program, rest = f"t5jax {group}".rstrip(), words[bool(group) :]
+    if not rest:
+        with contextlib.suppress(SystemExit):
+            _parser().parse_args([*words, "--help"])
+        return True
+    starts = [command.name for command in COMMANDS if command.name.startswith(group)]
+    names = {name.split()[-1 if group else 0] for name in starts}
+    if rest[0] in names or rest[0].startswith("-"):
+        return False
+    near = difflib.get_close_matches(rest[0], names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"`{program} --help` lists them"
+    print(f"{program}: {rest[0]!r} is not a command; {hint}", file=sys.stderr)
+    return True
+
+
+def _exit_code_of_usage() -> int:
+    from t5jax.runtime.exits import ExitCode
+
+    return ExitCode.CONFIG
+
+
 class _Parser(argparse.ArgumentParser):
     """Ends with our exit code for a wrong command line; argparse's is 2."""
 
     def error(self, message: str) -> NoReturn:
-        from t5jax.runtime.exits import ExitCode
-
         self.print_usage(sys.stderr)
-        self.exit(ExitCode.CONFIG, f"{self.prog}: error: {message}\n")
+        self.exit(_exit_code_of_usage(), f"{self.prog}: error: {message}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         "t5jax", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw, allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"t5jax {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="ACT")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
     groups = {}
     for command in COMMANDS:
         group = command.name.rpartition(" ")[0]
@@ -125,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_group(commands, name: str):
     summary = GROUPS[name]
     group = commands.add_parser(name, help=summary, description=f"{summary}.", allow_abbrev=False)
-    return group.add_subparsers(required=True, metavar="WHAT")
+    return group.add_subparsers(required=True, metavar="COMMAND")
 
 
 def _show_settings(a: argparse.Namespace, flags: list[str]) -> None:

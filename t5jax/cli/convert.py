@@ -54,9 +54,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _convert(a: argparse.Namespace, flags: list[str]) -> None:
     if flags:
         a.parser.error(f"t5jax convert takes no settings of a config: {' '.join(flags)}")
-    from t5jax.commands import convert
+    from t5jax.commands.convert import ConvertOptions, convert_command
 
-    options = convert.Options(
+    options = ConvertOptions(
         to=a.to,
         step=a.step,
         vocabulary=a.vocabulary,
@@ -66,7 +66,7 @@ def _convert(a: argparse.Namespace, flags: list[str]) -> None:
         with_slots=not a.no_slots,
         reference=a.reference,
     )
-    convert.run(a.source, a.target, options)
+    convert_command(a.source, a.target, options)
 
 
 CONVERT = Command(

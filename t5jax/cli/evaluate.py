@@ -39,13 +39,17 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(a: argparse.Namespace, flags: list[str]) -> None:
-    from t5jax.commands import evaluate
+    from t5jax.commands.evaluate import (
+        EvaluateOptions,
+        evaluate_command,
+        evaluate_follow_command,
+    )
 
     if a.follow and a.step is not None:
         a.parser.error("--follow takes every step: leave out --step")
     if a.lowest and not a.keep_best:
         a.parser.error("--lowest says which is best: give --keep-best TASK/METRIC")
-    options = evaluate.Options(
+    options = EvaluateOptions(
         split=a.split,
         tasks=tuple(a.tasks),
         only=a.only,
@@ -58,9 +62,9 @@ def _evaluate(a: argparse.Namespace, flags: list[str]) -> None:
         as_json=a.json,
     )
     if a.follow:
-        evaluate.follow(a.run, flags, options, timeout_seconds=a.wait)
+        evaluate_follow_command(a.run, flags, options, timeout_seconds=a.wait)
     else:
-        evaluate.run(a.run, flags, options, step=a.step)
+        evaluate_command(a.run, flags, options, step=a.step)
 
 
 EVALUATE = Command(

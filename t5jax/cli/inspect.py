@@ -12,15 +12,15 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _model(a: argparse.Namespace, flags: list[str]) -> None:
-    from t5jax.commands import inspect_model
+    from t5jax.commands.inspect import inspect_model_command
 
-    inspect_model.run(a.config, flags)
+    inspect_model_command(a.config, flags)
 
 
 def _data(a: argparse.Namespace, flags: list[str]) -> None:
-    from t5jax.commands import inspect_data
+    from t5jax.commands.inspect import inspect_data_command
 
-    inspect_data.run(a.config, flags, split=a.split, step=a.step, num_rows=a.rows)
+    inspect_data_command(a.config, flags, split=a.split, step=a.step, num_rows=a.rows)
 
 
 INSPECT_MODEL = Command("inspect model", "parameters, shapes, shardings, memory", _model, "config")

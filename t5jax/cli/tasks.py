@@ -36,9 +36,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _tasks(a: argparse.Namespace, flags: list[str]) -> None:
-    from t5jax.commands import tasks
+    from t5jax.commands.tasks import TasksOptions, tasks_command
 
-    options = tasks.Options(
+    options = TasksOptions(
         split=a.split,
         num_examples=a.examples,
         scan=a.scan,
@@ -46,7 +46,7 @@ def _tasks(a: argparse.Namespace, flags: list[str]) -> None:
         filter_text=a.filter,
         as_json=a.json,
     )
-    tasks.run(a.name, a.config, flags, options)
+    tasks_command(a.name, a.config, flags, options)
 
 
 TASKS = Command(

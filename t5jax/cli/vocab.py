@@ -47,9 +47,9 @@ def _grow_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(a: argparse.Namespace, flags: list[str]) -> None:
-    from t5jax.commands import vocab
+    from t5jax.commands.vocab import vocab_train_command
 
-    vocab.train(
+    vocab_train_command(
         a.config,
         flags,
         num_pieces=a.num_pieces,
@@ -60,9 +60,9 @@ def _train(a: argparse.Namespace, flags: list[str]) -> None:
 
 
 def _extend(a: argparse.Namespace, flags: list[str]) -> None:
-    from t5jax.commands import vocab
+    from t5jax.commands.vocab import vocab_extend_command
 
-    vocab.extend(
+    vocab_extend_command(
         a.file,
         flags,
         output=a.output,
@@ -76,9 +76,9 @@ def _extend(a: argparse.Namespace, flags: list[str]) -> None:
 
 
 def _grow(a: argparse.Namespace, flags: list[str]) -> None:
-    from t5jax.commands import vocab_grow
+    from t5jax.commands.vocab import vocab_grow_command
 
-    vocab_grow.run(a.run, a.config, flags, step=a.step)
+    vocab_grow_command(a.run, a.config, flags, step=a.step)
 
 
 TRAIN_VOCABULARY = Command(

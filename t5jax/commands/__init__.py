@@ -1,1 +1,1 @@
-"""What a user can ask for; one act a file, imported by the command line when it is called."""
+"""The sub-commands of `t5jax`, one module each, imported by `cli/` when they are called."""

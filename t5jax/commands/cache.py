@@ -27,7 +27,7 @@ from t5jax.runtime import ExitCode
 DAMAGED = 1  # exit code of a check that was made and found something, as sha256sum's
 
 
-def run(
+def cache_command(
     config_file: str,
     flags: list[str],
     *,
@@ -43,7 +43,9 @@ def run(
     build_stores(data, splits=splits, num_processes=num_processes, overwrite=overwrite)
 
 
-def verify(config_file: str, flags: list[str], *, splits: list[str], num_threads: int) -> int:
+def cache_verify_command(
+    config_file: str, flags: list[str], *, splits: list[str], num_threads: int
+) -> int:
     """Reads every byte of the mixture's stores: those of `splits`, or all that are there. Returns
     the exit code; a store that is damaged does not keep the others from being read."""
     data = _with_cache_dir(load(config_file, flags).data)

@@ -31,7 +31,7 @@ _BYT5_ROWS = 384
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class ConvertOptions:
     to: str | None = None  # huggingface, t5jax; None: huggingface for a run, else t5jax
     step: int | None = None
     vocabulary: str | None = None
@@ -42,7 +42,7 @@ class Options:
     reference: Reference = "auto"
 
 
-def run(source_path: str, target: str, options: Options) -> None:
+def convert_command(source_path: str, target: str, options: ConvertOptions) -> None:
     """Writes TARGET, which must not exist; it appears when it is complete and checked.
 
     Raises ConfigError, CheckpointError or DataError that says what to do.
@@ -85,7 +85,7 @@ def run(source_path: str, target: str, options: Options) -> None:
         print(f'go on with: t5jax predict {target} "A <extra_id_0> of text."')
 
 
-def _direction(source_path: str, options: Options) -> str:
+def _direction(source_path: str, options: ConvertOptions) -> str:
     """What to write; refuses options that have no effect on it."""
     kind = kind_of(source_path)
     to = options.to or ("huggingface" if kind == "t5jax" else "t5jax")
@@ -98,7 +98,7 @@ def _direction(source_path: str, options: Options) -> str:
     return to
 
 
-def _vocabulary(source: Source, options: Options) -> Vocabulary:
+def _vocabulary(source: Source, options: ConvertOptions) -> Vocabulary:
     """The one that is named, or the source's own.
 
     Raises ConfigError when nothing tells which it is, or it is not the run's.
@@ -128,7 +128,7 @@ def _vocabulary(source: Source, options: Options) -> Vocabulary:
 
 def _to_run(
     source: Source, directory: pathlib.Path, workdir: str, vocabulary: Vocabulary,
-    options: Options, progress: "_Progress",
+    options: ConvertOptions, progress: "_Progress",
 ) -> Report:  # fmt: skip
     step = write_run(
         source,
@@ -160,7 +160,7 @@ def _to_run(
 
 def _to_huggingface(
     source: Source, directory: pathlib.Path, target: str, vocabulary: Vocabulary,
-    options: Options, max_shard_bytes: int, progress: "_Progress",
+    options: ConvertOptions, max_shard_bytes: int, progress: "_Progress",
 ) -> Report:  # fmt: skip
     dtype = options.dtype or "float32"
     made_of = write_huggingface(
@@ -254,6 +254,3 @@ class _Progress:
     def done(self) -> None:
         if self._shown:
             print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
-
-
-__all__ = ["Options", "run"]

@@ -31,7 +31,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class EvaluateOptions:
     """What is evaluated, and what becomes of it."""
 
     split: str = "validation"
@@ -66,13 +66,17 @@ class Options:
         return self.only == "metrics" or bool(self.tasks)
 
 
-def run(workdir: str, flags: list[str], options: Options, *, step: int | None) -> None:
+def evaluate_command(
+    workdir: str, flags: list[str], options: EvaluateOptions, *, step: int | None
+) -> None:
     """Evaluates a step; None: the newest good one."""
     opened = _open(workdir, step, flags, options)
     _Evaluation(workdir, opened, options).evaluate(opened.restore(step))
 
 
-def follow(workdir: str, flags: list[str], options: Options, *, timeout_seconds: float) -> None:
+def evaluate_follow_command(
+    workdir: str, flags: list[str], options: EvaluateOptions, *, timeout_seconds: float
+) -> None:
     """Evaluates every step that is there or appears, until the run's last one; gives up when none
     has appeared for `timeout_seconds`."""
     directory = pathlib.Path(workdir) / "checkpoints"
@@ -94,14 +98,14 @@ def follow(workdir: str, flags: list[str], options: Options, *, timeout_seconds:
     _say(f"no new checkpoint in {directory} for {timeout_seconds:.0f} s: ended")
 
 
-def _open(workdir: str, step: int | None, flags: list[str], options: Options) -> OpenedRun:
-    return open_program(workdir, step, flags, act="evaluate", of_mixture=not options.tasks)
+def _open(workdir: str, step: int | None, flags: list[str], options: EvaluateOptions) -> OpenedRun:
+    return open_program(workdir, step, flags, command="evaluate", of_mixture=not options.tasks)
 
 
 class _Evaluation:
     """Everything that one run is evaluated on; opened once, used for each of its steps."""
 
-    def __init__(self, workdir: str, opened: OpenedRun, options: Options):
+    def __init__(self, workdir: str, opened: OpenedRun, options: EvaluateOptions):
         self._workdir, self._options = workdir, options
         self._config, self._replicas = opened.config, opened.program.replicas
         self._suite = self._open_suite()

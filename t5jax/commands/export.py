@@ -24,7 +24,7 @@ CHECK = "check.npz"  # ids and the answers to them, to be compared wherever the 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
-def run(
+def export_command(
     workdir: str, target: str, flags: list[str], *, step: int | None, file_format: str,
     inputs_length: int | None, targets_length: int | None, platforms: Sequence[str],
 ) -> None:  # fmt: skip
@@ -35,7 +35,7 @@ def run(
     folder = pathlib.Path(target)
     if folder.exists():
         raise ConfigError(f"{target} is there already; choose another folder")
-    loaded = load_with_flags(workdir, step, flags, (), act="export", batch_size=8)
+    loaded = load_with_flags(workdir, step, flags, (), command="export", batch_size=8)
     if jax.process_count() > 1:
         raise ConfigError("export needs all parameters in one process: start it alone")
     functions = _functions(loaded, inputs_length, targets_length)

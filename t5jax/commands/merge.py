@@ -25,13 +25,13 @@ _NOT_WEIGHTS = {
 }
 
 
-def run(workdir: str, target: str, flags: list[str], *, step: int | None) -> None:
+def merge_command(workdir: str, target: str, flags: list[str], *, step: int | None) -> None:
     """Writes step 0 of a run in `target`: the same model, its factors added to their weights.
 
     It can be evaluated, converted, begun with (`init.path`) and trained on, all parameters then;
     the optimizer begins anew. Raises ConfigError for a run that has nothing to merge.
     """
-    config, record = read_config(workdir, step, flags, act="merge")
+    config, record = read_config(workdir, step, flags, command="merge")
     _check_merges(config, workdir)
     directory = epath.Path(target) / "checkpoints"
     if committed_steps(directory):

@@ -1,12 +1,14 @@
-"""`t5jax predict WORKDIR`: answers texts, fills their blanks `<extra_id_0>`, `<extra_id_1>`, …, or
-goes on where they end (a language model that was trained on text alone)."""
+"""`t5jax predict WORKDIR`: generates outputs for texts.
+
+An encoder-decoder answers a text or fills its blanks (`<extra_id_0>`, `<extra_id_1>`, …); a
+language model continues it.
+"""
 
 import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from t5jax.commands.batch import Counts, JobOptions, Way, answer, describe
 from t5jax.data.records import Row
 from t5jax.errors import ConfigError
 from t5jax.inference import TextOptions
@@ -14,13 +16,20 @@ from t5jax.inference.batch_job import ProcessRows
 from t5jax.inference.input_rows import CommandLineTexts, InputFiles
 from t5jax.inference.loaded_run import LoadedRun
 from t5jax.inference.output_records import PREDICTION_KEYS, format_prediction, prediction_record
+from t5jax.inference.text_job import (
+    InputCounts,
+    JobKind,
+    JobOptions,
+    job_settings,
+    run_text_job,
+)
 
 
-def run(
+def predict_command(
     options: JobOptions, texts: Sequence[str], inputs: InputFiles | None, text_options: TextOptions,
     flags: list[str], *, column: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Answers `texts`, or the rows of `inputs`, or what comes on standard input."""
+    """Predicts for `texts`, for the rows of `inputs`, or for lines of standard input."""
     if inputs is not None and texts:
         raise ConfigError(
             f"--input {' '.join(inputs.paths)} and {len(texts)} texts on the command line: give one"
@@ -31,26 +40,28 @@ def run(
         inputs = InputFiles(paths=("-",), columns=(column,))
         if sys.stdin.isatty():
             print("a text a line; the end is Ctrl-D (or see --interactive)", file=sys.stderr)
-    way = Way(
-        act="predict",
+    kind = JobKind(
+        command="predict",
         added=PREDICTION_KEYS,
-        describe=lambda run: _describe(run, column, options, text_options),
-        answers=lambda run, counts: _answers(run, counts, column, text_options),
-        shown=None if as_json else format_prediction,
+        settings=lambda run: _settings(run, column, options, text_options),
+        process_rows=lambda run, counts: _processor(run, counts, column, text_options),
+        format_record=None if as_json else format_prediction,
     )
-    answer(inputs or CommandLineTexts(tuple(texts), column), way, options, flags)
+    run_text_job(inputs or CommandLineTexts(tuple(texts), column), kind, options, flags)
 
 
-def _describe(run: LoadedRun, column: str, options: JobOptions, text_options: TextOptions) -> dict:
+def _settings(run: LoadedRun, column: str, options: JobOptions, text_options: TextOptions) -> dict:
     return {
-        **describe(run, "predict", [column], options),
+        **job_settings(run, "predict", [column], options),
         "decoding": dataclasses.asdict(run.config.decoding),
         **dataclasses.asdict(text_options),
     }
 
 
-def _answers(run: LoadedRun, counts: Counts, column: str, text_options: TextOptions) -> ProcessRows:
-    def answers(rows: Sequence[Row], numbers: Sequence[int]) -> list[dict[str, Any]]:
+def _processor(
+    run: LoadedRun, counts: InputCounts, column: str, text_options: TextOptions
+) -> ProcessRows:
+    def process_rows(rows: Sequence[Row], numbers: Sequence[int]) -> list[dict[str, Any]]:
         texts = [row.text(column) for row in rows]
         predictions = run.texts.predict(texts, run.config.decoding, text_options, numbers)
         for text, one in zip(texts, predictions, strict=True):
@@ -62,4 +73,4 @@ def _answers(run: LoadedRun, counts: Counts, column: str, text_options: TextOpti
             for row, text, one in zip(rows, texts, predictions, strict=True)
         ]
 
-    return answers
+    return process_rows

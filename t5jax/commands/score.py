@@ -3,42 +3,48 @@
 from collections.abc import Sequence
 from typing import Any
 
-from t5jax.commands.batch import Counts, JobOptions, Way, answer, describe
-from t5jax.commands.token_text import TokenTexts
 from t5jax.data.records import Row
+from t5jax.data.vocabularies.token_text import TokenTexts
 from t5jax.inference import TextOptions
 from t5jax.inference.batch_job import ProcessRows
 from t5jax.inference.input_rows import InputFiles
 from t5jax.inference.loaded_run import LoadedRun
 from t5jax.inference.output_records import SCORE_KEYS, score_record
+from t5jax.inference.text_job import (
+    InputCounts,
+    JobKind,
+    JobOptions,
+    job_settings,
+    run_text_job,
+)
 
 
-def run(
+def score_command(
     options: JobOptions, inputs: InputFiles, text_options: TextOptions, flags: list[str], *,
     with_tokens: bool,
 ) -> None:  # fmt: skip
     """Scores the two columns of `inputs`: input and target."""
-    way = Way(
-        act="score",
+    kind = JobKind(
+        command="score",
         added=SCORE_KEYS,
-        describe=lambda run: {
-            **describe(run, "score", inputs.columns, options),
+        settings=lambda run: {
+            **job_settings(run, "score", inputs.columns, options),
             "prefix": text_options.prefix,
             "truncate_inputs": text_options.truncate_inputs,
             "tokens": with_tokens,
         },
-        answers=lambda run, counts: _answers(run, counts, inputs, text_options, with_tokens),
+        process_rows=lambda run, counts: _processor(run, counts, inputs, text_options, with_tokens),
     )
-    answer(inputs, way, options, flags)
+    run_text_job(inputs, kind, options, flags)
 
 
-def _answers(
-    run: LoadedRun, counts: Counts, inputs: InputFiles, options: TextOptions, with_tokens: bool
+def _processor(
+    run: LoadedRun, counts: InputCounts, inputs: InputFiles, options: TextOptions, with_tokens: bool
 ) -> ProcessRows:
     input_column, target_column = inputs.columns
     pieces = TokenTexts(run.config.data.vocabulary).text if with_tokens else None
 
-    def answers(rows: Sequence[Row], numbers: Sequence[int]) -> list[dict[str, Any]]:
+    def process_rows(rows: Sequence[Row], numbers: Sequence[int]) -> list[dict[str, Any]]:
         del numbers  # nothing is drawn
         texts = [row.text(input_column) for row in rows]
         targets = [row.text(target_column) for row in rows]
@@ -50,4 +56,4 @@ def _answers(
             for row, one in zip(rows, scores, strict=True)
         ]
 
-    return answers
+    return process_rows

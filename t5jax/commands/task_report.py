@@ -3,11 +3,11 @@
 import dataclasses
 import textwrap
 
-from t5jax.commands.token_text import run_text
 from t5jax.data.inspect.catalog import Entry, entry
 from t5jax.data.inspect.mixture_preview import MixturePreview
 from t5jax.data.inspect.task_preview import QUANTILES, Lengths, Shown, TaskPreview
 from t5jax.data.vocabularies import Vocabulary
+from t5jax.data.vocabularies.token_text import run_text
 
 _COLUMNS = 100
 _BINS = 12

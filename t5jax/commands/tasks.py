@@ -23,7 +23,7 @@ _COLUMNS = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
+class TasksOptions:
     """What the command line says beside the name and the config."""
 
     split: str = "train"
@@ -48,7 +48,9 @@ class Options:
             raise ConfigError("--html and --json: choose one of them")
 
 
-def run(name: str | None, config_file: str | None, flags: list[str], options: Options) -> None:
+def tasks_command(
+    name: str | None, config_file: str | None, flags: list[str], options: TasksOptions
+) -> None:
     options.check(name, config_file, flags)
     data = _data(name, config_file, flags)
     if name is None:
@@ -79,7 +81,7 @@ def _data(name: str | None, config_file: str | None, flags: list[str]) -> DataCo
     return override(load(config_file), [*flags, *of_name], program="t5jax tasks").data
 
 
-def _show_task(task: Task, data: DataConfig, options: Options) -> None:
+def _show_task(task: Task, data: DataConfig, options: TasksOptions) -> None:
     from t5jax.commands import task_report
     from t5jax.data.inspect.task_preview import preview
 
@@ -100,7 +102,7 @@ def _show_task(task: Task, data: DataConfig, options: Options) -> None:
         print(task_report.of_task(shown), end="")
 
 
-def _show_mixture(mixture: Mixture, data: DataConfig, options: Options) -> None:
+def _show_mixture(mixture: Mixture, data: DataConfig, options: TasksOptions) -> None:
     from t5jax.commands import task_report
     from t5jax.data.inspect.mixture_preview import preview_mixture
 
@@ -117,7 +119,7 @@ def _show_mixture(mixture: Mixture, data: DataConfig, options: Options) -> None:
         print(task_report.of_mixture(shown), end="")
 
 
-def _describe(about: Entry, options: Options) -> None:
+def _describe(about: Entry, options: TasksOptions) -> None:
     from t5jax.commands import task_report
 
     if options.as_json:
@@ -142,7 +144,7 @@ def _json(value: Any) -> str:
 # ---- the list
 
 
-def _list(data: DataConfig, options: Options) -> None:
+def _list(data: DataConfig, options: TasksOptions) -> None:
     wanted = (options.filter_text or "").lower()
     found = [one for one in entries(data) if wanted in _searched(one)]
     if not found:

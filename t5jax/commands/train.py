@@ -4,5 +4,5 @@ from t5jax.config import load
 from t5jax.run.trainer import train
 
 
-def run(config_file: str, flags: list[str]) -> None:
+def train_command(config_file: str, flags: list[str]) -> None:
     train(load(config_file, flags))

@@ -93,7 +93,7 @@ def run_interactive(
 ) -> None:  # fmt: skip
     """Reads lines until end of file; an interrupt discards the line, not the session."""
     _enable_line_editing()
-    loaded = load_with_flags(workdir, step, flags, ensemble, act="predict", batch_size=32)
+    loaded = load_with_flags(workdir, step, flags, ensemble, command="predict", batch_size=32)
     if jax.process_count() > 1:
         raise ConfigError("--interactive is for one process")
     session = InteractiveSession(loaded.texts, loaded.config.decoding, options, loaded.step)

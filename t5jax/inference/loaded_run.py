@@ -166,17 +166,17 @@ def load(
 
     def read(workdir: str, step: int | None) -> RunConfig:
         # The mixture is not checked: which tasks will be evaluated is not known yet.
-        return read_changed_config(workdir, step, change, act="load", of_mixture=False)[0]
+        return read_changed_config(workdir, step, change, command="load", of_mixture=False)[0]
 
     return load_ensemble(read, path, step, ensemble, batch_size=batch_size)
 
 
 def load_with_flags(
-    workdir: str, step: int | None, flags: list[str], ensemble: Sequence[str], *, act: str,
+    workdir: str, step: int | None, flags: list[str], ensemble: Sequence[str], *, command: str,
     batch_size: int, after_batch: Callable[[], None] = lambda: None,
 ) -> LoadedRun:  # fmt: skip
     """The same for a command, whose `--section.field VALUE` flags change the config."""
-    read = lambda workdir, step: read_config(workdir, step, flags, act=act)[0]
+    read = lambda workdir, step: read_config(workdir, step, flags, command=command)[0]
     return load_ensemble(
         read, workdir, step, ensemble, batch_size=batch_size, after_batch=after_batch
     )

@@ -50,14 +50,14 @@ class OpenedRun(NamedTuple):
 
 
 def open_program(
-    workdir: str, step: int | None, flags: list[str], *, act: str, of_mixture: bool = True
+    workdir: str, step: int | None, flags: list[str], *, command: str, of_mixture: bool = True
 ) -> OpenedRun:
     """Config of a run's newest step, or of `step`, and the program that it describes.
 
     `flags` change the config as they do in training (where the data is, the mesh, the dtype);
     without `of_mixture` those of the data are about other tasks.
     """
-    config, _ = read_config(workdir, step, flags, act=act, of_mixture=of_mixture)
+    config, _ = read_config(workdir, step, flags, command=command, of_mixture=of_mixture)
     return open_config(config, workdir)
 
 
@@ -68,9 +68,9 @@ def open_config(config: RunConfig, workdir: str) -> OpenedRun:
     return OpenedRun(config, build_program(config), checkpoint_directory(workdir))
 
 
-def open_run(workdir: str, step: int | None, flags: list[str], *, act: str) -> SavedRun:
+def open_run(workdir: str, step: int | None, flags: list[str], *, command: str) -> SavedRun:
     """Config and verified parameters of a run's newest good step, or of `step`."""
-    return open_program(workdir, step, flags, act=act).restore(step)
+    return open_program(workdir, step, flags, command=command).restore(step)
 
 
 def _fingerprint(directory: epath.Path, step: int) -> str:
@@ -81,11 +81,11 @@ def _fingerprint(directory: epath.Path, step: int) -> str:
 
 
 def read_config(
-    workdir: str, step: int | None, flags: list[str], *, act: str, of_mixture: bool = True
+    workdir: str, step: int | None, flags: list[str], *, command: str, of_mixture: bool = True
 ) -> tuple[RunConfig, Record]:
     """The config that a run was saved with, `flags` applied and checked, and its record."""
-    change = functools.partial(override, flags=flags, program=f"t5jax {act} {workdir}")
-    return read_changed_config(workdir, step, change, act=act, of_mixture=of_mixture)
+    change = functools.partial(override, flags=flags, program=f"t5jax {command} {workdir}")
+    return read_changed_config(workdir, step, change, command=command, of_mixture=of_mixture)
 
 
 def read_changed_config(
@@ -93,7 +93,7 @@ def read_changed_config(
     step: int | None,
     change: Callable[[RunConfig], RunConfig],
     *,
-    act: str,
+    command: str,
     of_mixture: bool = True,
 ) -> tuple[RunConfig, Record]:
     """The same with a function that changes the config."""
@@ -104,7 +104,7 @@ def read_changed_config(
     config = change(config)
     if config.workdir != trained_in:
         raise ConfigError(
-            f"--workdir {config.workdir} has no effect here: `t5jax {act} WORKDIR` reads the "
+            f"--workdir {config.workdir} has no effect here: `t5jax {command} WORKDIR` reads the "
             f"checkpoints of {workdir}; give the other run in its place"
         )
     config.check(of_mixture=of_mixture)

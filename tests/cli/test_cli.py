@@ -8,7 +8,7 @@ import pytest
 from t5jax import __version__
 from t5jax.cli import main, split_flags
 
-ACTS = (
+COMMANDS = (
     "train",
     "evaluate",
     "predict",
@@ -65,26 +65,26 @@ except SystemExit as end:
     assert "usage: t5jax" in ended.stdout + ended.stderr or __version__ in ended.stdout
 
 
-def test_help_lists_every_act(capsys):
+def test_help_lists_every_command(capsys):
     code, said, _ = ends(capsys, "--help")
     assert code == 0
-    for act in ACTS:
-        assert f"\n    {act} " in said
+    for command in COMMANDS:
+        assert f"\n    {command} " in said
     assert "t5jax train configs/quickstart.py --help" in said
 
 
-@pytest.mark.parametrize("act", OWN_OPTIONS)
-def test_an_act_shows_its_own_options(act, capsys):
-    code, said, _ = ends(capsys, *act.split(), "--help")
+@pytest.mark.parametrize("command", OWN_OPTIONS)
+def test_a_command_shows_its_own_options(command, capsys):
+    code, said, _ = ends(capsys, *command.split(), "--help")
     assert code == 0
-    for option in OWN_OPTIONS[act]:
+    for option in OWN_OPTIONS[command]:
         assert f"\n  {option}" in said, option
     assert "--section.field VALUE" in said
 
 
-@pytest.mark.parametrize("act", ["evaluate", "predict"])
-def test_an_act_of_a_run_asks_for_its_folder(act, capsys):
-    _, said, _ = ends(capsys, act, "--help")
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_a_command_on_a_run_asks_for_its_folder(command, capsys):
+    _, said, _ = ends(capsys, command, "--help")
     assert "\n  WORKDIR " in said
     assert "config.txt in WORKDIR lists them" in said
     assert "CONFIG" not in said
@@ -121,10 +121,6 @@ def config():
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("", "the following arguments are required: ACT"),
-        ("trian x", "invalid choice: 'trian' (choose from"),
-        ("inspect", "the following arguments are required: WHAT"),
-        ("inspect modle x", "invalid choice: 'modle'"),
         ("train", "the following arguments are required: CONFIG"),
         ("train --train.batch-size 3 configs/x.py", "arguments are required: CONFIG"),
         ("train a.py b.py", "unrecognized arguments: b.py"),
@@ -141,6 +137,28 @@ def test_a_wrong_command_line_ends_with_64_and_a_reason(capsys, words, reason):
     assert reason in complained
     assert complained.startswith("usage: t5jax")
     assert len(complained.splitlines()) < 12
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ("trian x", "t5jax: 'trian' is not a command; did you mean train?"),
+        ("Train", "t5jax: 'Train' is not a command; did you mean train?"),
+        ("inspect modle x", "t5jax inspect: 'modle' is not a command; did you mean model?"),
+        ("finetune x", "t5jax: 'finetune' is not a command; `t5jax --help` lists them"),
+        ("vocab x", "t5jax vocab: 'x' is not a command; `t5jax vocab --help` lists them"),
+    ],
+)
+def test_a_misspelt_command_is_answered_with_the_nearest(capsys, words, answer):
+    assert main(words.split()) == 64
+    assert capsys.readouterr() == ("", f"{answer}\n")
+
+
+@pytest.mark.parametrize("words", [[], ["inspect"], ["--mesh.data", "2"]], ids=str)
+def test_without_a_command_help_is_printed(words, capsys):
+    _, help_text, _ = ends(capsys, *[word for word in words if word == "inspect"], "--help")
+    assert main(words) == 64
+    assert capsys.readouterr() == (help_text, "")
 
 
 def test_words_and_settings_are_told_apart():
@@ -170,7 +188,8 @@ def test_texts_of_predict_may_stand_anywhere(monkeypatch):
     from t5jax.commands import predict
 
     seen = []
-    monkeypatch.setattr(predict, "run", lambda *args, **kwargs: seen.append((args, kwargs)) or None)
+    record = lambda *args, **kwargs: seen.append((args, kwargs))
+    monkeypatch.setattr(predict, "predict_command", record)
     for words in (
         ["predict", "runs/x", "one <extra_id_0>", "two", "--batch-size", "7"],
         ["predict", "runs/x", "--batch-size", "7", "one <extra_id_0>", "two"],

@@ -86,7 +86,10 @@ def test_what_is_added_begins_fresh_and_the_rest_is_the_other_runs(plain, runs, 
     config = finetuned(plain, name, runs("plain"))
     config.check()
     began = start(config)
-    given, found = open_run(str(runs("plain")), None, [], act="x").params, bits(began.state.params)
+    given, found = (
+        open_run(str(runs("plain")), None, [], command="x").params,
+        bits(began.state.params),
+    )
     assert bits(given).items() <= found.items()
     added = found.keys() - bits(given).keys()
     assert added
@@ -232,8 +235,8 @@ def test_a_merged_run_is_the_plain_model_with_the_same_output(runs, tmp_path, ca
     assert record.content["merged_from"] == {"workdir": str(runs("lora")), "step": 30}
     assert (target / "config.txt").read_text() == record.content["config"]
     assert record.content["data"] == {"next_row": 7}
-    merged = open_run(str(target), None, [], act="x")
-    whole = open_run(str(runs("lora")), None, [], act="x")
+    merged = open_run(str(target), None, [], command="x")
+    whole = open_run(str(runs("lora")), None, [], command="x")
     assert bits(merged.params) == bits(whole.params), "what evaluate and predict use of the run"
     assert whole.program.finetuning == AllParameters()
     before = leaves_by_path(begin_state(runs("lora")))

@@ -33,7 +33,7 @@ def workdir(tiny_text, tmp_path_factory):
 @pytest.fixture(scope="module")
 def saved(workdir):
     """(config, NumPy parameters of step 30, of step 20)."""
-    runs = [open_run(workdir, step, [], act="x") for step in (30, 20)]
+    runs = [open_run(workdir, step, [], command="x") for step in (30, 20)]
     return runs[0].config, *(jax.device_get(run.params) for run in runs)
 
 

@@ -28,7 +28,7 @@ def workdir(tiny_text, tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(workdir):
     """Log-likelihoods of the tokens of each target, EOS the last."""
-    saved = open_run(workdir, None, [], act="x")
+    saved = open_run(workdir, None, [], command="x")
     params, vocabulary = jax.device_get(saved.params), saved.config.data.vocabulary
     found = []
     for text, target in PAIRS:

@@ -15,11 +15,11 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    from t5jax.commands import cache
+    from t5jax.commands.cache import cache_command
 
     folder = tmp_path_factory.mktemp("glue")
     config = glue_run.write(folder)
-    cache.run(str(config), [], splits=[], num_processes=1, overwrite=False)
+    cache_command(str(config), [], splits=[], num_processes=1, overwrite=False)
     return save_run(load(str(config)), folder / "run", steps=(4,))
 
 

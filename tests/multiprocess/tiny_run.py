@@ -34,13 +34,13 @@ def config() -> RunConfig:
 
 def write_config(folder: pathlib.Path, steps: int) -> pathlib.Path:
     """Writes config and text (the language reference that Python carries); builds the store."""
-    from t5jax.commands import cache
+    from t5jax.commands.cache import cache_command
 
     text = "\n\n".join(pydoc_data.topics.topics.values())
     (folder / "reference.txt").write_text(text, encoding="utf-8")
     path = folder / "tiny.py"
     path.write_text(CONFIG.format(folder=folder, steps=steps))
-    cache.run(str(path), [], splits=["train"], num_processes=1, overwrite=False)
+    cache_command(str(path), [], splits=["train"], num_processes=1, overwrite=False)
     return path
 
 

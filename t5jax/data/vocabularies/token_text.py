@@ -1,9 +1,9 @@
-"""The text of a few ids as it would stand in the middle of a line: for pages and reports."""
+"""Text of single tokens and of spans of tokens, for reports: what tokenizers call `id_to_piece`."""
 
 import functools
 from collections.abc import Iterable
 
-from t5jax.data.vocabularies import EOS_ID, PAD_ID, Vocabulary
+from t5jax.data.vocabularies.base import EOS_ID, PAD_ID, Vocabulary
 
 
 def run_text(vocabulary: Vocabulary, ids: Iterable[int]) -> str:

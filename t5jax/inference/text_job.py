@@ -1,4 +1,7 @@
-"""What `t5jax predict` and `t5jax score` have in common: a job from inputs to an output."""
+"""Batch inference over texts: what `t5jax predict` and `t5jax score` share.
+
+A job reads rows of files, of the command line or of standard input, and writes a record for each.
+"""
 
 import dataclasses
 import sys
@@ -23,11 +26,11 @@ from t5jax.inference.output_file import OutputFile, shard_path
 from t5jax.inference.progress import RowProgress
 from t5jax.inference.record_writers import RecordWriter, StreamWriter, writer_of_process
 
-_BATCHES_OF_A_WINDOW = 16  # rows of about one length are found among as many
+_BATCHES_OF_A_WINDOW = 16  # rows are batched by length within a window
 
 
-class Source(Protocol):
-    """Rows of an input; standard input can be read only once."""
+class RowSource(Protocol):
+    """Input rows; those of standard input can be read only once."""
 
     @property
     def from_stdin(self) -> bool: ...
@@ -36,7 +39,7 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class JobOptions:
-    """Words of the command line that both acts understand."""
+    """Command-line options of both commands."""
 
     workdir: str
     step: int | None = None
@@ -56,8 +59,8 @@ class JobOptions:
 
 
 @dataclasses.dataclass(slots=True)
-class Counts:
-    """What a person should know of the rows that were answered."""
+class InputCounts:
+    """Numbers of blank, long and truncated rows, for the warnings at the end."""
 
     rows: int = 0
     blank: int = 0
@@ -73,58 +76,58 @@ class Counts:
         self.inputs_truncated += truncated
 
     def warnings(self, trained_length: int, max_length: int) -> list[str]:
-        of, found = f"of {self.rows:,} inputs", []
+        of, lines = f"of {self.rows:,} inputs", []
         if self.blank:
-            found.append(f"{self.blank:,} {of} blank: answered with nothing")
+            lines.append(f"{self.blank:,} {of} blank: their output is empty")
         if self.inputs_truncated:
-            found.append(f"{self.inputs_truncated:,} {of} cut (--truncate-inputs)")
+            lines.append(f"{self.inputs_truncated:,} {of} cut (--truncate-inputs)")
         if self.long:
-            found.append(
+            lines.append(
                 f"{self.long:,} {of} longer than the {trained_length} tokens of training (up to "
                 f"{self.longest}): read whole; --truncate-inputs {trained_length} cuts them"
             )
         if self.outputs_truncated:
-            found.append(
+            lines.append(
                 f"{self.outputs_truncated:,} outputs cut at --decoding.max-length {max_length}"
             )
-        return found
+        return lines
 
 
-class Way(NamedTuple):
-    """How an act makes records of rows."""
+class JobKind(NamedTuple):
+    """How a command makes records of rows."""
 
-    act: str
+    command: str
     added: frozenset[str]  # keys of a record beside the columns of its row
-    describe: Callable[[LoadedRun], dict[str, Any]]  # what decides what the records say
-    answers: Callable[[LoadedRun, Counts], ProcessRows]
-    shown: Callable[[dict[str, Any]], str] | None = None  # a record on standard output; None: JSON
+    settings: Callable[[LoadedRun], dict[str, Any]]  # all that determines the records
+    process_rows: Callable[[LoadedRun, InputCounts], ProcessRows]
+    format_record: Callable[[dict[str, Any]], str] | None = None  # on standard output; None: JSON
 
 
-def answer(source: Source, way: Way, options: JobOptions, flags: list[str]) -> None:
-    """Runs the job. What is wrong with the input is said before the model is read."""
-    looked = None if source.from_stdin else scan_rows(source.rows(), way.added)
+def run_text_job(source: RowSource, kind: JobKind, options: JobOptions, flags: list[str]) -> None:
+    """Runs the job. Errors in the input are raised before the model is read."""
+    scanned = None if source.from_stdin else scan_rows(source.rows(), kind.added)
     monitor = JobMonitor()
     run = load_with_flags(
         options.workdir,
         options.step,
         flags,
         options.ensemble,
-        act=way.act,
+        command=kind.command,
         batch_size=options.batch_size,
         after_batch=monitor.after_batch,
     )
     _check_processes(options, source)
     shard = parse_shard(options.shard)
-    if looked is not None:
-        check_same_rows(looked.num_rows, looked.checksum)
-    output = writer_of_process(lambda: _output(run, way, options))
-    counts = Counts()
+    if scanned is not None:
+        check_same_rows(scanned.num_rows, scanned.checksum)
+    output = writer_of_process(lambda: _writer(run, kind, options))
+    counts = InputCounts()
     batches = 1 if source.from_stdin else _BATCHES_OF_A_WINDOW
-    num_rows = None if looked is None else num_shard_rows(looked.num_rows, shard)
+    num_rows = None if scanned is None else num_shard_rows(scanned.num_rows, shard)
     with monitor.running(run.config.runtime, resumable=options.output is not None):
         run_batch_job(
-            check_column_names(source.rows(), way.added),
-            way.answers(run, counts),
+            check_column_names(source.rows(), kind.added),
+            kind.process_rows(run, counts),
             output,
             window=batches * run.texts.batch_size,
             shard=shard,
@@ -136,10 +139,12 @@ def answer(source: Source, way: Way, options: JobOptions, flags: list[str]) -> N
             print(line, file=sys.stderr)
 
 
-def describe(run: LoadedRun, act: str, columns: Sequence[str], options: JobOptions) -> dict:
-    """What decides what the records of a job say, whatever the act."""
+def job_settings(
+    run: LoadedRun, command: str, columns: Sequence[str], options: JobOptions
+) -> dict[str, Any]:
+    """What determines the records of a job, for every command."""
     return {
-        "command": act,
+        "command": command,
         "checkpoints": [f"{one.workdir}, step {one.step}" for one in run.members],
         "steps": [one.step for one in run.members],
         "parameters": [one.fingerprint for one in run.members],
@@ -150,7 +155,7 @@ def describe(run: LoadedRun, act: str, columns: Sequence[str], options: JobOptio
     }
 
 
-def _check_processes(options: JobOptions, source: Source) -> None:
+def _check_processes(options: JobOptions, source: RowSource) -> None:
     if jax.process_count() == 1:
         return
     if source.from_stdin:
@@ -162,14 +167,14 @@ def _check_processes(options: JobOptions, source: Source) -> None:
         )
 
 
-def _output(run: LoadedRun, way: Way, options: JobOptions) -> RecordWriter:
+def _writer(run: LoadedRun, kind: JobKind, options: JobOptions) -> RecordWriter:
     if options.output is None:
-        return StreamWriter(sys.stdout, way.shown)
+        return StreamWriter(sys.stdout, kind.format_record)
     path = shard_path(options.output, parse_shard(options.shard) if options.shard else None)
-    return OutputFile(path, way.describe(run), way.added, overwrite=options.overwrite)
+    return OutputFile(path, kind.settings(run), kind.added, overwrite=options.overwrite)
 
 
-def _progress(num_rows: int | None, source: Source, options: JobOptions) -> RowProgress | None:
+def _progress(num_rows: int | None, source: RowSource, options: JobOptions) -> RowProgress | None:
     """On the process that writes; not for a few texts, nor between the answers on a terminal."""
     few = isinstance(source, CommandLineTexts)
     if jax.process_index() != 0 or few or (options.output is None and sys.stdout.isatty()):

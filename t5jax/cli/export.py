@@ -1,0 +1,39 @@
+"""t5jax export."""
+
+import argparse
+
+from t5jax.cli.command import Command
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="TARGET", help="a new folder")
+    parser.add_argument("--format", choices=("stablehlo", "savedmodel"), default="stablehlo")
+    parser.add_argument(
+        "--inputs-length", type=int, help="tokens of an input (default: data.inputs_length)"
+    )
+    parser.add_argument(
+        "--targets-length", type=int,
+        help="tokens of a target to score (default: decoding.max_length)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--platforms", nargs="+", default=["cpu", "cuda", "tpu"], metavar="P",
+        help="where it is to run (cpu cuda tpu)",
+    )  # fmt: skip
+
+
+def _export(a: argparse.Namespace, flags: list[str]) -> None:
+    from t5jax.commands.export import export_command
+
+    export_command(
+        a.run,
+        a.target,
+        flags,
+        step=a.step,
+        file_format=a.format,
+        inputs_length=a.inputs_length,
+        targets_length=a.targets_length,
+        platforms=a.platforms,
+    )
+
+
+EXPORT = Command("export", "a run as StableHLO or as a SavedModel", _export, "run", _options)

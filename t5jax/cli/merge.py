@@ -1,0 +1,20 @@
+"""t5jax merge."""
+
+import argparse
+
+from t5jax.cli.command import Command
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="TARGET", help="workdir of the new run")
+
+
+def _merge(a: argparse.Namespace, flags: list[str]) -> None:
+    from t5jax.commands.merge import merge_command
+
+    merge_command(a.run, a.target, flags, step=a.step)
+
+
+MERGE = Command(
+    "merge", "a run with LoRA factors as a run of the plain model", _merge, "run", _options
+)

@@ -1,0 +1,76 @@
+"""Options that `t5jax predict` and `t5jax score` share: input, texts, model, output."""
+
+import argparse
+
+
+def input_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input", metavar="FILE", action="append", default=[],
+        help="file or pattern, may be given several times; .jsonl, .json, .tsv, .csv, or a text a "
+        "line; gzip or zstd or not; - is standard input",
+    )  # fmt: skip
+    parser.add_argument("--format", metavar="F", help="text, jsonl, tsv or csv, whatever the name")
+    parser.add_argument("--column", metavar="NAME", default="input", help="of the inputs (input)")
+    parser.add_argument(
+        "--header", metavar="NAME", nargs="+", default=[],
+        help="columns of a table whose first line does not name them",
+    )  # fmt: skip
+
+
+def text_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prefix", metavar="TEXT", default="", help="put before every input")
+    parser.add_argument(
+        "--truncate-inputs", metavar="TOKENS", type=int,
+        help="cut longer inputs, and say so; default: read whole, whatever their length",
+    )  # fmt: skip
+
+
+def model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ensemble", metavar="WORKDIR[@STEP]", action="append", default=[],
+        help="average the logits with those of another checkpoint; may be given several times",
+    )  # fmt: skip
+    parser.add_argument("--batch-size", type=int, default=32, help="rows at a time (32)")
+
+
+def output_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--output", metavar="FILE", help="JSON lines; goes on where an earlier job stopped"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what FILE holds")
+    parser.add_argument(
+        "--shard", metavar="I/N", help="only rows I, I + N, …, into FILE-0000I-of-0000N"
+    )
+
+
+def job_options_of(a: argparse.Namespace):
+    from t5jax.inference.text_job import JobOptions
+
+    return JobOptions(
+        workdir=a.run,
+        step=a.step,
+        ensemble=tuple(a.ensemble),
+        batch_size=a.batch_size,
+        output=a.output,
+        overwrite=a.overwrite,
+        shard=a.shard,
+    )
+
+
+def inputs_of(a: argparse.Namespace, columns: tuple[str, ...]):
+    from t5jax.inference.input_rows import InputFiles
+
+    return InputFiles(
+        paths=tuple(a.input), columns=columns, format=a.format, header=tuple(a.header)
+    )
+
+
+def text_options_of(a: argparse.Namespace):
+    from t5jax.inference import TextOptions
+
+    return TextOptions(
+        prefix=a.prefix,
+        decoder_prefix=getattr(a, "decoder_prefix", ""),
+        stop=tuple(getattr(a, "stop", ())),
+        truncate_inputs=a.truncate_inputs,
+    )
