@@ -15,9 +15,9 @@ from t5jax.data.atomic_files import write_json
 from t5jax.data.vocabularies import keep
 from t5jax.errors import ConfigError
 from t5jax.export import saved_model, stablehlo
-from t5jax.export.checking import compare, stored_inputs
 from t5jax.export.exported_run import MANIFEST, ExportedRun
-from t5jax.export.functions import Functions
+from t5jax.export.functions import ExportFunctions
+from t5jax.export.verification import verification_inputs, verify_export
 from t5jax.inference.loaded_run import LoadedRun, load_with_flags
 
 CHECK = "check.npz"  # ids and the answers to them, to be compared wherever the export goes
@@ -40,7 +40,7 @@ def export_command(
         raise ConfigError("export needs all parameters in one process: start it alone")
     functions = _functions(loaded, inputs_length, targets_length)
     if file_format == "savedmodel":
-        saved_model.check(functions.decoding.num_beams)
+        saved_model.check_tensorflow(functions.decoding.num_beams)
     unfinished = folder.with_name(f"{folder.name}.unfinished-{os.getpid()}")
     unfinished.mkdir(parents=True)
     try:
@@ -53,15 +53,15 @@ def export_command(
         f"{target}: step {loaded.step} of {workdir} as {file_format}, for {', '.join(platforms)}\n"
         f"checked with {' and '.join(map(str, checked['batch_sizes']))} rows against the run: "
         f"{checked['num_same_outputs']} of {checked['num_outputs']} outputs are the same, scores "
-        f"of tokens differ by at most {checked['largest_difference_of_a_tokens_score']:.1e} nats"
+        f"of tokens differ by at most {checked['max_token_score_difference']:.1e} nats"
     )
 
 
 def _functions(
     loaded: LoadedRun, inputs_length: int | None, targets_length: int | None
-) -> Functions:
+) -> ExportFunctions:
     config = loaded.config
-    return Functions(
+    return ExportFunctions(
         model=config.model,
         decoding=config.decoding,
         num_ids=config.data.vocabulary.vocab_size,
@@ -73,20 +73,21 @@ def _functions(
 def _write(
     folder: pathlib.Path,
     loaded: LoadedRun,
-    functions: Functions,
+    functions: ExportFunctions,
     file_format: str,
     platforms: Sequence[str],
 ) -> dict[str, Any]:
     """Everything of an export, the check included; returns its manifest."""
     params = jax.device_get(loaded.params[0])
-    write = stablehlo.write if file_format == "stablehlo" else saved_model.write
+    stablehlo_format = file_format == "stablehlo"
+    write = stablehlo.write_stablehlo if stablehlo_format else saved_model.write_saved_model
     write(folder, functions, params, platforms)
     keep(loaded.config.data.vocabulary, folder)
     manifest = _manifest(loaded, functions, file_format, platforms)
     write_json(folder / MANIFEST, manifest)
     exported = ExportedRun(folder).functions
-    manifest["checked"] = compare(exported, loaded.texts.generator, functions)
-    inputs, targets = stored_inputs(functions)
+    manifest["checked"] = verify_export(exported, loaded.texts.generator, functions)
+    inputs, targets = verification_inputs(functions)
     answers = exported["predict"](inputs)
     np.savez(
         folder / CHECK,
@@ -101,7 +102,7 @@ def _write(
 
 
 def _manifest(
-    loaded: LoadedRun, functions: Functions, file_format: str, platforms: Sequence[str]
+    loaded: LoadedRun, functions: ExportFunctions, file_format: str, platforms: Sequence[str]
 ) -> dict[str, Any]:
     (member,) = loaded.members
     return {

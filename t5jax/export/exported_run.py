@@ -1,4 +1,4 @@
-"""An export, read back: texts in, texts and scores out."""
+"""An export, loaded: predicts and scores texts."""
 
 import json
 import pathlib
@@ -14,14 +14,16 @@ from t5jax.export import saved_model, stablehlo
 MANIFEST = "manifest.json"
 
 
-class Output(NamedTuple):
+class ExportedOutput(NamedTuple):
+    """One decoded output of an export."""
+
     text: str
     score: float
     ids: np.ndarray  # int32, without EOS and padding
 
 
 class ExportedRun:
-    """What `t5jax export` wrote into `folder`; `functions` take and give ids.
+    """The export in `folder`, made by `t5jax export`; `functions` take and return ids.
 
     Raises DataError for a folder without an export.
     """
@@ -34,11 +36,11 @@ class ExportedRun:
         self.vocabulary = from_dict(self.manifest["vocabulary"], folder)
         names = list(self.manifest["functions"])
         if self.manifest["format"] == "stablehlo":
-            self.functions = stablehlo.read(folder, names, self.manifest["dtype"])
+            self.functions = stablehlo.read_stablehlo(folder, names, self.manifest["dtype"])
         else:
-            self.functions = saved_model.read(folder, names)
+            self.functions = saved_model.read_saved_model(folder, names)
 
-    def predict(self, texts: Sequence[str]) -> list[list[Output]]:
+    def predict(self, texts: Sequence[str]) -> list[list[ExportedOutput]]:
         """The outputs of every text, the best first."""
         found = self.functions["predict"](self._inputs(texts))
         return [
@@ -49,9 +51,9 @@ class ExportedRun:
     def score(self, inputs: Sequence[str], targets: Sequence[str]) -> list[float]:
         """Log-likelihood of every target, EOS included, given its input."""
         length = self.manifest["targets_length"]
-        wanted = self._padded(targets, [EOS_ID], length, "target")
-        scores = self.functions["score"](self._inputs(inputs), wanted)["scores"]
-        return [float(np.sum(one, dtype=np.float64)) for one in scores]
+        target_ids = self._padded(targets, [EOS_ID], length, "target")
+        scores = self.functions["score"](self._inputs(inputs), target_ids)["scores"]
+        return [float(np.sum(score, dtype=np.float64)) for score in scores]
 
     def _inputs(self, texts: Sequence[str]) -> np.ndarray:
         end, length = self.manifest["end_of_inputs"], self.manifest["inputs_length"]
@@ -64,12 +66,12 @@ class ExportedRun:
             ids = [*self.vocabulary.encode(text).tolist(), *end]
             if len(ids) > length:
                 raise DataError(
-                    f"{what} {number} has {len(ids)} tokens; the export was made for {length}: cut "
-                    f"it, or export again with another --{what}s-length"
+                    f"{what} {number} has {len(ids)} tokens; the export was made for {length}: "
+                    f"truncate it, or export again with another --{what}s-length"
                 )
             padded[number, : len(ids)] = ids
         return padded
 
-    def _output(self, tokens: np.ndarray, score: float) -> Output:
+    def _output(self, tokens: np.ndarray, score: float) -> ExportedOutput:
         ids = tokens[(tokens != 0) & (tokens != EOS_ID)]
-        return Output(self.vocabulary.decode(ids), float(score), ids)
+        return ExportedOutput(self.vocabulary.decode(ids), float(score), ids)

@@ -1,4 +1,4 @@
-"""The functions of an export, of fixed lengths and any number of rows.
+"""The exported functions, predict and score, of fixed lengths and any number of rows.
 
 Shape suffixes: B rows (b in the export: any number), K outputs of a row, S input length, T output
 length, U target length.
@@ -20,7 +20,7 @@ from t5jax.model.registry import abstract_model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Functions:
+class ExportFunctions:
     """Decoding and scoring with one model, its parameters an argument."""
 
     model: T5Config
@@ -32,7 +32,7 @@ class Functions:
     def __post_init__(self) -> None:
         if self.decoding.temperature:
             raise ConfigError(
-                f"decoding.temperature = {self.decoding.temperature}: an export draws no samples; "
+                f"decoding.temperature = {self.decoding.temperature}: an export cannot sample; "
                 "set it to 0 (and top_k, top_p, num_outputs), for greedy decoding or beams"
             )
         for name in ("inputs_length", "targets_length"):
@@ -41,14 +41,14 @@ class Functions:
 
     @functools.cached_property
     def _defs(self) -> tuple[nnx.GraphDef]:
-        # What is fastest on the machine that exports need not be where the export runs.
+        # The fastest attention of this machine may not exist where the export runs.
         portable = "einsum" if self.model.attention == "auto" else self.model.attention
         model = dataclasses.replace(self.model, attention=portable)
         return (nnx.graphdef(abstract_model(model)),)
 
     def predict(self, params: dict, tokens_BS: jax.Array) -> dict[str, jax.Array]:
         """tokens int32 [B, K, T], 0 after the end, the best first; scores float32 [B, K]: see
-        `choosing.choose` and `beams.search`. Inputs are int32 with EOS, 0 is padding."""
+        `decoding.sampling` and `decoding.beam_search`. Inputs are int32 with EOS, 0 is padding."""
         B = tokens_BS.shape[0]
         no_prefix = jnp.zeros((B, 0), jnp.int32)
         request = Request(tokens_BS, no_prefix, jnp.zeros(B, jnp.int32))

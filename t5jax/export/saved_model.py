@@ -1,4 +1,4 @@
-"""An export as a TensorFlow SavedModel (`jax2tf`), its parameters variables of it."""
+"""Export as a TensorFlow SavedModel (`jax2tf`), with the parameters as its variables."""
 
 import pathlib
 from collections.abc import Callable, Sequence
@@ -10,14 +10,14 @@ import numpy as np
 
 from t5jax.data.tensorflow_import import import_tensorflow, stderr_held_back
 from t5jax.errors import ConfigError
-from t5jax.export.functions import Functions
-from t5jax.export.stablehlo import OfIds
+from t5jax.export.functions import ExportFunctions
+from t5jax.export.stablehlo import IdsFunction
 
 FOLDER = "saved_model"
 
 
-def check(num_beams: int) -> None:
-    """Raises ConfigError where TensorFlow is not installed, or too old for what JAX writes.
+def check_tensorflow(num_beams: int) -> None:
+    """Raises ConfigError where TensorFlow is not installed, or too old for JAX's StableHLO.
 
     TensorFlow 2.21 reads no StableHLO of 1.14 and later, in which JAX 0.10 writes `top_k`, which
     beam search needs.
@@ -39,21 +39,21 @@ def check(num_beams: int) -> None:
         ) from error
 
 
-def write(
-    folder: pathlib.Path, functions: Functions, params: dict, platforms: Sequence[str]
+def write_saved_model(
+    folder: pathlib.Path, functions: ExportFunctions, params: dict, platforms: Sequence[str]
 ) -> None:
-    """A SavedModel with a signature for every function.
+    """Writes a SavedModel with a signature for every function.
 
     Args:
-      params: float32, on the host; kept in the model's dtype.
+      params: float32, on the host; stored in the model's dtype.
     """
     tensorflow = import_tensorflow()
     from jax.experimental import jax2tf
 
-    lowered = lambda x: tensorflow.Variable(np.asarray(jnp.asarray(x, functions.model.dtype)))
-    variables = jax.tree.map(lowered, params)
+    variable = lambda x: tensorflow.Variable(np.asarray(jnp.asarray(x, functions.model.dtype)))
+    variables = jax.tree.map(variable, params)
     module = tensorflow.Module()
-    module.parameters = jax.tree.leaves(variables)  # a module keeps what hangs on it
+    module.parameters = jax.tree.leaves(variables)  # a module tracks only its attributes
     signatures = {}
     for name, lengths in functions.arguments.items():
         converted = jax2tf.convert(
@@ -77,12 +77,12 @@ def _of_ids(converted: Callable, variables: Any) -> Callable:
     return lambda *ids: converted(variables, *ids)
 
 
-def read(folder: pathlib.Path, names: Sequence[str]) -> dict[str, OfIds]:
-    """The functions by name. What this needs is TensorFlow alone."""
+def read_saved_model(folder: pathlib.Path, names: Sequence[str]) -> dict[str, IdsFunction]:
+    """The functions by name. Needs TensorFlow alone."""
     tensorflow = import_tensorflow()
     loaded = tensorflow.saved_model.load(str(folder / FOLDER))
 
-    def of_ids(name: str) -> OfIds:
+    def of_ids(name: str) -> IdsFunction:
         return lambda *ids: {
             key: value.numpy()
             for key, value in getattr(loaded, name)(*map(tensorflow.constant, ids)).items()

@@ -1,4 +1,4 @@
-"""An export as serialized StableHLO (`jax.export`), with the parameters in a .npz beside it."""
+"""Export as serialized StableHLO (`jax.export`), with the parameters in a .npz beside it."""
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -9,18 +9,17 @@ import numpy as np
 from jax import export
 
 from t5jax.checkpoints import leaves_by_path
-from t5jax.export.functions import Functions
+from t5jax.export.functions import ExportFunctions
 
 PARAMETERS = "parameters.npz"
 
-# A function of ids -> arrays by name.
-OfIds = Callable[..., Mapping[str, np.ndarray]]
+IdsFunction = Callable[..., Mapping[str, np.ndarray]]  # of ids -> arrays by name
 
 
-def write(
-    folder: pathlib.Path, functions: Functions, params: dict, platforms: Sequence[str]
+def write_stablehlo(
+    folder: pathlib.Path, functions: ExportFunctions, params: dict, platforms: Sequence[str]
 ) -> None:
-    """`NAME.stablehlo` of every function, and the parameters as float32 by path.
+    """Writes `NAME.stablehlo` of every function, and the parameters as float32 by path.
 
     Args:
       params: float32, on the host. The functions take them in the model's dtype.
@@ -37,18 +36,20 @@ def write(
     np.savez(folder / PARAMETERS, allow_pickle=False, **arrays)
 
 
-def read(folder: pathlib.Path, names: Sequence[str], dtype: str) -> dict[str, OfIds]:
-    """The functions by name, with their parameters. What this needs is jax and numpy alone."""
+def read_stablehlo(
+    folder: pathlib.Path, names: Sequence[str], dtype: str
+) -> dict[str, IdsFunction]:
+    """The functions by name, with their parameters. Needs jax and numpy alone."""
     params: dict = {}
     with np.load(folder / PARAMETERS) as arrays:
         for path in arrays.files:
             *parents, last = path.split("/")
-            place = params
+            node = params
             for parent in parents:
-                place = place.setdefault(parent, {})
-            place[last] = jnp.asarray(arrays[path], dtype)
+                node = node.setdefault(parent, {})
+            node[last] = jnp.asarray(arrays[path], dtype)
 
-    def of_ids(name: str) -> OfIds:
+    def of_ids(name: str) -> IdsFunction:
         serialized = bytearray((folder / f"{name}.stablehlo").read_bytes())
         call = jax.jit(export.deserialize(serialized).call)
         return lambda *ids: jax.device_get(call(params, *ids))

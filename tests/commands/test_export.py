@@ -1,4 +1,4 @@
-"""`t5jax export`: what is written answers as the run, read back by itself."""
+"""`t5jax export`: the loaded export gives the outputs of the run."""
 
 import json
 
@@ -58,8 +58,8 @@ def test_stablehlo(workdir, run, tmp_path, capsys, beams):
 
 
 @pytest.mark.slow
-def test_an_export_that_answers_otherwise_is_not_left(workdir, tmp_path, capsys, monkeypatch):
-    read = stablehlo.read
+def test_an_export_with_other_outputs_is_removed(workdir, tmp_path, capsys, monkeypatch):
+    read = stablehlo.read_stablehlo
 
     def damaged(folder, names, dtype):
         with np.load(folder / "parameters.npz") as arrays:
@@ -67,16 +67,16 @@ def test_an_export_that_answers_otherwise_is_not_left(workdir, tmp_path, capsys,
         np.savez(folder / "parameters.npz", **changed)
         return read(folder, names, dtype)
 
-    monkeypatch.setattr(stablehlo, "read", damaged)
+    monkeypatch.setattr(stablehlo, "read_stablehlo", damaged)
     assert main(["export", workdir, str(tmp_path / "exported"), *SHORT]) == 70
-    assert "answers other than the run" in capsys.readouterr().err
+    assert "outputs of the export differ from those of the run" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--decoding.temperature", "1.0"], "an export draws no samples"),
+        (["--decoding.temperature", "1.0"], "an export cannot sample"),
         (["--inputs-length", "0"], "inputs_length = 0: at least 1"),
         (["--platforms", "abacus"], "--platforms abacus: choose of cpu"),
     ],
