@@ -11,7 +11,7 @@ Result:    not yet run. Paper, T5 1.0 base (table 12), after fine-tuning: GLUE 8
 
 from t5jax.config import RunConfig
 from t5jax.model.config import t5_1_1_base
-from t5jax.recipes import examples, t5_1_1_pretraining
+from t5jax.recipes import t5_1_1_pretraining, t5_mixture
 
 
 def config() -> RunConfig:
@@ -21,6 +21,6 @@ def config() -> RunConfig:
         num_microbatches=4,
     )
     # Examples-proportional with at most 2^19 of a task, the paper's choice for this.
-    run.data = examples("all_proportional_k19", targets_length=512)
+    run.data = t5_mixture("all_proportional_k19", targets_length=512)
     run.train.num_train_steps, run.train.batch_size = 2**19, 128  # the paper's baseline
     return run

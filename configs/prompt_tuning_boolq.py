@@ -10,7 +10,7 @@ Result:    not yet run. Settings of Lester et al. 2021 (arXiv:2104.08691)
 from t5jax.checkpoints import CheckpointConfig
 from t5jax.config import RunConfig
 from t5jax.model.config import t5_1_1_base
-from t5jax.recipes import examples, t5_finetuning
+from t5jax.recipes import t5_finetuning, t5_mixture
 from t5jax.training.optimizers import Adafactor
 from t5jax.training.peft import PromptTuning
 from t5jax.training.schedules import Constant
@@ -20,7 +20,7 @@ def config() -> RunConfig:
     run = t5_finetuning(
         "runs/prompt_tuning_boolq",
         t5_1_1_base(prompt_length=100, unroll_layers="all"),
-        examples("super_glue_boolq_v102", targets_length=8),
+        t5_mixture("super_glue_boolq_v102", targets_length=8),
         pretrained="runs/lm_adaptation",
         finetuning=PromptTuning(),
         optimizer=Adafactor(

@@ -1,7 +1,7 @@
 """Published recipes of pre-training and fine-tuning as functions of a model.
 
-`configs/` has a file per run. What a function leaves open is how a run is laid out: mesh and
-microbatches here, unrolling and rematerialisation in the model that it is given.
+`configs/` has a file per run. Their arguments are what devices decide: mesh, microbatches, and the
+model with its unrolling and rematerialisation.
 """
 
 from etils import epath
@@ -21,7 +21,7 @@ from t5jax.training.schedules import Constant, Cosine, Rsqrt
 
 
 def c4_json() -> DataConfig:
-    """C4 (en) with T5's vocabulary: 568 tokens of text a row, as 512 inputs and 114 targets.
+    """Data of C4 (en) with T5's vocabulary: 568 tokens of text a row, 512 inputs, 114 targets.
 
     The files are AllenAI's, en/c4-train.*.json.gz and en/c4-validation.*.json.gz, under data/c4,
     and T5's spiece.model under data/t5; --data.train-files, --data.validation-files and
@@ -47,7 +47,7 @@ def t5_1_1_pretraining(
     mesh: MeshConfig | None = None,
     num_microbatches: int = 1,
 ) -> RunConfig:
-    """T5 1.1's own pre-training: a million steps of 2048 rows, 10^12 tokens of text.
+    """T5 1.1 pre-training as published: a million steps of 2048 rows, 10^12 tokens of text.
 
     Adafactor with rate 1/sqrt(max(step, 10 000)), no dropout, z-loss 1e-4, bfloat16 activations
     (Raffel et al. 2020, sections 3.1.2 and 3.7; the released T5 1.1 configurations).
@@ -78,11 +78,11 @@ def nanot5_pretraining(
     mesh: MeshConfig | None = None,
     num_microbatches: int = 1,
 ) -> RunConfig:
-    """nanoT5's pre-training: 65 536 steps of 128 rows, Nawrot 2023 (arXiv:2309.02373).
+    """nanoT5 pre-training: 65 536 steps of 128 rows, Nawrot 2023 (arXiv:2309.02373).
 
-    AdamW whose updates are scaled by the RMS of the parameters, rate 2e-2, warm-up of 10 000 steps
-    from half of it, then half a cosine to 1e-5; plain cross-entropy, no dropout. Published for base
-    only. Not nanoT5's: parameters start as T5X's do, and C4 is cut into rows as T5 does it.
+    AdamW with updates scaled by the RMS of the parameters, rate 2e-2, warm-up of 10 000 steps from
+    half of it, then cosine decay to 1e-5; plain cross-entropy, no dropout. Published for base only.
+    Differs from nanoT5 in the initialisation (T5X's) and in how C4 is cut into rows (T5's).
     """
     return RunConfig(
         workdir=workdir,
@@ -121,7 +121,7 @@ def paper_pretraining(
     mesh: MeshConfig | None = None,
     num_microbatches: int = 1,
 ) -> RunConfig:
-    """Pre-training of the paper's baseline study: 2^19 steps of 128 rows, 2^35 tokens.
+    """Pre-training of the T5 paper's baseline study: 2^19 steps of 128 rows, 2^35 tokens.
 
     Adafactor with rate 1/sqrt(max(step, 10 000)), z-loss 1e-4, dropout of the model (Raffel et al.
     2020, section 3.1.2). Table 2 compares architectures with this recipe, each with a denoising
@@ -149,9 +149,9 @@ def paper_pretraining(
     )
 
 
-def examples(mixture: str, *, inputs_length: int = 512, targets_length: int) -> DataConfig:
-    """A task or mixture of T5's, from TFDS, with T5's vocabulary; --data.datasets-dir reads the
-    original files instead."""
+def t5_mixture(mixture: str, *, inputs_length: int = 512, targets_length: int) -> DataConfig:
+    """Data of a task or mixture of T5's, from TFDS, with T5's vocabulary; --data.datasets-dir reads
+    the original files instead."""
     return DataConfig(
         mixture=mixture,
         vocabulary=SentencePieceVocabulary(path="data/t5/spiece.model"),
@@ -172,11 +172,11 @@ def t5_finetuning(
     mesh: MeshConfig | None = None,
     num_microbatches: int = 1,
 ) -> RunConfig:
-    """T5's fine-tuning: 2^18 steps of 128 rows, Adafactor at a constant 1e-3, the best of the
+    """T5 fine-tuning: 2^18 steps of 128 rows, Adafactor at a constant 1e-3, the best of the
     checkpoints made every 5000 steps (Raffel et al. 2020, section 3.1.3).
 
     The paper's models have dropout 0.1. `pretrained` is the workdir of another run, converted or
-    trained; `saved_config` of it has the model and the vocabulary that go with it.
+    trained, whose model and vocabulary `saved_config` returns.
     """
     return RunConfig(
         workdir=workdir,
@@ -199,11 +199,11 @@ def t5_finetuning(
 
 
 def saved_config(workdir: str) -> RunConfig:
-    """The config that a run's newest checkpoint was saved with.
+    """The config in a run's newest checkpoint.
 
-    A run that begins with another's parameters (`init.path`) must have its model and vocabulary,
-    which are here: `saved_config("runs/flan").model` and `.data.vocabulary`. Raises ConfigError
-    when there is no checkpoint.
+    A run that is initialised from another (`init.path`) must have its model and vocabulary:
+    `saved_config("runs/flan").model` and `.data.vocabulary`. Raises ConfigError when there is no
+    checkpoint.
     """
     directory = epath.Path(workdir) / "checkpoints"
     if not directory.is_dir():

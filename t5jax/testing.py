@@ -1,11 +1,11 @@
-"""For the author of a task: its examples and metrics, asserted in three lines of a test.
+"""Assertions for tests of a task: its examples and its metrics.
 
     def test_my_task():
         rows = [{"question": "Is it?", "answer": "yes"}]
         assert_examples(my_task, rows, [{"inputs": "ask: Is it?", "targets": "yes"}])
         assert_metrics(my_task, ["yes"], ["yes"], {"accuracy": 100.0})
 
-Both raise AssertionError with what was expected, what was found and where the two part.
+Both raise AssertionError with the expected and the actual value and the first difference.
 """
 
 import dataclasses
@@ -26,25 +26,27 @@ def assert_examples(
     expected: Sequence[Mapping[str, Any]],
     split: str = "train",
 ) -> None:
-    """The rows (columns by name) give these examples, in this order and no others.
+    """Asserts that the rows (columns by name) give exactly these examples, in this order.
 
-    Of an example only the keys that are expected are compared: {"inputs", "targets", …} of an
-    `ExampleTask`, {"targets"} (the text) of a `TextTask`. `split` decides between the examples of
-    training and those of evaluation.
+    Only the expected keys of an example are compared: {"inputs", "targets", …} of an `ExampleTask`,
+    {"targets"} (the text) of a `TextTask`. `split` selects the examples of training or those of
+    evaluation.
     """
     __tracebackhide__ = True
-    found = [
-        example for number, row in enumerate(rows) for example in _made(task, number, row, split)
+    actual = [
+        example
+        for number, row in enumerate(rows)
+        for example in _examples_of_row(task, number, row, split)
     ]
     problems = [
         _difference(number, key, wanted[key], example.get(key, _ABSENT))
-        for number, (wanted, example) in enumerate(zip(expected, found, strict=False))
+        for number, (wanted, example) in enumerate(zip(expected, actual, strict=False))
         for key in wanted
         if key not in example or example[key] != wanted[key]
     ]
-    if len(found) != len(expected):
-        problems.append(f"{len(found)} examples, not {len(expected)}; those found:")
-        problems += [f"  {number}: {example}" for number, example in enumerate(found)]
+    if len(actual) != len(expected):
+        problems.append(f"{len(actual)} examples, not {len(expected)}; those found:")
+        problems += [f"  {number}: {example}" for number, example in enumerate(actual)]
     if problems:
         raise AssertionError("\n".join([f"examples of {task.name}, {split}:", *problems]))
 
@@ -57,32 +59,33 @@ def assert_metrics(
     *,
     tolerance: float = 1e-6,
 ) -> None:
-    """The task's metrics give these values (percentages, as T5 reports them) for what a model said.
+    """Asserts that the task's metrics give these values (percentages, as T5 reports them) for the
+    predictions.
 
     `examples` are those of the task, or only their targets where postprocessing needs no more. Only
-    the metrics that are expected are compared; `tolerance` is relative, and absolute around 0.
+    the expected metrics are compared; `tolerance` is relative, and absolute around 0.
     """
     __tracebackhide__ = True
     if len(predictions) != len(examples):
         raise AssertionError(f"{len(predictions)} predictions for {len(examples)} examples")
-    whole = [{"targets": one} if isinstance(one, str) else one for one in examples]
-    targets = [_postprocessed(task, one["targets"], one, is_target=True) for one in whole]
-    said = [
-        _postprocessed(task, text, one, is_target=False)
-        for text, one in zip(predictions, whole, strict=True)
+    features = [{"targets": x} if isinstance(x, str) else x for x in examples]
+    targets = [_postprocessed(task, x["targets"], x, is_target=True) for x in features]
+    outputs = [
+        _postprocessed(task, text, x, is_target=False)
+        for text, x in zip(predictions, features, strict=True)
     ]
-    found = {
-        name: value for metric in task.metrics for name, value in metric(targets, said).items()
+    actual = {
+        name: value for metric in task.metrics for name, value in metric(targets, outputs).items()
     }
     problems = []
     for name, value in expected.items():
-        if name not in found:
+        if name not in actual:
             problems.append(f"  {name}: expected {value}, but there is no such metric")
-        elif not math.isclose(found[name], value, rel_tol=tolerance, abs_tol=tolerance):
-            problems.append(f"  {name}: expected {value}, found {found[name]}")
+        elif not math.isclose(actual[name], value, rel_tol=tolerance, abs_tol=tolerance):
+            problems.append(f"  {name}: expected {value}, found {actual[name]}")
     if problems:
-        shown = ", ".join(f"{name} = {value}" for name, value in found.items())
-        raise AssertionError("\n".join([f"metrics of {task.name} ({shown}):", *problems]))
+        listed = ", ".join(f"{name} = {value}" for name, value in actual.items())
+        raise AssertionError("\n".join([f"metrics of {task.name} ({listed}):", *problems]))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ class _Absent:
 _ABSENT = _Absent()
 
 
-def _made(
+def _examples_of_row(
     task: ExampleTask | TextTask, number: int, row: Mapping[str, Any], split: str
 ) -> list[dict[str, Any]]:
     data = DataConfig(mixture=task.name, vocabulary=ByteVocabulary(), cache_dir=None)
@@ -112,11 +115,11 @@ def _postprocessed(
     return task.postprocess(text, example=example, is_target=is_target)
 
 
-def _difference(number: int, key: str, wanted: Any, found: Any) -> str:
-    lines = [f"example {number}, {key}:", f"  expected {wanted!r}", f"  found    {found!r}"]
-    if isinstance(wanted, str) and isinstance(found, str):
-        one, other = repr(wanted), repr(found)
-        pairs = zip(one, other, strict=False)
-        same = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
-        lines.append(" " * (11 + same) + "^")
+def _difference(number: int, key: str, expected: Any, actual: Any) -> str:
+    lines = [f"example {number}, {key}:", f"  expected {expected!r}", f"  found    {actual!r}"]
+    if isinstance(expected, str) and isinstance(actual, str):
+        texts = repr(expected), repr(actual)
+        pairs = enumerate(zip(*texts, strict=False))
+        first = next((i for i, (a, b) in pairs if a != b), min(map(len, texts)))
+        lines.append(" " * (11 + first) + "^")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The helper for authors of tasks: it agrees in silence, and says where it does not."""
+"""Assertions for tests of a task: they pass in silence, and name every difference."""
 
 import pytest
 
@@ -51,7 +51,7 @@ def test_examples_that_are_as_expected():
 
 
 @pytest.mark.parametrize(
-    ("rows", "expected", "said"),
+    ("rows", "expected", "message"),
     [
         (
             ROWS[:1],
@@ -70,16 +70,16 @@ def test_examples_that_are_as_expected():
         ([{"text": "Kim"}], [], "row 0 of glue_cola_v002 has no example: no column 'sentence'"),
     ],
 )
-def test_examples_that_are_not(rows, expected, said):
+def test_examples_that_are_not(rows, expected, message):
     with pytest.raises(AssertionError) as failed:
         assert_examples(COLA, rows, expected)
-    assert said in str(failed.value)
+    assert message in str(failed.value)
 
 
 def test_metrics_that_are_as_expected():
-    said = ["entailment", "not_entailment", "nonsense"]
+    predictions = ["entailment", "not_entailment", "nonsense"]
     true = ["entailment", "entailment", "not_entailment"]
-    assert_metrics(RTE, said, true, {"accuracy": 100 / 3})
+    assert_metrics(RTE, predictions, true, {"accuracy": 100 / 3})
     example = {"targets": "Ann", "answers": ["Ann", "Ann Lee"]}
     assert_metrics(SQUAD[0], ["ann lee", "the Ann"], [example, example], {"em": 100.0, "f1": 100.0})
 
