@@ -44,12 +44,12 @@ def data_config(args: argparse.Namespace, *, cached: bool) -> DataConfig:
 
 
 def texts(args: argparse.Namespace) -> Iterator[str]:
-    from t5jax.data.config import tasks_of
     from t5jax.data.records import Rejected
+    from t5jax.data.registry.resolve import checked_tasks
     from t5jax.data.registry.texts import texts_of
 
     data = data_config(args, cached=False)
-    found = texts_of(tasks_of(data)[0], data)
+    found = texts_of(checked_tasks(data)[0], data)
     for shard in found.shards("train"):
         for document in found.documents("train", shard, Rejected()):
             yield document["text"]
@@ -111,8 +111,9 @@ def tf_span_corruption():
 
 def our_batches(args: argparse.Namespace, *, cached: bool) -> Iterator[dict]:
     from t5jax.data.pipeline.opening import open_loader
+    from t5jax.data.registry.resolve import resolve
 
-    loader = open_loader(data_config(args, cached=cached), batch_size=args.batch_size)
+    loader = open_loader(resolve(data_config(args, cached=cached)), batch_size=args.batch_size)
     step = 0
     while True:
         yield loader.rows(step)
@@ -162,9 +163,10 @@ def in_own_process(way: str) -> float:
 
 def seek_and_restore(args: argparse.Namespace) -> None:
     from t5jax.data.pipeline.opening import open_loader
+    from t5jax.data.registry.resolve import resolve
 
     def new_loader():
-        return open_loader(data_config(args, cached=True), batch_size=args.batch_size)
+        return open_loader(resolve(data_config(args, cached=True)), batch_size=args.batch_size)
 
     loader = new_loader()
     steps = iter(range(10**7, 10**9, 1_000_003))

@@ -5,22 +5,23 @@ import sys
 import time
 
 from t5jax.commands.vocab import train_vocabulary
-from t5jax.config import load
-from t5jax.data.config import DataConfig, tasks_of
-from t5jax.data.registry.mixture_record import (
+from t5jax.config import RunConfig, load
+from t5jax.data.config import DataConfig
+from t5jax.data.registry.definitions import find_definitions
+from t5jax.data.registry.resolve import (
     TRAIN,
-    cached_sizes,
-    corpora_of,
-    corpus_of,
-    make_record,
-    write_record,
+    ResolvedMixture,
+    resolve,
+    resolve_definitions,
+    write_serialised,
 )
+from t5jax.data.registry.resolved_task import ResolvedTask
 from t5jax.data.registry.texts import texts_of
 from t5jax.data.store.build import build_cache, cache_directory
 from t5jax.data.store.documents import Texts
 from t5jax.data.store.reader import CacheInfo, read_info
 from t5jax.data.store.verify import check_files
-from t5jax.data.tasks.task import SeqioTask, Task
+from t5jax.data.tasks.task import SeqioTask
 from t5jax.errors import ConfigError, DataError
 from t5jax.runtime import ExitCode
 
@@ -37,10 +38,17 @@ def cache_command(
     new_vocabulary: int | None = None,
 ) -> None:
     """`new_vocabulary` pieces are trained first, if the config's vocabulary is not there yet."""
-    data = _with_cache_dir(load(config_file, flags).data)
+    config = _with_cache_dir(load(config_file, flags))
+    data = config.data
     if new_vocabulary and not pathlib.Path(getattr(data.vocabulary, "path", "")).is_file():
         train_vocabulary(data, num_pieces=new_vocabulary)
-    build_stores(data, splits=splits, num_processes=num_processes, overwrite=overwrite)
+    build_stores(
+        data,
+        config.model.architecture,
+        splits=splits,
+        num_processes=num_processes,
+        overwrite=overwrite,
+    )
 
 
 def cache_verify_command(
@@ -48,20 +56,31 @@ def cache_verify_command(
 ) -> int:
     """Reads every byte of the mixture's stores: those of `splits`, or all that are there. Returns
     the exit code; a store that is damaged does not keep the others from being read."""
-    data = _with_cache_dir(load(config_file, flags).data)
-    whole = [_verify(directory, num_threads) for directory in _stores(data, splits)]
+    config = _with_cache_dir(load(config_file, flags))
+    mixture = resolve(config.data, config.model.architecture)
+    whole = [_verify(directory, num_threads) for directory in _stores(mixture, splits)]
     return ExitCode.DONE if all(whole) else DAMAGED
 
 
-def _stores(data: DataConfig, splits: list[str]) -> list[pathlib.Path]:
+def _stores(mixture: ResolvedMixture, splits: list[str]) -> list[pathlib.Path]:
     """The folders of the mixture's stores."""
-    assert data.cache_dir is not None
-    found = []
-    for corpus, trained_on in corpora_of(data).items():
-        there = {path.name for path in pathlib.Path(data.cache_dir, corpus).glob("*/")}
-        names = splits or sorted(there | ({TRAIN} if trained_on else set()))
-        found += [cache_directory(data.cache_dir, corpus, split) for split in names]
-    return found
+    cache_dir = mixture.data.cache_dir
+    assert cache_dir is not None
+    trains: dict[str, bool] = {}
+    for task in mixture.tasks:
+        trains[task.store] = trains.get(task.store, False) or _trains(task, mixture)
+    directories = []
+    for store, trained in trains.items():
+        existing = {path.name for path in pathlib.Path(cache_dir, store).glob("*/")}
+        names = splits or sorted(existing | ({TRAIN} if trained else set()))
+        directories += [cache_directory(cache_dir, store, split) for split in names]
+    return directories
+
+
+def _trains(task: ResolvedTask, mixture: ResolvedMixture) -> bool:
+    if task.definition is None:
+        return task in mixture.trained
+    return TRAIN in task.definition.splits
 
 
 def _verify(directory: pathlib.Path, num_threads: int) -> bool:
@@ -87,36 +106,47 @@ def _verify(directory: pathlib.Path, num_threads: int) -> bool:
 
 
 def build_stores(
-    data: DataConfig, *, splits: list[str], num_processes: int, overwrite: bool = False
+    data: DataConfig,
+    architecture: str = "encoder_decoder",
+    *,
+    splits: list[str],
+    num_processes: int,
+    overwrite: bool = False,
 ) -> None:
-    """The stores of all tasks of the config's mixture, and its record. No splits: all of them."""
-    tasks = tasks_of(data)
-    for task in tasks:
+    """The stores of all tasks of the config's mixture, and its serialised form. No splits: all."""
+    definitions = find_definitions(data)
+    mixture = resolve_definitions(definitions, data, architecture)
+    for task in definitions.tasks:
         if isinstance(task, SeqioTask) and task.not_cacheable:
             raise ConfigError(
                 f"task {task.name} cannot be cached: {task.not_cacheable}; train on it with "
                 "data.cache_dir = None (seqio makes its examples while training reads)"
             )
-    unused = set(splits).difference(*(texts_of(task, data).splits() for task in tasks))
+    texts_by_task = {task.name: texts_of(task.defined, data) for task in mixture.tasks}
+    unused = set(splits).difference(*(texts.splits() for texts in texts_by_task.values()))
     if unused:
         raise DataError(f"{data.mixture} has no split {min(unused)!r}")
     built: set[tuple[str, str]] = set()
-    for task in tasks:
-        texts = texts_of(task, data)
+    for task in mixture.tasks:
+        texts = texts_by_task[task.name]
         for split in texts.splits():
             # Tasks over one corpus share its store.
-            if (not splits or split in splits) and (corpus_of(task), split) not in built:
-                built.add((corpus_of(task), split))
+            if (not splits or split in splits) and (task.store, split) not in built:
+                built.add((task.store, split))
                 _build(task, texts, split, data, num_processes, overwrite)
-    if all((corpus_of(t), "train") in built for t in tasks if "train" in t.splits) or not splits:
-        write_record(data, make_record(data, cached_sizes(tasks, data)))
+    if not splits or all((t.store, TRAIN) in built for t in mixture.tasks if _trains(t, mixture)):
+        write_serialised(resolve_definitions(definitions, data, architecture))  # sizes are known
 
 
 def _build(
-    task: Task, texts: Texts, split: str, data: DataConfig, num_processes: int, overwrite: bool
+    task: ResolvedTask,
+    texts: Texts,
+    split: str,
+    data: DataConfig,
+    num_processes: int,
+    overwrite: bool,
 ) -> None:
-    assert data.cache_dir is not None
-    directory = cache_directory(data.cache_dir, corpus_of(task), split)
+    directory = task.directory(data, split)
     start = time.monotonic()
     info = build_cache(
         texts,
@@ -143,7 +173,7 @@ def _unit(info: CacheInfo) -> str:
     return "documents" if info.features == ("text",) else "examples"
 
 
-def _with_cache_dir(data: DataConfig) -> DataConfig:
-    if data.cache_dir is None:
+def _with_cache_dir(config: RunConfig) -> RunConfig:
+    if config.data.cache_dir is None:
         raise ConfigError("data.cache_dir is None: name a folder for the tokenised text")
-    return data
+    return config

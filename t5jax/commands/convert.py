@@ -25,7 +25,7 @@ from t5jax.convert.tokenizers import given_vocabulary
 from t5jax.convert.verify import Reference, check, compare_arrays, write_golden
 from t5jax.data.vocabularies import ByteVocabulary, Vocabulary
 from t5jax.errors import CheckpointError, ConfigError
-from t5jax.run.trainer import environment
+from t5jax.run.provenance import environment
 
 _BYT5_ROWS = 384
 

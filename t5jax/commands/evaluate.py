@@ -15,6 +15,7 @@ import jax
 
 from t5jax.checkpoints import committed_steps
 from t5jax.data.pipeline.loader import Loader
+from t5jax.data.registry.resolve import ResolvedMixture
 from t5jax.data.vocabularies import keep
 from t5jax.errors import CheckpointError, ConfigError, DataError
 from t5jax.evaluation.continuous import BestCheckpoint, BestMode, poll_checkpoints
@@ -23,7 +24,7 @@ from t5jax.evaluation.loss import Baselines, SplitLosses
 from t5jax.evaluation.predictions import read_predictions
 from t5jax.evaluation.report import EvaluationReport
 from t5jax.evaluation.submission import write_submission
-from t5jax.run.build import open_evaluation_loaders, open_suite
+from t5jax.run.build import build_evaluation_loaders, build_run_evaluator, resolve_mixture
 from t5jax.run.restore import OpenedRun, SavedRun, open_program
 
 Losses = dict[str, dict[str, float]]  # by task
@@ -120,7 +121,7 @@ class _Evaluation:
     def _open_suite(self) -> Evaluator | None:
         if self._options.only == "loss":
             return None
-        suite = open_suite(self._config, self._options.split, self._options.tasks)
+        suite = build_run_evaluator(self._config, self._options.split, self._options.tasks)
         needed = self._options.submission or self._options.output
         if suite is None and (needed or self._options.metrics_only):
             names = ", ".join(self._options.tasks) or self._config.data.mixture
@@ -130,10 +131,15 @@ class _Evaluation:
             )
         return suite
 
+    @functools.cached_property
+    def _mixture(self) -> ResolvedMixture:
+        return resolve_mixture(self._config)
+
     def _open_loaders(self) -> dict[str, Loader]:
         try:
-            return open_evaluation_loaders(
+            return build_evaluation_loaders(
                 self._config,
+                self._mixture,
                 self._options.split,
                 self._options.num_rows,
                 replicas=self._replicas,
@@ -171,7 +177,9 @@ class _Evaluation:
 
     @functools.cached_property
     def _baselines(self) -> dict[str, Baselines]:
-        train = open_evaluation_loaders(self._config, "train", replicas=self._replicas)
+        train = build_evaluation_loaders(
+            self._config, self._mixture, "train", replicas=self._replicas
+        )
         return {name: split.baselines(train[name]) for name, split in self._splits.items()}
 
     def _answer(self, saved: SavedRun, suite: Evaluator) -> tuple[EvaluationReport, pathlib.Path]:

@@ -12,12 +12,17 @@ import numpy as np
 
 from t5jax import runtime
 from t5jax.config import RunConfig, load
-from t5jax.data.config import tasks_of
-from t5jax.data.pipeline.conversion import conversion_for
 from t5jax.data.pipeline.loader import Loader
 from t5jax.data.records import counted
+from t5jax.data.registry.definitions import find_definitions
+from t5jax.data.registry.resolve import resolve_definitions
 from t5jax.errors import ConfigError, DataError
-from t5jax.run.build import TrainLoader, open_evaluation_loaders, open_train_loader
+from t5jax.run.build import (
+    TrainLoader,
+    build_evaluation_loaders,
+    build_train_loader,
+    resolve_mixture,
+)
 from t5jax.sharding import MESH_AXES
 from t5jax.tracking import model_flops
 from t5jax.training.losses import predicting_side
@@ -32,8 +37,12 @@ def inspect_data_command(
         if value < least:
             raise ConfigError(f"{name} {value}: at least {least}")
     config = load(config_file, flags)
-    loaders: dict[str, TrainLoader] = {"": open_train_loader(config)} if split == "train" else {}
-    loaders = loaders or dict(open_evaluation_loaders(config, split))
+    mixture = resolve_mixture(config)
+    loaders: dict[str, TrainLoader] = {}
+    if split == "train":
+        loaders[""] = build_train_loader(config, mixture)
+    else:
+        loaders |= build_evaluation_loaders(config, mixture, split)
     if not loaders:
         raise DataError(
             f"no task of {config.data.mixture} has a split {split!r}; t5jax cache CONFIG"
@@ -171,8 +180,10 @@ def _print_totals(config: RunConfig, program: Program, num_devices: int) -> None
     for name, tree in (("parameters", state.params), ("optimizer state", state.opt_state)):
         print(f"{name:16s} {_gigabytes(tree):8.3f} GB per device, {_whole(tree):8.3f} GB in all")
     print(f"gradients        {_gigabytes(trained):8.3f} GB per device")
-    tasks = tasks_of(config.data)
-    lengths = conversion_for(config.model.architecture, tasks, config.data).lengths
+    mixture = resolve_definitions(
+        find_definitions(config.data), config.data, config.model.architecture
+    )
+    lengths = mixture.row_format.lengths
     flops = model_flops(config.model, config.train.batch_size, *lengths)
     sides = zip(lengths, ("inputs", "targets") if all(lengths) else ("tokens",) * 2, strict=True)
     shown = " and ".join(f"{length} {side}" for length, side in sides if length)

@@ -12,8 +12,8 @@ from t5jax.checkpoints import Checkpoints, committed_steps, restore_params
 from t5jax.config import RunConfig, WarmStart, describe_run, to_text
 from t5jax.errors import ConfigError
 from t5jax.run.build import build_program
+from t5jax.run.provenance import environment
 from t5jax.run.restore import checkpoint_directory, read_config
-from t5jax.run.trainer import environment
 from t5jax.training.peft import Adapters, AllParameters, PromptTuning
 from t5jax.training.program import Program
 

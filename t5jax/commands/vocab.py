@@ -20,8 +20,9 @@ from t5jax.checkpoints import (
     restore_params,
 )
 from t5jax.config import RunConfig, describe_run, from_text, load
-from t5jax.data.config import DataConfig, tasks_of
+from t5jax.data.config import DataConfig
 from t5jax.data.records import Rejected, counted
+from t5jax.data.registry.resolve import checked_tasks
 from t5jax.data.registry.texts import texts_of
 from t5jax.data.tasks.task import Task
 from t5jax.data.vocabularies import (
@@ -36,10 +37,10 @@ from t5jax.data.vocabularies.files import PUBLISHED, is_local
 from t5jax.data.vocabularies.model_file import Piece, PieceType
 from t5jax.errors import ConfigError
 from t5jax.model.resize_vocab import grow_vocabulary
-from t5jax.run.build import build_program, open_train_loader
+from t5jax.run.build import build_program, build_train_loader, resolve_mixture
 from t5jax.run.initialize import check_same_model
+from t5jax.run.provenance import checkpoint_record
 from t5jax.run.restore import checkpoint_directory
-from t5jax.run.trainer import checkpoint_record
 
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 
@@ -167,7 +168,7 @@ def vocab_grow_command(
     if jax.process_count() > 1:
         raise ConfigError("`t5jax vocab grow` rewrites whole tables: start it on one host")
     config.check_mesh(jax.device_count())
-    loader = open_train_loader(config)
+    loader = build_train_loader(config, resolve_mixture(config))
     old_program = build_program(dataclasses.replace(config, model=old_model))
     restored = restore_params(directory, old_program.abstract_state.params, record.step)
     grown = grow_vocabulary(restored.state, extension.sources(), config.model.vocab_size)
@@ -208,7 +209,7 @@ def _extension(config: RunConfig, trained_with: str, workdir: str) -> Extension:
 
 def _documents(data: DataConfig) -> Iterator[str]:
     """Texts of the train splits of the config's tasks, a document of each in turn."""
-    for documents in itertools.zip_longest(*(_texts(task, data) for task in tasks_of(data))):
+    for documents in itertools.zip_longest(*(_texts(task, data) for task in checked_tasks(data))):
         for document in documents:
             yield from document or ()
 

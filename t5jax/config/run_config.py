@@ -10,9 +10,8 @@ import optax
 
 from t5jax.checkpoints import CheckpointConfig
 from t5jax.config.field_types import check_finite
-from t5jax.data import registry
 from t5jax.data.config import DataConfig
-from t5jax.data.pipeline.conversion import converter_for
+from t5jax.data.registry.resolve import check_mixture
 from t5jax.decoding.config import DecodingConfig
 from t5jax.errors import ConfigError
 from t5jax.evaluation.config import EvaluationConfig
@@ -110,9 +109,9 @@ class RunConfig:
         """
         check_finite(self)
         if of_mixture:
-            self._check_mixture()
+            check_mixture(self.data, self.model.architecture)
         else:
-            self.data.check_values()
+            self.data.check()
         self.mesh.check()
         self.build_optimizer()
         if self.train.batch_size % self.train.num_microbatches:
@@ -132,13 +131,6 @@ class RunConfig:
                 f"init.path = {self.init.path!r} is the run's own workdir: a run resumes what its "
                 "workdir holds by itself; give the new run another workdir"
             )
-
-    def _check_mixture(self) -> None:
-        self.data.check()
-        # Of others, when their data is opened.
-        if registry.find_builtin(self.data.mixture) is not None:
-            tasks = registry.tasks_of(self.data.mixture, self.data)
-            converter_for(self.model.architecture, tasks, self.data)
 
     def build_optimizer(self) -> optax.GradientTransformation:
         """That of the parameters that train. Raises ConfigError."""

@@ -14,7 +14,9 @@ import jax
 from t5jax.checkpoints import fingerprints, leaves_by_path
 from t5jax.data import registry
 from t5jax.data.atomic_files import write_json
-from t5jax.data.config import DataConfig, tasks_of
+from t5jax.data.config import DataConfig
+from t5jax.data.registry.resolve import checked_tasks
+from t5jax.data.registry.resolved_task import check_required
 from t5jax.data.tasks.task import Task
 from t5jax.decoding import DecodingConfig, Generator
 from t5jax.errors import ConfigError, DataError
@@ -156,7 +158,7 @@ def build_evaluator(
     Raises DataError for files that are missing or damaged, ConfigError for unknown names and for a
     ranking without choices.
     """
-    candidates = _tasks_by_name(data, names) if names else tasks_of(data)
+    candidates = _tasks_by_name(data, names) if names else checked_tasks(data)
     loaded = [load_task_examples(task, data, split, config.num_examples) for task in candidates]
     tasks = [task for task in loaded if task is not None]
     if tasks and config.ranking != "never" and not any(task.choices for task in tasks):
@@ -171,7 +173,7 @@ def build_evaluator(
 def _tasks_by_name(data: DataConfig, names: Sequence[str]) -> list[Task]:
     """The tasks of these tasks and mixtures, each once."""
     tasks = [task for name in names for task in registry.tasks_of(name, data)]
-    data.check_required(tasks)
+    check_required(tasks, data)
     return list({task.name: task for task in tasks}.values())
 
 

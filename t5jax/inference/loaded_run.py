@@ -14,7 +14,7 @@ from t5jax.evaluation.report import EvaluationReport
 from t5jax.inference import Prediction, TextModel, TextOptions, TextScore
 from t5jax.inference.text_model import best_output
 from t5jax.model.config import differences
-from t5jax.run.build import open_suite
+from t5jax.run.build import build_run_evaluator
 from t5jax.run.restore import SavedRun, open_config, read_changed_config, read_config
 
 
@@ -134,7 +134,7 @@ class LoadedRun:
         settings = {"num_examples": num_examples, "ranking": ranking}
         settings = {name: value for name, value in settings.items() if value is not None}
         config = replace_settings(self.config, {"evaluation": settings, "decoding": decoding})
-        evaluator = open_suite(config, split, tasks)
+        evaluator = build_run_evaluator(config, split, tasks)
         if evaluator is None:
             names = ", ".join(tasks) or config.data.mixture
             raise ConfigError(f"no task of {names} has metrics and a split {split!r}")

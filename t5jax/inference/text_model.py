@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from t5jax.config import RunConfig
-from t5jax.data.config import tasks_of
-from t5jax.data.pipeline.conversion import converter_for
+from t5jax.data.registry.resolve import resolve
 from t5jax.decoding import DecodingConfig, Generated, Generator
 from t5jax.errors import ConfigError, DataError
 from t5jax.training.program import Program
@@ -176,7 +175,7 @@ def _end_of_inputs(config: RunConfig) -> np.ndarray:
     """int32 ids appended to an input: EOS, or nothing where a language model continues it."""
     architecture, data = config.model.architecture, config.data
     reads_inputs = architecture != "decoder_only" or (
-        converter_for(architecture, tasks_of(data), data) != "lm"
+        resolve(data, architecture).row_format.converter != "lm"
     )
     return np.array([data.vocabulary.eos_id] * reads_inputs, np.int32)
 

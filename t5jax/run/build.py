@@ -1,4 +1,4 @@
-"""A run put together: from a RunConfig to its data and its programs."""
+"""The composition root: from a RunConfig to its data, its evaluator and its compiled steps."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,26 +6,49 @@ from collections.abc import Sequence
 from t5jax.config import RunConfig
 from t5jax.data.pipeline.loader import Loader
 from t5jax.data.pipeline.opening import open_in_order, open_loader
-from t5jax.data.pipeline.streaming import LiveLoader
+from t5jax.data.pipeline.streaming import StreamingLoader
+from t5jax.data.registry.resolve import ResolvedMixture, resolve
 from t5jax.errors import ConfigError
 from t5jax.evaluation import evaluator
 from t5jax.training.program import Program
 
-TrainLoader = Loader | LiveLoader
+TrainLoader = Loader | StreamingLoader
 
 
-def open_train_loader(config: RunConfig) -> TrainLoader:
-    """The shuffled batches of the run, checked against vocabulary, model and loss.
+def resolve_mixture(config: RunConfig) -> ResolvedMixture:
+    """The run's mixture, checked against vocabulary, model and loss.
 
-    Raises:
-      DataError: there is no store (the message has the command that makes it), or it is damaged.
-      ConfigError: lengths, objective, vocabulary and model do not fit each other.
+    Raises ConfigError where lengths, objective, vocabulary and model do not fit each other, and
+    DataError where a user's own mixture was not cached.
     """
-    _check_vocabulary(config)
-    loader = open_loader(
-        config.data, batch_size=config.train.batch_size, architecture=config.model.architecture
-    )
-    _check_chunks(config, loader)
+    vocabulary = config.data.vocabulary
+    if vocabulary.vocab_size > config.model.vocab_size:
+        raise ConfigError(
+            f"model.vocab_size = {config.model.vocab_size}: the vocabulary has "
+            f"{vocabulary.vocab_size} ids; the table needs at least as many rows"
+        )
+    if config.loss.first_sentinel_id not in (None, vocabulary.first_sentinel_id):
+        raise ConfigError(
+            f"loss.first_sentinel_id = {config.loss.first_sentinel_id}: the vocabulary's is "
+            f"{vocabulary.first_sentinel_id}; leave it None"
+        )
+    mixture = resolve(config.data, config.model.architecture)
+    encoder_length, decoder_length = mixture.row_format.lengths
+    positions = decoder_length or encoder_length
+    if config.loss.num_chunks > positions:
+        raise ConfigError(
+            f"loss.num_chunks = {config.loss.num_chunks}: at most the {positions} targets"
+        )
+    return mixture
+
+
+def build_train_loader(config: RunConfig, mixture: ResolvedMixture) -> TrainLoader:
+    """The shuffled batches of the run.
+
+    Raises DataError when there is no store (the message has the command that makes it), or it is
+    damaged; ConfigError for a prompt in front of packed rows.
+    """
+    loader = open_loader(mixture, batch_size=config.train.batch_size)
     if config.model.prompt_length and "encoder_segment_ids" in loader.element_spec:
         raise ConfigError(
             f"model.prompt_length = {config.model.prompt_length}: a prompt stands in front of one "
@@ -34,62 +57,36 @@ def open_train_loader(config: RunConfig) -> TrainLoader:
     return loader
 
 
-def open_evaluation_loaders(
-    config: RunConfig, split: str, num_rows: int | None = None, *, replicas: int = 1
+def build_evaluation_loaders(
+    config: RunConfig,
+    mixture: ResolvedMixture,
+    split: str,
+    num_rows: int | None = None,
+    *,
+    replicas: int = 1,
 ) -> dict[str, Loader]:
     """By task, one pass over a split in order, in batches of one of the train step's microbatches,
     because evaluation must not need more memory than training; rounded up to what `replicas`
     divide. No more than `num_rows` of each task will be read (None: all). Empty when no task has
-    the split. Raises as `open_train_loader`."""
-    _check_vocabulary(config)
+    the split. Raises DataError for a damaged store."""
     microbatch = config.train.batch_size // config.train.num_microbatches
-    loaders = open_in_order(
-        config.data,
-        split,
-        batch_size=-(-microbatch // replicas) * replicas,
-        num_rows=num_rows,
-        architecture=config.model.architecture,
-    )
-    for loader in loaders.values():
-        _check_chunks(config, loader)
-    return loaders
+    batch_size = -(-microbatch // replicas) * replicas
+    return open_in_order(mixture, split, batch_size=batch_size, num_rows=num_rows)
 
 
-def open_suite(
+def build_run_evaluator(
     config: RunConfig, split: str, names: Sequence[str] = ()
 ) -> evaluator.Evaluator | None:
-    """What the run is evaluated on by answering: its mixture, or tasks and mixtures by name; None
-    where no task has metrics and the split, and for a model that generates no text. Raises as
-    `evaluation.evaluator.build_evaluator`."""
+    """What generates and scores predictions for the tasks of the run's mixture, or for tasks and
+    mixtures by name; None where no task has metrics and the split, and for a model that generates
+    no text. Raises as `evaluation.evaluator.build_evaluator`."""
     if config.model.architecture == "encoder_only":
         return None
     return evaluator.build_evaluator(config.data, config.decoding, config.evaluation, split, names)
 
 
-def _check_vocabulary(config: RunConfig) -> None:
-    if config.data.vocabulary.vocab_size > config.model.vocab_size:
-        raise ConfigError(
-            f"model.vocab_size = {config.model.vocab_size}: the vocabulary has "
-            f"{config.data.vocabulary.vocab_size} ids; the table needs at least as many rows"
-        )
-    first, given = config.data.vocabulary.first_sentinel_id, config.loss.first_sentinel_id
-    if given not in (None, first):
-        raise ConfigError(
-            f"loss.first_sentinel_id = {given}: the vocabulary's is {first}; leave it None"
-        )
-
-
-def _check_chunks(config: RunConfig, loader: TrainLoader) -> None:
-    encoder_length, decoder_length = loader.lengths
-    positions = decoder_length or encoder_length
-    if config.loss.num_chunks > positions:
-        raise ConfigError(
-            f"loss.num_chunks = {config.loss.num_chunks}: at most the {positions} targets"
-        )
-
-
 def build_program(config: RunConfig, num_tasks: int = 1) -> Program:
-    """Model, loss, optimizer and mesh of the run; the loss of each of several tasks is told apart.
+    """Model, loss, optimizer and mesh of the run; with several tasks the loss is summed by task.
 
     Uses devices, so after `runtime.start`.
     """

@@ -1,13 +1,14 @@
-"""How a new run begins: with fresh parameters, or with another run's (`RunConfig.init`).
+"""How a run begins: its own newest checkpoint (resume), another run's parameters (warm start), or
+fresh parameters.
 
-What the other run has must fit: the same vocabulary, the same model but for how it is computed,
+What a warm start reads must fit: the same vocabulary, the same model but for how it is computed,
 every parameter in its shape. Only what fine-tuning adds (adapters, a prompt, LoRA's factors) may be
 missing there and begins fresh. All of it is verified as it is read, and refused by name where it
 does not fit.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from etils import epath
 from flax import nnx
 
 from t5jax.checkpoints import (
+    Checkpoints,
     Record,
     latest_record,
     leaves_by_path,
@@ -23,15 +25,57 @@ from t5jax.checkpoints import (
     read_record,
     restore_leaves,
 )
-from t5jax.config import RunConfig, from_text
+from t5jax.config import RunConfig, from_text, to_text
 from t5jax.errors import ConfigError
 from t5jax.model.config import T5Config, differences
 from t5jax.model.registry import abstract_model
+from t5jax.run.build import TrainLoader
+from t5jax.run.provenance import changed_lines
+from t5jax.run.summary import run_size
+from t5jax.tracking import Reporter
 from t5jax.training.program import Program
 from t5jax.training.train_step import TrainState
 
 _ADDED = ("adapter_dim", "prompt_length")  # fields that add parameters to those of the old model
 _MOST_NAMED = 10
+
+
+def initialize(
+    config: RunConfig,
+    program: Program,
+    loader: TrainLoader,
+    checkpoints: Checkpoints,
+    tracker: Reporter,
+    *,
+    evaluated: Collection[str],
+) -> tuple[int, TrainState]:
+    """(step, state) to go on from, with the loader at that position: the newest good checkpoint of
+    the run's workdir; if nothing was ever saved, what `config.init` says. Logged as an event.
+
+    Raises ConfigError where the checkpoint's vocabulary is another, and as `begin`.
+    """
+    notes: list[str] = []
+    restored = checkpoints.restore(program.abstract_state, log=notes.append)
+    for note in notes:
+        tracker.event(0, "fell_back", reason=note)
+    if restored is None:
+        step, state, source = begin(config, program)
+        if step:
+            loader.restore(loader.state(0), step)  # from the first row all the same
+        tracker.event(step, "started", **source, **run_size(config, program, loader, evaluated))
+        return step, state
+    if restored.record["vocabulary"] != config.data.vocabulary.fingerprint:
+        raise ConfigError(
+            f"data.vocabulary = {config.data.vocabulary} is not the one that "
+            f"{config.workdir} was trained with (the file has changed since)"
+        )
+    data = restored.record["data"]
+    if "converted_from" in data:  # another program's parameters: its data are not ours
+        data = loader.state(0)
+    loader.restore(data, restored.step)
+    changed = changed_lines(restored.record["config"], to_text(config))
+    tracker.event(restored.step, "resumed", changed=changed or None)
+    return restored.step, restored.state
 
 
 class Beginning(NamedTuple):

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from t5jax.config import RunConfig
 from t5jax.data.pipeline.loader import Loader
+from t5jax.data.registry.resolve import ResolvedMixture
 from t5jax.errors import ConfigError, DataError
 from t5jax.evaluation.evaluator import Evaluator
 from t5jax.evaluation.loss import SplitLosses, add_loss_sums, loss_metrics
-from t5jax.run.build import open_evaluation_loaders, open_suite
+from t5jax.run.build import build_evaluation_loaders, build_run_evaluator
 from t5jax.tracking import Reporter
 from t5jax.training.program import Program
 
@@ -94,14 +95,14 @@ class Validation:
         return report.values
 
 
-def open_validation(config: RunConfig) -> Validation:
+def build_validation(config: RunConfig, mixture: ResolvedMixture) -> Validation:
     """What the config's run is evaluated on.
 
     Raises DataError when there is nothing, ConfigError for a best metric that no task has.
     """
     loaders, suite = {}, None
     if config.train.eval_every_steps:
-        loaders = open_evaluation_loaders(config, SPLIT, config.train.num_eval_rows)
+        loaders = build_evaluation_loaders(config, mixture, SPLIT, config.train.num_eval_rows)
         if not loaders:
             raise DataError(
                 f"no task of {config.data.mixture} has a split {SPLIT!r} in "
@@ -110,7 +111,7 @@ def open_validation(config: RunConfig) -> Validation:
                 "train.num_eval_rows = None"
             )
     if config.evaluation.every_steps:
-        suite = open_suite(config, SPLIT)
+        suite = build_run_evaluator(config, SPLIT)
         if suite is None:
             raise ConfigError(
                 f"evaluation.every_steps = {config.evaluation.every_steps}, but no task of "

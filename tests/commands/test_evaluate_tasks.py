@@ -9,7 +9,7 @@ import pytest
 import t5jax
 from t5jax.cli import main
 from t5jax.config import load
-from t5jax.data import registry
+from t5jax.data.registry import names
 from t5jax.errors import ConfigError
 from t5jax.runtime import ExitCode
 from tests.commands import glue_run
@@ -157,7 +157,7 @@ add_task(ExampleTask(
 def test_a_run_answers_tasks_that_it_was_not_trained_on(run, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(registry, "_own", {})
+    monkeypatch.setattr(names, "_own", {})
     (tmp_path / "own_questions.py").write_text(OWN)
     (tmp_path / "own.tsv").write_text("text\tlabel\na joy\tyes\na bore\tno\na row\tno\n")
     flags = ["--data.modules", "own_questions", "--data.datasets-dir", str(tmp_path)]

@@ -217,7 +217,7 @@ def test_a_prompt_and_packed_rows_are_refused(plain, monkeypatch):
     monkeypatch.setattr(build, "open_loader", lambda *args, **kwargs: Packed())
     config = finetuned(plain, "prompt", "x")
     with pytest.raises(ConfigError, match=r"model.prompt_length = 5: .* set data.pack = False"):
-        build.open_train_loader(config)
+        build.build_train_loader(config, build.resolve_mixture(config))
 
 
 # ---- merged

@@ -9,7 +9,7 @@ import pytest
 from t5jax.cli import main
 from t5jax.config import load
 from t5jax.model.registry import init_params
-from t5jax.run.build import open_evaluation_loaders, open_train_loader
+from t5jax.run.build import build_evaluation_loaders, build_train_loader, resolve_mixture
 
 
 def inspect(capsys, *words: str) -> str:
@@ -80,7 +80,8 @@ def test_sizes_that_do_not_divide_are_named(tiny_text, capsys, flags, reason):
 def test_rows_are_shown_decoded_with_their_masks_and_origins(tiny, capsys):
     config = str(tiny / "tiny.py")
     said = inspect(capsys, "data", config, "--step", "3", "--rows", "2")
-    loader = open_train_loader(load(config))
+    run = load(config)
+    loader = build_train_loader(run, resolve_mixture(run))
     rows = loader.rows(2)  # the loader counts from 0
     assert f"{loader.num_rows:,} rows, {loader.num_steps:,} steps of 16 rows" in said
     assert "text_span_corruption: " in said
@@ -98,7 +99,8 @@ def test_rows_are_shown_decoded_with_their_masks_and_origins(tiny, capsys):
 
 def test_marks_count_what_is_there(tiny, capsys):
     said = inspect(capsys, "data", str(tiny / "tiny.py"), "--rows", "1", "--split", "validation")
-    (loader,) = open_evaluation_loaders(load(str(tiny / "tiny.py")), "validation").values()
+    run = load(str(tiny / "tiny.py"))
+    (loader,) = build_evaluation_loaders(run, resolve_mixture(run), "validation").values()
     row = loader.rows(0)
     inputs = row["encoder_input_tokens"][0]
     marks = [line for line in said.splitlines() if re.fullmatch(r"  inputs  [.SE_x\d ]+", line)]

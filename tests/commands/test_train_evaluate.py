@@ -9,7 +9,7 @@ import pytest
 
 from t5jax.cli import main
 from t5jax.config import EVALUATION_METRICS, load
-from t5jax.run.build import open_evaluation_loaders, open_train_loader
+from t5jax.run.build import build_evaluation_loaders, build_train_loader, resolve_mixture
 
 
 @pytest.fixture(scope="module")
@@ -160,8 +160,10 @@ def test_what_a_killed_start_leaves_does_not_stop_the_next(tiny, tmp_path):
 
 def test_evaluation_takes_no_more_rows_at_a_time_than_training(tiny):
     config = load(str(tiny / "tiny.py"), ["--train.num-microbatches", "2"])
-    assert open_train_loader(config).batch_size == 16
-    assert [x.batch_size for x in open_evaluation_loaders(config, "validation").values()] == [8]
+    mixture = resolve_mixture(config)
+    assert build_train_loader(config, mixture).batch_size == 16
+    loaders = build_evaluation_loaders(config, mixture, "validation")
+    assert [loader.batch_size for loader in loaders.values()] == [8]
 
 
 # ---- cache

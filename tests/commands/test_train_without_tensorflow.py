@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from t5jax.cli import main
-from t5jax.data import registry
+from t5jax.data.registry import names
 
 MODULE = """
 from t5jax.data.sources import JsonLines
@@ -69,13 +69,13 @@ def cached(tiny_text, tmp_path, monkeypatch):
     (tmp_path / "sums.py").write_text(re.sub(r"Adafactor\(.*\)", sgd, tiny))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    before = dict(registry._own)
+    before = dict(names._own)
     flags = ["--data.mixture", "sums_and_text", "--data.modules", "sums_module"]
     flags += ["--data.cache-dir", "cache", "--data.targets-length", "20", "--workdir", "run"]
     flags += ["--model.dropout-rate", "0"]
     assert main(["cache", "sums.py", *flags]) == 0
-    registry._own.clear()
-    registry._own.update(before)
+    names._own.clear()
+    names._own.update(before)
     sys.modules.pop("sums_module")
     return flags
 

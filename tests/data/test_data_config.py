@@ -5,11 +5,13 @@ import json
 import pytest
 
 from t5jax.data import objectives, registry
-from t5jax.data.config import DataConfig, mixture_of, tasks_of
+from t5jax.data.config import DataConfig
 from t5jax.data.docstring_corpus import Docstrings
 from t5jax.data.objectives import SpanCorruption
 from t5jax.data.records import Rejected
 from t5jax.data.registry import builtin
+from t5jax.data.registry.definitions import find_definitions
+from t5jax.data.registry.resolve import check_mixture, checked_tasks, resolve
 from t5jax.data.registry.texts import texts_of
 from t5jax.data.sources import JsonLines, Parquet, TextFiles, Tfds
 from t5jax.data.tasks.mixture import Mixture
@@ -42,13 +44,14 @@ def config(mixture="docstrings_span_corruption", **settings) -> DataConfig:
 )
 def test_builtin_tasks_make_their_sources(mixture, settings, source):
     data = config(mixture, **settings)
-    data.check()
-    (task,) = tasks_of(data)
+    check_mixture(data)
+    (task,) = checked_tasks(data)
     assert isinstance(task, TextTask)
     assert task.source(data) == source
     assert (task.column or data.text_column) == settings.get("text_column", "text")
-    assert data.objective_for(task) == SpanCorruption()
-    assert mixture_of(data) is None
+    definitions = find_definitions(data)
+    assert definitions.mixture is None
+    assert definitions.tasks == (task,)
 
 
 def test_every_builtin_name_is_found_and_can_name_a_folder():
@@ -107,14 +110,12 @@ def test_every_builtin_name_is_found_and_can_name_a_folder():
 )
 def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(ConfigError, match=f"(?s){message}"):
-        config(**settings).check()
+        check_mixture(config(**settings))
 
 
 def test_targets_length_is_the_objectives_unless_given():
     def length(**settings):
-        data = config(**settings)
-        data.check()
-        return data.targets_length_for(tasks_of(data))
+        return resolve(config(cache_dir=None, **settings)).row_format.targets_length
 
     assert length() == 114
     assert length(objective="span_corruption(mean_noise_span_length=10)") == 99
@@ -128,25 +129,25 @@ def test_a_prefix_takes_room_from_the_inputs():
         vocabulary=ByteVocabulary(extra_ids=100),
         inputs_length=403 + len("[NLU] "),
     )
-    data.check()
-    tasks = tasks_of(data)
-    assert isinstance(mixture_of(data), Mixture)
-    assert len(tasks) == 7
-    assert all(len(data.prefix_ids(task)) == len("[NLU] ") for task in tasks)
-    needed = [data.objective_for(task).lengths(403).targets for task in tasks]
-    assert data.targets_length_for(tasks) == max(needed)
+    assert isinstance(find_definitions(data).mixture, Mixture)
+    mixture = resolve(data)
+    assert len(mixture.tasks) == 7
+    assert all(len(task.prefix_ids) == len("[NLU] ") for task in mixture.tasks)
+    needed = [task.objective.lengths(403).targets for task in mixture.tasks]
+    assert mixture.row_format.targets_length == max(needed)
 
 
 def test_the_configs_objective_stands_for_the_tasks_own():
-    (task,) = tasks_of(config(objective="prefix_lm"))
-    assert config(objective="prefix_lm").objective_for(task) == objectives.parse("prefix_lm")
-    (cola,) = tasks_of(config("glue_cola_v002", targets_length=9))
-    assert config(objective="prefix_lm").objective_for(cola) is None
+    (task,) = resolve(config(objective="prefix_lm")).tasks
+    assert task.objective == objectives.parse("prefix_lm")
+    assert task.own_objective == SpanCorruption()
+    (cola,) = resolve(config("glue_cola_v002", targets_length=9)).tasks
+    assert cola.objective is None
 
 
 def test_checks_open_no_file(tmp_path):
     missing = SentencePieceVocabulary(path=str(tmp_path / "none.model"))
-    config("text_span_corruption", train_files=("none.txt",), vocabulary=missing).check()
+    check_mixture(config("text_span_corruption", train_files=("none.txt",), vocabulary=missing))
 
 
 @pytest.mark.parametrize("mixture", ["jsonl_span_corruption", "jsonl:prefix_lm"])
@@ -154,7 +155,7 @@ def test_the_texts_of_a_config_are_those_of_its_files(tmp_path, mixture):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"body": "A text."}) + "\n")
     data = config(mixture, train_files=(str(path),), text_column="body")
-    texts = texts_of(tasks_of(data)[0], data)
+    texts = texts_of(checked_tasks(data)[0], data)
     assert texts.splits() == ("train",)
     assert texts.features == ("text",)
     (shard,) = texts.shards("train")
@@ -165,4 +166,4 @@ def test_ul2_refuses_inputs_that_need_more_sentinels():
     """Without the room that the mode token takes 403 would fit."""
     data = config("docstrings:ul2", vocabulary=ByteVocabulary(extra_ids=100), inputs_length=410)
     with pytest.raises(ConfigError, match="inputs_length=404 needs 101 sentinels"):
-        data.check()
+        check_mixture(data)

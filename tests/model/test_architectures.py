@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from t5jax.data.pipeline.converters import CONVERTERS
+from t5jax.data.pipeline.converters import lm, prefix_lm
 from t5jax.decoding import DecodingConfig
 from t5jax.decoding.scoring import score_targets
 from t5jax.model import matmul
@@ -135,16 +135,16 @@ def reference_loss(architecture, logits, inputs, targets) -> float:
     return -log_p[np.arange(-len(targets), 0), targets].sum()
 
 
-@pytest.mark.parametrize("converter", ["prefix_lm", "lm"])
+@pytest.mark.parametrize("converter", [prefix_lm, lm])
 def test_a_language_model_without_segments(converter):
     """Rows that are not packed; with seqio's LM converter the targets alone."""
     cfg = config("decoder_only", "1.0")
     params = tiny_t5.random_params(cfg)
     _, _, pairs, _ = in_rows("decoder_only")
-    batch = CONVERTERS[converter].convert(features([[pair] for pair in pairs], packed=False))
+    batch = converter(features([[pair] for pair in pairs], packed=False))
     logits = forward(cfg, params, batch)
     for row, (inputs, targets) in enumerate(pairs):
-        want = numpy_t5.logits(cfg, params, inputs if converter == "prefix_lm" else [], targets)
+        want = numpy_t5.logits(cfg, params, inputs if converter is prefix_lm else [], targets)
         assert_close(logits[row, : len(want)], want, PARITY)
 
 

@@ -1,8 +1,10 @@
 """Every architecture small enough to compile in a second, and rows of examples for it."""
 
+import functools
+
 import numpy as np
 
-from t5jax.data.pipeline.converters import CONVERTERS, Features
+from t5jax.data.pipeline.converters import Features, encoder, encoder_decoder, prefix_lm
 from t5jax.model.config import Architecture, T5Config
 from t5jax.training.losses import EOS_ID
 from tests.model import tiny_t5
@@ -76,6 +78,9 @@ def features(rows, *, packed: bool) -> Features:
 
 def batch_of(architecture: Architecture, rows, *, packed: bool) -> dict[str, np.ndarray]:
     """What the architecture's converter makes of rows of examples."""
-    converter = CONVERTERS[CONVERTER[architecture]]
-    settings = {"mask_id": MASK_ID} if "mask_id" in converter.settings else {}
-    return converter.convert(features(rows, packed=packed), **settings)
+    convert = {
+        "encoder_decoder": encoder_decoder,
+        "prefix_lm": prefix_lm,
+        "encoder": functools.partial(encoder, mask_id=MASK_ID),
+    }[CONVERTER[architecture]]
+    return convert(features(rows, packed=packed))

@@ -9,15 +9,12 @@ import os
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
+from t5jax.data.config import DataConfig
 from t5jax.data.records import BadColumn, BadRecord, Record, Row, Source
 from t5jax.data.sources import JsonLines, Parquet, TextFiles, Tfds, Tsv
 from t5jax.data.sources.files import folder_names
 from t5jax.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from t5jax.data.config import DataConfig
 
 SETTINGS = ("datasets_dir", "tfds_data_dir")  # what a data set's source reads of DataConfig
 
@@ -49,7 +46,7 @@ class Dataset:
     headerless: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     one_document: bool = False  # a .json file is one JSON document, not an object a line
 
-    def source(self, data: "DataConfig") -> Source:
+    def source(self, data: DataConfig) -> Source:
         """Files below `data.datasets_dir` where that is set, else TFDS below `data.tfds_data_dir`.
 
         Raises ConfigError for a data set that TFDS does not have when `datasets_dir` is empty.

@@ -10,20 +10,17 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from t5jax.data.benchmarks.classification import ClassOfText, FixedChoices, label_text
+from t5jax.data.config import DataConfig
 from t5jax.data.records import BadColumn, BadRecord, Record, Row, Source
 from t5jax.data.rng import Permutation, derive_seed, integers_below
 from t5jax.data.sources import JsonLines, TextFiles, Tfds
 from t5jax.data.tasks.task import Example, ExampleTask
 from t5jax.errors import ConfigError
 from t5jax.metrics.classification import accuracy
-
-if TYPE_CHECKING:
-    from t5jax.data.config import DataConfig
 
 RELATIONS = ("not_next", "next")
 _DRAWS = 1 << 32
@@ -122,7 +119,7 @@ def nsp_examples(row: Row) -> Iterator[Example]:
 def next_sentence_prediction(
     name: str,
     description: str,
-    documents: Callable[["DataConfig"], Source],
+    documents: Callable[[DataConfig], Source],
     *,
     settings: tuple[str, ...],
     required: tuple[str, ...] = (),
@@ -143,21 +140,21 @@ def next_sentence_prediction(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _PairsOf:
-    documents: Callable[["DataConfig"], Source]
+    documents: Callable[[DataConfig], Source]
 
-    def __call__(self, data: "DataConfig") -> Source:
+    def __call__(self, data: DataConfig) -> Source:
         return SentencePairs(documents=self.documents(data))
 
 
-def _c4(data: "DataConfig") -> Source:
+def _c4(data: DataConfig) -> Source:
     return Tfds(name="c4/en", data_dir=data.tfds_data_dir)
 
 
-def _json_lines(data: "DataConfig") -> Source:
+def _json_lines(data: DataConfig) -> Source:
     return JsonLines(train_files=data.train_files, validation_files=data.validation_files)
 
 
-def _text_files(data: "DataConfig") -> Source:
+def _text_files(data: DataConfig) -> Source:
     return TextFiles(train_files=data.train_files, validation_files=data.validation_files)
 
 

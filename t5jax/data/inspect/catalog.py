@@ -7,7 +7,7 @@ import dataclasses
 import re
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from t5jax.data import registry
 from t5jax.data.benchmarks import (
@@ -25,14 +25,13 @@ from t5jax.data.benchmarks.datasets import Dataset
 from t5jax.data.benchmarks.sentinels import SENTINEL
 from t5jax.data.benchmarks.templates import Templates
 from t5jax.data.benchmarks.translation import Translate, language_name
+from t5jax.data.config import DataConfig
 from t5jax.data.modules import load_entry_points, load_modules
 from t5jax.data.objectives import OBJECTIVES, Objective
 from t5jax.data.registry import builtin
+from t5jax.data.registry.resolved_task import resolve_task
 from t5jax.data.tasks.mixture import Mixture
 from t5jax.data.tasks.task import ExampleTask, SeqioTask, Task, TextTask
-
-if TYPE_CHECKING:
-    from t5jax.data.config import DataConfig
 
 TEXT, MIXTURES, OWN, OF_SEQIO = "plain text", "mixtures", "your own", "registered with seqio"
 _OTHERS = "other tasks with examples"
@@ -78,7 +77,7 @@ class Entry:
     tasks: tuple[str, ...] = ()  # of a mixture
 
 
-def entries(data: "DataConfig") -> list[Entry]:
+def entries(data: DataConfig) -> list[Entry]:
     """All tasks and mixtures, group by group: t5jax's, those of entry points, and what
     `data.modules` register, with t5jax or with seqio.
 
@@ -92,7 +91,7 @@ def entries(data: "DataConfig") -> list[Entry]:
     return sorted([*found, *_of_seqio(data.modules)], key=lambda one: _order(one.group))
 
 
-def entry(found: Task | Mixture, data: "DataConfig | None" = None) -> Entry:
+def entry(found: Task | Mixture, data: DataConfig | None = None) -> Entry:
     """What is known of a task or mixture without opening its source; with the objective that the
     data section gives it, if there is one."""
     if isinstance(found, Mixture):
@@ -104,7 +103,7 @@ def entry(found: Task | Mixture, data: "DataConfig | None" = None) -> Entry:
             tasks=found.tasks,
         )
     own, kind, group = found.objective, "examples", _GROUPS.get(found.name, _OTHERS)
-    objective = own if data is None else data.objective_for(found)
+    objective = own if data is None else resolve_task(found, data).objective
     if isinstance(found, TextTask):
         kind, group = "text", TEXT
     elif isinstance(found, SeqioTask):

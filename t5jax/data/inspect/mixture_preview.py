@@ -3,12 +3,10 @@
 import dataclasses
 from collections.abc import Mapping
 
-from t5jax.data import registry
 from t5jax.data.config import DataConfig
-from t5jax.data.registry.mixture_record import TRAIN, published_size, task_record
-from t5jax.data.store.reader import META, read_info
-from t5jax.data.tasks.mixture import Mixture, Stage, stages_if_known
-from t5jax.data.tasks.task import Task
+from t5jax.data.registry.definitions import find_definitions
+from t5jax.data.registry.resolve import find_sizes, find_stages
+from t5jax.data.tasks.mixture import Mixture, Stage
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,21 +22,12 @@ class MixturePreview:
 
 
 def preview_mixture(mixture: Mixture, data: DataConfig) -> MixturePreview:
-    """Sizes and rates of a mixture, nested ones opened.
+    """Sizes and rates of a mixture, nested ones opened; what its tasks read need not be set.
 
     Raises ConfigError for a task that is not registered and for rates that cannot be.
     """
-    sizes = {task.name: _size(task, data) for task in registry.tasks_of(mixture.name, data)}
-    found = stages_if_known(mixture, sizes, mixtures=registry.mixtures_within(mixture, data))
-    if found is None:
-        unknown = tuple(name for name, size in sizes.items() if size is None)
-        return MixturePreview(mixture=mixture, sizes=sizes, stages=(), missing=unknown)
-    return MixturePreview(mixture=mixture, sizes=sizes, stages=found)
-
-
-def _size(task: Task, data: DataConfig) -> int | None:
-    if data.cache_dir is not None and TRAIN in task.splits:
-        directory = task_record(task).directory(data, TRAIN)
-        if (directory / META).is_file():
-            return read_info(directory).documents
-    return published_size(task)
+    definitions = find_definitions(dataclasses.replace(data, mixture=mixture.name))
+    sizes = find_sizes(definitions.tasks, data)
+    stages = find_stages(definitions, sizes)
+    missing = () if stages else tuple(name for name, size in sizes.items() if size is None)
+    return MixturePreview(mixture=mixture, sizes=sizes, stages=stages, missing=missing)

@@ -19,12 +19,13 @@ from t5jax.data.inspect.noise_spans import Stretch, original
 from t5jax.data.objectives import Objective
 from t5jax.data.pipeline.converters import Batch, encoder_decoder
 from t5jax.data.pipeline.example_rows import ExampleRows
-from t5jax.data.pipeline.opening import make_rows, task_seed
+from t5jax.data.pipeline.opening import make_rows
 from t5jax.data.pipeline.rows import Rows
 from t5jax.data.pipeline.text_rows import TextRows
 from t5jax.data.records import Rejected
 from t5jax.data.registry import builtin
-from t5jax.data.registry.mixture_record import task_record
+from t5jax.data.registry.definitions import Definitions, check_name
+from t5jax.data.registry.resolve import ResolvedMixture, resolve_definitions
 from t5jax.data.registry.texts import texts_of
 from t5jax.data.store.documents import encoded_documents
 from t5jax.data.store.reader import TokenStream
@@ -160,7 +161,9 @@ def preview(
     """
     data = settings_for(task, data)
     data.check()
-    data.check_tasks([task])
+    check_name(data)
+    mixture = resolve_definitions(Definitions(task.name, (task,), None, {}), data, None)
+    (resolved,) = mixture.tasks
     texts = texts_of(task, data)
     splits, rejected = texts.splits(), Rejected()
     if split not in splits:
@@ -174,21 +177,21 @@ def preview(
     }
     if not sum(stream.num_tokens for stream in streams.values()):
         raise DataError(f"split {split!r} of {task.name} has no text in its first {scan} examples")
-    look = _look_at_text if data.objective_for(task) is not None else _look_at_examples
+    look = _look_at_text if resolved.objective is not None else _look_at_examples
     return TaskPreview(
         about=entry(task, data),
         source="" if isinstance(task, SeqioTask) else str(task.source(data)),
         splits=tuple(splits),
         split=split,
         vocabulary=data.vocabulary,
-        objective=data.objective_for(task),
+        objective=resolved.objective,
         inputs_length=data.inputs_length,
-        targets_length=data.targets_length_for([task]),
+        targets_length=mixture.row_format.targets_length,
         num_scanned=len(taken),
         complete=complete,
         rejected=rejected,
         id_counts=_id_counts(streams, data.vocabulary),
-        **look(task, data, streams, num_examples, num_rows),
+        **look(mixture, streams, num_examples, num_rows),
     )
 
 
@@ -208,16 +211,16 @@ def settings_for(task: Task, data: DataConfig) -> DataConfig:
 
 
 def _look_at_text(
-    task: Task,
-    data: DataConfig,
+    mixture: ResolvedMixture,
     streams: dict[str, TokenStream],
     num_examples: int,
     num_rows: int,
 ) -> dict[str, Any]:
     """Documents joined and cut into rows, of which the objective makes inputs and targets."""
-    rows, objective = _rows(task, data, streams), data.objective_for(task)
+    (task,), data = mixture.tasks, mixture.data
+    rows = make_rows(task, streams, mixture, shuffle=False)
     assert isinstance(rows, TextRows)
-    assert objective is not None
+    assert task.objective is not None
     features = rows.read(np.arange(rows.num_rows))
     counts = {"inputs": (features.inputs != 0), "targets": (features.targets != 0)}
     full = slice(None, -1 if rows.num_rows > 1 else None)  # the last row has what is left
@@ -230,13 +233,13 @@ def _look_at_text(
         _shown(features.inputs[row], features.targets[row], data.vocabulary)
         for row in range(min(num_examples, rows.num_rows))
     ]
-    prefix = len(data.prefix_ids(task))
+    prefix = len(task.prefix_ids)
     return {
         "examples": tuple(
             dataclasses.replace(
                 one,
                 original=original(
-                    objective,
+                    task.objective,
                     _raw_text(rows, row, streams["text"]),
                     one.inputs[prefix:],
                     one.targets,
@@ -257,12 +260,6 @@ def _look_at_text(
     }
 
 
-def _rows(task: Task, data: DataConfig, streams: dict[str, TokenStream]) -> TextRows | ExampleRows:
-    record, targets_length = task_record(task), data.targets_length_for([task])
-    seed = task_seed(data, record)
-    return make_rows(record, streams, data, targets_length=targets_length, seed=seed, shuffle=False)
-
-
 def _raw_text(rows: TextRows, row: int, stream: TokenStream) -> np.ndarray:
     """int32: the tokens of a row before the objective."""
     pieces = [
@@ -274,18 +271,19 @@ def _raw_text(rows: TextRows, row: int, stream: TokenStream) -> np.ndarray:
 
 
 def _look_at_examples(
-    task: Task,
-    data: DataConfig,
+    mixture: ResolvedMixture,
     streams: dict[str, TokenStream],
     num_examples: int,
     num_rows: int,
 ) -> dict[str, Any]:
     """Examples trimmed to their lengths, one in a row or packed."""
-    single = _rows(task, dataclasses.replace(data, pack=False), streams)
+    (task,), data = mixture.tasks, mixture.data
+    unpacked = dataclasses.replace(mixture, data=dataclasses.replace(data, pack=False))
+    single = make_rows(task, streams, unpacked, shuffle=False)
     assert isinstance(single, ExampleRows)
-    rows = _rows(task, data, streams) if data.pack else single
+    rows = make_rows(task, streams, mixture, shuffle=False) if data.pack else single
     assert isinstance(rows, ExampleRows)
-    limits = {"inputs": data.inputs_length, "targets": data.targets_length_for([task])}
+    limits = {"inputs": data.inputs_length, "targets": mixture.row_format.targets_length}
     features = single.read(np.arange(single.num_rows))
     ends = {name: rule != "none" for name, rule in single.identity()["eos"].items()}
     return {

@@ -8,12 +8,12 @@ Shapes: B rows, S tokens of inputs, T of targets, D of inputs and targets one be
 Everything is int32, padded with 0.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from t5jax.data.registry.row_format import RowFormat
 from t5jax.errors import ConfigError
 
 Batch = dict[str, np.ndarray]
@@ -181,71 +181,41 @@ def _counts_by_segment(inputs_segments_BS: np.ndarray, segments_BD: np.ndarray) 
     return np.take_along_axis(counts_BM, segments_BD.astype(np.int64), axis=1)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Converter:
-    """`convert(features, **settings)` makes a batch; `features` are those that it reads, `settings`
-    the names of what it may be given beside them, `packing` the names of packed rows' ids.
-
-    `lengths(inputs_length, targets_length)` are the tokens of the encoder's and the decoder's
-    rows, 0 where there is none.
-    """
-
-    convert: Callable[..., Batch]
-    features: tuple[str, ...]
-    settings: tuple[str, ...] = ()
-    encoder_keys: tuple[str, ...] = ()
-    decoder_keys: tuple[str, ...] = ()
-    lengths: Callable[[int, int], tuple[int, int]]
-
-    def shapes(
-        self,
-        inputs_length: int,
-        targets_length: int,
-        *,
-        joined_length: int | None = None,
-        packed: bool = False,
-    ) -> Shapes:
-        """The shape of every array of a batch, without its first dimension, the rows."""
-        encoder_length, decoder_length = self.lengths(inputs_length, targets_length)
-        decoder_length = joined_length or decoder_length
-        found: Shapes = {}
-        for side, keys, length in (
-            ("encoder", self.encoder_keys, encoder_length),
-            ("decoder", self.decoder_keys, decoder_length),
-        ):
-            ids = ("segment_ids", "positions") if keys and packed else ()
-            found |= {f"{side}_{key}": (length,) for key in (*keys, *ids)}
-        return found
-
-
-_DECODER_KEYS = ("target_tokens", "input_tokens", "loss_weights")
-
-CONVERTERS: dict[str, Converter] = {
-    "encoder_decoder": Converter(
-        convert=encoder_decoder,
-        features=("inputs", "targets"),
-        encoder_keys=("input_tokens",),
-        decoder_keys=_DECODER_KEYS,
-        lengths=lambda inputs, targets: (inputs, targets),
-    ),
-    "lm": Converter(
-        convert=lm,
-        features=("targets",),
-        decoder_keys=_DECODER_KEYS,
-        lengths=lambda inputs, targets: (0, targets),
-    ),
-    "prefix_lm": Converter(
-        convert=prefix_lm,
-        features=("inputs", "targets"),
-        settings=("loss_on_targets_only", "length"),
-        decoder_keys=(*_DECODER_KEYS, "causal_attention"),
-        lengths=lambda inputs, targets: (0, inputs + targets),
-    ),
-    "encoder": Converter(
-        convert=encoder,
-        features=("inputs", "targets"),
-        settings=("mask_id",),
-        encoder_keys=("target_tokens", "input_tokens", "loss_weights"),
-        lengths=lambda inputs, targets: (inputs, 0),
-    ),
+_CONVERTERS: dict[str, Callable[..., Batch]] = {
+    "encoder_decoder": encoder_decoder,
+    "lm": lm,
+    "prefix_lm": prefix_lm,
+    "encoder": encoder,
 }
+_DECODER_KEYS = ("target_tokens", "input_tokens", "loss_weights")
+# Keys of a batch by side, without segment ids and positions.
+_ENCODER_KEYS_OF = {
+    "encoder_decoder": ("input_tokens",),
+    "encoder": ("target_tokens", "input_tokens", "loss_weights"),
+}
+_DECODER_KEYS_OF = {
+    "encoder_decoder": _DECODER_KEYS,
+    "lm": _DECODER_KEYS,
+    "prefix_lm": (*_DECODER_KEYS, "causal_attention"),
+}
+
+
+def convert(features: Features, row_format: RowFormat) -> Batch:
+    """The batch of the row format's converter. Raises ConfigError as the converters do."""
+    joined = row_format.joined_length
+    length = {} if joined is None else {"length": joined}
+    return _CONVERTERS[row_format.converter](features, **row_format.settings, **length)
+
+
+def batch_shapes(row_format: RowFormat, *, packed: bool) -> Shapes:
+    """The shape of every array of a batch, without its first dimension, the rows."""
+    encoder_length, decoder_length = row_format.lengths
+    shapes: Shapes = {}
+    for side, keys_of, length in (
+        ("encoder", _ENCODER_KEYS_OF, encoder_length),
+        ("decoder", _DECODER_KEYS_OF, decoder_length),
+    ):
+        keys = keys_of.get(row_format.converter, ())
+        ids = ("segment_ids", "positions") if keys and packed else ()
+        shapes |= {f"{side}_{key}": (length,) for key in (*keys, *ids)}
+    return shapes

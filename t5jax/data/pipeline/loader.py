@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from t5jax.data.pipeline.conversion import Conversion
-from t5jax.data.pipeline.converters import Batch, Features
+from t5jax.data.pipeline.converters import Batch, Features, batch_shapes, convert
 from t5jax.data.pipeline.mixing import Mixing
 from t5jax.data.pipeline.rows import Rows
+from t5jax.data.registry.row_format import RowFormat
 from t5jax.data.store.reader import Place, TokenStore
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import ConfigError, DataError
@@ -59,19 +59,15 @@ class Loader:
         vocabulary: Vocabulary,
         *,
         batch_size: int,
-        inputs_length: int,
-        targets_length: int,
+        row_format: RowFormat,
         mixing: Mixing | None,
-        conversion: Conversion | None = None,
     ):
         assert components
         assert mixing is None or len(mixing.names) == len(components)
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size}: give 1 or more rows")
         self.components, self.vocabulary, self.mixing = tuple(components), vocabulary, mixing
-        self.batch_size = batch_size
-        self.inputs_length, self.targets_length = inputs_length, targets_length
-        self._convert = conversion or encoder_decoder(inputs_length, targets_length)
+        self.batch_size, self.row_format = batch_size, row_format
         self._origin = 0  # the row that step 0 would begin with; see `restore`
         sizes = [component.rows.num_rows for component in components]
         self._first_rows = np.cumsum([0, *sizes])
@@ -95,12 +91,12 @@ class Loader:
     @property
     def lengths(self) -> tuple[int, int]:
         """Tokens of the encoder's and the decoder's rows, 0 where there is none."""
-        return self._convert.lengths
+        return self.row_format.lengths
 
     @property
     def element_spec(self) -> dict[str, ArraySpec]:
         """Shapes and dtypes of a whole global batch; all int32."""
-        shapes = self._convert.shapes(packed=self._packs)
+        shapes = batch_shapes(self.row_format, packed=self._packs)
         return element_spec(shapes, self.batch_size, len(self.components))
 
     def rows(self, step: int, row_indices: Iterable[int] | None = None) -> Batch:
@@ -116,7 +112,7 @@ class Loader:
         if not len(ids_B):
             return no_rows(self.element_spec)
         tasks_B, within_B = self._tasks(ids_B)
-        batch = self._convert(self._features(tasks_B, within_B))
+        batch = convert(self._features(tasks_B, within_B), self.row_format)
         if len(self.components) > 1:
             batch["task_ids"] = tasks_B.astype(np.int32)
         return batch
@@ -166,7 +162,7 @@ class Loader:
             "stores": digest([c.store.fingerprint if c.store else None for c in self.components]),
             "rows": digest([component.rows.identity() for component in self.components]),
             "rates": digest(self.mixing.identity() if self.mixing else None),
-            "converter": self._convert.converter,
+            "converter": self.row_format.converter,
         }
 
     def _row_ids(self, step: int, row_indices: Iterable[int] | None) -> np.ndarray:
@@ -214,13 +210,6 @@ def refuse_other_data(state: dict[str, Any], refers_to: dict[str, Any]) -> None:
                 "data.targets_length or objective). Resume with the saved settings and files "
                 "(config.txt of the run names them), or begin a new run"
             )
-
-
-def encoder_decoder(inputs_length: int, targets_length: int) -> Conversion:
-    """Inputs to an encoder, targets to a decoder."""
-    return Conversion(
-        converter="encoder_decoder", inputs_length=inputs_length, targets_length=targets_length
-    )
 
 
 def element_spec(

@@ -12,13 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from t5jax.data.pipeline.conversion import Conversion
-from t5jax.data.pipeline.converters import Batch, Features
+from t5jax.data.pipeline.converters import Batch, Features, batch_shapes, convert
 from t5jax.data.pipeline.loader import (
     ArraySpec,
     digest,
     element_spec,
-    encoder_decoder,
     merged,
     no_rows,
     refuse_other_data,
@@ -26,6 +24,7 @@ from t5jax.data.pipeline.loader import (
 from t5jax.data.pipeline.mixing import Mixing
 from t5jax.data.pipeline.rows import Rows
 from t5jax.data.records import Rejected
+from t5jax.data.registry.row_format import RowFormat
 from t5jax.data.rng import Permutation, derive_seed
 from t5jax.data.store.documents import Document, Texts, encode_document
 from t5jax.data.store.reader import TokenStream
@@ -47,7 +46,7 @@ class Position(NamedTuple):
     row: int = 0
 
 
-class LiveTask:
+class StreamingTask:
     """The rows of one task, in their order; `position` is that of the next one.
 
     `settings` is whatever decides the rows that `make_rows` makes of a block, as JSON.
@@ -98,7 +97,7 @@ class LiveTask:
     @property
     def examples_per_row(self) -> float:
         """Of the first block of all, wherever the position is."""
-        first = LiveTask(
+        first = StreamingTask(
             self.name,
             self._texts,
             self._split,
@@ -166,7 +165,7 @@ class LiveTask:
 class _Reader:
     """Documents from a position on, for ever; `position` is that of the next one."""
 
-    def __init__(self, task: LiveTask, position: Position):
+    def __init__(self, task: StreamingTask, position: Position):
         self._task, self.position = task, position
         self._documents = task.documents_of_shard(position.epoch, position.shard)
         for number in range(position.document):
@@ -210,7 +209,7 @@ class _Reader:
         self._documents = self._task.documents_of_shard(epoch, shard)
 
 
-class LiveLoader:
+class StreamingLoader:
     """Batches of live tasks, step after step: what `Loader` is to stores.
 
     Steps must be asked for in their order (each once), because a position is only known when
@@ -219,26 +218,22 @@ class LiveLoader:
 
     def __init__(
         self,
-        tasks: Sequence[LiveTask],
+        tasks: Sequence[StreamingTask],
         vocabulary: Vocabulary,
         *,
         batch_size: int,
-        inputs_length: int,
-        targets_length: int,
+        row_format: RowFormat,
         mixing: Mixing,
-        conversion: Conversion | None = None,
     ):
         self.tasks, self.vocabulary, self.mixing = tuple(tasks), vocabulary, mixing
-        self.batch_size = batch_size
-        self.inputs_length, self.targets_length = inputs_length, targets_length
-        self._convert = conversion or encoder_decoder(inputs_length, targets_length)
+        self.batch_size, self.row_format = batch_size, row_format
         self._next_step, self._next_row = 0, 0
         self._identity = {
             "live": digest([task.identity() for task in self.tasks]),
             "tasks": digest(self.task_names),
             "rates": digest(self.mixing.identity()),
-            "lengths": [inputs_length, targets_length],
-            "converter": self._convert.converter,
+            "lengths": [row_format.inputs_length, row_format.targets_length],
+            "converter": self.row_format.converter,
         }
         self._states: dict[int, dict[str, Any]] = {0: self._state()}
 
@@ -249,12 +244,12 @@ class LiveLoader:
     @property
     def lengths(self) -> tuple[int, int]:
         """Tokens of the encoder's and the decoder's rows, 0 where there is none."""
-        return self._convert.lengths
+        return self.row_format.lengths
 
     @property
     def element_spec(self) -> dict[str, ArraySpec]:
         """Shapes and dtypes of a whole global batch; all int32."""
-        shapes = self._convert.shapes(packed=self._packs)
+        shapes = batch_shapes(self.row_format, packed=self._packs)
         return element_spec(shapes, self.batch_size, len(self.tasks))
 
     def rows(self, step: int, row_indices: Sequence[int] | None = None) -> Batch:
@@ -277,7 +272,7 @@ class LiveLoader:
         self._states.pop(step - _STATES_KEPT, None)
         if not parts:
             return no_rows(self.element_spec)
-        batch = self._convert(merged(parts, tasks_B[wanted_B], self._packs))
+        batch = convert(merged(parts, tasks_B[wanted_B], self._packs), self.row_format)
         if len(self.tasks) > 1:
             batch["task_ids"] = tasks_B[wanted_B].astype(np.int32)
         places_B = np.searchsorted(np.flatnonzero(wanted_B), indices)

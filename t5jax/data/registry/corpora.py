@@ -8,9 +8,9 @@ Tasks of one corpus share its token store. T5's own names stand for some of them
 import dataclasses
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from t5jax.data import objectives
+from t5jax.data.config import DataConfig
 from t5jax.data.docstring_corpus import Docstrings
 from t5jax.data.objectives import UL2_DENOISERS, Denoiser, Objective, SpanCorruption
 from t5jax.data.records import Source
@@ -30,9 +30,6 @@ from t5jax.data.tasks.mixture import Custom, Mixture
 from t5jax.data.tasks.task import TextTask
 from t5jax.errors import ConfigError
 
-if TYPE_CHECKING:
-    from t5jax.data.config import DataConfig
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Corpus:
@@ -40,7 +37,7 @@ class Corpus:
 
     name: str
     description: str
-    source: Callable[["DataConfig"], Source]
+    source: Callable[[DataConfig], Source]
     column: str | None = "text"  # None: data.text_column says
     settings: tuple[str, ...] = ()
     required: tuple[str, ...] = ()

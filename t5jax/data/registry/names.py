@@ -7,16 +7,14 @@ Nothing here imports TensorFlow: a task that was registered with seqio is found 
 import difflib
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from t5jax.data.config import DataConfig
 from t5jax.data.modules import load_entry_points, load_modules
 from t5jax.data.store.reader import NAME_RULE, can_name_directory
 from t5jax.data.tasks.mixture import Mixture
 from t5jax.data.tasks.task import Task
 from t5jax.errors import ConfigError
-
-if TYPE_CHECKING:
-    from t5jax.data.config import DataConfig
 
 _own: dict[str, Task | Mixture] = {}
 
@@ -66,7 +64,7 @@ def own_names() -> list[str]:
     return sorted(_own)
 
 
-def find(name: str, data: "DataConfig") -> Task | Mixture:
+def find(name: str, data: DataConfig) -> Task | Mixture:
     """The task or mixture of a name: built-in, or registered by `data.modules`, an entry point or
     seqio. Raises ConfigError with near names when there is none."""
     found = find_builtin(name) or _own.get(name)
@@ -79,7 +77,7 @@ def find(name: str, data: "DataConfig") -> Task | Mixture:
     return found
 
 
-def find_task(name: str, data: "DataConfig") -> Task:
+def find_task(name: str, data: DataConfig) -> Task:
     """As `find`, for a single task. Raises ConfigError for a mixture."""
     found = find(name, data)
     if isinstance(found, Mixture):
@@ -87,7 +85,7 @@ def find_task(name: str, data: "DataConfig") -> Task:
     return found
 
 
-def tasks_of(name: str, data: "DataConfig") -> list[Task]:
+def tasks_of(name: str, data: DataConfig) -> list[Task]:
     """The tasks of a task or mixture, nested ones too, each once."""
     found = find(name, data)
     if not isinstance(found, Mixture):
@@ -98,7 +96,7 @@ def tasks_of(name: str, data: "DataConfig") -> list[Task]:
     return list(tasks.values())
 
 
-def mixtures_within(mixture: Mixture, data: "DataConfig") -> dict[str, Mixture]:
+def mixtures_within(mixture: Mixture, data: DataConfig) -> dict[str, Mixture]:
     """The mixtures that a mixture draws from, by name, and theirs."""
     found: dict[str, Mixture] = {}
     for name in mixture.tasks:
@@ -122,7 +120,7 @@ def unknown(name: str, modules: Sequence[str]) -> str:
     return f"{said}your own, after {', '.join(modules)} of data.modules: {found}"
 
 
-def _of_seqio(name: str, data: "DataConfig") -> Any:
+def _of_seqio(name: str, data: DataConfig) -> Any:
     if "seqio" not in sys.modules:
         return None
     from t5jax.data.seqio_bridge import tasks as seqio_tasks

@@ -2,9 +2,10 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from t5jax.data import registry
+from t5jax.data.config import DataConfig
 from t5jax.data.records import BadColumn, BadRecord, BadRecordPolicy, Record, Rejected, Row, Source
 from t5jax.data.rng import derive_seed
 from t5jax.data.seqio_bridge.texts import SeqioTexts
@@ -14,14 +15,11 @@ from t5jax.data.tasks.identity import describe
 from t5jax.data.tasks.task import ExampleTask, SeqioTask, Task, TextTask
 from t5jax.errors import ConfigError
 
-if TYPE_CHECKING:
-    from t5jax.data.config import DataConfig
-
 _AS_EXAMPLES = {"inputs": "inputs", "targets": "targets"}  # feature of the store: key of an example
 _AS_TEXT = {"text": "targets"}
 
 
-def texts_of(task: Task, data: "DataConfig") -> Texts:
+def texts_of(task: Task, data: DataConfig) -> Texts:
     """What a task tokenises."""
     if isinstance(task, SeqioTask):
         return SeqioTexts(
@@ -39,7 +37,7 @@ class TaskTexts:
     """What a task of ours tokenises. Pickled as names and settings: functions do not travel."""
 
     task_name: str
-    data: "DataConfig"
+    data: DataConfig
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -127,7 +125,7 @@ class TaskTexts:
 
 
 def examples_of(
-    row: Row, task: TextTask | ExampleTask, split: str, data: "DataConfig"
+    row: Row, task: TextTask | ExampleTask, split: str, data: DataConfig
 ) -> list[dict[str, Any]]:
     """The examples of a row: those of training, or those of evaluation, by the split.
 

@@ -2,17 +2,15 @@
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from t5jax.data.config import DataConfig
 from t5jax.data.seqio_bridge.tasks import seqio_task
 from t5jax.data.tasks.task import Metric, SeqioTask
 from t5jax.data.tensorflow_import import import_tensorflow
 from t5jax.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from t5jax.data.config import DataConfig
 
 
 class Scoring(NamedTuple):
@@ -50,7 +48,7 @@ def _scalars_of(metric: Callable) -> Metric:
 
 
 def examples(
-    task: SeqioTask, data: "DataConfig", split: str
+    task: SeqioTask, data: DataConfig, split: str
 ) -> Iterator[tuple[np.ndarray, Mapping[str, Any]]]:
     """(ids of the inputs without EOS, the example with strings `inputs` and `targets`) in order.
 

@@ -2,8 +2,9 @@
 
 import functools
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from t5jax.data.config import DataConfig
 from t5jax.data.objectives import Objective
 from t5jax.data.seqio_bridge.span_corruption import SpanCorruptionPreprocessor
 from t5jax.data.seqio_bridge.vocabularies import our_vocabulary
@@ -12,13 +13,10 @@ from t5jax.data.tasks.task import EosRule, SeqioTask
 from t5jax.data.tensorflow_import import import_seqio, import_tensorflow
 from t5jax.errors import ConfigError
 
-if TYPE_CHECKING:
-    from t5jax.data.config import DataConfig
-
 seqio = import_seqio()
 
 
-def find(name: str, data: "DataConfig") -> SeqioTask | Mixture | None:
+def find(name: str, data: DataConfig) -> SeqioTask | Mixture | None:
     """The task or mixture that is registered with seqio under a name; None when there is none.
 
     Raises ConfigError for a task whose vocabulary is not the config's.

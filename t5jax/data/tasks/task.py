@@ -7,13 +7,11 @@ draws from tasks at rates. All are data and plain functions: no TensorFlow, no s
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal
 
+from t5jax.data.config import DataConfig
 from t5jax.data.objectives import Objective, SpanCorruption
 from t5jax.data.records import Row, Source
-
-if TYPE_CHECKING:
-    from t5jax.data.config import DataConfig
 
 # `inputs` and `targets` are strings; whatever else a metric needs (answers, idx, choices) is beside
 # them, under names of its own.
@@ -32,7 +30,7 @@ class TextTask:
     name: str
     description: str
     corpus: str  # names the token store; tasks over the same text name the same
-    source: Callable[["DataConfig"], Source]
+    source: Callable[[DataConfig], Source]
     objective: Objective = dataclasses.field(default_factory=SpanCorruption)
     prefix: str = ""
     column: str | None = "text"  # of the text in a row; None: data.text_column says
@@ -40,7 +38,7 @@ class TextTask:
     required: tuple[str, ...] = ()  # those of them that have no usable default
     splits: tuple[str, ...] = ("train", "validation")
 
-    def text(self, row: Row, data: "DataConfig") -> str:
+    def text(self, row: Row, data: DataConfig) -> str:
         """The text of a row. Raises BadColumn when it has none."""
         return row.text(self.column or data.text_column)
 
@@ -59,7 +57,7 @@ class ExampleTask:
 
     name: str
     description: str
-    source: Callable[["DataConfig"], Source]
+    source: Callable[[DataConfig], Source]
     examples: Callable[[Row], Iterable[Example]]
     eval_examples: Callable[[Row], Iterable[Example]] | None = None
     postprocess: Postprocess | None = None
@@ -113,18 +111,3 @@ class SeqioTask:
 
 
 Task = TextTask | ExampleTask | SeqioTask
-
-
-class Described(Protocol):
-    """What decides the lengths of a task's rows; a task, or what was written down of it."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def objective(self) -> Objective | None:
-        """What makes inputs and targets of the task's text; None where it has examples."""
-        ...
-
-    @property
-    def prefix(self) -> str: ...

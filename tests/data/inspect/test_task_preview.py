@@ -13,7 +13,6 @@ from t5jax.data.config import DataConfig
 from t5jax.data.inspect.mixture_preview import preview_mixture
 from t5jax.data.inspect.task_preview import Lengths, preview
 from t5jax.data.objectives import SpanCorruption, parse
-from t5jax.data.pipeline.opening import open_in_order
 from t5jax.data.registry import add_mixture, add_task
 from t5jax.data.registry.texts import texts_of
 from t5jax.data.sources import JsonLines
@@ -22,6 +21,7 @@ from t5jax.data.tasks import ExampleTask, Mixture
 from t5jax.data.tasks.rates import Custom, Equal, Proportional, Scheduled
 from t5jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary, train_sentencepiece
 from t5jax.errors import ConfigError, DataError
+from tests.data.pipeline.loaders import open_in_order
 
 WORDS = ["beat", "the", "eggs", "with", "sugar", "until", "they", "are", "pale", "and", "fold"]
 

@@ -5,17 +5,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from t5jax.data import registry
-from t5jax.data.config import DataConfig, tasks_of
-from t5jax.data.pipeline.conversion import conversion_for
+from t5jax.data.config import DataConfig
 from t5jax.data.pipeline.loader import Loader
-from t5jax.data.pipeline.opening import open_in_order, open_loader
-from t5jax.data.pipeline.streaming import LiveLoader
-from t5jax.data.registry import add_mixture, add_task
+from t5jax.data.pipeline.streaming import StreamingLoader
+from t5jax.data.registry import add_mixture, add_task, names
+from t5jax.data.registry.resolve import resolve
 from t5jax.data.tasks import Custom, ExampleTask, Mixture, TextTask
 from t5jax.data.vocabularies import ByteVocabulary
 from t5jax.errors import ConfigError
 from t5jax.evaluation.loss import ngram_baselines, unigram_entropy
+from tests.data.pipeline.loaders import open_in_order, open_loader
 from tests.data.pipeline.test_opening import SOURCE, cached, pairs_of
 
 VOCABULARY = ByteVocabulary(extra_ids=100)
@@ -24,7 +23,7 @@ TWO_STACKS = ("encoder_decoder", "shared_encoder_decoder")
 
 @pytest.fixture(autouse=True)
 def own_tasks(monkeypatch):
-    monkeypatch.setattr(registry, "_own", {})
+    monkeypatch.setattr(names, "_own", {})
     for name, prefix in (("plain", ""), ("marked", "[R] ")):
         add_task(
             TextTask(
@@ -49,9 +48,9 @@ def config(mixture="plain", **settings):
     return DataConfig(mixture=mixture, vocabulary=VOCABULARY, **settings)
 
 
-def conversion(architecture, mixture="plain", **settings):
+def row_format(architecture, mixture="plain", **settings):
     data = config(mixture, **settings)
-    return conversion_for(architecture, tasks_of(data), data)
+    return resolve(data, architecture).row_format
 
 
 @pytest.mark.parametrize(
@@ -73,7 +72,7 @@ def conversion(architecture, mixture="plain", **settings):
     ],
 )
 def test_converter_and_lengths(architecture, settings, converter, lengths):
-    found = conversion(architecture, **settings)
+    found = row_format(architecture, **settings)
     assert (found.converter, found.lengths) == (converter, lengths)
     loader = open_loader(config(**settings), batch_size=3, architecture=architecture)
     batch = loader.rows(0)
@@ -122,7 +121,7 @@ def test_converter_and_lengths(architecture, settings, converter, lengths):
 )
 def test_refuses(architecture, settings, message):
     with pytest.raises(ConfigError, match=message):
-        conversion(architecture, **settings)
+        row_format(architecture, **settings)
 
 
 def test_loss_on_inputs_and_targets():
@@ -165,7 +164,7 @@ def test_examples_are_packed_to_their_joint_length(tmp_path, live):
     data = config("reverse", **settings) if live else cached(tmp_path, "reverse", **settings)
     data.seed = 4
     loader = open_loader(data, batch_size=7, architecture="prefix_lm")
-    assert isinstance(loader, LiveLoader if live else Loader)
+    assert isinstance(loader, StreamingLoader if live else Loader)
     assert loader.lengths == (0, 75)
     pairs, most_inputs, filled = {}, 0, []
     for step in range(12):

@@ -9,18 +9,35 @@ import pytest
 
 from t5jax.data.objectives import PackedPrefixLM
 from t5jax.data.pipeline.converters import (
-    CONVERTERS,
     Features,
+    batch_shapes,
+    convert,
     encoder,
     encoder_decoder,
     lm,
     prefix_lm,
 )
+from t5jax.data.registry.row_format import RowFormat
 from t5jax.data.tensorflow_import import import_seqio, import_tensorflow
 from t5jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary
 from t5jax.errors import ConfigError
 
 MASK_ID = 7
+
+
+def row_format(converter, inputs_length, targets_length, **settings):
+    joined = inputs_length + targets_length if converter == "prefix_lm" else None
+    return RowFormat(
+        converter=converter,
+        inputs_length=inputs_length,
+        targets_length=targets_length,
+        joined_length=joined,
+        settings=settings,
+    )
+
+
+def shapes_for(converter, inputs_length, targets_length, packed=False):
+    return batch_shapes(row_format(converter, inputs_length, targets_length), packed=packed)
 
 
 def ragged_examples(count, inputs_length, targets_length, seed=0):
@@ -140,7 +157,7 @@ def test_encoder_decoder(examples_and_lengths):
     theirs = seqio_batch(seqio.EncDecFeatureConverter(pack=False), examples, lengths)
     ours = encoder_decoder(padded(examples, inputs_length, targets_length))
     assert_equal(ours, theirs)
-    assert shapes_of(ours) == CONVERTERS["encoder_decoder"].shapes(inputs_length, targets_length)
+    assert shapes_of(ours) == shapes_for("encoder_decoder", inputs_length, targets_length)
 
 
 def test_encoder_decoder_packed(examples_and_lengths):
@@ -152,7 +169,7 @@ def test_encoder_decoder_packed(examples_and_lengths):
     theirs = seqio_batch(import_seqio().EncDecFeatureConverter(pack=True), examples, lengths)
     ours = encoder_decoder(packed(rows, lengths))
     assert_equal(ours, theirs)
-    shapes = CONVERTERS["encoder_decoder"].shapes(inputs_length, targets_length, packed=True)
+    shapes = shapes_for("encoder_decoder", inputs_length, targets_length, packed=True)
     assert shapes_of(ours) == shapes
 
 
@@ -163,7 +180,7 @@ def test_lm(examples_and_lengths):
     )
     ours = lm(padded(examples, inputs_length, targets_length))
     assert_equal(ours, theirs)
-    assert shapes_of(ours) == CONVERTERS["lm"].shapes(inputs_length, targets_length)
+    assert shapes_of(ours) == shapes_for("lm", inputs_length, targets_length)
 
 
 def test_lm_packed(examples_and_lengths):
@@ -176,7 +193,7 @@ def test_lm_packed(examples_and_lengths):
     widths = {"inputs": sum(len(i) for i, _ in examples), "targets": targets_length}
     ours = lm(packed(rows, widths))
     assert_equal(ours, theirs)
-    assert shapes_of(ours) == CONVERTERS["lm"].shapes(inputs_length, targets_length, packed=True)
+    assert shapes_of(ours) == shapes_for("lm", inputs_length, targets_length, packed=True)
 
 
 @pytest.mark.parametrize("loss_on_targets_only", [True, False])
@@ -192,7 +209,7 @@ def test_prefix_lm(examples_and_lengths, loss_on_targets_only):
     features = padded(examples, inputs_length, targets_length)
     ours = prefix_lm(features, loss_on_targets_only=loss_on_targets_only)
     assert_equal(ours, seqio_batch(converter, examples, lengths))
-    assert shapes_of(ours) == CONVERTERS["prefix_lm"].shapes(inputs_length, targets_length)
+    assert shapes_of(ours) == shapes_for("prefix_lm", inputs_length, targets_length)
 
 
 @pytest.mark.parametrize("loss_on_targets_only", [True, False])
@@ -210,7 +227,7 @@ def test_prefix_lm_packed(examples_and_lengths, loss_on_targets_only):
     features = packed(rows, {"inputs": length, "targets": length})
     ours = prefix_lm(features, loss_on_targets_only=loss_on_targets_only, length=length)
     assert_equal(ours, theirs)
-    shapes = CONVERTERS["prefix_lm"].shapes(inputs_length, targets_length, packed=True)
+    shapes = shapes_for("prefix_lm", inputs_length, targets_length, packed=True)
     assert shapes_of(ours) == shapes
 
 
@@ -244,7 +261,7 @@ def test_encoder(examples_and_lengths):
     ours = encoder(padded(examples, length, length), mask_id=MASK_ID)
     assert ours["encoder_loss_weights"].any()
     assert_equal(ours, seqio_batch(converter, examples, lengths))
-    assert shapes_of(ours) == CONVERTERS["encoder"].shapes(length, length)
+    assert shapes_of(ours) == shapes_for("encoder", length, length)
     with pytest.raises(ConfigError, match="inputs_length=5, targets_length=4"):
         encoder(padded([], 5, 4), mask_id=MASK_ID)
 
@@ -258,13 +275,13 @@ def test_encoder_packed(examples_and_lengths):
     converter = import_seqio().EncoderFeatureConverter(mask_id=MASK_ID, pack=True)
     ours = encoder(packed(rows, lengths), mask_id=MASK_ID)
     assert_equal(ours, seqio_batch(converter, examples, lengths))
-    assert shapes_of(ours) == CONVERTERS["encoder"].shapes(length, length, packed=True)
+    assert shapes_of(ours) == shapes_for("encoder", length, length, packed=True)
 
 
 def test_rows_without_examples_are_empty():
     features = packed([[], [([5, 1], [6, 1])]], {"inputs": 4, "targets": 5})
     for name, settings in (("encoder_decoder", {}), ("lm", {}), ("prefix_lm", {})):
-        batch = CONVERTERS[name].convert(features, **settings)
+        batch = convert(features, row_format(name, 4, 5, **settings))
         for key, array in batch.items():
             assert not array[0].any(), (name, key)
             assert array[1].any(), (name, key)
@@ -288,13 +305,13 @@ def test_packed_prefix_lm_as_a_prepacked_batch():
     assert (ours["decoder_loss_weights"] == 1).all()
 
 
-def test_the_table_names_what_a_converter_reads():
+def test_shapes_are_those_of_the_batch_of_every_converter():
     features = padded(ragged_examples(3, 9, 9), 9, 9)
-    settings = {"mask_id": MASK_ID, "loss_on_targets_only": True, "length": 18}
-    for name, converter in CONVERTERS.items():
-        given = {key: settings[key] for key in converter.settings}
-        batch = converter.convert(features, **given)
-        assert shapes_of(batch) == converter.shapes(9, 9), name
-        if "inputs" not in converter.features:
-            blank = features._replace(inputs=features.inputs[:, :0])
-            assert_equal(converter.convert(blank, **given), batch)
+    for name in ("encoder_decoder", "lm", "prefix_lm", "encoder"):
+        settings = {"mask_id": MASK_ID} if name == "encoder" else {}
+        rows = row_format(name, 9, 9, **settings)
+        batch = convert(features, rows)
+        assert shapes_of(batch) == batch_shapes(rows, packed=False), name
+        assert max(rows.lengths) == max(shape[0] for shape in shapes_of(batch).values()), name
+    blank = features._replace(inputs=features.inputs[:, :0])
+    assert_equal(lm(blank), lm(features))

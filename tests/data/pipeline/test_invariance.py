@@ -21,8 +21,9 @@ from t5jax.data.objectives import FullLanguageModel, PrefixLM, SpanCorruption
 from t5jax.data.pipeline.example_rows import ExampleRows
 from t5jax.data.pipeline.loader import Component, Loader
 from t5jax.data.pipeline.mixing import Mixing, Phase
-from t5jax.data.pipeline.streaming import LiveLoader, LiveTask
+from t5jax.data.pipeline.streaming import StreamingLoader, StreamingTask
 from t5jax.data.pipeline.text_rows import TextRows
+from t5jax.data.registry.row_format import RowFormat
 from t5jax.data.rng import derive_seed
 from tests.data.number_stores import (
     VOCABULARY,
@@ -83,13 +84,14 @@ class Trial:
         ]
         settings = {
             "batch_size": batch_size,
-            "inputs_length": 41,
-            "targets_length": 43,
+            "row_format": RowFormat(
+                converter="encoder_decoder", inputs_length=41, targets_length=43
+            ),
             "mixing": Mixing(phases, [task.name for task in tasks]),
         }
         seeds = [derive_seed(seed, task.name) for task in tasks]
         if self.live:
-            return LiveLoader([*map(_live, tasks, seeds)], VOCABULARY, **settings)
+            return StreamingLoader([*map(_live, tasks, seeds)], VOCABULARY, **settings)
         components = [
             Component(name=task.name, rows=task.rows(task.streams(), seed), store=None)
             for task, seed in zip(tasks, seeds, strict=True)
@@ -108,7 +110,7 @@ class Trial:
 
 
 def _live(task, seed):
-    return LiveTask(
+    return StreamingTask(
         task.name,
         task.texts(),
         "train",

@@ -13,6 +13,7 @@ from t5jax.data.pipeline.example_rows import ExampleRows
 from t5jax.data.pipeline.loader import Component, Loader
 from t5jax.data.pipeline.mixing import Mixing, Phase
 from t5jax.data.pipeline.text_rows import TextRows
+from t5jax.data.registry.row_format import RowFormat
 from t5jax.data.rng import Permutation, derive_seed
 from t5jax.data.store.build import build_cache
 from t5jax.data.store.reader import TokenStore
@@ -31,6 +32,7 @@ from tests.data.number_stores import (
 
 TOKENS = 10_007  # a prime: no row length divides it
 LENGTHS = {"inputs_length": 96, "targets_length": 27}
+ROW_FORMAT = RowFormat(converter="encoder_decoder", **LENGTHS)
 FIRST_EXAMPLE_TOKEN = 30_000
 
 
@@ -78,7 +80,7 @@ def loader_of(components, mixing="equal", batch_size=13, **changes):
     names = [component.name for component in components]
     if mixing == "equal":
         mixing = Mixing([Phase(0, (1.0,) * len(names))], names)
-    settings = {"batch_size": batch_size, "mixing": mixing, **LENGTHS}
+    settings = {"batch_size": batch_size, "mixing": mixing, "row_format": ROW_FORMAT}
     return Loader(components, VOCABULARY, **settings | changes)
 
 
@@ -353,7 +355,7 @@ def test_element_spec(stores, make):
 def test_element_spec_of_other_objectives(stores, objective):
     lengths = {"inputs_length": 38, "targets_length": 38}
     component = text_component(stores, objective=objective, **lengths)
-    loader = loader_of([component], **lengths)
+    loader = loader_of([component], row_format=RowFormat(converter="encoder_decoder", **lengths))
     batch = loader.rows(2)
     assert {k: v.shape for k, v in batch.items()} == {
         k: v.shape for k, v in loader.element_spec.items()
@@ -365,7 +367,8 @@ def test_same_features_as_seqio(stores):
     """Right shift, weights and padding of seqio's own converter, given the same inputs/targets."""
     seqio, tf = import_seqio(), import_tensorflow()
     component = text_component(stores, targets_length=30, shuffle=False)
-    loader = loader_of([component], None, 95, targets_length=30)
+    rows = dataclasses.replace(ROW_FORMAT, targets_length=30)
+    loader = loader_of([component], None, 95, row_format=rows)
     batch = loader.rows(0)
     examples = [
         {

@@ -8,20 +8,21 @@ import numpy as np
 import pytest
 
 from t5jax.data import registry
-from t5jax.data.config import DataConfig, tasks_of
+from t5jax.data.config import DataConfig
 from t5jax.data.objectives import UL2_DENOISERS, SpanCorruption
 from t5jax.data.pipeline.loader import Loader
-from t5jax.data.pipeline.opening import open_in_order, open_loader, task_seed
-from t5jax.data.pipeline.streaming import LiveLoader
+from t5jax.data.pipeline.streaming import StreamingLoader
 from t5jax.data.records import Row
-from t5jax.data.registry import add_mixture, add_task
-from t5jax.data.registry.mixture_record import corpus_of, make_record, task_record, write_record
+from t5jax.data.registry import add_mixture, add_task, names
+from t5jax.data.registry.resolve import checked_tasks, resolve
+from t5jax.data.registry.resolved_task import resolve_task
 from t5jax.data.registry.texts import texts_of
 from t5jax.data.store.build import build_cache
 from t5jax.data.tasks import Custom, ExampleTask, Mixture, Proportional, TextTask
 from t5jax.data.vocabularies import ByteVocabulary
 from t5jax.errors import ConfigError, DataError
 from tests.data.number_stores import assert_same
+from tests.data.pipeline.loaders import open_in_order, open_loader, write_mixture
 from tests.data.rows_in_memory import Rows
 
 VOCABULARY = ByteVocabulary(extra_ids=100)
@@ -52,7 +53,7 @@ EMPTY = Rows({"train": [[]], "validation": [[]]})
 
 @pytest.fixture(autouse=True)
 def own_tasks(monkeypatch):
-    monkeypatch.setattr(registry, "_own", {})
+    monkeypatch.setattr(names, "_own", {})
 
     def text(name, source=SOURCE, corpus="prose", **changes):
         add_task(
@@ -88,14 +89,12 @@ def config(mixture="three", **settings):
 def cached(folder, mixture="three", **settings):
     """The config of a mixture whose stores are in a folder, made as `t5jax cache` makes them."""
     data = config(mixture, cache_dir=str(folder), **settings)
-    tasks, sizes = tasks_of(data), {}
-    for task in tasks:
+    for task in checked_tasks(data):
         texts = texts_of(task, data)
         for split in texts.splits():
-            directory = folder / corpus_of(task) / split
-            info = build_cache(texts, split, directory, vocabulary=VOCABULARY)
-            sizes |= {task.name: info.documents} if split == "train" else {}
-    write_record(data, make_record(data, sizes))
+            directory = folder / resolve_task(task, data).store / split
+            build_cache(texts, split, directory, vocabulary=VOCABULARY)
+    write_mixture(data)
     return data
 
 
@@ -112,7 +111,7 @@ def test_tasks_of_a_mixture_come_at_their_rates(tmp_path, live):
     """Of examples: a packed row counts as many as are in it."""
     data = config() if live else cached(tmp_path)
     loader = open_loader(data, batch_size=19)
-    assert isinstance(loader, LiveLoader if live else Loader)
+    assert isinstance(loader, StreamingLoader if live else Loader)
     assert loader.task_names == ("plain", "marked", "reverse", "train_only")
     counts, rows = np.zeros(4), np.zeros(4)
     for step in range(150):
@@ -145,18 +144,15 @@ def test_rows_are_what_their_tasks_say(tmp_path, live):
 
 
 def test_seeds_of_tasks_are_their_own():
-    data = config()
-    records = [task_record(task) for task in tasks_of(data)]
-    seeds = {task_seed(data, record) for record in records}
-    seeds |= {task_seed(config(seed=5), record) for record in records}
-    assert len(seeds) == 8
+    tasks = (*resolve(config()).tasks, *resolve(config(seed=5)).tasks)
+    assert len({task.seed for task in tasks}) == 8
 
 
 def test_stores_need_no_modules_after_they_were_made(tmp_path):
     """Training opens the record and the stores, and asks nobody for the tasks."""
     data = cached(tmp_path)
     expected = open_loader(data, batch_size=7).rows(3)
-    registry._own.clear()
+    names._own.clear()
     assert_same(open_loader(data, batch_size=7).rows(3), expected)
 
 
@@ -188,9 +184,9 @@ def test_settings_reach_the_rows(tmp_path):
 def test_targets_are_as_long_as_the_objectives_make_them(tmp_path):
     data = cached(tmp_path, "plain", targets_length=None)
     loader = open_loader(data, batch_size=7)
-    assert loader.targets_length == SpanCorruption().lengths(87).targets
-    assert open_loader(config("plain", targets_length=None), batch_size=7).targets_length == (
-        loader.targets_length
+    assert loader.row_format.targets_length == SpanCorruption().lengths(87).targets
+    assert open_loader(config("plain", targets_length=None), batch_size=7).row_format == (
+        loader.row_format
     )
     with pytest.raises(ConfigError, match="targets_length is not set, and reverse"):
         open_loader(config("reverse", targets_length=None), batch_size=7)
@@ -263,7 +259,7 @@ def test_rates_edited_after_caching_are_the_new_ones(tmp_path, monkeypatch):
     mixture = registry.find("three", data)
     weights = {name: 9.0**n for n, name in enumerate(mixture.tasks)}
     changed = dataclasses.replace(mixture, rate=Custom(weights=weights))
-    monkeypatch.setattr(registry, "_own", {**registry._own, "three": changed})
+    monkeypatch.setattr(names, "_own", {**names._own, "three": changed})
     after = open_loader(data, batch_size=5).mixing.shares(0)
     assert list(after) == list(before)
     assert after != before
@@ -275,7 +271,7 @@ def test_a_task_that_has_changed_since_its_store_is_named(tmp_path, monkeypatch,
     open_loader(data, batch_size=5)
     assert not caplog.records
     changed = dataclasses.replace(registry.find("reverse", data), examples=lambda row: [])
-    monkeypatch.setattr(registry, "_own", {**registry._own, "reverse": changed})
+    monkeypatch.setattr(names, "_own", {**names._own, "reverse": changed})
     open_loader(data, batch_size=5)
     (said,) = caplog.messages
     assert said.startswith("task reverse has changed since its store")
@@ -293,7 +289,7 @@ def test_missing_stores_name_the_command(tmp_path):
 
 def test_a_store_of_another_kind_or_vocabulary_is_refused(tmp_path, monkeypatch):
     data = cached(tmp_path)
-    monkeypatch.setattr(registry, "_own", {})  # the record that was written is read
+    monkeypatch.setattr(names, "_own", {})  # the record that was written is read
     (tmp_path / "prose").rename(tmp_path / "away")
     (tmp_path / "reverse").rename(tmp_path / "prose")
     with pytest.raises(DataError, match="holds inputs, targets: it was made for another kind"):
@@ -316,7 +312,7 @@ def test_ul2_works_with_and_without_a_store(tmp_path):
     assert len(live.task_names) == 7
     data = config("text:ul2", cache_dir=str(tmp_path / "cache"), **settings)
     build_cache(
-        texts_of(tasks_of(data)[0], data),
+        texts_of(checked_tasks(data)[0], data),
         "train",
         tmp_path / "cache" / "text" / "train",
         vocabulary=VOCABULARY,

@@ -9,8 +9,9 @@ from t5jax.data.objectives import FullLanguageModel, SpanCorruption
 from t5jax.data.pipeline.example_rows import ExampleRows
 from t5jax.data.pipeline.loader import Component, Loader
 from t5jax.data.pipeline.mixing import Mixing, Phase
-from t5jax.data.pipeline.streaming import LiveLoader, LiveTask, Position
+from t5jax.data.pipeline.streaming import Position, StreamingLoader, StreamingTask
 from t5jax.data.pipeline.text_rows import TextRows
+from t5jax.data.registry.row_format import RowFormat
 from t5jax.errors import DataError
 from tests.data.number_stores import (
     EOS,
@@ -27,6 +28,7 @@ from tests.data.number_stores import (
 )
 
 LENGTHS = {"inputs_length": 41, "targets_length": 17}
+ROW_FORMAT = RowFormat(converter="encoder_decoder", **LENGTHS)
 BLOCK = 601
 DOCUMENTS = [3, 0, 411, 97, 1, 0, 800, 55, 0, 0, 333, 12, 29, 701]
 TOKENS = sum(DOCUMENTS)
@@ -55,19 +57,21 @@ def example_rows(streams, seed, pack=True):
 def text_task(name="text", texts=None, seed=1, **changes):
     settings = {"settings": {"kind": "text"}, "seed": seed, "block_tokens": BLOCK} | changes
     texts = texts or texts_of_shards(text_shards())
-    return LiveTask(name, texts, "train", VOCABULARY, text_rows, **settings)
+    return StreamingTask(name, texts, "train", VOCABULARY, text_rows, **settings)
 
 
 def example_task(name="examples", texts=None, seed=2, rows=example_rows):
     texts = texts or examples_of_shards(example_shards())
     settings = {"settings": {}, "seed": seed, "block_tokens": 700}
-    return LiveTask(name, texts, "train", VOCABULARY, rows, **settings)
+    return StreamingTask(name, texts, "train", VOCABULARY, rows, **settings)
 
 
 def loader_of(tasks, batch_size=12, phases=None):
     phases = phases or [Phase(0, (1.0,) * len(tasks))]
     mixing = Mixing(phases, [task.name for task in tasks])
-    return LiveLoader(tasks, VOCABULARY, batch_size=batch_size, mixing=mixing, **LENGTHS)
+    return StreamingLoader(
+        tasks, VOCABULARY, batch_size=batch_size, mixing=mixing, row_format=ROW_FORMAT
+    )
 
 
 def text(batch_size=12):
@@ -236,7 +240,7 @@ def test_full_language_model_has_every_eos():
 
     texts = texts_of_shards(text_shards())
     settings = {"settings": {}, "seed": 3, "block_tokens": BLOCK}
-    task = LiveTask("text", texts, "train", VOCABULARY, rows, **settings)
+    task = StreamingTask("text", texts, "train", VOCABULARY, rows, **settings)
     shown = [np.zeros((1, 1), np.int32)]
     while len(text_tokens(*shown)) < TOKENS:
         shown.append(task.read(np.ones(1, bool)).targets)
@@ -299,7 +303,7 @@ def test_states_of_other_rates_and_stores_are_refused():
         loader_of(tasks, phases=[Phase(0, (1.0, 2.0))]).restore(one.state(0), 0)
     rows = text_rows({"text": stream_of(text_shards())}, seed=1)
     component = Component(name="text", rows=rows, store=None)
-    settings = {"batch_size": 12, "mixing": one.mixing, **LENGTHS}
+    settings = {"batch_size": 12, "mixing": one.mixing, "row_format": ROW_FORMAT}
     settings["mixing"] = Mixing([Phase(0, (1.0,))], ["text"])
     cached = Loader([component], VOCABULARY, **settings)
     with pytest.raises(DataError, match="no positions of live tasks"):

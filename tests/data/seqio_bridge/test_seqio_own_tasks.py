@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from t5jax.data import registry
-from t5jax.data.config import DataConfig, tasks_of
+from t5jax.data.config import DataConfig
 from t5jax.data.objectives import SpanCorruption
-from t5jax.data.pipeline.opening import open_in_order, open_loader
 from t5jax.data.records import Rejected
-from t5jax.data.registry.mixture_record import make_record, write_record
+from t5jax.data.registry.resolve import checked_tasks
 from t5jax.data.registry.texts import texts_of
 from t5jax.data.store.build import build_cache, cache_directory
 from t5jax.data.tasks.task import SeqioTask
 from t5jax.data.tensorflow_import import import_seqio
 from t5jax.data.vocabularies import ByteVocabulary
 from t5jax.errors import ConfigError, DataError
+from tests.data.pipeline.loaders import open_in_order, open_loader, write_mixture
 
 WORDS = ["the", "rows", "of", "a", "table", "are", "read", "in", "their", "order", "and", "each"]
 
@@ -184,12 +184,10 @@ def test_a_users_examples_come_from_the_store_as_from_seqio(module, tmp_path, se
 
 def store(data):
     """Stores and record of the config's mixture."""
-    sizes = {}
-    for task in tasks_of(data):
+    for task in checked_tasks(data):
         directory = cache_directory(data.cache_dir, task.name, "train")
         build_cache(texts_of(task, data), "train", directory, vocabulary=data.vocabulary)
-        sizes[task.name] = len(LINES)
-    write_record(data, make_record(data, sizes))
+    write_mixture(data)
 
 
 @pytest.mark.slow
@@ -301,7 +299,7 @@ def test_a_live_task_without_inputs_is_refused(module):
 )
 def test_what_cannot_be_used_is_refused(module, mixture, settings, message):
     with pytest.raises(ConfigError, match=message):
-        tasks_of(own(module, mixture, **settings))
+        checked_tasks(own(module, mixture, **settings))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,165 @@
+"""Row format: which feature converter makes batches for an architecture, and how long rows are.
+
+Architectures are named as in the model's config, which this room does not know.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from t5jax.data.config import DataConfig
+from t5jax.data.objectives import Denoising, Objective
+from t5jax.data.registry.resolved_task import ResolvedTask
+from t5jax.errors import ConfigError
+
+_ONE_ROW = ("decoder_only", "prefix_lm")  # read inputs and targets one behind the other
+_MASKING = ("mask", "random_or_mask")  # codes of inputs in which hidden tokens keep their places
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RowFormat:
+    """A feature converter (of `pipeline.converters`) by name, with its settings and lengths.
+
+    Inputs and targets of an example are cut to their lengths; where a decoder reads both one behind
+    the other, they fill rows of `joined_length` together.
+    """
+
+    converter: str
+    inputs_length: int
+    targets_length: int
+    joined_length: int | None = None
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Tokens of the encoder's and the decoder's rows, 0 where there is none."""
+        if self.joined_length is not None:
+            return 0, self.joined_length
+        encoder = 0 if self.converter == "lm" else self.inputs_length
+        decoder = 0 if self.converter == "encoder" else self.targets_length
+        return encoder, decoder
+
+
+def row_format(
+    architecture: str | None, tasks: Sequence[ResolvedTask], data: DataConfig
+) -> RowFormat:
+    """The row format of the tasks for a model of this architecture (None: for no model, inputs and
+    targets apart); no file is read.
+
+    Raises ConfigError for an objective that such a model cannot learn, and for a setting that has
+    no effect on it.
+    """
+    targets_length = find_targets_length(tasks, data)
+    converter = "encoder_decoder"
+    if architecture is not None:
+        converter = _converter(architecture, tasks, data, targets_length)
+    settings, joined_length = {}, None
+    if converter == "prefix_lm":
+        settings = {"loss_on_targets_only": data.loss_on_targets_only}
+        joined_length = max(_joined_length(task, data, targets_length) for task in tasks)
+    if converter == "encoder":
+        settings = {"mask_id": data.vocabulary.sentinel_id(0)}
+    return RowFormat(
+        converter=converter,
+        inputs_length=data.inputs_length,
+        targets_length=targets_length,
+        joined_length=joined_length,
+        settings=settings,
+    )
+
+
+def find_targets_length(tasks: Sequence[ResolvedTask], data: DataConfig) -> int:
+    """`data.targets_length`, or the most that the text tasks' objectives make of the inputs.
+
+    Raises ConfigError when nothing says how long the targets of a task with examples are.
+    """
+    if data.targets_length is not None:
+        return data.targets_length
+    names = [task.name for task in tasks if task.objective is None]
+    if names:
+        raise ConfigError(
+            f"data.targets_length is not set, and {', '.join(names[:5])} has examples of its "
+            "own: say how many tokens targets may have (T5: 84 for GLUE, 62 for SuperGLUE, 97 "
+            "for SQuAD, 512 for translation and summaries)"
+        )
+    return max(
+        task.objective.lengths(data.inputs_length - len(task.prefix_ids)).targets
+        for task in tasks
+        if task.objective is not None
+    )
+
+
+def _converter(
+    architecture: str, tasks: Sequence[ResolvedTask], data: DataConfig, targets_length: int
+) -> str:
+    without_inputs = [
+        task
+        for task in tasks
+        if task.objective is not None
+        and not task.objective.lengths(data.inputs_length, targets_length).inputs
+    ]
+    if without_inputs and architecture != "decoder_only":
+        raise ConfigError(
+            f"objective {without_inputs[0].objective} of {without_inputs[0].name} has no inputs, "
+            f"model.architecture = {architecture!r} needs some: take prefix_lm, or another "
+            "objective that has, or model.architecture = 'decoder_only'"
+        )
+    one_row = architecture in _ONE_ROW and len(without_inputs) < len(tasks)
+    if not one_row and not data.loss_on_targets_only:
+        raise ConfigError(
+            "data.loss_on_targets_only = False has no effect: it is for a model that reads inputs "
+            f"and targets in one row ({', '.join(_ONE_ROW)}), "
+            + ("and there are no inputs" if without_inputs else f"not for {architecture}")
+            + "; leave it out"
+        )
+    if architecture == "encoder_only":
+        _check_masking(tasks, data, targets_length)
+        return "encoder"
+    if one_row:
+        return "prefix_lm"
+    return "lm" if architecture == "decoder_only" else "encoder_decoder"
+
+
+def _joined_length(task: ResolvedTask, data: DataConfig, targets_length: int) -> int:
+    """The most tokens that inputs and targets of an example have together."""
+    prefix = len(task.prefix_ids)
+    if task.objective is None:
+        return data.inputs_length + targets_length
+    lengths = task.objective.lengths(data.inputs_length - prefix, targets_length)
+    if not lengths.inputs:
+        return targets_length
+    if lengths.joined is None:
+        return data.inputs_length + targets_length
+    return prefix + lengths.joined
+
+
+def _check_masking(tasks: Sequence[ResolvedTask], data: DataConfig, targets_length: int) -> None:
+    """Raises ConfigError unless the inputs of all tasks are their targets with tokens masked."""
+    for task in tasks:
+        objective = task.objective
+        if not _masks(objective):
+            what = "has examples of its own" if objective is None else f"has objective {objective}"
+            raise ConfigError(
+                f"{task.name} {what}, and model.architecture = 'encoder_only' predicts masked "
+                "tokens in their places: take data.objective = 'bert_style' or 'mass_style' on a "
+                "task of plain text"
+            )
+        if task.prefix:
+            raise ConfigError(
+                f"{task.name} puts {task.prefix!r} before its inputs, which then are not aligned "
+                "with the targets of model.architecture = 'encoder_only': take another task"
+            )
+    if targets_length != data.inputs_length:
+        raise ConfigError(
+            f"data.targets_length = {targets_length}, data.inputs_length = {data.inputs_length}: "
+            "the inputs and targets of model.architecture = 'encoder_only' are aligned; leave "
+            "data.targets_length out"
+        )
+
+
+def _masks(objective: Objective | None) -> bool:
+    return (
+        isinstance(objective, Denoising)
+        and objective.inputs_code in _MASKING
+        and objective.targets_code == "full_text"
+    )

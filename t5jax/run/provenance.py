@@ -1,0 +1,61 @@
+"""Provenance: what a checkpoint records of its run, and what all hosts must agree on."""
+
+import platform
+from importlib import metadata
+from typing import Any
+
+from etils import epath
+
+from t5jax import runtime
+from t5jax.config import RunConfig, to_text
+from t5jax.errors import ConfigError
+from t5jax.run.build import TrainLoader
+
+
+def environment() -> dict[str, str]:
+    """Versions that can change a result."""
+    packages = ("t5jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"  # run from a source tree
+    return {"python": platform.python_version(), **versions}
+
+
+def checkpoint_record(config: RunConfig, loader: TrainLoader, step: int) -> dict[str, Any]:
+    """The record of a checkpoint after `step` steps, as JSON."""
+    return {
+        "config": to_text(config),
+        "data": loader.state(step),
+        "vocabulary": loader.vocabulary.fingerprint,
+        "environment": environment(),
+    }
+
+
+def changed_lines(before: str, after: str) -> list[str]:
+    """Settings that differ between two effective configs, as they are now."""
+    old = set(before.splitlines())
+    return [line for line in after.splitlines() if line not in old]
+
+
+def agree_on_run(config: RunConfig) -> None:
+    """All hosts see the same workdir and run the same config with the same versions.
+
+    Raises ConfigError for a workdir that holds something other than a run.
+    """
+    directory = epath.Path(config.workdir)
+    known = ("config.txt", "checkpoints", "metrics.jsonl")
+    existing = {path.name for path in directory.iterdir()} if directory.exists() else set()
+    existing = {name for name in existing if not runtime.is_probe(name)}
+    if existing and existing.isdisjoint(known):
+        raise ConfigError(
+            f"workdir = {config.workdir!r} exists and holds something other than a run; "
+            "choose another directory"
+        )
+    runtime.shared_directory_check(config.workdir)
+    lines = to_text(config).splitlines()
+    common = [line for line in lines if not line.startswith("runtime.process_id")]
+    runtime.agree("the effective config", "\n".join(common))
+    runtime.agree("the software", str(sorted(environment().items())))
