@@ -13,7 +13,7 @@ from t5jax.data.vocabularies import SentencePieceVocabulary
 from t5jax.errors import ConfigError
 from t5jax.model.config import T5Config
 from t5jax.sharding import MeshConfig
-from t5jax.tracking import ReportingConfig
+from t5jax.tracking import TrackingConfig
 from t5jax.training.losses import CrossEntropy
 from t5jax.training.optimizers import Adafactor, AdamW, Optimizer
 from t5jax.training.peft import AllParameters, Strategy
@@ -67,7 +67,7 @@ def t5_1_1_pretraining(
         optimizer=Adafactor(learning_rate=1.0, schedule=Rsqrt(warmup_steps=10_000)),
         mesh=mesh or MeshConfig(),
         checkpoints=CheckpointConfig(save_every_steps=1000, keep_every_steps=100_000),
-        reporting=ReportingConfig(log_every_steps=10),
+        reporting=TrackingConfig(log_every_steps=10),
     )
 
 
@@ -108,7 +108,7 @@ def nanot5_pretraining(
         ),
         mesh=mesh or MeshConfig(),
         checkpoints=CheckpointConfig(save_every_steps=1024, keep_every_steps=16_384),
-        reporting=ReportingConfig(log_every_steps=10),
+        reporting=TrackingConfig(log_every_steps=10),
     )
 
 
@@ -145,7 +145,7 @@ def paper_pretraining(
         optimizer=Adafactor(learning_rate=1.0, schedule=Rsqrt(warmup_steps=10_000)),
         mesh=mesh or MeshConfig(),
         checkpoints=CheckpointConfig(save_every_steps=4096, keep_every_steps=65_536),
-        reporting=ReportingConfig(log_every_steps=10),
+        reporting=TrackingConfig(log_every_steps=10),
     )
 
 
@@ -194,7 +194,7 @@ def t5_finetuning(
         optimizer=optimizer or Adafactor(learning_rate=1e-3, schedule=Constant()),
         mesh=mesh or MeshConfig(),
         checkpoints=CheckpointConfig(save_every_steps=5000, keep_best=1),
-        reporting=ReportingConfig(log_every_steps=10),
+        reporting=TrackingConfig(log_every_steps=10),
     )
 
 

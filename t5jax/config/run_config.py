@@ -18,7 +18,7 @@ from t5jax.evaluation.config import EvaluationConfig
 from t5jax.model.config import T5Config
 from t5jax.runtime import RuntimeConfig
 from t5jax.sharding import MeshConfig
-from t5jax.tracking import ReportingConfig
+from t5jax.tracking import TrackingConfig
 from t5jax.training.losses import CrossEntropy
 from t5jax.training.optimizers import Adafactor, Optimizer
 from t5jax.training.peft import AllParameters, Strategy
@@ -98,7 +98,7 @@ class RunConfig:
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
-    reporting: ReportingConfig = dataclasses.field(default_factory=ReportingConfig)
+    reporting: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
     runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
 
     def check(self, *, of_mixture: bool = True) -> None:

@@ -32,7 +32,7 @@ from t5jax.model.registry import abstract_model
 from t5jax.run.build import TrainLoader
 from t5jax.run.provenance import changed_lines
 from t5jax.run.summary import run_size
-from t5jax.tracking import Reporter
+from t5jax.tracking import Tracker
 from t5jax.training.program import Program
 from t5jax.training.train_step import TrainState
 
@@ -45,7 +45,7 @@ def initialize(
     program: Program,
     loader: TrainLoader,
     checkpoints: Checkpoints,
-    tracker: Reporter,
+    tracker: Tracker,
     *,
     evaluated: Collection[str],
 ) -> tuple[int, TrainState]:

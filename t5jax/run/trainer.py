@@ -24,7 +24,7 @@ from t5jax.run.initialize import initialize
 from t5jax.run.provenance import agree_on_run, checkpoint_record
 from t5jax.run.summary import compiled_memory, measure_throughput
 from t5jax.run.validation import Validation, build_validation
-from t5jax.tracking import Reporter
+from t5jax.tracking import Tracker
 from t5jax.training.feeding import Feeder
 from t5jax.training.program import Program
 from t5jax.training.schedules import RatesAhead
@@ -46,7 +46,7 @@ def train(config: RunConfig) -> None:
     validation = build_validation(config, mixture)
     program = build_program(config, len(loader.task_names))
     limits = config.runtime.step_timeout_seconds, config.runtime.first_step_timeout_seconds
-    tracker = Reporter(
+    tracker = Tracker(
         config.workdir,
         config.reporting,
         num_train_steps=config.train.num_train_steps,
@@ -65,7 +65,7 @@ class Trainer:
     program: Program
     loader: TrainLoader
     validation: Validation
-    tracker: Reporter
+    tracker: Tracker
     watchdog: runtime.Watchdog
     preemption: runtime.Preemption
 

@@ -11,7 +11,7 @@ from t5jax.errors import ConfigError, DataError
 from t5jax.evaluation.evaluator import Evaluator
 from t5jax.evaluation.loss import SplitLosses, add_loss_sums, loss_metrics
 from t5jax.run.build import build_evaluation_loaders, build_run_evaluator
-from t5jax.tracking import Reporter
+from t5jax.tracking import Tracker
 from t5jax.training.program import Program
 
 SPLIT = "validation"
@@ -38,7 +38,7 @@ class Validation:
         step: int,
         program: Program,
         params: dict,
-        reporter: Reporter,
+        reporter: Tracker,
         after_batch: Callable[[], None],
     ) -> dict[str, float]:
         """Evaluates what is due, and reports it; `validation/...` -> value.

@@ -11,12 +11,12 @@ from t5jax.tracking.throughput import (
     model_flops,
     peak_flops,
 )
-from t5jax.tracking.tracker import Reporter, ReportingConfig
+from t5jax.tracking.tracker import Tracker, TrackingConfig
 
 __all__ = [
-    "Reporter",
-    "ReportingConfig",
     "Throughput",
+    "Tracker",
+    "TrackingConfig",
     "current_records",
     "measure_matmul_peak",
     "model_flops",

@@ -1,4 +1,4 @@
-"""Reporter: the one object the training loop tells what happened."""
+"""Tracker: the one object the training loop tells what happened."""
 
 import dataclasses
 import os
@@ -23,7 +23,7 @@ _ENDINGS = ("preempted", "finished")
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
-class ReportingConfig:
+class TrackingConfig:
     """What a run reports, besides metrics.jsonl, which it always writes."""
 
     log_every_steps: int = 1  # a line is about 400 bytes: 10 or 100 for a run of a million steps
@@ -50,7 +50,7 @@ class ReportingConfig:
             raise ConfigError("reporting.wandb_project = '': give a name, or None for no wandb")
 
 
-class Reporter:
+class Tracker:
     """Writes metrics.jsonl, TensorBoard and wandb, shows progress, draws the loss curve.
 
     Every process makes one; only the primary one prints or writes. Metrics are scalars of Python,
@@ -63,7 +63,7 @@ class Reporter:
     def __init__(
         self,
         workdir: str | os.PathLike[str],
-        config: ReportingConfig,
+        config: TrackingConfig,
         *,
         num_train_steps: int,
         is_primary: bool,
@@ -83,7 +83,7 @@ class Reporter:
             self._writers = self._make_writers()
             self._progress = self._make_progress()
 
-    def __enter__(self) -> "Reporter":
+    def __enter__(self) -> "Tracker":
         return self
 
     def __exit__(self, *exc_info) -> None:

@@ -15,7 +15,7 @@ from t5jax.config import RunConfig, TrainConfig
 from t5jax.data.config import DataConfig
 from t5jax.data.vocabularies import ByteVocabulary
 from t5jax.model.config import T5Config
-from t5jax.tracking import ReportingConfig
+from t5jax.tracking import TrackingConfig
 from t5jax.runtime import RuntimeConfig
 from t5jax.training.optimizers import Adafactor
 from t5jax.training.schedules import Constant
@@ -41,7 +41,7 @@ def config() -> RunConfig:
         ),
         optimizer=Adafactor(learning_rate=0.02, schedule=Constant(), min_dim_size_to_factor=16),
         checkpoints=CheckpointConfig(save_every_steps=10),
-        reporting=ReportingConfig(seconds_between_lines=0),
+        reporting=TrackingConfig(seconds_between_lines=0),
         runtime=RuntimeConfig(detect_cluster=False),
     )
 """

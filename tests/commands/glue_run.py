@@ -10,7 +10,7 @@ from t5jax.data.vocabularies import ByteVocabulary
 from t5jax.decoding import DecodingConfig
 from t5jax.evaluation.config import EvaluationConfig
 from t5jax.model.config import T5Config
-from t5jax.tracking import ReportingConfig
+from t5jax.tracking import TrackingConfig
 from t5jax.training.optimizers import Adafactor
 from t5jax.training.schedules import Constant
 
@@ -32,7 +32,7 @@ def config() -> RunConfig:
         decoding=DecodingConfig(max_length=13),
         evaluation=EvaluationConfig(batch_size=8),
         checkpoints=CheckpointConfig(save_every_steps=2),
-        reporting=ReportingConfig(tensorboard=False, plot=False),
+        reporting=TrackingConfig(tensorboard=False, plot=False),
     )
 """
 NUM_EXAMPLES = 11  # of a validation split; divides by no number of hosts

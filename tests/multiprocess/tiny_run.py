@@ -10,7 +10,7 @@ from t5jax.config import RunConfig, TrainConfig
 from t5jax.data.config import DataConfig
 from t5jax.data.vocabularies import ByteVocabulary
 from t5jax.model.config import T5Config
-from t5jax.tracking import ReportingConfig
+from t5jax.tracking import TrackingConfig
 from t5jax.training.optimizers import Adafactor
 from t5jax.training.schedules import Constant
 
@@ -27,7 +27,7 @@ def config() -> RunConfig:
         train=TrainConfig(num_train_steps={steps}, batch_size=8, eval_every_steps=0),
         optimizer=Adafactor(learning_rate=0.02, schedule=Constant(), min_dim_size_to_factor=16),
         checkpoints=CheckpointConfig(save_every_steps=5),
-        reporting=ReportingConfig(tensorboard=False, plot=False, seconds_between_lines=0),
+        reporting=TrackingConfig(tensorboard=False, plot=False, seconds_between_lines=0),
     )
 """
 

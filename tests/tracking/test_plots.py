@@ -7,20 +7,20 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from t5jax.tracking import Reporter, ReportingConfig
+from t5jax.tracking import Tracker, TrackingConfig
 from t5jax.tracking.plots import plot_run, running_mean, smooth, thin
 
 
 def record_run(workdir, steps, loss=lambda step: 3 + 7 * math.exp(-step / 40)):
     rng = random.Random(11)
-    config = ReportingConfig(tensorboard=False, progress="off", plot=False)
-    with Reporter(workdir, config, num_train_steps=1000, is_primary=True) as reporter:
+    config = TrackingConfig(tensorboard=False, progress="off", plot=False)
+    with Tracker(workdir, config, num_train_steps=1000, is_primary=True) as tracker:
         for step in range(1, steps + 1):
             value = loss(step) + rng.gauss(0, 0.1)
             metrics = {"loss": value, "text_loss": value - 0.3, "learning_rate": 0.01 / step}
-            reporter.train(step, metrics)
+            tracker.train(step, metrics)
             if step % 25 == 0:
-                reporter.evaluation(step, "validation", {"loss": value + 0.2})
+                tracker.evaluation(step, "validation", {"loss": value + 0.2})
 
 
 def pixels_of(png, hex_colour):
@@ -66,9 +66,9 @@ def test_steps_that_are_not_finite_do_not_spoil_the_picture(tmp_path):
 
 
 def test_before_the_first_step_there_is_nothing_to_draw(tmp_path):
-    config = ReportingConfig(tensorboard=False, progress="off")
-    with Reporter(tmp_path, config, num_train_steps=5, is_primary=True) as reporter:
-        reporter.event(0, "started")
+    config = TrackingConfig(tensorboard=False, progress="off")
+    with Tracker(tmp_path, config, num_train_steps=5, is_primary=True) as tracker:
+        tracker.event(0, "started")
     assert plot_run(tmp_path) is None
     assert not (tmp_path / "loss.png").exists()
 

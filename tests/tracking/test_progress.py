@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from t5jax.tracking import Reporter, ReportingConfig
+from t5jax.tracking import Tracker, TrackingConfig
 from t5jax.tracking.progress import ProgressLines, format_count, format_eta
 
 METRICS = {
@@ -83,21 +83,21 @@ def test_the_time_left_starts_anew_after_a_resume():
     assert stream.getvalue().splitlines()[-1] == "step 4/10  eta 0:00:12"
 
 
-def report_a_run(workdir, **settings):
-    config = ReportingConfig(tensorboard=False, plot=False, **settings)
-    with Reporter(workdir, config, num_train_steps=7, is_primary=True) as reporter:
-        reporter.event(0, "started", parameters=1234)
+def track_run(workdir, **settings):
+    config = TrackingConfig(tensorboard=False, plot=False, **settings)
+    with Tracker(workdir, config, num_train_steps=7, is_primary=True) as tracker:
+        tracker.event(0, "started", parameters=1234)
         for step in range(1, 8):
-            reporter.train(step, METRICS)
+            tracker.train(step, METRICS)
             if step == 4:
-                reporter.evaluation(4, "validation", {"loss": 3.5, "perplexity": 33.1})
-                reporter.event(4, "skipped_bad_step", reason="NaN")
-        reporter.event(7, "finished")
+                tracker.evaluation(4, "validation", {"loss": 3.5, "perplexity": 33.1})
+                tracker.event(4, "skipped_bad_step", reason="NaN")
+        tracker.event(7, "finished")
 
 
 def test_elsewhere_than_on_a_terminal_there_is_no_bar(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    report_a_run(tmp_path, seconds_between_lines=1e9)
+    track_run(tmp_path, seconds_between_lines=1e9)
     lines = sys.stderr.getvalue().splitlines()
     assert [line.split("  ")[0] for line in lines] == [
         "step 0",
@@ -116,12 +116,12 @@ def test_elsewhere_than_on_a_terminal_there_is_no_bar(tmp_path, monkeypatch):
 
 
 def test_a_run_that_is_preempted_shows_its_last_step_before_saying_so(tmp_path, capfd):
-    config = ReportingConfig(tensorboard=False, plot=False, progress="lines")
-    with Reporter(tmp_path, config, num_train_steps=99, is_primary=True) as reporter:
+    config = TrackingConfig(tensorboard=False, plot=False, progress="lines")
+    with Tracker(tmp_path, config, num_train_steps=99, is_primary=True) as tracker:
         for step in (1, 2, 3):
-            reporter.train(step, {"loss": 2.0})
-        reporter.event(2, "saved")
-        reporter.event(3, "preempted")
+            tracker.train(step, {"loss": 2.0})
+        tracker.event(2, "saved")
+        tracker.event(3, "preempted")
     lines = [line.split("  ")[:2] for line in capfd.readouterr().err.splitlines()]
     assert lines == [
         ["step 1/99", "loss 2.000"],
@@ -132,7 +132,7 @@ def test_a_run_that_is_preempted_shows_its_last_step_before_saying_so(tmp_path, 
 
 
 def test_off_prints_nothing(tmp_path, capfd):
-    report_a_run(tmp_path, progress="off")
+    track_run(tmp_path, progress="off")
     assert capfd.readouterr() == ("", "")
 
 
@@ -149,7 +149,7 @@ def test_on_a_terminal_there_is_a_bar_with_messages_above_it(tmp_path, monkeypat
     reader.start()
     with open(slave, "w", buffering=1) as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
-        report_a_run(tmp_path)
+        track_run(tmp_path)
         print("THE END", file=terminal)
         reader.join(timeout=20)
     os.close(master)

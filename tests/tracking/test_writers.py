@@ -9,7 +9,7 @@ import types
 import pytest
 
 from t5jax.errors import ConfigError
-from t5jax.tracking import Reporter, ReportingConfig
+from t5jax.tracking import Tracker, TrackingConfig
 from t5jax.tracking.writers import TensorBoardWriter
 
 
@@ -58,11 +58,11 @@ def test_a_restart_makes_tensorboard_drop_later_steps(tmp_path, read_events):
     assert read_events(tmp_path)["train/loss"] == [(1, 1.0), (2, 2.0), (3, 30.0)]
 
 
-def test_reporter_writes_finite_and_other_numbers_under_groups(tmp_path, read_events):
-    config = ReportingConfig(progress="off", plot=False)
-    with Reporter(tmp_path, config, num_train_steps=7, is_primary=True) as reporter:
-        reporter.train(1, {"loss": 2.5, "mfu": None})
-        reporter.evaluation(1, "validation", {"loss": 2.75, "rows": 24})
+def test_tracker_writes_finite_and_other_numbers_under_groups(tmp_path, read_events):
+    config = TrackingConfig(progress="off", plot=False)
+    with Tracker(tmp_path, config, num_train_steps=7, is_primary=True) as tracker:
+        tracker.train(1, {"loss": 2.5, "mfu": None})
+        tracker.evaluation(1, "validation", {"loss": 2.75, "rows": 24})
     events = read_events(tmp_path / "tensorboard")
     assert events == {
         "train/loss": [(1, 2.5)],
@@ -71,14 +71,14 @@ def test_reporter_writes_finite_and_other_numbers_under_groups(tmp_path, read_ev
     }
 
 
-def test_reporting_a_whole_run_loads_neither_tensorflow_nor_jax(tmp_path):
+def test_tracking_a_whole_run_loads_neither_tensorflow_nor_jax(tmp_path):
     assert importlib.util.find_spec("jax") is not None
     program = """
 import sys
-from t5jax.tracking import Reporter, ReportingConfig
-with Reporter(sys.argv[1], ReportingConfig(), num_train_steps=3, is_primary=True) as reporter:
+from t5jax.tracking import Tracker, TrackingConfig
+with Tracker(sys.argv[1], TrackingConfig(), num_train_steps=3, is_primary=True) as tracker:
     for step in (1, 2, 3):
-        reporter.train(step, {"loss": 1.0 / step})
+        tracker.train(step, {"loss": 1.0 / step})
 print(sorted({"tensorflow", "jax", "wandb", "seqio"} & sys.modules.keys()))
 """
     command = [sys.executable, "-c", program, str(tmp_path)]
@@ -92,10 +92,10 @@ def test_wandb_wanted_but_missing_is_refused_on_every_host(tmp_path, monkeypatch
     find_spec = importlib.util.find_spec
     missing = lambda name, *rest: None if name == "wandb" else find_spec(name, *rest)
     monkeypatch.setattr(importlib.util, "find_spec", missing)
-    config = ReportingConfig(wandb_project="t5", progress="off")
+    config = TrackingConfig(wandb_project="t5", progress="off")
     for is_primary in (True, False):
         with pytest.raises(ConfigError, match=r"pip install 't5jax\[wandb\]'"):
-            Reporter(tmp_path, config, num_train_steps=1, is_primary=is_primary)
+            Tracker(tmp_path, config, num_train_steps=1, is_primary=is_primary)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -124,12 +124,12 @@ def test_wandb_gets_metrics_only_and_resumes_its_run(tmp_path, monkeypatch):
     fake.__spec__ = importlib.util.spec_from_loader("wandb", loader=None)
     fake.init, fake.Settings = init, lambda **settings: settings
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    config = ReportingConfig(wandb_project="t5", tensorboard=False, progress="off", plot=False)
+    config = TrackingConfig(wandb_project="t5", tensorboard=False, progress="off", plot=False)
     for start in (1, 2):
-        with Reporter(tmp_path, config, num_train_steps=9, is_primary=True) as reporter:
+        with Tracker(tmp_path, config, num_train_steps=9, is_primary=True) as tracker:
             if start > 1:
-                reporter.event(start - 1, "resumed", path="somewhere")
-            reporter.train(start, {"loss": 0.5})
+                tracker.event(start - 1, "resumed", path="somewhere")
+            tracker.train(start, {"loss": 0.5})
     (first, run), (second, rerun) = runs
     assert first == second  # the id above all
     assert first["project"] == "t5"
@@ -147,10 +147,10 @@ def test_wandb_itself_accepts_the_settings(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    config = ReportingConfig(wandb_project="t5", tensorboard=False, progress="off", plot=False)
-    with Reporter(tmp_path, config, num_train_steps=9, is_primary=True) as reporter:
-        reporter.train(1, {"loss": 0.5})
-        reporter.event(0, "resumed")
-        reporter.train(1, {"loss": 0.5})
+    config = TrackingConfig(wandb_project="t5", tensorboard=False, progress="off", plot=False)
+    with Tracker(tmp_path, config, num_train_steps=9, is_primary=True) as tracker:
+        tracker.train(1, {"loss": 0.5})
+        tracker.event(0, "resumed")
+        tracker.train(1, {"loss": 0.5})
     (run,) = tmp_path.glob("wandb/offline-run-*")
     assert list((run / "files").iterdir()) == []  # no environment, no source, no command line
