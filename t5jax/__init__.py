@@ -5,11 +5,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from t5jax.version import __version__
+
 if TYPE_CHECKING:
     from t5jax.inference.loaded_run import LoadedRun, load
 
 __all__ = ["LoadedRun", "__version__", "load"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

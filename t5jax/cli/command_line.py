@@ -7,7 +7,6 @@ import re
 import sys
 from typing import NoReturn
 
-from t5jax import __version__
 from t5jax.cli.cache import CACHE
 from t5jax.cli.convert import CONVERT
 from t5jax.cli.evaluate import EVALUATE
@@ -19,6 +18,7 @@ from t5jax.cli.score import SCORE
 from t5jax.cli.tasks import TASKS
 from t5jax.cli.train import TRAIN
 from t5jax.cli.vocab import EXTEND_VOCABULARY, GROW_VOCABULARY, TRAIN_VOCABULARY
+from t5jax.version import __version__
 
 DESCRIPTION = """\
 Train, fine-tune and evaluate T5-family models in JAX on TPU and GPU meshes.

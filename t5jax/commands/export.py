@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from t5jax import __version__
 from t5jax.data.atomic_files import write_json
 from t5jax.data.vocabularies import keep
 from t5jax.errors import ConfigError
@@ -19,6 +18,7 @@ from t5jax.export.exported_run import MANIFEST, ExportedRun
 from t5jax.export.functions import ExportFunctions
 from t5jax.export.verification import verification_inputs, verify_export
 from t5jax.inference.loaded_run import LoadedRun, load_with_flags
+from t5jax.version import __version__
 
 CHECK = "check.npz"  # ids and the answers to them, to be compared wherever the export goes
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")

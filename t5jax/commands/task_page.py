@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from t5jax import __version__
 from t5jax.commands import svg_plots
 from t5jax.commands.task_report import SHARES, entry_of, objective_in_force, scanned, truncation
 from t5jax.data.inspect.catalog import Entry, entry
 from t5jax.data.inspect.mixture_preview import MixturePreview
 from t5jax.data.inspect.task_preview import Lengths, Shown, TaskPreview
 from t5jax.data.vocabularies.token_text import TokenTexts, run_text
+from t5jax.version import __version__
 
 _STYLE = pathlib.Path(__file__).with_suffix(".css")
 _BINS, _TOP_PIECES, _HUES, _OPEN_ROWS = 30, 24, 6, 2

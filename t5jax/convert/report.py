@@ -6,12 +6,12 @@ import pathlib
 import platform
 from typing import Any
 
-from t5jax import __version__
 from t5jax.convert import architecture
 from t5jax.convert.detect import TITLES
 from t5jax.convert.huggingface import write_json
 from t5jax.convert.source import Source
 from t5jax.convert.verify import Check
+from t5jax.version import __version__
 
 JSON, TEXT = "conversion.json", "conversion.txt"
 
