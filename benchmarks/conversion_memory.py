@@ -23,6 +23,7 @@ import numpy as np
 from t5jax.checkpoints import BlockArray
 from t5jax.convert import huggingface_config, names, safetensors_files
 from t5jax.model.config import SIZES, T5Config
+from t5jax.model.layer_stack import layer_paths, layer_shape
 
 NOTHING = T5Config(
     vocab_size=384, emb_dim=16, num_heads=2, head_dim=8, mlp_dim=32, num_encoder_layers=1,
@@ -59,8 +60,8 @@ def write_model(model: T5Config, folder: pathlib.Path) -> tuple[int, int]:
     tensors, sizes = {}, []
     for path, leaf in names.parameters(model).items():
         sizes.append(4 * leaf.size)
-        for place in names.places(path, leaf.shape):
-            shape = leaf.shape[1:] if names.is_stacked(path) else leaf.shape
+        for place in layer_paths(path, leaf.shape):
+            shape = layer_shape(path, leaf.shape)
             turned = shape if place == "token_embedder" else shape[::-1]
             tensors[names.HUGGINGFACE.name(place)] = Random(turned)
     safetensors_files.write_directory(folder, tensors, 10**10)

@@ -5,10 +5,10 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from t5jax.convert.names import STACKS
 from t5jax.convert.source import Weights
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.model.config import SIZES, T5Config
+from t5jax.model.layer_stack import STACKS
 
 # What shapes cannot tell, where nothing else says it: the published models of either kind.
 _PLAIN = {"mlp_activations": ("relu",), "dropout_rate": 0.1}

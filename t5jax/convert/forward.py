@@ -16,12 +16,11 @@ import numpy as np
 from flax import nnx
 
 from t5jax.checkpoints import BlockArray, full_region, nested
-from t5jax.convert.names import is_stacked
 from t5jax.convert.probe import Probe
 from t5jax.model.attention import Mask
 from t5jax.model.config import T5Config
 from t5jax.model.encoder_decoder import Stack
-from t5jax.model.layout import unstack
+from t5jax.model.layer_stack import stack_of, unstack
 from t5jax.model.token_model import logits
 
 Params = Mapping[str, BlockArray]
@@ -83,7 +82,7 @@ def _weights(params: Params, stack: str, layer: int) -> dict:
         name = path.removeprefix(f"{stack}/")
         if name != path:
             whole = full_region(array.shape)
-            region = (slice(layer, layer + 1), *whole[1:]) if is_stacked(path) else whole
+            region = (slice(layer, layer + 1), *whole[1:]) if stack_of(path) else whole
             found[name] = _float32(array.read(region))
     return nested(found)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from t5jax.checkpoints import BlockArray
-from t5jax.convert import architecture, huggingface_config, names, safetensors_files
+from t5jax.convert import architecture, huggingface_config, safetensors_files
 from t5jax.convert.names import HUGGINGFACE
 from t5jax.convert.raw_files import dtype_named
 from t5jax.convert.source import Source, Weights, bind, origins
@@ -21,6 +21,7 @@ from t5jax.convert.tokenizers import (
 from t5jax.convert.views import Cast, Layer, Transposed
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import CheckpointError, ConfigError
+from t5jax.model.layer_stack import layer_paths, stack_of
 
 CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
 SHARED, HEAD = "shared.weight", "lm_head.weight"
@@ -165,17 +166,17 @@ def write_huggingface(
     config = huggingface_config.to_config(source.model, dtype)
     tensors, made_of = {}, {}
     for path, array in source.params.items():
-        for layer, place in enumerate(names.places(path, array.shape)):
+        for layer, place in enumerate(layer_paths(path, array.shape)):
             try:
                 name = HUGGINGFACE.name(place)
             except KeyError as error:
                 raise ConfigError(f"{place}: transformers has no T5 with such a weight") from error
-            view = Layer(array, layer) if names.is_stacked(path) else array
+            view = Layer(array, layer) if stack_of(path) else array
             if len(view.shape) == 2 and place != "token_embedder":
                 view = Transposed(view)
             tensors[name] = Cast(view, dtype_named(dtype))
             origin = source.origins[path]
-            made_of[name] = [origin[layer] if names.is_stacked(path) else origin[0]]
+            made_of[name] = [origin[layer] if stack_of(path) else origin[0]]
     safetensors_files.write_directory(directory, tensors, max_shard_bytes, progress)
     write_json(directory / CONFIG, config)
     write_json(directory / GENERATION_CONFIG, huggingface_config.SPECIAL_IDS)

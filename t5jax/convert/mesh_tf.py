@@ -11,11 +11,12 @@ import numpy as np
 
 from t5jax.checkpoints import BlockArray, Region
 from t5jax.convert import architecture, gin
-from t5jax.convert.names import MESH_TF, STACKS
+from t5jax.convert.names import MESH_TF
 from t5jax.convert.slots import adafactor_slots
 from t5jax.convert.source import Source, Weights, bind, origins
 from t5jax.data.tensorflow_import import import_tensorflow
 from t5jax.errors import CheckpointError, ConfigError
+from t5jax.model.layer_stack import STACKS
 
 _GIN = ("operative_config.gin",)
 _INDEX = ".index"

@@ -1,19 +1,17 @@
 """What a weight is called: here, in Hugging Face's models, in T5X and in Mesh TensorFlow.
 
-A place is a weight of one layer: `encoder/layers/3/mlp/wo`, `token_embedder`. Our parameters keep
-the layers of a stack in one array, `encoder/layers/mlp/wo`.
+A place is a weight of one layer (`model.layer_stack`): `encoder/layers/3/mlp/wo`, `token_embedder`.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 from flax import nnx
 
 from t5jax.model.config import T5Config
+from t5jax.model.layer_stack import parameters_by_path
 from t5jax.model.registry import abstract_model
-
-STACKS = ("encoder", "decoder")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,28 +25,7 @@ class Naming:
 
 def parameters(model: T5Config) -> dict[str, jax.ShapeDtypeStruct]:
     """Our parameters by path, as shapes."""
-    tree = nnx.to_pure_dict(nnx.state(abstract_model(model), nnx.Param))
-    return {
-        jax.tree_util.keystr(keys, simple=True, separator="/"): leaf
-        for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def places(path: str, shape: tuple[int, ...]) -> list[str]:
-    """The places that one of our parameters holds: one a layer, or itself."""
-    stack, marker, rest = path.partition("/layers/")
-    if not marker:
-        return [path]
-    return [f"{stack}/layers/{layer}/{rest}" for layer in range(shape[0])]
-
-
-def is_stacked(path: str) -> bool:
-    return "/layers/" in path
-
-
-def all_places(model: T5Config) -> Iterator[str]:
-    for path, leaf in parameters(model).items():
-        yield from places(path, leaf.shape)
+    return parameters_by_path(nnx.to_pure_dict(nnx.state(abstract_model(model), nnx.Param)))
 
 
 # ---- Hugging Face: T5ForConditionalGeneration, MT5…, UMT5…

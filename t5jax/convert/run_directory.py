@@ -16,6 +16,7 @@ from t5jax.convert.views import Cast, InMemory, Zeros
 from t5jax.data.config import DataConfig
 from t5jax.data.vocabularies import Vocabulary, keep
 from t5jax.errors import CheckpointError, ConfigError
+from t5jax.model.layer_stack import stack_of
 from t5jax.model.registry import init_params
 from t5jax.training.optimizers import Adafactor
 from t5jax.training.schedules import Constant
@@ -63,7 +64,7 @@ def open_run(path: str, step: int | None = None) -> Source:
 
 
 def _origins(name: str, shape: tuple[int, ...]) -> list[str]:
-    if not names.is_stacked(name):
+    if not stack_of(name):
         return [f"params/{name}"]
     return [f"params/{name}[{layer}]" for layer in range(shape[0])]
 

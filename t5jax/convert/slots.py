@@ -13,6 +13,7 @@ from t5jax.convert import names
 from t5jax.convert.source import Weights
 from t5jax.convert.views import Cast, Stacked, Zeros
 from t5jax.model.config import T5Config
+from t5jax.model.layer_stack import layer_paths, layer_shape, stack_of
 
 SLOTS = ("v_row", "v_col", "v", "m")
 _FLOAT32 = np.dtype(np.float32)
@@ -38,26 +39,17 @@ def adafactor_slots(
         notes.append("there are no optimizer slots: Adafactor begins anew")
         return None, {}
     try:
-        used = {
-            place: _used(weights, place, layer_shape)
-            for path, leaf in names.parameters(model).items()
-            for place, layer_shape in _layers(path, leaf.shape)
-        }
         shapes = {
-            place: layer_shape
+            place: layer_shape(path, leaf.shape)
             for path, leaf in names.parameters(model).items()
-            for place, layer_shape in _layers(path, leaf.shape)
+            for place in layer_paths(path, leaf.shape)
         }
+        used = {place: _used(weights, place, shape) for place, shape in shapes.items()}
         settings = _settings(used, shapes)
         return _laid_out(model, used, shapes, row_axis), settings
     except _Unfit as reason:
         notes.append(f"optimizer slots are left out: {reason}")
         return None, {}
-
-
-def _layers(path: str, shape: tuple[int, ...]) -> list[tuple[str, tuple[int, ...]]]:
-    layer_shape = shape[1:] if names.is_stacked(path) else shape
-    return [(place, layer_shape) for place in names.places(path, shape)]
 
 
 def _used(weights: Weights, place: str, shape: tuple[int, ...]) -> Slots:
@@ -108,14 +100,14 @@ def _laid_out(
 ) -> Slots:
     laid_out: Slots = {}
     for path, leaf in names.parameters(model).items():
-        places = names.places(path, leaf.shape)
+        places = layer_paths(path, leaf.shape)
         layers = [_ours(used[place], shapes[place], row_axis(place)) for place in places]
         for slot in SLOTS:
             if slot not in layers[0]:
                 laid_out[f"{slot}/{path}"] = Zeros((1,), _FLOAT32)
                 continue
             arrays = [layer[slot] for layer in layers]
-            whole = Stacked(arrays) if names.is_stacked(path) else arrays[0]
+            whole = Stacked(arrays) if stack_of(path) else arrays[0]
             laid_out[f"{slot}/{path}"] = whole if slot == "m" else Cast(whole, _FLOAT32)
     return laid_out
 

@@ -10,6 +10,7 @@ from t5jax.convert.views import Stacked, Transposed
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import CheckpointError
 from t5jax.model.config import T5Config
+from t5jax.model.layer_stack import layer_paths, layer_shape, stack_of
 
 _MOST_NAMED = 10
 
@@ -61,22 +62,22 @@ def bind(model: T5Config, weights: Weights, dropped: Mapping[str, str]) -> dict[
     """
     problems, used, params = [], set(dropped), {}
     for path, leaf in names.parameters(model).items():
-        layer_shape = leaf.shape[1:] if names.is_stacked(path) else leaf.shape
+        shape = layer_shape(path, leaf.shape)
         found = []
-        for place in names.places(path, leaf.shape):
+        for place in layer_paths(path, leaf.shape):
             name, array = weights.naming.name(place), weights.at(place)
             used.add(name)
             if array is None:
                 problems.append(f"{weights.original(name)} is missing")
-            elif array.shape != layer_shape:
-                there, wanted = list(weights.arrays[name].shape), list(layer_shape)
+            elif array.shape != shape:
+                there, wanted = list(weights.arrays[name].shape), list(shape)
                 if array.shape != weights.arrays[name].shape:
                     wanted.reverse()
                 problems.append(f"{weights.original(name)} has shape {there}, not {wanted}")
             else:
                 found.append(array)
         if not problems:
-            params[path] = Stacked(found) if names.is_stacked(path) else found[0]
+            params[path] = Stacked(found) if stack_of(path) else found[0]
     left = sorted(set(weights.arrays) - used)
     problems += [f"{weights.original(name)} has no place in this model" for name in left]
     if problems:
@@ -93,7 +94,7 @@ def origins(model: T5Config, weights: Weights) -> dict[str, list[str]]:
     """Our path -> the names of the arrays it is made of, as they are called there."""
     return {
         path: [
-            weights.original(weights.naming.name(place)) for place in names.places(path, leaf.shape)
+            weights.original(weights.naming.name(place)) for place in layer_paths(path, leaf.shape)
         ]
         for path, leaf in names.parameters(model).items()
     }

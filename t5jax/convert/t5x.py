@@ -14,12 +14,13 @@ import tensorstore as ts
 
 from t5jax.checkpoints import BlockArray, Region
 from t5jax.convert import architecture, gin, msgpack_file
-from t5jax.convert.names import STACKS, T5X
+from t5jax.convert.names import T5X
 from t5jax.convert.raw_files import RawArray, dtype_named
 from t5jax.convert.slots import adafactor_slots
 from t5jax.convert.source import Source, Weights, bind, origins
 from t5jax.convert.views import InMemory, Layer, Merged
 from t5jax.errors import CheckpointError, ConfigError
+from t5jax.model.layer_stack import STACKS
 
 INDEX = "checkpoint"
 _GIN = ("config.gin", "operative_config.gin", "model-info.gin")

@@ -15,8 +15,9 @@ from flax import nnx
 from t5jax.model.attention import MASKED, Mask
 from t5jax.model.config import T5Config
 from t5jax.model.encoder_decoder import Decode, Past, Stack
+from t5jax.model.layer_stack import unstack
 from t5jax.model.layers import Attention, KeyValue, TransformerBlock, bias_of_past, stored
-from t5jax.model.layout import DecodingLayout, unstack
+from t5jax.model.layout import DecodingLayout
 from t5jax.model.matmul import dense
 from t5jax.model.position import RelativePositionBias
 from t5jax.model.token_model import Batch, TokenModel, logits_of_rows, segment_ids

@@ -12,8 +12,9 @@ from flax import nnx
 
 from t5jax.model.attention import MASKED, Mask
 from t5jax.model.config import T5Config
+from t5jax.model.layer_stack import unstack
 from t5jax.model.layers import KeyValue, RMSNorm, TransformerBlock, dropout, split_keys
-from t5jax.model.layout import DecodingLayout, unstack
+from t5jax.model.layout import DecodingLayout
 from t5jax.model.matmul import in_parts
 from t5jax.model.position import RelativePositionBias
 from t5jax.model.token_model import Batch, TokenModel, logits_of_rows, segment_ids

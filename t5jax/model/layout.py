@@ -5,9 +5,9 @@ Shape suffixes: D emb_dim, V vocab, R rows.
 
 from typing import NamedTuple
 
-import jax
 from flax import nnx
 
+from t5jax.model.layer_stack import unstack
 from t5jax.model.layers import MLP, Adapter, Attention, TransformerBlock
 from t5jax.model.matmul import FewRowsParam, are_few_rows, turn_weights
 
@@ -39,10 +39,3 @@ def turn_block(block: TransformerBlock) -> None:
     for _, module in nnx.iter_modules(block):
         if isinstance(module, Attention | MLP | Adapter):
             turn_weights(module)
-
-
-def unstack(tree, num: int) -> list:
-    """The slices of a stacked pytree; by `split`, whose gradient is one concatenation."""
-    leaves, structure = jax.tree.flatten(tree)
-    slices = [[x[0] for x in jax.lax.split(leaf, (1,) * num)] for leaf in leaves]
-    return [jax.tree.unflatten(structure, layer) for layer in zip(*slices, strict=True)]

@@ -17,22 +17,18 @@ no decay exponent. A matrix is factored as in T5X's unscanned network, whatever 
 both its sides are at least `min_dim_size_to_factor`.
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from t5jax.model.layer_stack import layer_shape, parameter_path, stack_of
 from t5jax.training.schedules import ScheduleFn
-
-if TYPE_CHECKING:  # the config section, whose `build` calls `adafactor`
-    from t5jax.training.optimizers import Adafactor
 
 EPSILON_GRADIENT = 1e-30  # ε1: added to squared gradients
 EPSILON_PARAMETER = 1e-3  # ε2: the least scale of a parameter
-
-# Subtrees of the parameters in which every array has a leading axis over layers.
-STACKS = ("encoder/layers", "decoder/layers")
 
 
 class AdafactorState(NamedTuple):
@@ -54,7 +50,7 @@ class _Rates(NamedTuple):
 
     learning_rate: jax.Array
     moment_decay: jax.Array  # β
-    weight_decay: jax.Array
+    weight_decay: jax.Array | None
 
 
 # The slots one tensor uses: {"v_row", "v_col"} or {"v"}, and perhaps "m".
@@ -62,28 +58,59 @@ _Slots = dict[str, jax.Array]
 _SLOTS = ("v_row", "v_col", "v", "m")
 
 
-def adafactor(settings: "Adafactor", schedule: ScheduleFn) -> optax.GradientTransformation:
-    """Adafactor with T5X's semantics; layers under `STACKS` are treated each as its own tensor.
+def adafactor(
+    schedule: ScheduleFn,
+    *,
+    beta1: float | None,
+    momentum_dtype: str,
+    decay_rate: float,
+    step_offset: int,
+    clipping_threshold: float | None,
+    factored: bool,
+    min_dim_size_to_factor: int,
+    multiply_by_parameter_scale: bool,
+    weight_decay: float,
+    weight_decay_exponent: float,
+) -> optax.GradientTransformation:
+    """Adafactor with T5X's semantics; every layer of a stack is treated as its own tensor.
 
-    `update` needs `params` and returns what is to be added to them, in their dtype.
+    The arguments are fields of `optimizers.Adafactor`, which has T5's defaults. `update` needs
+    `params` and returns what is to be added to them, in their dtype.
     """
+    used_slots = functools.partial(
+        _used_slots,
+        factored_from=min_dim_size_to_factor if factored else None,
+        momentum=beta1 is not None,
+    )
+    update_tensor = functools.partial(
+        _update_tensor,
+        beta1=beta1,
+        clipping_threshold=clipping_threshold,
+        multiply_by_parameter_scale=multiply_by_parameter_scale,
+    )
 
     def init(params: optax.Params) -> AdafactorState:
-        slots = jax.tree_util.tree_map_with_path(
-            lambda path, param: _padded(_init_slots(settings, path, param)), params
-        )
+        make = lambda path, param: _init_slots(param, used_slots(path, param), momentum_dtype)
+        slots = jax.tree_util.tree_map_with_path(lambda *leaf: _padded(make(*leaf)), params)
         count = jnp.zeros((), jnp.int32)
         return AdafactorState(count, *_transpose(params, len(_SLOTS), slots))
+
+    def rates_at(count: jax.Array) -> _Rates:
+        learning_rate = schedule(count)
+        # Before the offset there is nothing to average yet: β = 0, as at the first step.
+        steps = jnp.maximum(count - step_offset, 0).astype(jnp.float32) + 1.0
+        decay = weight_decay * learning_rate**weight_decay_exponent if weight_decay else None
+        return _Rates(learning_rate, 1.0 - steps**-decay_rate, decay)
 
     def update(updates: optax.Updates, state: Any, params: optax.Params | None = None):
         if params is None:
             raise ValueError("Adafactor's steps are relative to the parameters: pass `params`")
-        rates = _rates(settings, schedule, state.count)
+        rates = rates_at(state.count)
 
         def update_one(path, grad, param, *slots):
-            used = _used_slots(settings, path, param)
-            rule = lambda *tensors: _update_tensor(settings, rates, *tensors)
-            if stack_of(path):
+            used = used_slots(path, param)
+            rule = functools.partial(update_tensor, rates)
+            if stack_of(parameter_path(path)):
                 rule = jax.vmap(rule)
             in_use = {name: slot for name, slot in zip(_SLOTS, slots, strict=True) if name in used}
             change, in_use = rule(grad, param, in_use)
@@ -98,28 +125,23 @@ def adafactor(settings: "Adafactor", schedule: ScheduleFn) -> optax.GradientTran
     return optax.GradientTransformation(init, update)
 
 
-def stack_of(path: tuple) -> str | None:
-    """The stack of layers that the parameter at this pytree path belongs to, or None."""
-    prefix = jax.tree_util.keystr(path[:2], simple=True, separator="/")
-    return prefix if prefix in STACKS else None
-
-
-def _used_slots(settings: "Adafactor", path: tuple, param: jax.Array) -> tuple[str, ...]:
-    shape = param.shape[1:] if stack_of(path) else param.shape
-    if settings.factored and len(shape) > 2:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+def _used_slots(
+    path: tuple, param: jax.Array, *, factored_from: int | None, momentum: bool
+) -> tuple[str, ...]:
+    name = parameter_path(path)
+    shape = layer_shape(name, param.shape)
+    if factored_from is not None and len(shape) > 2:
         raise ValueError(
             f"{name} has shape {shape} per layer: "
             "which of its dimensions belong together is not to be guessed; keep kernels [in, out], "
             "stacked under 'layers', or set Adafactor.factored to False"
         )
-    large = len(shape) == 2 and min(shape) >= settings.min_dim_size_to_factor
-    moments = ("v_row", "v_col") if settings.factored and large else ("v",)
-    return moments if settings.beta1 is None else (*moments, "m")
+    factored = factored_from is not None and len(shape) == 2 and min(shape) >= factored_from
+    moments = ("v_row", "v_col") if factored else ("v",)
+    return (*moments, "m") if momentum else moments
 
 
-def _init_slots(settings: "Adafactor", path: tuple, param: jax.Array) -> _Slots:
-    used = _used_slots(settings, path, param)
+def _init_slots(param: jax.Array, used: tuple[str, ...], momentum_dtype: str) -> _Slots:
     slots = {}
     if "v_row" in used:
         *layers, row, column = *param.shape[:-2], *sorted(param.shape[-2:])
@@ -129,7 +151,7 @@ def _init_slots(settings: "Adafactor", path: tuple, param: jax.Array) -> _Slots:
         # zeros_like keeps the sharding of the parameter where there is one.
         slots["v"] = jnp.zeros_like(param, jnp.float32)
     if "m" in used:
-        slots["m"] = jnp.zeros_like(param, settings.momentum_dtype)
+        slots["m"] = jnp.zeros_like(param, momentum_dtype)
     return slots
 
 
@@ -143,37 +165,33 @@ def _transpose(tree, width: int, tuples) -> tuple:
     return jax.tree.transpose(jax.tree.structure(tree), inner, tuples)
 
 
-def _rates(settings: "Adafactor", schedule: ScheduleFn, count: jax.Array) -> _Rates:
-    learning_rate = schedule(count)
-    # Before the offset there is nothing to average yet: β = 0, as at the first step.
-    steps = jnp.maximum(count - settings.step_offset, 0).astype(jnp.float32) + 1.0
-    return _Rates(
-        learning_rate=learning_rate,
-        moment_decay=1.0 - steps**-settings.decay_rate,
-        weight_decay=settings.weight_decay * learning_rate**settings.weight_decay_exponent,
-    )
-
-
 def _rms(x: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.mean(x * x))
 
 
 def _update_tensor(
-    settings: "Adafactor", rates: _Rates, grad: jax.Array, param: jax.Array, slots: _Slots
+    rates: _Rates,
+    grad: jax.Array,
+    param: jax.Array,
+    slots: _Slots,
+    *,
+    beta1: float | None,
+    clipping_threshold: float | None,
+    multiply_by_parameter_scale: bool,
 ) -> tuple[jax.Array, _Slots]:
     """The rule above for one tensor: (what to add to the parameter, its new slots)."""
     grad = grad.astype(jnp.float32)
     change, new_slots = _normalized(rates.moment_decay, grad, slots)
-    if settings.clipping_threshold is not None:
-        change /= jnp.maximum(1.0, _rms(change) / settings.clipping_threshold)
+    if clipping_threshold is not None:
+        change /= jnp.maximum(1.0, _rms(change) / clipping_threshold)
     scale = rates.learning_rate
-    if settings.multiply_by_parameter_scale:
+    if multiply_by_parameter_scale:
         scale *= jnp.maximum(_rms(param.astype(jnp.float32)), EPSILON_PARAMETER)
     change *= scale
-    if settings.beta1 is not None:
-        change = settings.beta1 * slots["m"].astype(jnp.float32) + (1.0 - settings.beta1) * change
-        new_slots["m"] = change.astype(settings.momentum_dtype)
-    if settings.weight_decay:
+    if beta1 is not None:
+        change = beta1 * slots["m"].astype(jnp.float32) + (1.0 - beta1) * change
+        new_slots["m"] = change.astype(slots["m"].dtype)
+    if rates.weight_decay is not None:
         change += rates.weight_decay * param
     return -change.astype(param.dtype), new_slots
 

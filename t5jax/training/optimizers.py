@@ -16,7 +16,8 @@ import jax
 import optax
 
 from t5jax.errors import ConfigError
-from t5jax.training import adafactor
+from t5jax.model.layer_stack import STACKS, parameter_path, stack_of
+from t5jax.training.adafactor import EPSILON_PARAMETER, adafactor
 from t5jax.training.schedules import Cosine, Rsqrt, Schedule, ScheduleFn
 
 
@@ -77,7 +78,19 @@ class Adafactor:
     def build(self, num_train_steps: int) -> optax.GradientTransformation:
         """The transformation, float32 slots; raises ConfigError as the schedule does."""
         self.check()
-        tx = adafactor.adafactor(self, self.learning_rate_at(num_train_steps))
+        tx = adafactor(
+            self.learning_rate_at(num_train_steps),
+            beta1=self.beta1,
+            momentum_dtype=self.momentum_dtype,
+            decay_rate=self.decay_rate,
+            step_offset=self.step_offset,
+            clipping_threshold=self.clipping_threshold,
+            factored=self.factored,
+            min_dim_size_to_factor=self.min_dim_size_to_factor,
+            multiply_by_parameter_scale=self.multiply_by_parameter_scale,
+            weight_decay=self.weight_decay,
+            weight_decay_exponent=self.weight_decay_exponent,
+        )
         return _clipped(self.global_norm_clip, tx)
 
     def learning_rate_at(self, num_train_steps: int) -> ScheduleFn:
@@ -123,7 +136,7 @@ class AdamW:
         self.check()
         steps = [optax.scale_by_adam(self.beta1, self.beta2, self.eps)]
         if self.rms_scaled:
-            steps.append(per_layer(optax.scale_by_param_block_rms(adafactor.EPSILON_PARAMETER)))
+            steps.append(per_layer(optax.scale_by_param_block_rms(EPSILON_PARAMETER)))
         if self.weight_decay:
             steps.append(optax.add_decayed_weights(self.weight_decay, mask=_decay_mask))
         steps.append(optax.scale_by_learning_rate(self.learning_rate_at(num_train_steps)))
@@ -198,14 +211,17 @@ def per_layer(tx: optax.GradientTransformation) -> optax.GradientTransformation:
         apply = jax.vmap(tx.update) if jax.tree.leaves(updates) else tx.update
         return apply(updates, state, params)
 
-    stacks = {stack: optax.GradientTransformation(init, update) for stack in adafactor.STACKS}
-    return optax.partition({**stacks, "rest": tx}, _stack_labels)
+    def label(keys: tuple, _) -> str:
+        stack = stack_of(parameter_path(keys))
+        return _LAYERS[stack] if stack else "rest"
+
+    layers = optax.GradientTransformation(init, update)
+    labels = lambda params: jax.tree_util.tree_map_with_path(label, params)
+    return optax.partition({**dict.fromkeys(_LAYERS.values(), layers), "rest": tx}, labels)
 
 
-def _stack_labels(params: optax.Params) -> Any:
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: adafactor.stack_of(path) or "rest", params
-    )
+# Labels of `per_layer`, which are keys of optimizer states in checkpoints.
+_LAYERS = {stack: f"{stack}/layers" for stack in STACKS}
 
 
 def _decay_mask(params: optax.Params) -> Any:

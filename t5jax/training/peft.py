@@ -18,9 +18,9 @@ from jax.sharding import PartitionSpec as P
 
 from t5jax.errors import ConfigError
 from t5jax.model.config import T5Config
-from t5jax.training.adafactor import stack_of
+from t5jax.model.layer_stack import layer_shape, parameter_path, parameters_by_path, stack_of
+from t5jax.types import Params
 
-Params = dict  # nested dict of arrays, keyed like the attributes of the modules
 _LORA = "_lora"  # `query_lora` holds the factors of what is added to `query`
 
 
@@ -270,19 +270,20 @@ class GradualUnfreezing(_Strategy):
         return [-(-episode * num_train_steps // number) for episode in range(number)]
 
     def _masked(self, updates: optax.Updates, count: jax.Array, num_train_steps: int) -> Any:
-        leaves = jax.tree_util.tree_leaves_with_path(updates)
+        leaves = parameters_by_path(updates).items()
         depths = [leaf.shape[0] for path, leaf in leaves if stack_of(path)]
         starts = self.episode_starts(num_train_steps, max(depths, default=1))
         number = len(starts)
         episode = jnp.sum(count >= jnp.array(starts)) - 1
 
-        def mask(path, update):
+        def mask(keys, update):
+            path = parameter_path(keys)
             if stack_of(path):
                 depth = update.shape[0]
                 frozen = [depth - -(-n * depth // number) for n in range(1, number + 1)]
                 trains_L = jnp.arange(depth) >= jnp.array(frozen)[episode]
                 return jnp.where(trains_L.reshape(-1, *(1,) * (update.ndim - 1)), update, 0.0)
-            if _is_shared_bias(path):
+            if "/relpos_bias/" in path:  # shared by the layers of a stack
                 return jnp.where(episode == number - 1, update, 0.0)
             return update
 
@@ -318,19 +319,9 @@ def united(one: Params, other: Params) -> Params:
     return one | {name: merge(one.get(name), branch) for name, branch in other.items()}
 
 
-def _is_shared_bias(path: tuple) -> bool:
-    return len(path) > 1 and path[1].key == "relpos_bias"
-
-
 def _layer_shapes(params: Params) -> list[tuple[str, tuple[int, ...]]]:
     """(path, shape of one layer) of every parameter, in order."""
-    return [
-        (
-            jax.tree_util.keystr(path, simple=True, separator="/"),
-            leaf.shape[1:] if stack_of(path) else leaf.shape,
-        )
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-    ]
+    return [(path, layer_shape(path, x.shape)) for path, x in parameters_by_path(params).items()]
 
 
 def _paths(params: Params) -> list[str]:

@@ -11,6 +11,7 @@ from t5jax.convert.mesh_tf import is_mesh_tf, open_mesh_tf
 from t5jax.convert.names import MESH_TF
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.model.config import T5Config
+from t5jax.model.layer_stack import layer_paths
 from tests.convert.foreign import (
     TINY,
     mesh_tf_name,
@@ -55,7 +56,9 @@ def test_the_published_names(real_data, tmp_path):
         num_encoder_layers=2, num_decoder_layers=2,
     )  # fmt: skip
     assert source.model == model
-    assert {MESH_TF.name(place) for place in names.all_places(model)} == set(variables)
+    shapes = {path: leaf.shape for path, leaf in names.parameters(model).items()}
+    places = [place for path, shape in shapes.items() for place in layer_paths(path, shape)]
+    assert set(map(MESH_TF.name, places)) == set(variables)
     wo = "decoder/layers/mlp/wo"
     kernels = [f"decoder/block_00{i}/layer_002/DenseReluDense/wo/kernel" for i in (0, 1)]
     assert source.origins[wo] == kernels

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from t5jax.model.layout import lay_out, turn_block, unstack
+from t5jax.model.layer_stack import unstack
+from t5jax.model.layout import lay_out, turn_block
 from t5jax.model.matmul import FewRowsParam
 from tests.model import tiny_t5
 
