@@ -16,6 +16,7 @@ from t5jax.run.provenance import environment
 from t5jax.run.restore import checkpoint_directory, read_config
 from t5jax.training.peft import Adapters, AllParameters, PromptTuning
 from t5jax.training.program import Program
+from t5jax.types import Params
 
 _NOT_WEIGHTS = {
     Adapters: "adapters are layers of their own, between the others and not linear: no weights of "
@@ -81,7 +82,7 @@ def _check_merges(config: RunConfig, workdir: str) -> None:
     )
 
 
-def _difference(program: Program, params: dict, merged: dict) -> float:
+def _difference(program: Program, params: Params, merged: Params) -> float:
     """The largest difference of logits, in float32, over the largest logit.
 
     Raises RuntimeError if that is more than rounding.
@@ -93,7 +94,7 @@ def _difference(program: Program, params: dict, merged: dict) -> float:
     return difference
 
 
-def _logits(program: Program, params: dict) -> np.ndarray:
+def _logits(program: Program, params: Params) -> np.ndarray:
     tokens = np.random.default_rng(0).integers(2, program.model.vocab_size, (program.mesh.size, 8))
     tokens = jax.device_put(tokens.astype(np.int32), program.batch_sharding)
     names = "encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens"

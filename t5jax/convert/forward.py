@@ -24,10 +24,10 @@ from t5jax.model.encoder_decoder import Stack
 from t5jax.model.layer_stack import stack_of, unstack
 from t5jax.model.token_model import logits
 
-Params = Mapping[str, BlockArray]
+Arrays = Mapping[str, BlockArray]  # parameters by path
 
 
-def our_logits(model: T5Config, params: Params, probe: Probe) -> np.ndarray:
+def our_logits(model: T5Config, params: Arrays, probe: Probe) -> np.ndarray:
     """float32 [R, V] at the probe's places; computed in float32."""
     model = dataclasses.replace(model, dtype="float32", attention="einsum", dropout_rate=0.0)
     encoder_segments = jnp.asarray(probe.encoder_tokens > 0, jnp.int32)
@@ -57,7 +57,7 @@ def embedded(table: BlockArray, tokens: np.ndarray) -> np.ndarray:
     return found
 
 
-def _stack(model: T5Config, params: Params, name: str, x_BTD: jax.Array, mask: Mask, memory=None):
+def _stack(model: T5Config, params: Arrays, name: str, x_BTD: jax.Array, mask: Mask, memory=None):
     """What the stack `name` makes of x [B, T, D]: as a stack of one layer, with the weights of each
     layer in turn."""
     make = lambda: Stack(model, 1, cross_attention=memory is not None, rngs=nnx.Rngs(params=0))
@@ -76,7 +76,7 @@ def _stack(model: T5Config, params: Params, name: str, x_BTD: jax.Array, mask: M
     return nnx.merge(definition, weights).final_norm(x_BTD)
 
 
-def _weights(params: Params, stack: str, layer: int) -> dict:
+def _weights(params: Arrays, stack: str, layer: int) -> dict:
     """A stack's parameters, float32, with this layer as its only one."""
     found = {}
     for path, array in params.items():
@@ -88,7 +88,7 @@ def _weights(params: Params, stack: str, layer: int) -> dict:
     return nested(found)
 
 
-def _logits(x_RD: jax.Array, params: Params, *, tied: bool) -> np.ndarray:
+def _logits(x_RD: jax.Array, params: Arrays, *, tied: bool) -> np.ndarray:
     table = params["token_embedder" if tied else "logits_dense"]
     vocab = 0 if tied else 1
     found = np.zeros((x_RD.shape[0], table.shape[vocab]), np.float32)

@@ -15,7 +15,7 @@ from t5jax.decoding.config import DecodingConfig
 from t5jax.decoding.logits_processors import adjusted
 from t5jax.model.attention import MASKED
 from t5jax.model.layout import DecodingLayout, lay_out
-from t5jax.training.losses import EOS_ID
+from t5jax.types import EOS_ID, Params
 
 # (logits_BKV, said_BKT, index) -> logits_BKV, traced into the loop; `said` before `index` is given.
 LogitsCallback = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -53,7 +53,7 @@ class Stepper(NamedTuple):
 
 def open_stepper(
     model_defs: tuple[nnx.GraphDef, ...],
-    params: tuple[dict, ...],
+    params: tuple[Params, ...],
     request: Request,
     config: DecodingConfig,
     num_ids: int,

@@ -22,9 +22,9 @@ from t5jax.errors import ConfigError, DataError
 from t5jax.model.layout import DecodingLayout, lay_out
 from t5jax.model.matmul import are_few_rows
 from t5jax.sharding import on_each_device
-from t5jax.training.losses import EOS_ID
 from t5jax.training.program import Program
 from t5jax.training.train_step import cast
+from t5jax.types import EOS_ID, Params
 
 _SHORTEST = 16  # inputs are padded to this, or to 2^n or 3 · 2^(n-1) above it
 
@@ -50,7 +50,7 @@ class Generator:
     def __init__(
         self,
         program: Program,
-        params: dict | Sequence[dict],
+        params: Params | Sequence[Params],
         *,
         num_ids: int,
         batch_size: int = 32,
@@ -205,7 +205,7 @@ class Generator:
 )
 def decode_batch(
     model_defs: tuple[nnx.GraphDef, ...],
-    params: tuple[dict, ...],
+    params: tuple[Params, ...],
     request: Request,
     config: DecodingConfig,
     num_ids: int,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from t5jax.decoding.config import DecodingConfig
 from t5jax.decoding.top_k import largest
-from t5jax.training.losses import EOS_ID
+from t5jax.types import EOS_ID
 
 NEVER = -jnp.inf
 

@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from t5jax.types import Params
+
 _POSITIONS = 16  # whose logits are held at a time
 
 
 def score_targets(
     model_defs: tuple[nnx.GraphDef, ...],
-    params: tuple[dict, ...],
+    params: tuple[Params, ...],
     tokens_BS: jax.Array,
     targets_BT: jax.Array,
     num_ids: int,

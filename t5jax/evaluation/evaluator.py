@@ -29,8 +29,8 @@ from t5jax.metrics.sums import SumMetric
 from t5jax.metrics.table import Result
 from t5jax.runtime import agree
 from t5jax.training.program import Program
+from t5jax.types import Params
 
-Params = dict | Sequence[dict]
 _NO_EFFECT_ON_RESULTS = ("every_steps", "batch_size")
 
 
@@ -44,7 +44,7 @@ class Evaluator:
     split: str
     tasks: list[TaskExamples]
 
-    def settings(self, program: Program, params: Params) -> dict[str, Any]:
+    def settings(self, program: Program, params: Params | Sequence[Params]) -> dict[str, Any]:
         """All settings that the results depend on, as JSON."""
         evaluation = dataclasses.asdict(self.config)
         for name in _NO_EFFECT_ON_RESULTS:
@@ -63,7 +63,7 @@ class Evaluator:
     def evaluate(
         self,
         program: Program,
-        params: Params,
+        params: Params | Sequence[Params],
         step: int,
         *,
         settings: dict[str, Any] | None = None,
@@ -119,7 +119,9 @@ class Evaluator:
             names |= {f"{task.task}/{name}" for name in metric.names}
         return names | {f"{name}/average" for name in BENCHMARK_AVERAGES}
 
-    def _predictor(self, program: Program, params: Params, after_batch: Callable) -> Predictor:
+    def _predictor(
+        self, program: Program, params: Params | Sequence[Params], after_batch: Callable
+    ) -> Predictor:
         vocabulary = self.data.vocabulary
         generator = Generator(
             program,
@@ -211,7 +213,7 @@ def _prepare_directory(directory: pathlib.Path, settings: dict[str, Any], replac
     agree(f"that {directory} is ready", "")
 
 
-def _params_fingerprint(params: Params) -> str:
+def _params_fingerprint(params: Params | Sequence[Params]) -> str:
     """Of all parameters, the same on any mesh."""
     return _digest(fingerprints(leaves_by_path(params)))[:16]
 

@@ -19,8 +19,9 @@ from t5jax.data.config import DataConfig
 from t5jax.data.records import Rejected
 from t5jax.data.registry.texts import TaskTexts
 from t5jax.data.tasks.task import EosRule, Example, ExampleTask, Metric, SeqioTask, Task
-from t5jax.data.vocabularies import EOS_ID, Vocabulary
+from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError
+from t5jax.types import EOS_ID
 
 _log = logging.getLogger("t5jax")
 

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from t5jax.data.vocabularies import EOS_ID, from_dict
+from t5jax.data.vocabularies import from_dict
 from t5jax.errors import DataError
 from t5jax.export import saved_model, stablehlo
+from t5jax.types import EOS_ID
 
 MANIFEST = "manifest.json"
 

@@ -17,6 +17,7 @@ from t5jax.decoding.scoring import score_targets
 from t5jax.errors import ConfigError
 from t5jax.model.config import T5Config
 from t5jax.model.registry import abstract_model
+from t5jax.types import Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class ExportFunctions:
         model = dataclasses.replace(self.model, attention=portable)
         return (nnx.graphdef(abstract_model(model)),)
 
-    def predict(self, params: dict, tokens_BS: jax.Array) -> dict[str, jax.Array]:
+    def predict(self, params: Params, tokens_BS: jax.Array) -> dict[str, jax.Array]:
         """tokens int32 [B, K, T], 0 after the end, the best first; scores float32 [B, K]: see
         `decoding.sampling` and `decoding.beam_search`. Inputs are int32 with EOS, 0 is padding."""
         B = tokens_BS.shape[0]
@@ -58,7 +59,7 @@ class ExportFunctions:
         return {"tokens": tokens_BKT, "scores": scores_BK}
 
     def score(
-        self, params: dict, tokens_BS: jax.Array, targets_BU: jax.Array
+        self, params: Params, tokens_BS: jax.Array, targets_BU: jax.Array
     ) -> dict[str, jax.Array]:
         """scores float32 [B, U]: log-likelihood of each token of the targets, 0 at padding."""
         scores = score_targets(self._defs, (params,), tokens_BS, targets_BU, self.num_ids)

@@ -12,6 +12,7 @@ from t5jax.data.tensorflow_import import import_tensorflow, stderr_held_back
 from t5jax.errors import ConfigError
 from t5jax.export.functions import ExportFunctions
 from t5jax.export.stablehlo import IdsFunction
+from t5jax.types import Params
 
 FOLDER = "saved_model"
 
@@ -40,7 +41,7 @@ def check_tensorflow(num_beams: int) -> None:
 
 
 def write_saved_model(
-    folder: pathlib.Path, functions: ExportFunctions, params: dict, platforms: Sequence[str]
+    folder: pathlib.Path, functions: ExportFunctions, params: Params, platforms: Sequence[str]
 ) -> None:
     """Writes a SavedModel with a signature for every function.
 

@@ -10,6 +10,7 @@ from jax import export
 
 from t5jax.checkpoints import leaves_by_path
 from t5jax.export.functions import ExportFunctions
+from t5jax.types import Params
 
 PARAMETERS = "parameters.npz"
 
@@ -17,7 +18,7 @@ IdsFunction = Callable[..., Mapping[str, np.ndarray]]  # of ids -> arrays by nam
 
 
 def write_stablehlo(
-    folder: pathlib.Path, functions: ExportFunctions, params: dict, platforms: Sequence[str]
+    folder: pathlib.Path, functions: ExportFunctions, params: Params, platforms: Sequence[str]
 ) -> None:
     """Writes `NAME.stablehlo` of every function, and the parameters as float32 by path.
 
@@ -40,7 +41,7 @@ def read_stablehlo(
     folder: pathlib.Path, names: Sequence[str], dtype: str
 ) -> dict[str, IdsFunction]:
     """The functions by name, with their parameters. Needs jax and numpy alone."""
-    params: dict = {}
+    params: Params = {}
     with np.load(folder / PARAMETERS) as arrays:
         for path in arrays.files:
             *parents, last = path.split("/")

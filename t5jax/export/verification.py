@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from t5jax.data.vocabularies import EOS_ID
 from t5jax.decoding import DecodingConfig, Generator
 from t5jax.export.functions import ExportFunctions
 from t5jax.export.stablehlo import IdsFunction
+from t5jax.types import EOS_ID
 
 ROWS = (2, 5)  # batch sizes that are verified
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}  # of log-likelihoods, in nats per token

@@ -12,6 +12,7 @@ from t5jax.data.registry.resolve import resolve
 from t5jax.decoding import DecodingConfig, Generated, Generator
 from t5jax.errors import ConfigError, DataError
 from t5jax.training.program import Program
+from t5jax.types import Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +70,7 @@ class TextModel:
         self,
         config: RunConfig,
         program: Program,
-        params: dict | Sequence[dict],
+        params: Params | Sequence[Params],
         *,
         batch_size: int = 32,
         after_batch: Callable[[], None] = lambda: None,

@@ -20,8 +20,9 @@ from t5jax.model.layers import Attention, KeyValue, TransformerBlock, bias_of_pa
 from t5jax.model.layout import DecodingLayout
 from t5jax.model.matmul import dense
 from t5jax.model.position import RelativePositionBias
-from t5jax.model.token_model import Batch, TokenModel, logits_of_rows, segment_ids
+from t5jax.model.token_model import TokenModel, logits_of_rows, segment_ids
 from t5jax.sharding import constrain
+from t5jax.types import Batch
 
 
 class DecoderOnly(TokenModel):

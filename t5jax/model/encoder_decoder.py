@@ -17,8 +17,9 @@ from t5jax.model.layers import KeyValue, RMSNorm, TransformerBlock, dropout, spl
 from t5jax.model.layout import DecodingLayout
 from t5jax.model.matmul import in_parts
 from t5jax.model.position import RelativePositionBias
-from t5jax.model.token_model import Batch, TokenModel, logits_of_rows, segment_ids
+from t5jax.model.token_model import TokenModel, logits_of_rows, segment_ids
 from t5jax.sharding import constrain
+from t5jax.types import Batch
 
 
 class Stack(nnx.Module):

@@ -10,7 +10,8 @@ from flax import nnx
 from t5jax.model.attention import Mask
 from t5jax.model.config import T5Config
 from t5jax.model.encoder_decoder import Stack
-from t5jax.model.token_model import Batch, TokenModel, segment_ids
+from t5jax.model.token_model import TokenModel, segment_ids
+from t5jax.types import Batch
 
 
 class EncoderOnly(TokenModel):

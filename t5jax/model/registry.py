@@ -9,6 +9,7 @@ from t5jax.model.encoder_decoder import EncoderDecoder
 from t5jax.model.encoder_only import EncoderOnly
 from t5jax.model.shared import SharedEncoderDecoder
 from t5jax.model.token_model import TokenModel
+from t5jax.types import Params
 
 MODULES: dict[Architecture, type[TokenModel]] = {
     "encoder_decoder": EncoderDecoder,
@@ -29,6 +30,6 @@ def abstract_model(cfg: T5Config) -> TokenModel:
     return nnx.eval_shape(lambda: make_model(cfg, nnx.Rngs(params=0)))
 
 
-def init_params(cfg: T5Config, key: jax.Array) -> dict:
-    """Fresh float32 parameters as a nested dict keyed like the attributes of the modules."""
+def init_params(cfg: T5Config, key: jax.Array) -> Params:
+    """Fresh float32 parameters."""
     return nnx.to_pure_dict(nnx.state(make_model(cfg, nnx.Rngs(params=key)), nnx.Param))

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 
 from t5jax.errors import ConfigError
+from t5jax.types import Params
 
 
-def grow_vocabulary(params: dict, sources: Sequence[Sequence[int]], num_rows: int) -> dict:
+def grow_vocabulary(params: Params, sources: Sequence[Sequence[int]], num_rows: int) -> Params:
     """Parameters whose token table (and untied logits table) fits another vocabulary.
 
     Row i of the new table is the mean of the old rows `sources[i]`: that of the id itself where it

@@ -11,8 +11,7 @@ from t5jax.model.config import T5Config
 from t5jax.model.layers import fan_in_truncated, new_param
 from t5jax.model.matmul import FewRowsParam, product_of_few_rows
 from t5jax.sharding import constrain
-
-Batch = dict[str, jax.Array]
+from t5jax.types import Batch
 
 
 class TokenModel(nnx.Module):

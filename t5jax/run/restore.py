@@ -15,12 +15,13 @@ from t5jax.config import RunConfig, from_record, override
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.run.build import build_program
 from t5jax.training.program import Program
+from t5jax.types import Params
 
 
 class SavedRun(NamedTuple):
     config: RunConfig
     program: Program  # of the model as it is used: nothing of how it was fine-tuned
-    params: dict  # float32, laid out over the mesh
+    params: Params  # float32, laid out over the mesh
     step: int
     fingerprint: str  # of the saved parameters: the same numbers on any disk
 

@@ -13,6 +13,7 @@ from t5jax.evaluation.loss import SplitLosses, add_loss_sums, loss_metrics
 from t5jax.run.build import build_evaluation_loaders, build_run_evaluator
 from t5jax.tracking import Tracker
 from t5jax.training.program import Program
+from t5jax.types import Params
 
 SPLIT = "validation"
 
@@ -37,7 +38,7 @@ class Validation:
         self,
         step: int,
         program: Program,
-        params: dict,
+        params: Params,
         reporter: Tracker,
         after_batch: Callable[[], None],
     ) -> dict[str, float]:

@@ -15,9 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from t5jax.errors import ConfigError
-
-Batch = dict[str, jax.Array]
-EOS_ID = 1  # of every T5 vocabulary
+from t5jax.types import EOS_ID, Batch
 
 
 class LossSums(NamedTuple):

@@ -16,9 +16,10 @@ from flax import nnx
 from t5jax import sharding
 from t5jax.model.config import T5Config
 from t5jax.model.registry import abstract_model, init_params
-from t5jax.training.losses import Batch, CrossEntropy, LossSums
-from t5jax.training.peft import AllParameters, Params, Strategy, split, united
+from t5jax.training.losses import CrossEntropy, LossSums
+from t5jax.training.peft import AllParameters, Strategy, split, united
 from t5jax.training.train_step import TrainState, make_eval_step, make_train_step
+from t5jax.types import Batch, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from t5jax.training.losses import Batch, CrossEntropy, LossSums, predicting_side, zero_sums
-from t5jax.training.peft import AllParameters, Params, Strategy, split, united
+from t5jax.training.losses import CrossEntropy, LossSums, predicting_side, zero_sums
+from t5jax.training.peft import AllParameters, Strategy, split, united
+from t5jax.types import Batch, Params
 
 _EVERYTHING = AllParameters()
 

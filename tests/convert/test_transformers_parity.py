@@ -16,7 +16,7 @@ from t5jax.convert.huggingface_config import model_type_for
 from t5jax.decoding import DecodingConfig
 from t5jax.decoding.scoring import score_targets
 from t5jax.model.config import SIZES, T5Config
-from t5jax.training.losses import EOS_ID
+from t5jax.types import EOS_ID
 from tests.convert.foreign import huggingface_config, read_safetensors
 from tests.decoding.tiny_decoding import model_def, run
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from t5jax.decoding import DecodingConfig
-from t5jax.training.losses import EOS_ID
+from t5jax.types import EOS_ID
 from tests.decoding import tiny_decoding
 from tests.decoding.tiny_decoding import inputs, params, run, teacher_forced
 

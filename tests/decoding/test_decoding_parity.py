@@ -8,7 +8,7 @@ import pytest
 
 from t5jax.decoding import DecodingConfig
 from t5jax.decoding.logits_processors import truncated
-from t5jax.training.losses import EOS_ID
+from t5jax.types import EOS_ID
 from tests.decoding.tiny_decoding import run
 from tests.model import tiny_t5
 

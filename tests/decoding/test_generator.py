@@ -13,9 +13,10 @@ from t5jax.errors import ConfigError, DataError
 from t5jax.model import matmul
 from t5jax.model.encoder_decoder import EncoderDecoder
 from t5jax.sharding import MeshConfig
-from t5jax.training.losses import EOS_ID, CrossEntropy
+from t5jax.training.losses import CrossEntropy
 from t5jax.training.optimizers import Adafactor
 from t5jax.training.program import Program
+from t5jax.types import EOS_ID
 from tests.model import tiny_t5
 
 # What eight devices share has to divide among them.

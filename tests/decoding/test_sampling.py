@@ -9,7 +9,7 @@ import pytest
 
 from t5jax.decoding import DecodingConfig
 from t5jax.model.layers import TransformerBlock
-from t5jax.training.losses import EOS_ID
+from t5jax.types import EOS_ID
 from tests.decoding.tiny_decoding import CFG, inputs, params, run, teacher_forced
 from tests.model import tiny_t5
 

@@ -8,7 +8,7 @@ from flax import nnx
 from t5jax.decoding.decode_state import Request
 from t5jax.decoding.generator import decode_batch
 from t5jax.model.registry import abstract_model
-from t5jax.training.losses import EOS_ID
+from t5jax.types import EOS_ID
 from tests.model import tiny_t5
 
 CFG = tiny_t5.config("1.1")

@@ -17,7 +17,7 @@ from t5jax.model.attention import MASKED
 from t5jax.model.config import Architecture, T5Config
 from t5jax.model.layout import lay_out
 from t5jax.model.registry import MODULES, abstract_model
-from t5jax.training.losses import EOS_ID
+from t5jax.types import EOS_ID
 from tests.decoding import tiny_decoding
 from tests.model import numpy_t5, tiny_t5
 from tests.model.tiny_architectures import (

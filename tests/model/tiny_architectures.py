@@ -6,7 +6,7 @@ import numpy as np
 
 from t5jax.data.pipeline.converters import Features, encoder, encoder_decoder, prefix_lm
 from t5jax.model.config import Architecture, T5Config
-from t5jax.training.losses import EOS_ID
+from t5jax.types import EOS_ID
 from tests.model import tiny_t5
 
 MASK_ID = 52

@@ -11,7 +11,8 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from t5jax.errors import ConfigError
-from t5jax.training.losses import EOS_ID, CrossEntropy, LossSums
+from t5jax.training.losses import CrossEntropy, LossSums
+from t5jax.types import EOS_ID
 
 B, T, D, V = 4, 13, 7, 37
 SENTINEL = 30  # this and all ids above

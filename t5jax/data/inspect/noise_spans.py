@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from t5jax.data.objectives import Denoising, Objective, PrefixLM, SpanCorruption
-from t5jax.data.vocabularies import EOS_ID, PAD_ID, Vocabulary
+from t5jax.data.vocabularies import Vocabulary
+from t5jax.types import EOS_ID, PAD_ID
 
 _SENTINELS = ("unique_sentinels", "shared_sentinel")
 

@@ -17,7 +17,7 @@ from t5jax.data.config import DataConfig
 from t5jax.data.inspect.catalog import Entry, entry
 from t5jax.data.inspect.noise_spans import Stretch, original
 from t5jax.data.objectives import Objective
-from t5jax.data.pipeline.converters import Batch, encoder_decoder
+from t5jax.data.pipeline.converters import encoder_decoder
 from t5jax.data.pipeline.example_rows import ExampleRows
 from t5jax.data.pipeline.opening import make_rows
 from t5jax.data.pipeline.rows import Rows
@@ -30,8 +30,9 @@ from t5jax.data.registry.texts import texts_of
 from t5jax.data.store.documents import encoded_documents
 from t5jax.data.store.reader import TokenStream
 from t5jax.data.tasks.task import SeqioTask, Task
-from t5jax.data.vocabularies import EOS_ID, Vocabulary
+from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError
+from t5jax.types import EOS_ID, Batch
 
 QUANTILES = (50, 90, 95, 99, 100)  # in percent
 

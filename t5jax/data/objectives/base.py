@@ -10,7 +10,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from t5jax.data.vocabularies import EOS_ID, Vocabulary
+from t5jax.data.vocabularies import Vocabulary
+from t5jax.types import EOS_ID
 
 
 class Stream(enum.IntEnum):

@@ -14,7 +14,8 @@ import numpy as np
 
 from t5jax.data.objectives.base import Stream, end_with_eos, lengths_or_full
 from t5jax.data.rng import random_bits
-from t5jax.data.vocabularies import EOS_ID, UNK_ID, Vocabulary
+from t5jax.data.vocabularies import UNK_ID, Vocabulary
+from t5jax.types import EOS_ID
 
 RANDOM_SHARE = 0.1  # of the tokens that BERT's code hides
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from t5jax.data.registry.row_format import RowFormat
 from t5jax.errors import ConfigError
+from t5jax.types import Batch
 
-Batch = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
 
 

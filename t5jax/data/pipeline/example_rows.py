@@ -18,8 +18,8 @@ from t5jax.data.pipeline.order import Order
 from t5jax.data.pipeline.packing import best_fit
 from t5jax.data.store.reader import TokenStream
 from t5jax.data.tasks.task import EosRule
-from t5jax.data.vocabularies import EOS_ID
 from t5jax.errors import DataError
+from t5jax.types import EOS_ID
 
 _FEATURES = ("inputs", "targets")
 

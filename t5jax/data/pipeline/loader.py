@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from t5jax.data.pipeline.converters import Batch, Features, batch_shapes, convert
+from t5jax.data.pipeline.converters import Features, batch_shapes, convert
 from t5jax.data.pipeline.mixing import Mixing
 from t5jax.data.pipeline.rows import Rows
 from t5jax.data.registry.row_format import RowFormat
 from t5jax.data.store.reader import Place, TokenStore
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import ConfigError, DataError
+from t5jax.types import Batch
 
 
 class ArraySpec(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from t5jax.data.pipeline.converters import Batch, Features, batch_shapes, convert
+from t5jax.data.pipeline.converters import Features, batch_shapes, convert
 from t5jax.data.pipeline.loader import (
     ArraySpec,
     digest,
@@ -30,6 +30,7 @@ from t5jax.data.store.documents import Document, Texts, encode_document
 from t5jax.data.store.reader import TokenStream
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError
+from t5jax.types import Batch
 
 BLOCK_TOKENS = 1 << 20
 _STATES_KEPT = 256  # positions of steps that were made ahead and may still be asked for

@@ -8,8 +8,8 @@ import numpy as np
 
 from t5jax.data.atomic_files import write_file
 from t5jax.data.store.reader import ENDS_DTYPE, FeatureInfo
-from t5jax.data.vocabularies import EOS_ID
 from t5jax.errors import DataError
+from t5jax.types import EOS_ID
 
 _FLUSH_TOKENS = 1 << 20
 

@@ -5,7 +5,7 @@ In every vocabulary 0 is padding, 1 the end of a sequence and 2 the unknown piec
 `noise_span_to_unique_sentinel`).
 """
 
-from t5jax.data.vocabularies.base import DEFAULT_SENTINELS, EOS_ID, PAD_ID, UNK_ID, Vocabulary
+from t5jax.data.vocabularies.base import DEFAULT_SENTINELS, UNK_ID, Vocabulary
 from t5jax.data.vocabularies.byte import ByteVocabulary
 from t5jax.data.vocabularies.extend import Extension, extend_vocabulary, learn_pieces
 from t5jax.data.vocabularies.huggingface import HuggingFaceVocabulary
@@ -16,8 +16,6 @@ from t5jax.data.vocabularies.train import train_sentencepiece
 
 __all__ = [
     "DEFAULT_SENTINELS",
-    "EOS_ID",
-    "PAD_ID",
     "UNK_ID",
     "ByteVocabulary",
     "Extension",

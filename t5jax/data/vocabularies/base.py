@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from t5jax.errors import DataError
+from t5jax.types import EOS_ID, PAD_ID
 
-PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
+UNK_ID = 2
 DEFAULT_SENTINELS = 100  # what T5 reserves, and what is reused where none were added
 
 SENTINEL = re.compile(r"<extra_id_(\d+)>")

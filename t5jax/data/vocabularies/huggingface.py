@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from t5jax.data.vocabularies.base import (
-    EOS_ID,
-    PAD_ID,
     SENTINEL,
     UNK_ID,
     Vocabulary,
@@ -29,6 +27,7 @@ from t5jax.data.vocabularies.base import (
 )
 from t5jax.data.vocabularies.files import local_file
 from t5jax.errors import ConfigError, DataError
+from t5jax.types import EOS_ID, PAD_ID
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -13,8 +13,6 @@ import sentencepiece
 
 from t5jax.data.vocabularies.base import (
     DEFAULT_SENTINELS,
-    EOS_ID,
-    PAD_ID,
     SENTINEL,
     UNK_ID,
     Vocabulary,
@@ -31,6 +29,7 @@ from t5jax.data.vocabularies.model_file import (
     with_pieces,
 )
 from t5jax.errors import ConfigError, DataError
+from t5jax.types import EOS_ID, PAD_ID
 
 _HOW_TO_TRAIN = (
     "train one with `t5jax cache CONFIG --new-vocabulary PIECES` (or `t5jax vocab train`), or with "

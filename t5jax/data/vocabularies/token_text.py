@@ -3,7 +3,8 @@
 import functools
 from collections.abc import Iterable
 
-from t5jax.data.vocabularies.base import EOS_ID, PAD_ID, Vocabulary
+from t5jax.data.vocabularies.base import Vocabulary
+from t5jax.types import EOS_ID, PAD_ID
 
 
 def run_text(vocabulary: Vocabulary, ids: Iterable[int]) -> str:

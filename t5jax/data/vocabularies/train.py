@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 import sentencepiece
 
 from t5jax.data.atomic_files import write_file
-from t5jax.data.vocabularies.base import EOS_ID, PAD_ID, UNK_ID, without_lone_surrogates
+from t5jax.data.vocabularies.base import UNK_ID, without_lone_surrogates
 from t5jax.data.vocabularies.files import is_local
 from t5jax.data.vocabularies.sentencepiece import SentencePieceVocabulary
 from t5jax.errors import ConfigError, DataError
+from t5jax.types import EOS_ID, PAD_ID
 
 
 def train_sentencepiece(
