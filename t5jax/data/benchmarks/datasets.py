@@ -45,6 +45,7 @@ class Dataset:
     in_tfds: bool = True
     headerless: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     one_document: bool = False  # a .json file is one JSON document, not an object a line
+    version: int | str = 1  # raised when `adapt` makes other rows of the same files
 
     def source(self, data: DataConfig) -> Source:
         """Files below `data.datasets_dir` where that is set, else TFDS below `data.tfds_data_dir`.
@@ -81,6 +82,11 @@ class LocalFiles:
     root: str
     # Not shown: it holds functions, and what a source shows of itself names a token store.
     dataset: Dataset = dataclasses.field(repr=False)
+
+    @property
+    def VERSION(self) -> int | str:
+        """The data set's, which decides the rows."""
+        return self.dataset.version
 
     def splits(self) -> tuple[str, ...]:
         """The splits that have files. Raises DataError when the folder is not there."""

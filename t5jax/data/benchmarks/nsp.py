@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import numpy as np
 
@@ -44,6 +45,8 @@ class SentencePairs:
     `block` documents are read at a time and their pairs mixed; the share of true neighbours is
     `neighbours`. A block's last pair, when their number is odd, stays as it is.
     """
+
+    VERSION: ClassVar[int] = 1
 
     documents: Source
     column: str = "text"

@@ -16,6 +16,7 @@ import sysconfig
 import tokenize
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from typing import ClassVar
 
 from t5jax.data.docstring_corpus.prose import prose
 from t5jax.data.docstring_corpus.python_strings import documentation_strings
@@ -64,6 +65,8 @@ class Docstrings:
     One pass finds the whole corpus, because a paragraph may occur in any two packages. So a split
     is one shard, and the pass (seconds) is remembered by the process.
     """
+
+    VERSION: ClassVar[int] = 1
 
     target_bytes: int = 25_000_000
     min_words: int = 10

@@ -1,7 +1,6 @@
 """Loaders of a resolved mixture: shuffled and without end for training, in order for evaluation."""
 
 import functools
-import json
 import logging
 import pathlib
 from collections.abc import Mapping
@@ -9,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from t5jax.data.atomic_files import as_json
 from t5jax.data.pipeline.example_rows import ExampleRows
 from t5jax.data.pipeline.in_memory import read_in_memory
 from t5jax.data.pipeline.loader import Component, Loader
@@ -21,6 +19,7 @@ from t5jax.data.registry import own_names
 from t5jax.data.registry.resolve import TRAIN, ResolvedMixture
 from t5jax.data.registry.resolved_task import ResolvedTask
 from t5jax.data.registry.texts import texts_of
+from t5jax.data.store.existing import comparable_identities
 from t5jax.data.store.reader import TokenStore, TokenStream
 from t5jax.errors import ConfigError, DataError
 
@@ -148,8 +147,9 @@ def _warn_if_changed(task: ResolvedTask, component: Component, mixture: Resolved
     store, which may have been made on another machine."""
     if task.definition is None or task.name not in own_names() or component.store is None:
         return
-    here = texts_of(task.defined, mixture.data).describe()
-    if json.loads(as_json(here)) != component.store.info.source:
+    texts = texts_of(task.defined, mixture.data)
+    stored, here = comparable_identities(component.store.info, texts)
+    if stored != here:
         _log.warning(
             "task %s has changed since its store %s was made, which is what is trained on; `t5jax "
             "cache CONFIG --overwrite` makes it anew",

@@ -42,6 +42,7 @@ class Corpus:
     settings: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     splits: tuple[str, ...] = ("train", "validation")
+    version: int | str = 1
 
     def task(self, name: str, objective: Objective, *, prefix: str = "") -> TextTask:
         """The task of an objective over this corpus."""
@@ -56,6 +57,7 @@ class Corpus:
             settings=self.settings,
             required=self.required,
             splits=self.splits,
+            version=self.version,
         )
 
 

@@ -11,7 +11,7 @@ from t5jax.data.rng import derive_seed
 from t5jax.data.seqio_bridge.texts import SeqioTexts
 from t5jax.data.sources import Cleaned
 from t5jax.data.store.documents import Texts
-from t5jax.data.tasks.identity import describe
+from t5jax.data.tasks.identity import identity_of
 from t5jax.data.tasks.task import ExampleTask, SeqioTask, Task, TextTask
 from t5jax.errors import ConfigError
 
@@ -44,13 +44,14 @@ class TaskTexts:
         return tuple(self._keys())
 
     def describe(self) -> dict[str, Any]:
-        """The source's type and settings, and what makes texts of its rows."""
+        """The source's type and settings, the task's version, and what makes texts of its rows."""
         task = self._task()
         text = isinstance(task, TextTask)
         return {
-            "source": describe(self._source()),
+            "stated_version": task.version,
+            "source": identity_of(self._source()),
             "column": (task.column or self.data.text_column) if text else None,
-            "examples": None if text else describe([task.examples, task.eval_examples]),
+            "examples": None if text else identity_of([task.examples, task.eval_examples]),
         }
 
     def splits(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 from t5jax.data.modules import load_modules
 from t5jax.data.records import Rejected
 from t5jax.data.rng import derive_seed
-from t5jax.data.tasks.identity import describe
+from t5jax.data.tasks.identity import identity_of
 from t5jax.data.tensorflow_import import import_seqio, import_tensorflow
 from t5jax.errors import DataError
 
@@ -37,9 +37,9 @@ class SeqioTexts:
         return ("text",) if self.has_objective else ("inputs", "targets")
 
     def describe(self) -> dict[str, Any]:
-        """The settings, the type of the task's source and the code of its steps."""
+        """The settings, the type of the task's source and the identities of its steps."""
         task = self._task()
-        steps = [describe(step) for step in task.preprocessors]
+        steps = [identity_of(step) for step in task.preprocessors]
         return {**dataclasses.asdict(self), "source": type(task.source).__name__, "steps": steps}
 
     def of_epoch(self, epoch: int) -> "SeqioTexts":

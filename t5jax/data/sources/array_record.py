@@ -5,7 +5,7 @@ import importlib
 import json
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from t5jax.data.records import BadRecord, DamagedFile, Record, Row
 from t5jax.data.sources.files import Files
@@ -24,6 +24,8 @@ class ArrayRecord(Files):
     `lists` and `bytes_columns` are those of `TfRecord`, for Examples. A record that is not what
     `content` says is a `BadRecord`; damage that the format's checksums find is a `DamagedFile`.
     """
+
+    VERSION: ClassVar[int] = 1
 
     content: str = "example"
     lists: tuple[str, ...] = ()

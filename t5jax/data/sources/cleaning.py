@@ -10,7 +10,7 @@ import hashlib
 import importlib
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from t5jax.data.records import BadColumn, BadRecord, Record, Row, Source
 from t5jax.data.sources.files import MAX_RECORD_BYTES, numbered_lines
@@ -48,6 +48,8 @@ class CleaningRules:
     `deduplicate` takes out of a page what an earlier page had: "spans" of three sentences (the
     paper), "lines" (the published builder), or "none".
     """
+
+    VERSION: ClassVar[int] = 1
 
     min_sentences: int = 3
     min_words_per_line: int = 5
@@ -282,6 +284,8 @@ class Cleaned:
     `counts` holds the counts of the shards that this object has read to their ends, by split and
     shard; another process counts for itself.
     """
+
+    VERSION: ClassVar[int] = 1
 
     source: Source
     rules: CleaningRules = dataclasses.field(default_factory=CleaningRules)

@@ -5,7 +5,7 @@ import functools
 import importlib
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from t5jax.data.records import Record, Row
 from t5jax.errors import ConfigError, DataError
@@ -22,6 +22,8 @@ class HuggingFace:
     the data set. Columns come as `datasets` decodes them; class labels stay ints (`label_names`).
     Data sets that run code of their own are refused by `datasets`, and stay so.
     """
+
+    VERSION: ClassVar[int] = 1
 
     path: str
     config: str | None = None

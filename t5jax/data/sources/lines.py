@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 from collections.abc import Iterator
+from typing import ClassVar
 
 from t5jax.data.records import BadRecord, DamagedFile, Record, Row
 from t5jax.data.sources.files import (
@@ -36,6 +37,8 @@ class JsonLines(_LineFiles):
     `("…/c4-de.tfrecord-*.json.gz",)`. A line that is no JSON object is a `BadRecord`.
     """
 
+    VERSION: ClassVar[int] = 1
+
     def _records(self, path: str) -> Iterator[Record]:
         for number, line in numbered_lines(path, self.max_record_bytes):
             if isinstance(line, BadRecord):
@@ -61,6 +64,8 @@ class TextFiles(_LineFiles):
     "line" (blank ones are left out). Line ends become single newlines. A document with a line
     that is not UTF-8 is a `BadRecord`.
     """
+
+    VERSION: ClassVar[int] = 1
 
     document: str = "blank lines"
 
@@ -129,6 +134,8 @@ class Tsv(_LineFiles):
     character like others, as GLUE's files need. A row with another number of fields than there
     are columns, an empty line too, is a `BadRecord`.
     """
+
+    VERSION: ClassVar[int] = 1
 
     delimiter: str = "\t"
     columns: tuple[str, ...] = ()

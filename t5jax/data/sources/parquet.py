@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from t5jax.data.records import BadRecord, DamagedFile, Record, Row
 from t5jax.data.sources.files import Files, open_raw
@@ -19,6 +19,8 @@ class Parquet(Files):
     row whose text is not UTF-8 is a `BadRecord`. Damage is found where the file has page checksums,
     or where it no longer decodes.
     """
+
+    VERSION: ClassVar[int] = 1
 
     columns: tuple[str, ...] = ()
 

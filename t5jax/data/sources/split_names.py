@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 from t5jax.data.records import Record, Source
 from t5jax.errors import DataError
@@ -10,6 +11,8 @@ from t5jax.errors import DataError
 @dataclasses.dataclass(kw_only=True, slots=True)
 class SplitNames:
     """`names` says which split of the source each split is: {"train": "de", ...}."""
+
+    VERSION: ClassVar[int] = 1
 
     source: Source
     names: Mapping[str, str]

@@ -13,7 +13,7 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -42,6 +42,8 @@ class Tfds:
     `c4/en.noclean`, `c4/realnewslike`, `c4/webtextlike` and `c4/multilingual`, whose splits are
     languages (`de`, `de-validation`).
     """
+
+    VERSION: ClassVar[int] = 1
 
     name: str
     data_dir: str | None = None

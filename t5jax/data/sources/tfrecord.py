@@ -7,7 +7,7 @@ a protocol buffer of three message types, read here by its wire format.
 import dataclasses
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from t5jax.data.records import BadRecord, DamagedFile, Record, Row
 from t5jax.data.sources.crc32c import masked_crc32c
@@ -35,6 +35,8 @@ class TfRecord(Files):
     text or Example is bad, or that is longer than `max_record_bytes`, is a `BadRecord`; with a
     length's checksum the place of the next record is lost: `DamagedFile`.
     """
+
+    VERSION: ClassVar[int] = 1
 
     lists: tuple[str, ...] = ()
     bytes_columns: tuple[str, ...] = ()

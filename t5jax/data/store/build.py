@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import fcntl
 import functools
-import hashlib
 import json
 import multiprocessing
 import os
@@ -18,13 +17,19 @@ import pathlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
 from t5jax.data.atomic_files import as_json, new_file, write_json
 from t5jax.data.records import Rejected, counted
+from t5jax.data.store import version_2
 from t5jax.data.store.documents import Texts, encode_document
+from t5jax.data.store.existing import (
+    code_without_source,
+    kept_of_0_1,
+    refuse_other_store,
+    source_fingerprint,
+)
 from t5jax.data.store.reader import (
     CHECKSUM,
     ENDS_DTYPE,
@@ -67,6 +72,7 @@ def build_cache(
     `<extra_id_0>` is text in a document, and a sentinel in the inputs and targets of a task.
     `num_processes=1` works inline; more are spawned, so a script that calls this needs the usual
     `if __name__ == "__main__"`. `progress` gets a line after each shard.
+    A complete store of t5jax 0.1 with the same settings is kept as it is.
     Raises DataError when the directory holds a complete store of something else (unless
     `overwrite`), when another process is building there, and when the source has no text.
     """
@@ -75,7 +81,16 @@ def build_cache(
     with _only_builder(directory):
         description = json.loads(as_json(texts.describe()))
         jobs = _jobs(texts, split, directory, vocabulary)
-        _refuse_other_store(jobs, directory, description, overwrite)
+        if progress:
+            for line in code_without_source(description):
+                progress(f"cache: {line}")
+        if not overwrite and (directory / META).exists():
+            existing = read_info(directory)
+            refuse_other_store(existing, directory, texts, split, vocabulary)
+            if existing.format_version == version_2.FORMAT_VERSION:
+                if progress:
+                    progress(f"cache: {directory} {kept_of_0_1(existing, texts)}")
+                return existing
         if overwrite:
             for job in jobs:
                 (directory / f"{job.name}.json").unlink(missing_ok=True)
@@ -117,15 +132,13 @@ def _jobs(texts: Texts, split: str, directory: pathlib.Path, vocabulary: Vocabul
         raise DataError(f"split {split!r} of {texts.describe()} has no shards: no file matches")
     if repeated := {name for name in names if names.count(name) > 1}:
         raise DataError(f"split {split!r} names shards twice: {sorted(repeated)[:5]}")
-    description = as_json(texts.describe()).decode()
+    description = texts.describe()
     return [
         _Job(
             directory=directory,
             name=f"shard-{number:05d}",
             source=name,
-            source_fingerprint=hashlib.sha256(
-                f"{description}{split}\0{name}\0{texts.shard_fingerprint(split, name)}".encode()
-            ).hexdigest(),
+            source_fingerprint=source_fingerprint(description, texts, split, name),
             vocabulary_fingerprint=vocabulary.fingerprint,
             dtype=np.dtype("<u2" if vocabulary.vocab_size <= 1 << 16 else "<u4"),
         )
@@ -270,40 +283,6 @@ def _die_with_parent() -> None:
         os._exit(70)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _refuse_other_store(
-    jobs: list[_Job], directory: pathlib.Path, description: dict[str, Any], overwrite: bool
-) -> None:
-    """A complete store is somebody's work: it is replaced only when that is asked for."""
-    if overwrite or not (directory / META).exists():
-        return
-    info = read_info(directory)
-    for what, found, wanted in (
-        ("vocabulary", info.vocabulary["fingerprint"], jobs[0].vocabulary_fingerprint),
-        ("source or code of its task", info.source, description),
-        ("list of shards", [shard.source for shard in info.shards], [job.source for job in jobs]),
-    ):
-        if found != wanted:
-            raise DataError(
-                f"{directory} holds a token store with another {what} "
-                f"({_difference(found, wanted)}); delete it, ask for overwriting (--overwrite), or "
-                "use another directory"
-            )
-
-
-def _difference(found: Any, wanted: Any, name: str = "") -> str:
-    """Where two records differ: `source.train_files: [...], now [...]`."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        keys = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
-        parts = [_difference(found.get(key), wanted.get(key), f"{name}{key}.") for key in keys]
-        return "; ".join(parts)
-    return f"{name.rstrip('.')}{': ' if name else ''}{_shorten(found)}, now {_shorten(wanted)}"
-
-
-def _shorten(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 @contextlib.contextmanager

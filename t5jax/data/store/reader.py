@@ -24,11 +24,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from t5jax.data import vocabularies
+from t5jax.data.store import version_2
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError
 
 FORMAT = "t5jax token store"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 META = "META.json"
 CHECKSUM = "sha256"
 ENDS_DTYPE = np.dtype("<u8")
@@ -141,7 +142,7 @@ def read_info(directory: str | os.PathLike) -> CacheInfo:
         raise _damaged(path, error) from error
     written = record.pop(CHECKSUM, None)  # absent in stores that an older t5jax made
     version = (record.get("format"), record.get("format_version"))
-    if version != (FORMAT, FORMAT_VERSION):
+    if version[0] != FORMAT or version[1] not in (version_2.FORMAT_VERSION, FORMAT_VERSION):
         raise DataError(
             f"{path} has format {version}, this t5jax reads {(FORMAT, FORMAT_VERSION)}; delete "
             f"{directory}, then {MAKE_IT}"

@@ -24,7 +24,8 @@ Postprocess = Callable[..., Any]  # (text, *, example, is_target) -> what the me
 class TextTask:
     """Plain text and an objective. Tasks of one `corpus` share its tokens.
 
-    `prefix` is put in front of every row's inputs (UL2's mode tokens), and counts.
+    `prefix` is put in front of every row's inputs (UL2's mode tokens), and counts. Raise `version`
+    when the texts change and no setting does: a store of other texts is then refused.
     """
 
     name: str
@@ -37,6 +38,7 @@ class TextTask:
     settings: tuple[str, ...] = ()  # fields of DataConfig that the source reads
     required: tuple[str, ...] = ()  # those of them that have no usable default
     splits: tuple[str, ...] = ("train", "validation")
+    version: int | str = 1
 
     def text(self, row: Row, data: DataConfig) -> str:
         """The text of a row. Raises BadColumn when it has none."""
@@ -52,7 +54,8 @@ class ExampleTask:
     `Row.text`) for a row that lacks a column. `postprocess(text, example=..., is_target=...)` turns
     a decoded text into what `metrics` compare, as seqio's `postprocess_fn` does; `score_metrics`
     are given the log-likelihoods of the targets in place of predictions.
-    `choices(example)` are the answers among which rank classification chooses.
+    `choices(example)` are the answers among which rank classification chooses. Raise `version`
+    when the texts change and neither settings nor functions show it: a store is then refused.
     """
 
     name: str
@@ -69,6 +72,7 @@ class ExampleTask:
     required: tuple[str, ...] = ()
     splits: tuple[str, ...] = ("train", "validation")
     train_splits: tuple[str, ...] = ("train",)  # those that use `examples`, not `eval_examples`
+    version: int | str = 1
 
     @property
     def objective(self) -> None:

@@ -282,12 +282,12 @@ def test_steps_that_were_made_ahead_keep_their_states():
 @pytest.mark.parametrize(
     ("other", "key"),
     [
-        (lambda: loader_of([text_task(seed=2)]), "live"),
-        (lambda: loader_of([text_task(settings={"kind": "other"})]), "live"),
-        (lambda: loader_of([text_task(block_tokens=602)]), "live"),
-        (lambda: loader_of([text_task(texts=texts_of_shards(text_shards()[1:]))]), "live"),
+        (lambda: loader_of([text_task(seed=2)]), "live_tasks"),
+        (lambda: loader_of([text_task(settings={"kind": "other"})]), "live_tasks"),
+        (lambda: loader_of([text_task(block_tokens=602)]), "live_tasks"),
+        (lambda: loader_of([text_task(texts=texts_of_shards(text_shards()[1:]))]), "live_tasks"),
         (lambda: loader_of([text_task("other")]), "tasks"),
-        (mixture, "live"),
+        (mixture, "live_tasks"),
     ],
 )
 def test_state_of_another_run_is_refused(other, key):
