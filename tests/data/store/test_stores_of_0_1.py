@@ -148,7 +148,7 @@ def test_every_byte_is_verified(copied, capsys):
 def test_is_kept_as_it_is_and_said_so(copied, capsys):
     before = contents(copied / "cache")
     assert main(["cache", "config.py"]) == 0
-    kept = [line for line in capsys.readouterr().err.splitlines() if "0.1" in line]
+    kept = [line for line in capsys.readouterr().err.splitlines() if "t5jax 0.1" in line]
     assert len(kept) == 4
     assert all("with the same settings and is kept" in line for line in kept)
     assert not any("changed since" in line for line in kept)
@@ -166,7 +166,7 @@ def test_a_source_that_changed_is_told(copied, capsys):
 
 def test_is_made_anew_when_that_is_asked_for(copied, capsys):
     assert main(["cache", "config.py", "--overwrite"]) == 0
-    assert "0.1" not in capsys.readouterr().err
+    assert "t5jax 0.1" not in capsys.readouterr().err
     for name, (documents, fingerprint) in STORES.items():
         info = read_info(copied / "cache" / name)
         assert (info.documents, info.fingerprint) == (documents, fingerprint)
