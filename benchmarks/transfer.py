@@ -189,9 +189,8 @@ def curve(folder: pathlib.Path) -> tuple[list[int], list[float], str]:
     """(steps, values, name) of the first metric that a run's evaluations report."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     found = [record for record in records if record["kind"] == "evaluation"]
-    about = ("kind", "step", "time", "split")
-    metric = next(name for name in found[0] if name not in about)
-    return [r["step"] for r in found], [r[metric] for r in found], metric
+    key = next(name for name in found[0] if name.startswith("eval/"))
+    return [r["step"] for r in found], [r[key] for r in found], key.rpartition("/")[2]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ _BAR = 50
 
 SHARES = (
     "of examples. Batches are drawn by rows, and a packed row holds several examples: `t5jax "
-    "train` prints the share of rows of each task"
+    "train` logs the share of rows of each task as mixture/weight/TASK"
 )
 
 

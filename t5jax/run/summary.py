@@ -70,8 +70,8 @@ def _data_size(
         size = {"train_tokens": loader.num_tokens}
     if loader.mixing is not None and len(loader.task_names) > 1:
         shares = loader.mixing.shares(0)
-        size |= {f"share of rows of {name}": round(share, 5) for name, share in shares.items()}
+        size |= {f"mixture/weight/{name}": round(share, 5) for name, share in shares.items()}
     without = set(loader.task_names) - set(evaluated)
     if config.train.eval_every_steps and without:
-        size["not_evaluated_for_want_of_a_split"] = ", ".join(sorted(without))
+        size["tasks_without_validation_split"] = ", ".join(sorted(without))
     return size

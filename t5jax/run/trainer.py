@@ -136,12 +136,12 @@ class Trainer:
     def _log_step(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Reads the metrics of a step (waiting for it) and logs them."""
         of_tasks = np.asarray(metrics.pop("tasks", np.zeros((0, 3))), np.float64)
-        numbers: dict[str, Any] = {k: np.asarray(v).item() for k, v in metrics.items()}
-        bad_steps = numbers.pop("bad_steps")
-        tokens = numbers["target_tokens"] + numbers.pop("input_tokens")
+        numbers: dict[str, Any] = {f"train/{k}": np.asarray(v).item() for k, v in metrics.items()}
+        bad_steps = numbers.pop("train/bad_steps")
+        tokens = numbers["train/target_tokens"] + numbers.pop("train/input_tokens")
         rates = self.throughput.update(tokens=tokens, rows=self.loader.batch_size)
         # What the optimizer used, but for steps skipped since the start, which it does not count.
-        numbers["learning_rate"] = self.learning_rates(step - 1)
+        numbers["train/learning_rate"] = self.learning_rates(step - 1)
         self.tracker.train(step, {**numbers, **rates, **self._task_metrics(of_tasks)})
         if bad_steps:
             self.tracker.event(step, "skipped_bad_step", in_a_row=bad_steps)

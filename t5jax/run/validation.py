@@ -39,7 +39,7 @@ class Validation:
         step: int,
         program: Program,
         params: Params,
-        reporter: Tracker,
+        tracker: Tracker,
         after_batch: Callable[[], None],
     ) -> dict[str, float]:
         """Evaluates what is due, and reports it; `validation/...` -> value.
@@ -49,9 +49,9 @@ class Validation:
         """
         found: dict[str, float] = {}
         if self._losses_due(step):
-            found |= self._losses(step, program, params, reporter, after_batch)
+            found |= self._losses(step, program, params, tracker, after_batch)
         if self._answers_due(step):
-            found |= self._answers(step, program, params, reporter, after_batch)
+            found |= self._answers(step, program, params, tracker, after_batch)
         return {f"{SPLIT}/{name}": value for name, value in found.items()}
 
     def _losses_due(self, step: int) -> bool:
@@ -63,20 +63,20 @@ class Validation:
     def _falls_on(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.config.train.num_train_steps
 
-    def _losses(self, step, program, params, reporter, after_batch) -> dict[str, float]:
+    def _losses(self, step, program, params, tracker, after_batch) -> dict[str, float]:
         """Every task's split on its own, and all of them together."""
         sums, metrics = [], {}
         for name, split in self._splits.items():
             sums.append(split.sums(program, params, after_batch))
             metrics = split.metrics(sums[-1])
             if len(self._splits) > 1:
-                reporter.evaluation(step, f"{SPLIT}/{name}", metrics)
+                tracker.evaluation(step, f"{SPLIT}/{name}", metrics)
         if len(self._splits) > 1:
             metrics = loss_metrics(add_loss_sums(sums))
-        reporter.evaluation(step, SPLIT, metrics)
+        tracker.evaluation(step, SPLIT, metrics)
         return metrics
 
-    def _answers(self, step, program, params, reporter, after_batch) -> dict[str, float]:
+    def _answers(self, step, program, params, tracker, after_batch) -> dict[str, float]:
         """The metrics of every task; predictions are kept in WORKDIR/evaluations."""
         assert self.suite is not None
         report = self.suite.evaluate(
@@ -92,7 +92,7 @@ class Validation:
             task, _, metric = name.rpartition("/")
             by_task.setdefault(task, {})[metric] = value
         for task, metrics in by_task.items():
-            reporter.evaluation(step, f"{SPLIT}/{task}", metrics)
+            tracker.evaluation(step, f"{SPLIT}/{task}", metrics)
         return report.values
 
 

@@ -2,9 +2,9 @@
 
 A line is `{"kind": ..., "step": ..., "time": ..., ...}`, where kind is "train" (the metrics of one
 step), "evaluation" (of one split, named by "split") or an event ("started", "resumed", "saved",
-...). `step` counts finished steps; `time` is in seconds since 1970. The file is only appended to: a
-run that resumes at an earlier step writes those steps again, and `current_records` tells which
-lines still count.
+...). `step` counts finished steps; `time` is in seconds since 1970; metrics are named as in
+`keys.py`. The file is only appended to: a run that resumes at an earlier step writes those steps
+again, and `current_records` tells which lines still count.
 """
 
 import ctypes
@@ -17,13 +17,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from t5jax.errors import DataError
+from t5jax.tracking.keys import TRAIN_LOSS, eval_key, with_current_keys
 
 Record = dict[str, Any]
 
 TRAIN = "train"
 EVALUATION = "evaluation"
 RESUMED = "resumed"
-RESERVED = frozenset({"kind", "step", "time", "split", "loss_hex"})
+RESERVED = frozenset({"kind", "step", "time", "split"})
 
 # JSON has no such numbers; strings of exactly these spellings stand for them.
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -52,13 +53,16 @@ class RecordLog:
 
 
 def make_record(kind: str, step: int, fields: Mapping[str, Any], **extra: Any) -> Record:
-    """A record of `fields`, which are `plain`."""
+    """A record of `fields`, which are `plain`; the bits of a loss are written beside it."""
     clash = RESERVED & fields.keys()
     assert not clash, f"{kind} at step {step}: the names {sorted(clash)} are the record's own"
+    if kind in (TRAIN, EVALUATION):
+        assert all("/" in name for name in fields), f"{sorted(fields)}: names are group/name"
     record = {"kind": kind, "step": int(step), "time": round(time.time(), 3), **extra}
     record |= {name: json_value(value) for name, value in fields.items()}
-    if isinstance(fields.get("loss"), float):
-        record["loss_hex"] = loss_hex(fields["loss"])
+    loss = eval_key(extra["split"], "loss") if kind == EVALUATION else TRAIN_LOSS
+    if isinstance(fields.get(loss), float):
+        record[f"{loss}_hex"] = loss_hex(fields[loss])
     return record
 
 
@@ -143,9 +147,10 @@ def iter_metrics(path: str | os.PathLike[str]) -> Iterator[Record]:
                 raise DataError(f"{path}, line {number}: not JSON ({error}); remove it") from error
             if not isinstance(record, dict) or not {"kind", "step"} <= record.keys():
                 raise DataError(f"{path}, line {number}: no record with kind and step; remove it")
+            record = with_current_keys(record)
             yield {name: _number(name, value) for name, value in record.items()}
 
 
 def _number(name: str, value: Any) -> Any:
-    named_text = name in RESERVED or not isinstance(value, str)
-    return value if named_text else _NOT_FINITE.get(value, value)
+    is_text = name in RESERVED or name.endswith("_hex") or not isinstance(value, str)
+    return value if is_text else _NOT_FINITE.get(value, value)

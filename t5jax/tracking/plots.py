@@ -12,10 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from t5jax.tracking.jsonl import EVALUATION, TRAIN, Record, current_records, iter_metrics
+from t5jax.tracking.keys import LEARNING_RATE, TRAIN_LOSS, TRAIN_TEXT_LOSS, eval_key
 
 _LOSS, _TEXT, _RATE = "#3465a4", "#c4622d", "#7a7a7a"
 _SPLITS = ("#2e7d32", "#8e24aa", "#b8860b", "#00838f")
-_PLOTTED = ("kind", "step", "split", "loss", "text_loss", "learning_rate")
+_PLOTTED = ("kind", "step", "split", TRAIN_LOSS, TRAIN_TEXT_LOSS, LEARNING_RATE)
+_PLOTTED_OF_SPLIT = ("loss", "text_loss")
 
 
 def plot_run(workdir: str | os.PathLike[str]) -> pathlib.Path | None:
@@ -28,8 +30,7 @@ def plot_losses(metrics: pathlib.Path, png: pathlib.Path, title: str) -> pathlib
     """Training loss (faint: every step; strong: smoothed), loss on text tokens, evaluations as
     points, and the learning rate on an axis of its own. Raises DataError if a line is damaged."""
     # A million records with all their fields would be a gigabyte.
-    slim = ({name: r[name] for name in _PLOTTED if name in r} for r in iter_metrics(metrics))
-    records = current_records(slim)
+    records = current_records(map(_plotted, iter_metrics(metrics)))
     train = [r for r in records if r["kind"] == TRAIN]
     if not train:
         return None
@@ -42,11 +43,11 @@ def plot_losses(metrics: pathlib.Path, png: pathlib.Path, title: str) -> pathlib
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     shown = [
-        *_draw_curve(axes, *_series(train, "loss"), _LOSS, "training loss"),
-        *_draw_curve(axes, *_series(train, "text_loss"), _TEXT, "on text tokens"),
+        *_draw_curve(axes, *_series(train, TRAIN_LOSS), _LOSS, "training loss"),
+        *_draw_curve(axes, *_series(train, TRAIN_TEXT_LOSS), _TEXT, "on text tokens"),
         *_draw_evaluations(axes, [r for r in records if r["kind"] == EVALUATION]),
     ]
-    _draw_learning_rate(axes.twinx(), *_series(train, "learning_rate"))
+    _draw_learning_rate(axes.twinx(), *_series(train, LEARNING_RATE))
     _style(axes, shown, f"{title}  ·  step {train[-1]['step']:,}".replace(",", " "))
 
     unfinished = png.with_name(png.name + ".part")
@@ -87,6 +88,12 @@ def thin(steps: np.ndarray, values: np.ndarray, bins: int = 2000) -> tuple[np.nd
     return steps[places], values[places]
 
 
+def _plotted(record: Record) -> Record:
+    """The fields of a record that are drawn."""
+    names = [*_PLOTTED, *(eval_key(record.get("split", ""), name) for name in _PLOTTED_OF_SPLIT)]
+    return {name: record[name] for name in names if name in record}
+
+
 def _series(records: Sequence[Record], name: str) -> tuple[np.ndarray, np.ndarray]:
     pairs = [(r["step"], r[name]) for r in records if r.get(name) is not None]
     steps, values = zip(*pairs, strict=True) if pairs else ((), ())
@@ -116,7 +123,7 @@ def _draw_evaluations(axes, records: Sequence[Record]) -> list[np.ndarray]:
         mine = [r for r in records if str(r.get("split")) == split]
         color = _SPLITS[place % len(_SPLITS)]
         for name, marker, suffix in (("loss", "o", ""), ("text_loss", "D", " on text tokens")):
-            steps, values = _series(mine, name)
+            steps, values = _series(mine, eval_key(split, name))
             if len(values):
                 label = f"{split}{suffix} ({values[-1]:.3f})"
                 style = {"linestyle": "", "marker": marker, "markersize": 5, "zorder": 4}

@@ -1,10 +1,12 @@
-"""Progress for people: a bar on a terminal, plain lines at a bounded rate anywhere else."""
+"""Progress display: a tqdm bar on a terminal, plain lines at a bounded rate anywhere else."""
 
 import collections
 import datetime
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TextIO
+
+from t5jax.tracking.keys import LEARNING_RATE, THROUGHPUT, TRAIN_LOSS, TRAIN_TEXT_LOSS
 
 Metrics = Mapping[str, Any]
 
@@ -137,20 +139,22 @@ class Pace:
 
 
 def format_metrics(metrics: Metrics) -> list[str]:
-    """The metrics a person follows while a run trains, each as a short text; None is left out."""
+    """The main training metrics, each as a short text; None is left out.
+
+    A metric is shown by its name without the group: `loss 4.312` is `train/loss`.
+    """
     return [
         write(metrics[name]) for name, write in _COLUMNS.items() if metrics.get(name) is not None
     ]
 
 
-def format_all(metrics: Metrics) -> list[str]:
-    """All metrics: those of `format_metrics`, then the others under their own names."""
-    others = [
+def format_fields(fields: Metrics) -> list[str]:
+    """Every field of an evaluation or an event with its name; None is left out."""
+    return [
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in metrics.items()
-        if name not in _COLUMNS and value is not None
+        for name, value in fields.items()
+        if value is not None
     ]
-    return format_metrics(metrics) + others
 
 
 def format_eta(seconds: float | None) -> str:
@@ -170,12 +174,12 @@ def _percent(fraction: float) -> str:
 
 
 _COLUMNS: dict[str, Callable[[float], str]] = {
-    "loss": lambda x: f"loss {x:.3f}",
-    "text_loss": lambda x: f"text {x:.3f}",
-    "accuracy": lambda x: f"acc {x:.3f}",
-    "learning_rate": lambda x: f"lr {x:.3g}",
-    "grad_norm": lambda x: f"gnorm {x:.3g}",
-    "tokens_per_second_per_device": lambda x: f"{format_count(x)} tok/s/dev",
-    "mfu": lambda x: f"MFU {_percent(x)}",
+    TRAIN_LOSS: lambda x: f"loss {x:.3f}",
+    TRAIN_TEXT_LOSS: lambda x: f"text_loss {x:.3f}",
+    "train/accuracy": lambda x: f"accuracy {x:.3f}",
+    LEARNING_RATE: lambda x: f"learning_rate {x:.3g}",
+    "train/grad_norm": lambda x: f"grad_norm {x:.3g}",
+    THROUGHPUT[0]: lambda x: f"{format_count(x)} tokens/s/device",
+    "throughput/mfu": lambda x: f"mfu {_percent(x)}",
 }
-_BAR_METRICS = ("loss", "text_loss", "tokens_per_second_per_device")
+_BAR_METRICS = (TRAIN_LOSS, TRAIN_TEXT_LOSS, THROUGHPUT[0])

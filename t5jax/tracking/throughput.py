@@ -1,4 +1,4 @@
-"""How fast a run is: FLOPs of the model, peak of the device, tokens per second and MFU.
+"""Throughput: FLOPs of the model, peak of the device, tokens per second and MFU.
 
 MFU (model FLOPs utilisation, Chowdhery et al. 2022, appendix B) is the rate of FLOPs that the model
 needs, recomputation not counted, over the device's peak rate of dense matrix products.
@@ -9,6 +9,8 @@ import re
 import time
 from collections.abc import Callable
 from typing import Protocol
+
+from t5jax.tracking.keys import THROUGHPUT
 
 
 class ModelShape(Protocol):
@@ -138,7 +140,7 @@ def measure_matmul_peak(dtype: str, seconds: float = 2.0) -> float:
 
 
 class Throughput:
-    """Turns the times at which steps finish into rates per device, smoothed over a window.
+    """Tokens and sequences per second per device and MFU, smoothed over a window of steps.
 
     `flops_per_row` is `model_flops(cfg, 1, ...)`, `peak` the FLOP/s of one device (None: MFU is
     None). What lies before the first `update` (compiling) and every interval with a pause in it
@@ -176,15 +178,11 @@ class Throughput:
         if self._last is not None and now > self._last:
             self._intervals.append((now - self._last, tokens, rows))
         self._last = now
-        names = ("tokens_per_second_per_device", "sequences_per_second_per_device")
         if not self._intervals:
-            return {**dict.fromkeys(names), "seconds_per_step": None, "mfu": None}
+            return dict.fromkeys(THROUGHPUT)
         seconds, all_tokens, all_rows = (sum(x) for x in zip(*self._intervals, strict=True))
         tokens_rate = all_tokens / seconds / self._num_devices
         rows_rate = all_rows / seconds / self._num_devices
-        return {
-            names[0]: tokens_rate,
-            names[1]: rows_rate,
-            "seconds_per_step": seconds / len(self._intervals),
-            "mfu": None if self._peak is None else rows_rate * self._flops_per_row / self._peak,
-        }
+        mfu = None if self._peak is None else rows_rate * self._flops_per_row / self._peak
+        rates = (tokens_rate, rows_rate, seconds / len(self._intervals), mfu)
+        return dict(zip(THROUGHPUT, rates, strict=True))

@@ -1,4 +1,4 @@
-"""Tracker: the one object the training loop tells what happened."""
+"""Experiment tracking: metrics.jsonl, TensorBoard, wandb and progress, behind one object."""
 
 import dataclasses
 import os
@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 from t5jax.errors import ConfigError
 from t5jax.tracking.jsonl import EVALUATION, RESUMED, TRAIN, RecordLog, make_record, plain
+from t5jax.tracking.keys import eval_key
 from t5jax.tracking.progress import (
     NoProgress,
     Progress,
     ProgressBar,
     ProgressLines,
-    format_all,
+    format_fields,
 )
 from t5jax.tracking.writers import TensorBoardWriter, WandbWriter, Writer, check_wandb
 
@@ -24,7 +25,7 @@ _ENDINGS = ("preempted", "finished")
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class TrackingConfig:
-    """What a run reports, besides metrics.jsonl, which it always writes."""
+    """What a run logs besides metrics.jsonl, which it always writes."""
 
     log_every_steps: int = 1  # a line is about 400 bytes: 10 or 100 for a run of a million steps
     tensorboard: bool = True  # event files in WORKDIR/tensorboard
@@ -54,10 +55,8 @@ class Tracker:
     """Writes metrics.jsonl, TensorBoard and wandb, shows progress, draws the loss curve.
 
     Every process makes one; only the primary one prints or writes. Metrics are scalars of Python,
-    NumPy or JAX (None: not known); those named in `progress.py` and `plots.py` are shown: loss,
-    text_loss, accuracy, learning_rate, grad_norm, tokens_per_second_per_device, mfu. Call it from
-    one thread. Raises ConfigError if a setting cannot take effect, OSError if a file cannot be
-    written.
+    NumPy or JAX (None: not known), named `group/name` (`keys.py`). Call it from one thread. Raises
+    ConfigError if a setting cannot take effect, OSError if a file cannot be written.
     """
 
     def __init__(
@@ -94,30 +93,36 @@ class Tracker:
         return step % self._config.log_every_steps == 0 or step in (1, self._num_train_steps)
 
     def train(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Reports the metrics of the `step`-th step, counted from 1; call it for every step."""
+        """Logs the metrics of the `step`-th step, counted from 1; call it for every step."""
         if not self._is_primary:
             return
         metrics = plain(metrics)
         if self.due(step):
             self._log.append(make_record(TRAIN, step, metrics))
-            self._write_scalars(step, "train", metrics)
+            self._write_scalars(step, metrics)
         self._progress.step(step, metrics)
 
     def evaluation(self, step: int, split: str, metrics: Mapping[str, Any]) -> None:
-        """Reports an evaluation, on `split`, of the parameters after `step` steps."""
+        """Logs an evaluation, on `split`, of the parameters after `step` steps.
+
+        `split` may name a task, "validation/TASK"; the metric `loss` is logged as
+        `eval/validation/TASK/loss`.
+        """
         if not self._is_primary:
             return
         metrics = plain(metrics)
-        self._log.append(make_record(EVALUATION, step, metrics, split=split))
-        self._write_scalars(step, f"evaluation/{split}", metrics)
+        keyed = {eval_key(split, name): value for name, value in metrics.items()}
+        self._log.append(make_record(EVALUATION, step, keyed, split=split))
+        self._write_scalars(step, keyed)
         self._progress.flush()  # the training loss of that step beside it
-        self._progress.message("  ".join([f"step {step}", f"{split}:", *format_all(metrics)]))
+        words = [f"step {step}", f"eval/{split}", *format_fields(metrics)]
+        self._progress.message("  ".join(words))
 
     def event(self, step: int, kind: str, **fields: Any) -> None:
-        """Reports that something happened after `step` steps.
+        """Logs something that happened after `step` steps.
 
         Kinds: started, resumed, saved, skipped_bad_step, fell_back, preempted, finished ...
-        "resumed" means that what was reported about later steps no longer counts.
+        "resumed" means that what was logged about later steps no longer counts.
         """
         assert kind not in (TRAIN, EVALUATION), f"{kind} is no event"
         if not self._is_primary:
@@ -130,7 +135,7 @@ class Tracker:
         self._log.append(make_record(kind, step, fields))
         if kind in _ENDINGS:
             self._progress.flush()
-        words = [f"step {step}", kind.replace("_", " "), *format_all(fields)]
+        words = [f"step {step}", kind.replace("_", " "), *format_fields(fields)]
         self._progress.message("  ".join(words))
 
     def say(self, text: str) -> None:
@@ -158,11 +163,9 @@ class Tracker:
         if self._config.plot:
             self.plot()
 
-    def _write_scalars(self, step: int, group: str, metrics: Mapping[str, Any]) -> None:
+    def _write_scalars(self, step: int, metrics: Mapping[str, Any]) -> None:
         numbers = {
-            f"{group}/{name}": float(value)
-            for name, value in metrics.items()
-            if isinstance(value, int | float)
+            name: float(value) for name, value in metrics.items() if isinstance(value, int | float)
         }
         for writer in self._writers:
             writer.scalars(step, numbers)

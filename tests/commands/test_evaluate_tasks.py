@@ -62,7 +62,7 @@ def test_training_answers_and_evaluate_finds_the_same(trained, capsys):
     before = (folder / "results.json").read_bytes()
     lines = evaluated(capsys, trained, "--only", "metrics", "--json").out.splitlines()
     (record,) = [json.loads(line) for line in lines]
-    assert record["metrics"] == {f"{TASK}/accuracy": found[4]["accuracy"]}
+    assert record["metrics"] == {f"{TASK}/accuracy": found[4][f"eval/validation/{TASK}/accuracy"]}
     assert (folder / "results.json").read_bytes() == before, "what training wrote is taken as it is"
     shutil.rmtree(folder)
     evaluated(capsys, trained, "--only", "metrics")

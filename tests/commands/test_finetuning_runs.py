@@ -314,13 +314,13 @@ def test_a_run_is_trained_resumed_evaluated_and_asked(tiny, plain, runs, tmp_pat
     shutil.rmtree(parts / "checkpoints/6")
     assert main([*words, "--train.num-train-steps", "6", "--workdir", str(parts)]) == 0
     assert [record["step"] for record in records(parts, "resumed")] == [3]
-    losses = lambda run: [(r["step"], r["loss_hex"]) for r in records(run, "train")]
+    losses = lambda run: [(r["step"], r["train/loss_hex"]) for r in records(run, "train")]
     assert losses(parts) == losses(whole) + losses(whole)[3:]
     capsys.readouterr()
     assert main(["evaluate", str(whole), "--num-rows", "37", "--json"]) == 0
     said, recorded = json.loads(capsys.readouterr().out), records(whole, "evaluation")[-1]
     for metric in ("loss", "accuracy"):
-        assert said[metric] == pytest.approx(recorded[metric], rel=1e-6)
+        assert said[metric] == pytest.approx(recorded[f"eval/validation/{metric}"], rel=1e-6)
     assert main(["predict", str(whole), "A <extra_id_0>.", "--decoding.max-length", "5"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
     frozen = read_record(runs("plain") / "checkpoints", 30).leaves

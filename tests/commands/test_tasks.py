@@ -254,7 +254,9 @@ def test_a_mixture_is_shown_with_sizes_and_rates(capsys, flags):
     said = tasks(capsys, "large_translation_equal")
     assert re.search(r"wmt15_enfr_v003 +40,853,137 +50.000%", said)
     assert re.search(r"\n +share of examples\n  task +examples +step 0 on\n", said)
-    assert "`t5jax train` prints the share of rows of each task" in " ".join(said.split())
+    assert "`t5jax train` logs the share of rows of each task as mixture/weight/TASK" in " ".join(
+        said.split()
+    )
     said = tasks(capsys, "all_equal")
     assert re.search(r"c4_v020_unsupervised +\? +\d", said)
     said = tasks(capsys, "c4:ul2")

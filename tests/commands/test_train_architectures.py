@@ -29,7 +29,7 @@ def train(tiny, workdir, name, *flags):
 
 
 def losses(records):
-    return {r["step"]: r["loss_hex"] for r in records if r["kind"] == "train"}
+    return {r["step"]: r["train/loss_hex"] for r in records if r["kind"] == "train"}
 
 
 @pytest.mark.slow
@@ -41,8 +41,8 @@ def test_a_run(tiny, tmp_path, capsys, name):
     records = train(tiny, tmp_path / "run", name)
     steps = [record for record in records if record["kind"] == "train"]
     assert [record["step"] for record in steps] == list(range(1, 9))
-    assert steps[-1]["loss"] < 0.97 * steps[0]["loss"]
-    sides = {key for key in steps[0] if key.startswith("non_padding")}
+    assert steps[-1]["train/loss"] < 0.97 * steps[0]["train/loss"]
+    sides = {key.removeprefix("train/") for key in steps[0] if "non_padding" in key}
     expected = {
         "shared_encoder_decoder": {"non_padding_inputs", "non_padding_targets"},
         "encoder_only": {"non_padding_inputs"},
@@ -59,7 +59,7 @@ def test_a_run(tiny, tmp_path, capsys, name):
     assert main([*words, *baselines]) == 0
     said = json.loads(capsys.readouterr().out)
     (recorded,) = [record for record in records if record["kind"] == "evaluation"]
-    assert said["loss"] == recorded["loss"]
+    assert said["loss"] == recorded["eval/validation/loss"]
     assert not baselines or said["bigram_model"] < said["unigram_model"] < 5.6
     words = ["predict", str(tmp_path / "run"), "A <extra_id_0> is", "The"]
     if name == "encoder_only":

@@ -26,7 +26,7 @@ def records(workdir: pathlib.Path, kind: str) -> list[dict]:
 
 def losses(workdir: pathlib.Path) -> dict[int, str]:
     """Step -> exact bits of its loss, as the file says last."""
-    return {record["step"]: record["loss_hex"] for record in records(workdir, "train")}
+    return {record["step"]: record["train/loss_hex"] for record in records(workdir, "train")}
 
 
 # ---- train
@@ -36,17 +36,17 @@ def test_every_step_is_recorded_with_what_was_promised(finished):
     steps = records(finished, "train")
     assert [record["step"] for record in steps] == list(range(1, 31))
     for record in steps:
-        assert float.fromhex(record["loss_hex"]) == record["loss"]
+        assert float.fromhex(record["train/loss_hex"]) == record["train/loss"]
         for name in ("loss", "text_loss", "accuracy", "grad_norm", "param_norm", "learning_rate"):
-            assert math.isfinite(record[name]), name
-        assert record["learning_rate"] == pytest.approx(0.02)
+            assert math.isfinite(record[f"train/{name}"]), name
+        assert record["train/learning_rate"] == pytest.approx(0.02)
         for side in ("inputs", "targets"):
-            assert record[f"non_padding_{side}"] == pytest.approx(1.0)
-        assert record["target_tokens"] == 16 * targets_length()
-        assert "mfu" in record, "None where the peak of the device is not known"
+            assert record[f"train/non_padding_{side}"] == pytest.approx(1.0)
+        assert record["train/target_tokens"] == 16 * targets_length()
+        assert "throughput/mfu" in record, "None where the peak of the device is not known"
     for name in ("tokens_per_second_per_device", "sequences_per_second_per_device"):
-        assert all(record[name] > 0 for record in steps[2:]), name
-    early, late = (sum(r["loss"] for r in part) / 5 for part in (steps[:5], steps[-5:]))
+        assert all(record[f"throughput/{name}"] > 0 for record in steps[2:]), name
+    early, late = (sum(r["train/loss"] for r in part) / 5 for part in (steps[:5], steps[-5:]))
     assert late < 0.9 * early, "thirty steps teach a little"
 
 
@@ -77,8 +77,9 @@ def test_evaluations_are_recorded(finished):
         (15, "validation"),
         (30, "validation"),
     ]
-    assert evaluations[1]["loss"] < evaluations[0]["loss"]
-    assert {r["num_rows"] for r in evaluations} == {37}
+    first, last = (r["eval/validation/loss"] for r in evaluations)
+    assert last < first
+    assert {r["eval/validation/num_rows"] for r in evaluations} == {37}
 
 
 @pytest.mark.slow
@@ -93,9 +94,9 @@ def test_a_run_that_goes_on_from_a_checkpoint_has_the_same_losses(finished, tiny
     assert resumed["step"] == 10
     assert resumed["changed"] == [f"workdir = '{again}'", "train.max_bad_steps = 9"]
     second_time = lines[lines.index(resumed) :]
-    assert {line["step"]: line["loss_hex"] for line in second_time if line["kind"] == "train"} == {
-        step: loss for step, loss in losses(finished).items() if step > 10
-    }
+    assert {
+        line["step"]: line["train/loss_hex"] for line in second_time if line["kind"] == "train"
+    } == {step: loss for step, loss in losses(finished).items() if step > 10}
     said = capsys.readouterr().err
     assert said.startswith(f"workdir {again}\n")
     assert "step 10  resumed" in said
@@ -188,7 +189,7 @@ def test_evaluate_says_what_the_run_said(finished, capsys):
     said = json.loads(capsys.readouterr().out)
     recorded = records(finished, "evaluation")[-1]
     for name in ("loss", "text_loss", "accuracy", "unigram_entropy", "num_rows"):
-        assert said[name] == recorded[name], name
+        assert said[name] == recorded[f"eval/validation/{name}"], name
     assert set(EVALUATION_METRICS) <= said.keys(), "what checkpoints.best_metric may name"
     assert said["perplexity"] == pytest.approx(math.exp(said["loss"]))
     assert (said["step"], said["split"]) == (30, "validation")
@@ -201,7 +202,8 @@ def test_evaluate_takes_any_batch_and_number_of_devices(finished, capsys):
     assert main(["evaluate", str(finished), *words]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["num_rows"] == 37
-    assert said["loss"] == pytest.approx(records(finished, "evaluation")[-1]["loss"], rel=1e-6)
+    logged = records(finished, "evaluation")[-1]["eval/validation/loss"]
+    assert said["loss"] == pytest.approx(logged, rel=1e-6)
 
 
 def test_evaluate_reads_well(finished, capsys):

@@ -1,6 +1,8 @@
 """A mixture through the command line: every task has its own loss, in training and evaluation."""
 
 import json
+import pathlib
+import re
 import shutil
 
 import pytest
@@ -38,36 +40,52 @@ def test_sums_of_the_tasks_are_those_of_the_step(mixed):
         tasks = {name for name in TASKS if f"task/{name}/loss" in record}
         seen |= tasks
         weights = {name: record[f"task/{name}/target_tokens"] for name in tasks}
-        assert sum(weights.values()) == record["target_tokens"]
+        assert sum(weights.values()) == record["train/target_tokens"]
         for what in ("loss", "accuracy"):
             total = sum(record[f"task/{name}/{what}"] * weights[name] for name in tasks)
-            assert total / record["target_tokens"] == pytest.approx(record[what], rel=1e-4)
+            assert total / record["train/target_tokens"] == pytest.approx(
+                record[f"train/{what}"], rel=1e-4
+            )
     assert seen == set(TASKS)
     (started,) = of_kind(mixed, "started")
-    assert started["share of rows of text:ul2_s_prefix_lm_25"] == pytest.approx(0.2, abs=1e-5)
+    assert started["mixture/weight/text:ul2_s_prefix_lm_25"] == pytest.approx(0.2, abs=1e-5)
 
 
 def test_every_task_is_evaluated_and_all_together(mixed):
     evaluations = {record["split"]: record for record in of_kind(mixed, "evaluation")}
     assert set(evaluations) == {"validation"} | {f"validation/{name}" for name in TASKS}
-    tokens = {name: evaluations[f"validation/{name}"]["target_tokens"] for name in TASKS}
-    whole = evaluations["validation"]
-    assert sum(tokens.values()) == whole["target_tokens"]
-    total = sum(evaluations[f"validation/{name}"]["loss"] * n for name, n in tokens.items())
-    assert total / whole["target_tokens"] == pytest.approx(whole["loss"], rel=1e-5)
+    logged = {key: x for record in evaluations.values() for key, x in record.items()}
+    tokens = {name: logged[f"eval/validation/{name}/target_tokens"] for name in TASKS}
+    num_tokens = logged["eval/validation/target_tokens"]
+    assert sum(tokens.values()) == num_tokens
+    total = sum(logged[f"eval/validation/{name}/loss"] * n for name, n in tokens.items())
+    assert total / num_tokens == pytest.approx(logged["eval/validation/loss"], rel=1e-5)
+
+
+def test_every_logged_key_is_documented(mixed):
+    """docs/metrics.md has TASK and SPLIT for names, and NAME for what a task is evaluated by."""
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    documented = set(re.findall(r"`((?:train|task|throughput|mixture|eval)/[\w/]+)`", page))
+    logged = set()
+    for key in {key for record in mixed for key in record if "/" in key}:
+        for name in TASKS:
+            key = key.replace(name, "TASK")
+        key = key.replace("eval/validation", "eval/SPLIT")
+        logged.add(re.sub(r"^eval/SPLIT/TASK/\w+$", "eval/SPLIT/TASK/NAME", key))
+    assert logged == documented
 
 
 @pytest.mark.slow
 def test_a_live_run_goes_on_where_it_stopped(tiny, tmp_path):
     """Without a store: the same rows again from the positions that the checkpoint keeps."""
     whole = train(tiny, tmp_path / "whole", "--data.cache-dir", "None")
-    losses = {record["step"]: record["loss_hex"] for record in of_kind(whole, "train")}
+    losses = {record["step"]: record["train/loss_hex"] for record in of_kind(whole, "train")}
     assert list(losses) == [1, 2, 3, 4]
     again = shutil.copytree(tmp_path / "whole", tmp_path / "again")
     shutil.rmtree(again / "checkpoints" / "4")
     records = train(tiny, again, "--data.cache-dir", "None")
     (resumed,) = of_kind(records, "resumed")
     after = of_kind(records[records.index(resumed) :], "train")
-    assert {record["step"]: record["loss_hex"] for record in after} == {
+    assert {record["step"]: record["train/loss_hex"] for record in after} == {
         step: loss for step, loss in losses.items() if step > 2
     }

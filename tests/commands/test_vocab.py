@@ -109,7 +109,7 @@ def test_a_run_goes_on_with_the_larger_vocabulary(folder, old_run, extended, cap
     lines = (folder / "grown/metrics.jsonl").read_text().splitlines()
     steps = [record for record in map(json.loads, lines) if record["kind"] == "train"]
     assert [step["step"] for step in steps] == [1, 2, 3]
-    assert all(np.isfinite(step["loss"]) for step in steps)
+    assert all(np.isfinite(step["train/loss"]) for step in steps)
 
 
 @pytest.mark.parametrize(

@@ -50,5 +50,5 @@ def loss_lines(workdir: pathlib.Path) -> list[tuple[int, str]]:
     for line in (workdir / "metrics.jsonl").read_text().splitlines():
         record = json.loads(line)
         if record["kind"] == "train":
-            records.append((record["step"], record["loss_hex"]))
+            records.append((record["step"], record["train/loss_hex"]))
     return records

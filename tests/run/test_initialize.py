@@ -182,6 +182,6 @@ def test_a_resumed_run_does_not_read_the_other_again(tiny, old_run, tmp_path):
     assert main([*words, "--train.num-train-steps", "36", "--workdir", str(parts)]) == 0
     (start,) = records(parts, "started")
     assert (start["step"], start["of_step"]) == (30, 30)
-    losses = lambda run: {r["step"]: r["loss_hex"] for r in records(run, "train")}
+    losses = lambda run: {r["step"]: r["train/loss_hex"] for r in records(run, "train")}
     assert list(losses(whole)) == [31, 32, 33, 34, 35, 36]
     assert losses(parts) == losses(whole)

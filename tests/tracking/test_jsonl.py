@@ -21,13 +21,14 @@ import itertools, os, pathlib, sys
 from t5jax.tracking.jsonl import RecordLog, make_record
 log = RecordLog(pathlib.Path(sys.argv[1]))
 for step in itertools.count(int(sys.argv[2])):
-    log.append(make_record("train", step, {"loss": 1.0 / step, "note": "x" * (step % 301)}))
+    fields = {"train/loss": 1.0 / step, "train/note": "x" * (step % 301)}
+    log.append(make_record("train", step, fields))
     os.write(1, b"%d\\n" % step)
 """
 
 
 def train(step, **metrics):
-    return make_record("train", step, plain(metrics))
+    return make_record("train", step, plain({f"train/{k}": x for k, x in metrics.items()}))
 
 
 def test_nothing_appended_is_lost_or_torn_by_kill_9(tmp_path):
@@ -105,12 +106,12 @@ def test_numbers_that_are_not_finite_are_valid_json_and_come_back(tmp_path):
         raise AssertionError(f"{name} is not JSON")
 
     raw = json.loads(path.read_text(), parse_constant=refuse)
-    assert (raw["a"], raw["b"], raw["c"], raw["d"], raw["e"]) == ("nan", "inf", "-inf", None, 3)
-    assert raw["loss_hex"] == "nan"
+    assert [raw[f"train/{name}"] for name in "abcde"] == ["nan", "inf", "-inf", None, 3]
+    assert raw["train/loss_hex"] == "nan"
     (record,) = read_metrics(path)
-    assert math.isnan(record["a"])
-    assert math.isnan(record["loss"])
-    assert (record["b"], record["c"], record["d"]) == (math.inf, -math.inf, None)
+    assert math.isnan(record["train/a"])
+    assert math.isnan(record["train/loss"])
+    assert [record[f"train/{name}"] for name in "bcd"] == [math.inf, -math.inf, None]
 
 
 def test_the_bits_of_every_float32_loss_survive(tmp_path):
@@ -126,27 +127,32 @@ def test_the_bits_of_every_float32_loss_survive(tmp_path):
         log.append(train(step, loss=forms[step % 4] if step < 40 else loss))
     log.close()
     records = read_metrics(path)
-    back = np.array([float.fromhex(record["loss_hex"]) for record in records]).astype(np.float32)
+    hexes = [record["train/loss_hex"] for record in records]
+    back = np.array(list(map(float.fromhex, hexes))).astype(np.float32)
     np.testing.assert_array_equal(back.view(np.uint32), losses.view(np.uint32))
-    as_decimal = np.array([record["loss"] for record in records]).astype(np.float32)
+    as_decimal = np.array([record["train/loss"] for record in records]).astype(np.float32)
     np.testing.assert_array_equal(as_decimal.view(np.uint32), losses.view(np.uint32))
 
 
 def test_a_metric_may_not_take_a_name_of_the_record():
     with pytest.raises(AssertionError, match="step"):
-        make_record("train", 1, {"loss": 1.0, "step": 3})
+        make_record("train", 1, {"train/loss": 1.0, "step": 3})
+    with pytest.raises(AssertionError, match="group/name"):
+        make_record("train", 1, {"train/loss": 1.0, "loss": 1.0})
 
 
 def test_after_a_resume_later_steps_of_before_are_history():
     first_life = [train(step, loss=float(step)) for step in range(1, 8)]
-    validation = [make_record("evaluation", step, {"loss": 9.0}, split="val") for step in (3, 6)]
-    other_split = make_record("evaluation", 3, {"loss": 8.0}, split="test")
+    validation = [
+        make_record("evaluation", step, {"eval/val/loss": 9.0}, split="val") for step in (3, 6)
+    ]
+    other_split = make_record("evaluation", 3, {"eval/test/loss": 8.0}, split="test")
     saved = [make_record("saved", 3, {}), make_record("saved", 6, {})]
     resumed = make_record("resumed", 3, {})
     second_life = [train(4, loss=40.0), train(5, loss=50.0)]
     records = [*first_life, *validation, other_split, *saved, resumed, *second_life]
     current = current_records(records)
-    losses = {r["step"]: r["loss"] for r in current if r["kind"] == "train"}
+    losses = {r["step"]: r["train/loss"] for r in current if r["kind"] == "train"}
     assert losses == {1: 1.0, 2: 2.0, 3: 3.0, 4: 40.0, 5: 50.0}
     splits = sorted((r["step"], r["split"]) for r in current if r["kind"] == "evaluation")
     assert splits == [(3, "test"), (3, "val")]
@@ -155,4 +161,4 @@ def test_after_a_resume_later_steps_of_before_are_history():
 
 def test_of_two_lines_about_a_step_the_later_one_counts():
     current = current_records([train(2, loss=1.0), train(1, loss=3.0), train(2, loss=5.0)])
-    assert [(r["step"], r["loss"]) for r in current] == [(1, 3.0), (2, 5.0)]
+    assert [(r["step"], r["train/loss"]) for r in current] == [(1, 3.0), (2, 5.0)]

@@ -17,7 +17,8 @@ def record_run(workdir, steps, loss=lambda step: 3 + 7 * math.exp(-step / 40)):
     with Tracker(workdir, config, num_train_steps=1000, is_primary=True) as tracker:
         for step in range(1, steps + 1):
             value = loss(step) + rng.gauss(0, 0.1)
-            metrics = {"loss": value, "text_loss": value - 0.3, "learning_rate": 0.01 / step}
+            metrics = {"train/loss": value, "train/text_loss": value - 0.3}
+            metrics["train/learning_rate"] = 0.01 / step
             tracker.train(step, metrics)
             if step % 25 == 0:
                 tracker.evaluation(step, "validation", {"loss": value + 0.2})

@@ -13,14 +13,14 @@ from t5jax.tracking import Tracker, TrackingConfig
 from t5jax.tracking.progress import ProgressLines, format_count, format_eta
 
 METRICS = {
-    "loss": 4.3124,
-    "text_loss": 4.0099,
-    "accuracy": 0.21,
-    "learning_rate": 0.01,
-    "grad_norm": 0.8,
-    "param_norm": 512.5,
-    "tokens_per_second_per_device": 12_345.0,
-    "mfu": 0.114,
+    "train/loss": 4.3124,
+    "train/text_loss": 4.0099,
+    "train/accuracy": 0.21,
+    "train/learning_rate": 0.01,
+    "train/grad_norm": 0.8,
+    "train/param_norm": 512.5,
+    "throughput/tokens_per_second_per_device": 12_345.0,
+    "throughput/mfu": 0.114,
 }
 
 
@@ -39,7 +39,10 @@ def test_plain_line_shows_what_a_person_follows():
     clock.now += 40.0  # four steps of ten seconds; 880 are left
     lines.step(120, METRICS)
     first, second = stream.getvalue().splitlines()
-    numbers = "loss 4.312  text 4.010  acc 0.210  lr 0.01  gnorm 0.8  12.3k tok/s/dev  MFU 11 %"
+    numbers = (
+        "loss 4.312  text_loss 4.010  accuracy 0.210  learning_rate 0.01  grad_norm 0.8  "
+        "12.3k tokens/s/device  mfu 11 %"
+    )
     assert first == f"step 116/1000  {numbers}  eta ?"
     assert second == f"step 120/1000  {numbers}  eta 2:26:40"
 
@@ -47,7 +50,7 @@ def test_plain_line_shows_what_a_person_follows():
 def test_unknown_metrics_are_left_out_and_nan_is_shown():
     stream = io.StringIO()
     lines = ProgressLines(stream, 9, seconds_between_lines=0.0)
-    lines.step(1, {"loss": float("nan"), "mfu": None})
+    lines.step(1, {"train/loss": float("nan"), "throughput/mfu": None})
     assert stream.getvalue() == "step 1/9  loss nan  eta ?\n"
 
 
@@ -55,7 +58,7 @@ def test_lines_come_at_a_bounded_rate_with_the_first_and_the_last_step():
     clock, stream = Clock(), io.StringIO()
     lines = ProgressLines(stream, 100, seconds_between_lines=3.0, clock=clock)
     for step in range(1, 101):
-        lines.step(step, {"loss": 1.0})
+        lines.step(step, {"train/loss": 1.0})
         clock.now += 0.125
     steps = [int(line.split("/")[0].split()[1]) for line in stream.getvalue().splitlines()]
     assert steps == [1, 25, 49, 73, 97, 100]
@@ -65,7 +68,7 @@ def test_the_last_step_of_a_run_that_stops_early_is_printed_once():
     clock, stream = Clock(), io.StringIO()
     lines = ProgressLines(stream, 100, seconds_between_lines=1e9, clock=clock)
     for step in (1, 2, 3):
-        lines.step(step, {"loss": float(step)})
+        lines.step(step, {"train/loss": float(step)})
     lines.close()
     lines.close()
     assert [line[:10] for line in stream.getvalue().splitlines()] == ["step 1/100", "step 3/100"]
@@ -109,7 +112,7 @@ def test_elsewhere_than_on_a_terminal_there_is_no_bar(tmp_path, monkeypatch):
         "step 7",
     ]
     assert lines[0] == "step 0  started  parameters 1234"
-    assert lines[3] == "step 4  validation:  loss 3.500  perplexity 33.1"
+    assert lines[3] == "step 4  eval/validation  loss 3.5  perplexity 33.1"
     assert lines[4] == "step 4  skipped bad step  reason NaN"
     assert "\r" not in sys.stderr.getvalue()
     assert "|" not in sys.stderr.getvalue()
@@ -119,7 +122,7 @@ def test_a_run_that_is_preempted_shows_its_last_step_before_saying_so(tmp_path, 
     config = TrackingConfig(tensorboard=False, plot=False, progress="lines")
     with Tracker(tmp_path, config, num_train_steps=99, is_primary=True) as tracker:
         for step in (1, 2, 3):
-            tracker.train(step, {"loss": 2.0})
+            tracker.train(step, {"train/loss": 2.0})
         tracker.event(2, "saved")
         tracker.event(3, "preempted")
     lines = [line.split("  ")[:2] for line in capfd.readouterr().err.splitlines()]
@@ -156,9 +159,9 @@ def test_on_a_terminal_there_is_a_bar_with_messages_above_it(tmp_path, monkeypat
     assert not reader.is_alive()
     screen = received.decode()
     assert "100%|" in screen
-    assert "| 7/7, loss 4.312  text 4.010  12.3k tok/s/dev  eta 0:00:00" in screen
+    assert "| 7/7, loss 4.312  text_loss 4.010  12.3k tokens/s/device  eta 0:00:00" in screen
     lines = [line.split("\r")[-1].strip() for line in screen.split("\r\n")]
-    assert "step 4  validation:  loss 3.500  perplexity 33.1" in lines
+    assert "step 4  eval/validation  loss 3.5  perplexity 33.1" in lines
     assert not any("step 7/7" in line for line in lines)
 
 

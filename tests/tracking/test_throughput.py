@@ -192,17 +192,17 @@ def test_rates_are_sums_over_the_window_per_device():
     clock.now += 2.0
     rates = throughput.update(tokens=700, rows=20)
     assert rates == {
-        "tokens_per_second_per_device": 700 / 2 / 5,
-        "sequences_per_second_per_device": 20 / 2 / 5,
-        "seconds_per_step": 2.0,
-        "mfu": 20 / 2 / 5 * 30 / 400,
+        "throughput/tokens_per_second_per_device": 700 / 2 / 5,
+        "throughput/sequences_per_second_per_device": 20 / 2 / 5,
+        "throughput/seconds_per_step": 2.0,
+        "throughput/mfu": 20 / 2 / 5 * 30 / 400,
     }
     for seconds, tokens, rows in ((1.0, 10, 1), (3.0, 20, 2), (4.0, 30, 3)):
         clock.now += seconds
         rates = throughput.update(tokens=tokens, rows=rows)
-    assert rates["tokens_per_second_per_device"] == pytest.approx(60 / 8 / 5)
-    assert rates["seconds_per_step"] == pytest.approx(8 / 3)
-    assert rates["mfu"] == pytest.approx(6 / 8 / 5 * 30 / 400)
+    assert rates["throughput/tokens_per_second_per_device"] == pytest.approx(60 / 8 / 5)
+    assert rates["throughput/seconds_per_step"] == pytest.approx(8 / 3)
+    assert rates["throughput/mfu"] == pytest.approx(6 / 8 / 5 * 30 / 400)
 
 
 def test_pauses_and_compiling_do_not_change_the_rates():
@@ -225,5 +225,5 @@ def test_mfu_is_unknown_where_the_peak_is():
     for _ in itertools.repeat(None, 2):
         clock.now += 1.0
         rates = throughput.update(tokens=1, rows=1)
-    assert rates["mfu"] is None
-    assert rates["tokens_per_second_per_device"] == pytest.approx(0.2)
+    assert rates["throughput/mfu"] is None
+    assert rates["throughput/tokens_per_second_per_device"] == pytest.approx(0.2)

@@ -18,7 +18,9 @@ def make_tracker(workdir, *, is_primary=True, num_train_steps=23, **settings):
 def test_every_line_is_one_record(tmp_path):
     with make_tracker(tmp_path) as tracker:
         tracker.event(0, "started", parameters=np.int64(77))
-        tracker.train(1, {"loss": np.float32(0.1), "mfu": None, "tokens": 512})
+        tracker.train(
+            1, {"train/loss": np.float32(0.1), "throughput/mfu": None, "train/tokens": 512}
+        )
         tracker.evaluation(1, "validation", {"loss": np.float32(0.2)})
         tracker.event(1, "saved", path=tmp_path / "checkpoints" / "1")
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -29,12 +31,12 @@ def test_every_line_is_one_record(tmp_path):
     assert lines == [
         {"kind": "started", "step": 0, "parameters": 77},
         {
-            "kind": "train", "step": 1, "loss": loss, "mfu": None, "tokens": 512,
-            "loss_hex": loss.hex(),
+            "kind": "train", "step": 1, "train/loss": loss, "throughput/mfu": None,
+            "train/tokens": 512, "train/loss_hex": loss.hex(),
         },
         {
-            "kind": "evaluation", "step": 1, "split": "validation", "loss": other,
-            "loss_hex": other.hex(),
+            "kind": "evaluation", "step": 1, "split": "validation",
+            "eval/validation/loss": other, "eval/validation/loss_hex": other.hex(),
         },
         {"kind": "saved", "step": 1, "path": checkpoint},
     ]  # fmt: skip
@@ -51,21 +53,21 @@ def test_log_every_steps_keeps_the_first_and_the_last_step(tmp_path):
     with make_tracker(tmp_path, log_every_steps=10) as tracker:
         assert [step for step in range(1, 24) if tracker.due(step)] == [1, 10, 20, 23]
         for step in range(1, 24):
-            tracker.train(step, {"loss": 1.0})
+            tracker.train(step, {"train/loss": 1.0})
     assert [r["step"] for r in read_metrics(tmp_path / "metrics.jsonl")] == [1, 10, 20, 23]
 
 
 def test_a_resumed_run_appends_and_the_last_life_counts(tmp_path):
     tracker = make_tracker(tmp_path)
     for step in range(1, 6):
-        tracker.train(step, {"loss": float(step)})
+        tracker.train(step, {"train/loss": float(step)})
     # Killed: never closed. Every step is on disk all the same.
     with make_tracker(tmp_path) as second:
         second.event(3, "resumed", path="checkpoints/3")
-        second.train(4, {"loss": 40.0})
+        second.train(4, {"train/loss": 40.0})
     records = read_metrics(tmp_path / "metrics.jsonl")
     assert [r["step"] for r in records] == [1, 2, 3, 4, 5, 3, 4]
-    losses = [r["loss"] for r in current_records(records) if r["kind"] == "train"]
+    losses = [r["train/loss"] for r in current_records(records) if r["kind"] == "train"]
     assert losses == [1.0, 2.0, 3.0, 40.0]
     tracker.close()
 
@@ -76,7 +78,7 @@ def test_other_processes_write_and_print_nothing(tmp_path, capfd):
     with Tracker(workdir, config, num_train_steps=2, is_primary=False) as tracker:
         tracker.say("nothing")
         tracker.event(0, "started")
-        tracker.train(1, {"loss": 1.0})
+        tracker.train(1, {"train/loss": 1.0})
         tracker.evaluation(1, "validation", {"loss": 1.0})
         assert tracker.plot() is None
     assert not workdir.exists()
@@ -85,7 +87,7 @@ def test_other_processes_write_and_print_nothing(tmp_path, capfd):
 
 def test_closing_draws_the_curve_once(tmp_path):
     tracker = make_tracker(tmp_path, plot=True)
-    tracker.train(1, {"loss": 1.0})
+    tracker.train(1, {"train/loss": 1.0})
     tracker.close()
     (tmp_path / "loss.png").unlink()
     tracker.close()

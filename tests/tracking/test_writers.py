@@ -61,13 +61,13 @@ def test_a_restart_makes_tensorboard_drop_later_steps(tmp_path, read_events):
 def test_tracker_writes_finite_and_other_numbers_under_groups(tmp_path, read_events):
     config = TrackingConfig(progress="off", plot=False)
     with Tracker(tmp_path, config, num_train_steps=7, is_primary=True) as tracker:
-        tracker.train(1, {"loss": 2.5, "mfu": None})
+        tracker.train(1, {"train/loss": 2.5, "throughput/mfu": None})
         tracker.evaluation(1, "validation", {"loss": 2.75, "rows": 24})
     events = read_events(tmp_path / "tensorboard")
     assert events == {
         "train/loss": [(1, 2.5)],
-        "evaluation/validation/loss": [(1, 2.75)],
-        "evaluation/validation/rows": [(1, 24.0)],
+        "eval/validation/loss": [(1, 2.75)],
+        "eval/validation/rows": [(1, 24.0)],
     }
 
 
@@ -78,7 +78,7 @@ import sys
 from t5jax.tracking import Tracker, TrackingConfig
 with Tracker(sys.argv[1], TrackingConfig(), num_train_steps=3, is_primary=True) as tracker:
     for step in (1, 2, 3):
-        tracker.train(step, {"loss": 1.0 / step})
+        tracker.train(step, {"train/loss": 1.0 / step})
 print(sorted({"tensorflow", "jax", "wandb", "seqio"} & sys.modules.keys()))
 """
     command = [sys.executable, "-c", program, str(tmp_path)]
@@ -129,7 +129,7 @@ def test_wandb_gets_metrics_only_and_resumes_its_run(tmp_path, monkeypatch):
         with Tracker(tmp_path, config, num_train_steps=9, is_primary=True) as tracker:
             if start > 1:
                 tracker.event(start - 1, "resumed", path="somewhere")
-            tracker.train(start, {"loss": 0.5})
+            tracker.train(start, {"train/loss": 0.5})
     (first, run), (second, rerun) = runs
     assert first == second  # the id above all
     assert first["project"] == "t5"
@@ -149,8 +149,8 @@ def test_wandb_itself_accepts_the_settings(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     config = TrackingConfig(wandb_project="t5", tensorboard=False, progress="off", plot=False)
     with Tracker(tmp_path, config, num_train_steps=9, is_primary=True) as tracker:
-        tracker.train(1, {"loss": 0.5})
+        tracker.train(1, {"train/loss": 0.5})
         tracker.event(0, "resumed")
-        tracker.train(1, {"loss": 0.5})
+        tracker.train(1, {"train/loss": 0.5})
     (run,) = tmp_path.glob("wandb/offline-run-*")
     assert list((run / "files").iterdir()) == []  # no environment, no source, no command line
