@@ -25,7 +25,7 @@ from t5jax.evaluation.examples import TaskExamples, load_task_examples
 from t5jax.evaluation.predictions import read_predictions
 from t5jax.evaluation.report import EvaluationReport, read_evaluation_report
 from t5jax.metrics.confidence import paired_difference
-from t5jax.run.restore import read_config
+from t5jax.run.restore import read_saved_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -151,7 +151,9 @@ def difference(out: pathlib.Path, title: str, way: str) -> dict[str, str]:
 
 
 def examples(out: pathlib.Path, title: str) -> TaskExamples:
-    data = read_config(str(workdir(out, title, SCRATCH)), None, [], command="transfer")[0].data
+    data = read_saved_config(
+        str(workdir(out, title, SCRATCH)), None, lambda config: config, command="transfer"
+    )[0].data
     task = registry.find_task(TASKS[title].name, data)
     found = load_task_examples(task, data, "validation", TASKS[title].num_examples)
     assert found is not None

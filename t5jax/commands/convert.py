@@ -19,7 +19,7 @@ from t5jax.convert.huggingface import open_huggingface, write_huggingface
 from t5jax.convert.probe import Probe
 from t5jax.convert.raw_files import dtype_named
 from t5jax.convert.report import JSON, TEXT, Converted, Report
-from t5jax.convert.run_directory import open_run, write_run
+from t5jax.convert.run_directory import open_run_directory, write_run
 from t5jax.convert.source import Source
 from t5jax.convert.tokenizers import given_vocabulary
 from t5jax.convert.verify import Reference, check, compare_arrays, write_golden
@@ -140,7 +140,7 @@ def _to_run(
         progress=progress,
     )
     progress("comparing logits")
-    written = open_run(str(directory), step)  # which verifies what was written
+    written = open_run_directory(str(directory), step)  # which verifies what was written
     ours = our_logits(written.model, written.params, _probe(source))
     arrays = [
         _converted(f"params/{path}", source.origins[path], array, source.params[path])

@@ -25,7 +25,13 @@ from t5jax.evaluation.predictions import read_predictions
 from t5jax.evaluation.report import EvaluationReport
 from t5jax.evaluation.submission import write_submission
 from t5jax.run.build import build_evaluation_loaders, build_run_evaluator, resolve_mixture
-from t5jax.run.restore import OpenedRun, SavedRun, open_program
+from t5jax.run.restore import (
+    RestoredRun,
+    SavedRun,
+    apply_flags,
+    open_saved_run,
+    read_saved_config,
+)
 
 Losses = dict[str, dict[str, float]]  # by task
 _SECONDS_BETWEEN_LINES = 10.0
@@ -71,8 +77,8 @@ def evaluate_command(
     workdir: str, flags: list[str], options: EvaluateOptions, *, step: int | None
 ) -> None:
     """Evaluates a step; None: the newest good one."""
-    opened = _open(workdir, step, flags, options)
-    _Evaluation(workdir, opened, options).evaluate(opened.restore(step))
+    saved = _open(workdir, step, flags, options)
+    _Evaluation(workdir, saved, options).evaluate(saved.restore(step))
 
 
 def evaluate_follow_command(
@@ -81,34 +87,38 @@ def evaluate_follow_command(
     """Evaluates every step that is there or appears, until the run's last one; gives up when none
     has appeared for `timeout_seconds`."""
     directory = pathlib.Path(workdir) / "checkpoints"
-    opened: OpenedRun | None = None
+    saved: SavedRun | None = None
     for step in poll_checkpoints(directory, timeout_seconds=timeout_seconds):
         try:
-            if opened is None:
-                opened = _open(workdir, step, flags, options)
-                evaluation = _Evaluation(workdir, opened, options)
-            saved = opened.restore(step)
+            if saved is None:
+                saved = _open(workdir, step, flags, options)
+                evaluation = _Evaluation(workdir, saved, options)
+            restored = saved.restore(step)
         except CheckpointError:
             if step in committed_steps(str(directory)):
                 raise
             _say(f"step {step} was deleted by the training run before it could be read")
             continue
-        evaluation.evaluate(saved)
-        if step >= opened.config.train.num_train_steps:
+        evaluation.evaluate(restored)
+        if step >= saved.config.train.num_train_steps:
             return
     _say(f"no new checkpoint in {directory} for {timeout_seconds:.0f} s: ended")
 
 
-def _open(workdir: str, step: int | None, flags: list[str], options: EvaluateOptions) -> OpenedRun:
-    return open_program(workdir, step, flags, command="evaluate", of_mixture=not options.tasks)
+def _open(workdir: str, step: int | None, flags: list[str], options: EvaluateOptions) -> SavedRun:
+    change = apply_flags(flags, command="evaluate", workdir=workdir)
+    config, _ = read_saved_config(
+        workdir, step, change, command="evaluate", of_mixture=not options.tasks
+    )
+    return open_saved_run(config, workdir)
 
 
 class _Evaluation:
     """Everything that one run is evaluated on; opened once, used for each of its steps."""
 
-    def __init__(self, workdir: str, opened: OpenedRun, options: EvaluateOptions):
+    def __init__(self, workdir: str, saved: SavedRun, options: EvaluateOptions):
         self._workdir, self._options = workdir, options
-        self._config, self._replicas = opened.config, opened.program.replicas
+        self._config, self._replicas = saved.config, saved.program.replicas
         self._suite = self._open_suite()
         loaders = {} if options.metrics_only else self._open_loaders()
         self._splits = {name: SplitLosses(x, options.num_rows) for name, x in loaders.items()}
@@ -155,21 +165,21 @@ class _Evaluation:
             f"{data.cache_dir} (t5jax cache CONFIG makes it where the source has one)"
         )
 
-    def evaluate(self, saved: SavedRun) -> None:
-        losses = {name: self._loss(saved, name) for name in self._splits}
+    def evaluate(self, restored: RestoredRun) -> None:
+        losses = {name: self._loss(restored, name) for name in self._splits}
         report = directory = None
         if self._suite is not None:
-            report, directory = self._answer(saved, self._suite)
+            report, directory = self._generate(restored, self._suite)
         if jax.process_index() == 0:
-            self._print(saved.step, losses, report, directory)
-        if self._best is not None and self._best.update(saved.step, _values(losses, report)):
+            self._print(restored.step, losses, report, directory)
+        if self._best is not None and self._best.update(restored.step, _values(losses, report)):
             if jax.process_index() == 0:
                 keep(self._config.data.vocabulary, f"{self._workdir}/best")
-            _say(f"step {saved.step} is the best so far: kept in {self._workdir}/best")
+            _say(f"step {restored.step} is the best so far: kept in {self._workdir}/best")
 
-    def _loss(self, saved: SavedRun, name: str) -> dict[str, float]:
+    def _loss(self, restored: RestoredRun, name: str) -> dict[str, float]:
         split = self._splits[name]
-        found = split.metrics(split.sums(saved.program, saved.params))
+        found = split.metrics(split.sums(restored.program, restored.params))
         if self._options.with_baselines:
             models = self._baselines[name]
             found |= {"unigram_model": models.unigram, "bigram_model": models.bigram}
@@ -182,15 +192,17 @@ class _Evaluation:
         )
         return {name: split.baselines(train[name]) for name, split in self._splits.items()}
 
-    def _answer(self, saved: SavedRun, suite: Evaluator) -> tuple[EvaluationReport, pathlib.Path]:
-        settings = suite.settings(saved.program, saved.params)
+    def _answer(
+        self, restored: RestoredRun, suite: Evaluator
+    ) -> tuple[EvaluationReport, pathlib.Path]:
+        settings = suite.settings(restored.program, restored.params)
         output = self._options.output or pathlib.Path(self._workdir) / "evaluations"
-        directory = pathlib.Path(output) / self._options.split / str(saved.step)
+        directory = pathlib.Path(output) / self._options.split / str(restored.step)
         directory = evaluation_directory(directory, settings)
         report = suite.evaluate(
-            saved.program,
-            saved.params,
-            saved.step,
+            restored.program,
+            restored.params,
+            restored.step,
             settings=settings,
             directory=directory,
             progress=_Progress(),

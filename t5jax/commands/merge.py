@@ -13,7 +13,7 @@ from t5jax.config import RunConfig, WarmStart, describe_run, to_text
 from t5jax.errors import ConfigError
 from t5jax.run.build import build_program
 from t5jax.run.provenance import environment
-from t5jax.run.restore import checkpoint_directory, read_config
+from t5jax.run.restore import apply_flags, checkpoint_directory, read_saved_config
 from t5jax.training.peft import Adapters, AllParameters, PromptTuning
 from t5jax.training.program import Program
 from t5jax.types import Params
@@ -32,7 +32,8 @@ def merge_command(workdir: str, target: str, flags: list[str], *, step: int | No
     It can be evaluated, converted, begun with (`init.path`) and trained on, all parameters then;
     the optimizer begins anew. Raises ConfigError for a run that has nothing to merge.
     """
-    config, record = read_config(workdir, step, flags, command="merge")
+    change = apply_flags(flags, command="merge", workdir=workdir)
+    config, record = read_saved_config(workdir, step, change, command="merge")
     _check_merges(config, workdir)
     directory = epath.Path(target) / "checkpoints"
     if committed_steps(directory):

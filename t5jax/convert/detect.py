@@ -49,7 +49,7 @@ def open_source(path: str, step: int | None = None) -> Source:
             raise ConfigError(f"--step {step}: a Hugging Face directory has no steps; leave it out")
         return huggingface.open_huggingface(path)
     open_it = {
-        "t5jax": run_directory.open_run,
+        "t5jax": run_directory.open_run_directory,
         "t5x": t5x.open_t5x,
         "mesh_tf": mesh_tf.open_mesh_tf,
     }

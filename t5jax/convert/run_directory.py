@@ -30,7 +30,7 @@ def is_run(path: pathlib.Path) -> bool:
     return (path / CHECKPOINTS).is_dir()
 
 
-def open_run(path: str, step: int | None = None) -> Source:
+def open_run_directory(path: str, step: int | None = None) -> Source:
     """The parameters of a run's newest good step, or of `step`, verified; one array open at a time.
 
     Raises:

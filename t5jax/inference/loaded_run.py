@@ -15,7 +15,7 @@ from t5jax.inference import Prediction, TextModel, TextOptions, TextScore
 from t5jax.inference.text_model import best_output
 from t5jax.model.config import differences
 from t5jax.run.build import build_run_evaluator
-from t5jax.run.restore import SavedRun, open_config, read_changed_config, read_config
+from t5jax.run.restore import RestoredRun, apply_flags, open_saved_run, read_saved_config
 
 
 class EnsembleMember(NamedTuple):
@@ -37,19 +37,23 @@ class LoadedRun:
 
     def __init__(
         self,
-        saved: SavedRun,
+        restored: RestoredRun,
         members: Sequence[EnsembleMember],
         params: Sequence[dict],
         *,
         batch_size: int = 32,
         after_batch: Callable[[], None] = lambda: None,
     ):
-        self.config: RunConfig = saved.config
-        self.program = saved.program
+        self.config: RunConfig = restored.config
+        self.program = restored.program
         self.members = tuple(members)
         self.params = tuple(params)
         self.texts = TextModel(
-            saved.config, saved.program, params, batch_size=batch_size, after_batch=after_batch
+            restored.config,
+            restored.program,
+            params,
+            batch_size=batch_size,
+            after_batch=after_batch,
         )
 
     @property
@@ -166,7 +170,7 @@ def load(
 
     def read(workdir: str, step: int | None) -> RunConfig:
         # The mixture is not checked: which tasks will be evaluated is not known yet.
-        return read_changed_config(workdir, step, change, command="load", of_mixture=False)[0]
+        return read_saved_config(workdir, step, change, command="load", of_mixture=False)[0]
 
     return load_ensemble(read, path, step, ensemble, batch_size=batch_size)
 
@@ -176,7 +180,11 @@ def load_with_flags(
     batch_size: int, after_batch: Callable[[], None] = lambda: None,
 ) -> LoadedRun:  # fmt: skip
     """The same for a command, whose `--section.field VALUE` flags change the config."""
-    read = lambda workdir, step: read_config(workdir, step, flags, command=command)[0]
+
+    def read(workdir: str, step: int | None) -> RunConfig:
+        change = apply_flags(flags, command=command, workdir=workdir)
+        return read_saved_config(workdir, step, change, command=command)[0]
+
     return load_ensemble(
         read, workdir, step, ensemble, batch_size=batch_size, after_batch=after_batch
     )
@@ -200,7 +208,7 @@ def load_ensemble(
     for (workdir, _), config in zip(checkpoints[1:], configs[1:], strict=True):
         _check_compatible(configs[0], config, workdir)
     runs = [
-        open_config(config, workdir).restore(step)
+        open_saved_run(config, workdir).restore(step)
         for config, (workdir, step) in zip(configs, checkpoints, strict=True)
     ]
     members = [

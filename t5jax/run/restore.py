@@ -1,6 +1,5 @@
-"""A run as its checkpoints describe it: what evaluating and predicting start from."""
+"""A saved run opened for evaluation, prediction, export and merging: config, then parameters."""
 
-import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -17,16 +16,36 @@ from t5jax.run.build import build_program
 from t5jax.training.program import Program
 from t5jax.types import Params
 
+ChangeConfig = Callable[[RunConfig], RunConfig]
 
-class SavedRun(NamedTuple):
+
+class RestoredRun(NamedTuple):
+    """A saved run with the parameters of one checkpoint."""
+
     config: RunConfig
-    program: Program  # of the model as it is used: nothing of how it was fine-tuned
+    program: Program  # of the plain model: adapters stay, LoRA's factors are merged
     params: Params  # float32, laid out over the mesh
     step: int
-    fingerprint: str  # of the saved parameters: the same numbers on any disk
+    fingerprint: str  # of the saved parameters: the same on any disk
+
+
+class SavedRun(NamedTuple):
+    """A saved run of which no parameters have been read yet."""
+
+    config: RunConfig
+    program: Program  # as it was trained
+    directory: epath.Path  # of its checkpoints
+
+    def restore(self, step: int | None) -> RestoredRun:
+        """The verified parameters of a step, or of the newest good one."""
+        restored = restore_params(self.directory, self.program.abstract_state.params, step)
+        params = self.program.merge(restored.state)
+        fingerprint = _fingerprint(self.directory, restored.step)
+        return RestoredRun(self.config, self.program.plain, params, restored.step, fingerprint)
 
 
 def checkpoint_directory(workdir: str) -> epath.Path:
+    """Raises CheckpointError where the workdir has none."""
     directory = epath.Path(workdir) / "checkpoints"
     if not directory.is_dir():
         raise CheckpointError(
@@ -35,69 +54,26 @@ def checkpoint_directory(workdir: str) -> epath.Path:
     return directory
 
 
-class OpenedRun(NamedTuple):
-    """A run of which no parameters have been read yet."""
-
-    config: RunConfig
-    program: Program  # as it was trained
-    directory: epath.Path  # of its checkpoints
-
-    def restore(self, step: int | None) -> SavedRun:
-        """The verified parameters of a step, or of the newest good one."""
-        restored = restore_params(self.directory, self.program.abstract_state.params, step)
-        params = self.program.merge(restored.state)
-        fingerprint = _fingerprint(self.directory, restored.step)
-        return SavedRun(self.config, self.program.plain, params, restored.step, fingerprint)
+def apply_flags(flags: list[str], *, command: str, workdir: str) -> ChangeConfig:
+    """`--section.field VALUE` flags as a change of a saved config."""
+    return lambda config: override(config, flags, program=f"t5jax {command} {workdir}")
 
 
-def open_program(
-    workdir: str, step: int | None, flags: list[str], *, command: str, of_mixture: bool = True
-) -> OpenedRun:
-    """Config of a run's newest step, or of `step`, and the program that it describes.
-
-    `flags` change the config as they do in training (where the data is, the mesh, the dtype);
-    without `of_mixture` those of the data are about other tasks.
-    """
-    config, _ = read_config(workdir, step, flags, command=command, of_mixture=of_mixture)
-    return open_config(config, workdir)
-
-
-def open_config(config: RunConfig, workdir: str) -> OpenedRun:
-    """The same with a config that `read_config` gave."""
-    runtime.start(config.runtime)
-    config.check_mesh(jax.device_count(), trains=False)
-    return OpenedRun(config, build_program(config), checkpoint_directory(workdir))
-
-
-def open_run(workdir: str, step: int | None, flags: list[str], *, command: str) -> SavedRun:
-    """Config and verified parameters of a run's newest good step, or of `step`."""
-    return open_program(workdir, step, flags, command=command).restore(step)
-
-
-def _fingerprint(directory: epath.Path, step: int) -> str:
-    """16 hexadecimal digits of sha256 over the fingerprints of all arrays of the parameters."""
-    leaves = read_record(directory, step).leaves
-    sums = [(path, leaf.fingerprint) for path, leaf in leaves.items() if path.startswith("params/")]
-    return hashlib.sha256(json.dumps(sorted(sums)).encode()).hexdigest()[:16]
-
-
-def read_config(
-    workdir: str, step: int | None, flags: list[str], *, command: str, of_mixture: bool = True
-) -> tuple[RunConfig, Record]:
-    """The config that a run was saved with, `flags` applied and checked, and its record."""
-    change = functools.partial(override, flags=flags, program=f"t5jax {command} {workdir}")
-    return read_changed_config(workdir, step, change, command=command, of_mixture=of_mixture)
-
-
-def read_changed_config(
+def read_saved_config(
     workdir: str,
     step: int | None,
-    change: Callable[[RunConfig], RunConfig],
+    change: ChangeConfig,
     *,
     command: str,
     of_mixture: bool = True,
 ) -> tuple[RunConfig, Record]:
-    """The same with a function that changes the config."""
+    """The config of a run's newest checkpoint, or of `step`, changed and checked; and its record.
+
+    Without `of_mixture`, settings of the data are about other tasks than the run's.
+
+    Raises CheckpointError where there is no checkpoint, ConfigError for what does not fit and for a
+    vocabulary that is not the one of the checkpoint.
+    """
     directory = checkpoint_directory(workdir)
     record = latest_record(directory) if step is None else read_record(directory, step)
     config = from_record(record.content, workdir)
@@ -115,3 +91,17 @@ def read_changed_config(
             "with (the file has changed since): name the original with --data.vocabulary.path"
         )
     return config, record
+
+
+def open_saved_run(config: RunConfig, workdir: str) -> SavedRun:
+    """The run of a config that `read_saved_config` gave. Uses devices."""
+    runtime.start(config.runtime)
+    config.check_mesh(jax.device_count(), trains=False)
+    return SavedRun(config, build_program(config), checkpoint_directory(workdir))
+
+
+def _fingerprint(directory: epath.Path, step: int) -> str:
+    """16 hexadecimal digits of sha256 over the fingerprints of all arrays of the parameters."""
+    leaves = read_record(directory, step).leaves
+    sums = [(path, leaf.fingerprint) for path, leaf in leaves.items() if path.startswith("params/")]
+    return hashlib.sha256(json.dumps(sorted(sums)).encode()).hexdigest()[:16]

@@ -8,6 +8,7 @@ import numpy as np
 from t5jax.checkpoints import Checkpoints, leaves_by_path
 from t5jax.config import RunConfig, to_text
 from t5jax.run.build import build_program
+from t5jax.run.restore import RestoredRun, open_saved_run, read_saved_config
 from t5jax.training.program import Program
 from t5jax.training.train_step import TrainState
 
@@ -49,6 +50,12 @@ def record_of(config: RunConfig) -> dict:
         "vocabulary": config.data.vocabulary.fingerprint,
         "data": {"next_row": 7},
     }
+
+
+def restore_run(workdir, step: int | None = None) -> RestoredRun:
+    """The parameters of a run's newest checkpoint, or of `step`."""
+    config, _ = read_saved_config(str(workdir), step, lambda config: config, command="test")
+    return open_saved_run(config, str(workdir)).restore(step)
 
 
 def bits(tree) -> dict[str, bytes]:

@@ -16,7 +16,6 @@ from t5jax.errors import CheckpointError, ConfigError
 from t5jax.run import build
 from t5jax.run.build import build_program
 from t5jax.run.initialize import begin
-from t5jax.run.restore import open_run
 from t5jax.training.peft import (
     Adapters,
     AllParameters,
@@ -27,7 +26,7 @@ from t5jax.training.peft import (
     Strategy,
     TrainOnly,
 )
-from tests.commands.saved_runs import bits, save_record, save_run
+from tests.commands.saved_runs import bits, restore_run, save_record, save_run
 
 LORA = LoRA(rank=3, alpha=6.0)
 RUNS: dict[str, tuple[Strategy, dict]] = {
@@ -87,7 +86,7 @@ def test_what_is_added_begins_fresh_and_the_rest_is_the_other_runs(plain, runs, 
     config.check()
     began = start(config)
     given, found = (
-        open_run(str(runs("plain")), None, [], command="x").params,
+        restore_run(str(runs("plain"))).params,
         bits(began.state.params),
     )
     assert bits(given).items() <= found.items()
@@ -235,8 +234,8 @@ def test_a_merged_run_is_the_plain_model_with_the_same_output(runs, tmp_path, ca
     assert record.content["merged_from"] == {"workdir": str(runs("lora")), "step": 30}
     assert (target / "config.txt").read_text() == record.content["config"]
     assert record.content["data"] == {"next_row": 7}
-    merged = open_run(str(target), None, [], command="x")
-    whole = open_run(str(runs("lora")), None, [], command="x")
+    merged = restore_run(str(target))
+    whole = restore_run(str(runs("lora")))
     assert bits(merged.params) == bits(whole.params), "what evaluate and predict use of the run"
     assert whole.program.finetuning == AllParameters()
     before = leaves_by_path(begin_state(runs("lora")))

@@ -14,8 +14,7 @@ from t5jax.config import load
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.inference import TextOptions
 from t5jax.inference.interactive import run_interactive
-from t5jax.run.restore import open_run
-from tests.commands.saved_runs import save_run
+from tests.commands.saved_runs import restore_run, save_run
 from tests.model import numpy_t5
 
 TEXTS = ["The <extra_id_0> is returned", "", "b", "A <extra_id_0> is an <extra_id_1>.", "Wörter"]
@@ -33,7 +32,7 @@ def workdir(tiny_text, tmp_path_factory):
 @pytest.fixture(scope="module")
 def saved(workdir):
     """(config, NumPy parameters of step 30, of step 20)."""
-    runs = [open_run(workdir, step, [], command="x") for step in (30, 20)]
+    runs = [restore_run(workdir, step) for step in (30, 20)]
     return runs[0].config, *(jax.device_get(run.params) for run in runs)
 
 

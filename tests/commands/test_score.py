@@ -11,8 +11,7 @@ import pytest
 import t5jax
 from t5jax.cli import main
 from t5jax.config import load
-from t5jax.run.restore import open_run
-from tests.commands.saved_runs import save_run
+from tests.commands.saved_runs import restore_run, save_run
 from tests.model import numpy_t5
 
 PAIRS = [("a question", "an answer"), ("b", ""), ("", "x"), ("Wörter", "<extra_id_0> Wort")]
@@ -28,7 +27,7 @@ def workdir(tiny_text, tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(workdir):
     """Log-likelihoods of the tokens of each target, EOS the last."""
-    saved = open_run(workdir, None, [], command="x")
+    saved = restore_run(workdir)
     params, vocabulary = jax.device_get(saved.params), saved.config.data.vocabulary
     found = []
     for text, target in PAIRS:
