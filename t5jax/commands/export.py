@@ -1,6 +1,5 @@
 """`t5jax export WORKDIR TARGET`: a run's decoding and scoring for use without t5jax."""
 
-import dataclasses
 import os
 import pathlib
 import shutil
@@ -118,7 +117,7 @@ def _manifest(
         "inputs_length": functions.inputs_length,
         "targets_length": functions.targets_length,
         "dtype": functions.model.dtype,
-        "decoding": dataclasses.asdict(functions.decoding),
+        "decoding": functions.decoding.to_dict(),
         "end_of_inputs": loaded.texts.end_of_inputs.tolist(),
         "vocabulary": loaded.config.data.vocabulary.to_dict(),
     }

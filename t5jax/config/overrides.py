@@ -13,7 +13,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from t5jax.config.field_types import check_types
+from t5jax.config.field_types import check_types, walk
 from t5jax.config.run_config import RunConfig
 from t5jax.errors import ConfigError
 from t5jax.runtime import ExitCode
@@ -110,13 +110,10 @@ def override(config: RunConfig, flags: list[str], *, program: str) -> RunConfig:
     return new
 
 
-def _refuse_words_for_empty(section: Any, prefix: str = "") -> None:
+def _refuse_words_for_empty(config: RunConfig) -> None:
     """Raises ConfigError for a list whose only item is how somebody may spell an empty one."""
-    for field in dataclasses.fields(section):
-        name, value = f"{prefix}{field.name}", getattr(section, field.name)
-        if dataclasses.is_dataclass(value):
-            _refuse_words_for_empty(value, f"{name}.")
-        elif value in [(word,) for word in ("", "()", "[]", "None")]:
+    for name, value, _ in walk(config, RunConfig):
+        if value in [(word,) for word in ("", "()", "[]", "None")]:
             flag = name.replace("_", "-")
             raise ConfigError(
                 f"{name} = {value!r}: to empty a list give --{flag} with nothing after it"

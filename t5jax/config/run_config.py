@@ -19,7 +19,7 @@ from t5jax.model.config import T5Config
 from t5jax.runtime import RuntimeConfig
 from t5jax.sharding import MeshConfig
 from t5jax.tracking import TrackingConfig
-from t5jax.training.losses import CrossEntropy
+from t5jax.training.losses import CrossEntropy, Loss
 from t5jax.training.optimizers import Adafactor, Optimizer
 from t5jax.training.peft import AllParameters, Strategy
 
@@ -92,7 +92,7 @@ class RunConfig:
     train: TrainConfig
     init: WarmStart = dataclasses.field(default_factory=WarmStart)
     finetuning: Strategy = dataclasses.field(default_factory=AllParameters)
-    loss: CrossEntropy = dataclasses.field(default_factory=CrossEntropy)
+    loss: Loss = dataclasses.field(default_factory=CrossEntropy)
     optimizer: Optimizer = dataclasses.field(default_factory=Adafactor)
     decoding: DecodingConfig = dataclasses.field(default_factory=DecodingConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)

@@ -3,34 +3,54 @@
 import ast
 import dataclasses
 import pathlib
-import types
 import typing
 from collections.abc import Mapping
 from typing import Any
 
+from t5jax.config.field_types import is_section, is_section_list, sections_of, walk
 from t5jax.config.run_config import RunConfig
+from t5jax.data.modules import import_named, import_path
 from t5jax.data.vocabularies import keep, kept
 from t5jax.errors import ConfigError
 
 
 def to_text(config: RunConfig) -> str:
-    """One `section.field = value` a line, as declared; a union's class as `section: Class`."""
+    """One `section.field = value` a line, as declared; which class, as `section: Class`, where the
+    field may hold several. A user's class or function is named by its import path.
+
+    Raises ConfigError for what could not be read back.
+    """
     lines = []
-
-    def visit(prefix: str, value: Any, hint: Any) -> None:
-        if not dataclasses.is_dataclass(value):
-            lines.append(f"{prefix} = {value!r}")
-            return
-        if prefix and _is_union(hint):
-            lines.append(f"{prefix}: {type(value).__name__}")
-        hints = typing.get_type_hints(type(value))
-        for field in dataclasses.fields(value):
-            if field.init:
-                name = f"{prefix}.{field.name}" if prefix else field.name
-                visit(name, getattr(value, field.name), hints[field.name])
-
-    visit("", config, RunConfig)
+    for name, value, hint in walk(config, RunConfig):
+        if is_section(value) or callable(value):
+            lines += [f"{name}: {cls}" for cls in _class_names(name, value, hint)]
+        elif not is_section_list(hint):
+            lines.append(f"{name} = {_literal(name, value)}")
     return "\n".join(lines) + "\n"
+
+
+def _class_names(name: str, value: Any, hint: Any) -> list[str]:
+    """What says which class a section has: nothing where there is no other."""
+    cls, known = type(value) if is_section(value) else value, sections_of(hint)
+    if cls in known:
+        return [cls.__name__] if len(known) > 1 else []
+    try:
+        return [import_path(cls)]
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
+
+
+def _literal(name: str, value: Any) -> str:
+    text = repr(value)
+    try:
+        if ast.literal_eval(text) == value:
+            return text
+    except (ValueError, SyntaxError):
+        pass
+    raise ConfigError(
+        f"{name} = {text}: a saved config can hold numbers, strings, True, False, None and tuples, "
+        "lists, dicts of them"
+    )
 
 
 def describe_run(config: RunConfig) -> None:
@@ -52,7 +72,17 @@ def from_record(content: Mapping[str, Any], workdir: str) -> RunConfig:
 
 
 def from_text(text: str) -> RunConfig:
-    """Inverse of `to_text`. Raises ConfigError on a line that fits no field."""
+    """Inverse of `to_text`. Raises ConfigError on a line that fits no field, and for a class of a
+    user's module that cannot be imported here."""
+    values, classes = _parsed(text)
+    config = _built("", RunConfig, values, classes)
+    if left := sorted((*values, *classes)):
+        raise ConfigError(f"a saved config has unknown fields: {', '.join(left)}")
+    return config
+
+
+def _parsed(text: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Values by field, and names of classes by section."""
     values, classes = {}, {}
     for number, line in enumerate(text.splitlines(), 1):
         if " = " in line:
@@ -65,36 +95,39 @@ def from_text(text: str) -> RunConfig:
             name, classes[name] = line.split(": ", 1)
         elif line.strip():
             raise ConfigError(f"line {number} of a saved config is not `field = value`: {line!r}")
-
-    def build(prefix: str, hint: Any) -> Any:
-        options: list[Any] = [
-            h for h in typing.get_args(hint) or (hint,) if dataclasses.is_dataclass(h)
-        ]
-        if not options or prefix in values:
-            return values.pop(prefix)
-        name = classes.pop(prefix, options[0].__name__)
-        cls = next((c for c in options if c.__name__ == name), None)
-        if cls is None:
-            raise ConfigError(
-                f"a saved config says {prefix}: {name}, which does not exist (any more)"
-            )
-        hints, arguments = typing.get_type_hints(cls), {}
-        for field in dataclasses.fields(cls):
-            path = f"{prefix}.{field.name}" if prefix else field.name
-            if any(key == path or key.startswith(f"{path}.") for key in (*values, *classes)):
-                arguments[field.name] = build(path, hints[field.name])
-        try:
-            return cls(**arguments)
-        except TypeError as error:
-            raise ConfigError(f"a saved config does not fit: {error}") from error
-
-    config = build("", RunConfig)
-    if values:
-        raise ConfigError(f"a saved config has unknown fields: {', '.join(sorted(values))}")
-    return config
+    return values, classes
 
 
-def _is_union(hint: Any) -> bool:
-    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
-        return False
-    return sum(dataclasses.is_dataclass(h) for h in typing.get_args(hint)) > 1
+def _built(name: str, hint: Any, values: dict[str, Any], classes: dict[str, str]) -> Any:
+    """The value of a field, whose lines are taken out of both dicts."""
+    if name in values:
+        return values.pop(name)
+    if is_section_list(hint):
+        items = []
+        while f"{name}.{len(items)}" in classes:
+            items.append(_built(f"{name}.{len(items)}", typing.get_args(hint)[0], values, classes))
+        return tuple(items)
+    cls = _class(name, hint, classes.pop(name, None))
+    if not dataclasses.is_dataclass(cls):
+        return cls  # a function
+    hints, arguments = typing.get_type_hints(cls), {}
+    for field in dataclasses.fields(cls):
+        path = f"{name}.{field.name}" if name else field.name
+        if any(key == path or key.startswith(f"{path}.") for key in (*values, *classes)):
+            arguments[field.name] = _built(path, hints[field.name], values, classes)
+    try:
+        return cls(**arguments)
+    except TypeError as error:
+        raise ConfigError(f"a saved config does not fit: {error}") from error
+
+
+def _class(name: str, hint: Any, saved: str | None) -> Any:
+    """The class of a section (or the function that a field holds), from its name in the text."""
+    known = {cls.__name__: cls for cls in sections_of(hint)}
+    if saved is None and known:
+        return next(iter(known.values()))
+    if saved in known:
+        return known[saved]
+    if saved is None or "." not in saved:
+        raise ConfigError(f"a saved config says {name}: {saved}, which does not exist (any more)")
+    return import_named(saved, f"{name} of a saved config")

@@ -1,4 +1,5 @@
-"""The user's modules that register tasks: those of `data.modules`, and of entry points."""
+"""The user's modules: those that register tasks (`data.modules` and entry points), and those of
+classes and functions that a config holds, by their import path."""
 
 import difflib
 import importlib
@@ -8,6 +9,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from t5jax.data.tensorflow_import import import_seqio
 from t5jax.errors import ConfigError
@@ -20,24 +22,71 @@ def load_modules(modules: Sequence[str]) -> None:
 
     Raises ConfigError naming the module when it is not found or fails.
     """
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     for name in modules:
         if "/" in name or not all(name.split(".")):
             raise ConfigError(f"data.modules names {name!r}: {_as_imported(name)}")
-        try:
-            _import_seqio_for(name)
-            importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                raise ConfigError(
-                    f"module {name} of data.modules imports {error.name!r}, which is not installed"
-                ) from error
-            raise ConfigError(f"data.modules names {name!r}, but {_not_found(name)}") from error
-        except Exception as error:
+        _import_module(name, "data.modules")
+
+
+def import_path(thing: Any) -> str:
+    """`module.Class` of a user's class or function, which a saved config names it by. Raises
+    ConfigError where another process could not import it."""
+    path = f"{thing.__module__}.{thing.__qualname__}"
+    if "<" in thing.__qualname__:
+        raise ConfigError(f"{path} cannot be imported: define it at the top of a module")
+    if not _is_importable(thing.__module__):
+        raise ConfigError(
+            f"{thing.__qualname__} is defined in {thing.__module__}, which other processes cannot "
+            "import: move it into a module in the folder that t5jax is started in (or in an "
+            "installed package), and import it from there"
+        )
+    if import_named(path, "the config") is not thing:
+        raise ConfigError(f"{path} is not what importing {thing.__module__} gives: rename it")
+    return path
+
+
+def import_named(path: str, where: str) -> Any:
+    """The class or function of an import path. Raises ConfigError when there is none."""
+    module, *names = path.split(".")
+    found = _import_module(module, where)
+    for name in names:
+        if not hasattr(found, name) and hasattr(found, "__path__"):
+            module += f".{name}"
+            found = _import_module(module, where)
+        elif hasattr(found, name):
+            found = getattr(found, name)
+        else:
+            near = difflib.get_close_matches(name, dir(found), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{where} names {path}, but {module} has no {name}{hint}")
+    return found
+
+
+def _is_importable(name: str) -> bool:
+    _search_working_directory()
+    return name != "__main__" and importlib.util.find_spec(name) is not None
+
+
+def _import_module(name: str, where: str) -> Any:
+    _search_working_directory()
+    try:
+        _import_seqio_for(name)
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise ConfigError(
-                f"module {name} of data.modules failed: {type(error).__name__}: {error}"
+                f"module {name} of {where} imports {error.name!r}, which is not installed"
             ) from error
+        raise ConfigError(f"{where} names {name!r}, but {_not_found(name)}") from error
+    except Exception as error:
+        raise ConfigError(
+            f"module {name} of {where} failed: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _search_working_directory() -> None:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
 
 
 def _as_imported(name: str) -> str:
@@ -62,7 +111,8 @@ def _not_found(name: str) -> str:
     return (
         f"there is no {name.replace('.', '/')}.py in {here}, and no installed module of that name"
         + (f" (did you mean {near[0]}?)" if near else "")
-        + "; start t5jax in the folder that it lies in, or write folder.module"
+        + "; start t5jax in the folder that it lies in, name that in PYTHONPATH, or write "
+        "folder.module"
     )
 
 

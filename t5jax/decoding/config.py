@@ -1,11 +1,26 @@
 """How outputs are chosen."""
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
+
+import jax
 
 from t5jax.errors import ConfigError
 
 BeamRule = Literal["t5x", "huggingface"]
+
+
+@runtime_checkable
+class LogitsProcessor(Protocol):
+    """A constraint on what is decoded: a function of a user's module, or a frozen dataclass that is
+    called (docs/extending.md). It is traced into the decoding loop."""
+
+    def __call__(
+        self, scores_BKV: jax.Array, tokens_BKT: jax.Array, index: jax.Array, /
+    ) -> jax.Array:
+        """The scores of the token at `index` (logits, or log-probabilities of a beam search), given
+        the tokens before it; those from `index` on are 0."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +46,7 @@ class DecodingConfig:
     no_repeat_ngram: int = 0  # no n tokens in a row come twice; 0: they may
     repetition_penalty: float = 1.0  # of tokens that were said (Keskar et al. 2019, section 4.1)
     stop: tuple[tuple[int, ...], ...] = ()  # ids in a row after which an output ends, as after EOS
+    logits_processors: tuple[LogitsProcessor, ...] = ()  # one's own, after the rules above
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -47,6 +63,13 @@ class DecodingConfig:
             )
         if any(not ids for ids in self.stop):
             raise ConfigError("decoding.stop has an empty sequence: it would end every output")
+        try:
+            hash(self.logits_processors)
+        except TypeError as error:
+            raise ConfigError(
+                f"decoding.logits_processors = {self.logits_processors!r}: {error}; decoding is "
+                "compiled for them, so make each a dataclass with frozen=True"
+            ) from error
         self._check_effects()
 
     def _check_effects(self) -> None:
@@ -72,6 +95,13 @@ class DecodingConfig:
                 f"decoding.min_length = {self.min_length} is more than max_length = "
                 f"{self.max_length}"
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON, for a report; logits processors by their names, if there are."""
+        names = [getattr(x, "__qualname__", repr(x)) for x in self.logits_processors]
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del values["logits_processors"]
+        return values | ({"logits_processors": names} if names else {})
 
     @property
     def width(self) -> int:

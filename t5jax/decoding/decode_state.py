@@ -116,6 +116,8 @@ def ends(said_BKT: jax.Array, next_BK: jax.Array, index: jax.Array, config: Deco
 def adjust(
     scores_BKV, said_BKT, index, config: DecodingConfig, callback: LogitsCallback | None
 ) -> jax.Array:
-    """The config's rules, then the caller's."""
+    """The config's rules and logits processors, then the caller's."""
     scores_BKV = adjusted(scores_BKV, said_BKT, index, config)
-    return scores_BKV if callback is None else callback(scores_BKV, said_BKT, index)
+    for process in (*config.logits_processors, *((callback,) if callback else ())):
+        scores_BKV = process(scores_BKV, said_BKT, index)
+    return scores_BKV

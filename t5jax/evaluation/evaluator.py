@@ -55,7 +55,7 @@ class Evaluator:
             "tasks": {task.task: task.fingerprint for task in self.tasks},
             "inputs_length": self.data.inputs_length,
             "vocabulary": self.data.vocabulary.fingerprint,
-            "decoding": dataclasses.asdict(self.decoding),
+            "decoding": self.decoding.to_dict(),
             "evaluation": evaluation,
         }
         return json.loads(json.dumps(settings))  # tuples become lists, as in a file

@@ -1,6 +1,5 @@
 """The composition root: from a RunConfig to its data, its evaluator and its compiled steps."""
 
-import dataclasses
 from collections.abc import Sequence
 
 from t5jax.config import RunConfig
@@ -10,6 +9,7 @@ from t5jax.data.pipeline.streaming import StreamingLoader
 from t5jax.data.registry.resolve import ResolvedMixture, resolve
 from t5jax.errors import ConfigError
 from t5jax.evaluation import evaluator
+from t5jax.training.losses import with_run_settings
 from t5jax.training.program import Program
 
 TrainLoader = Loader | StreamingLoader
@@ -27,18 +27,18 @@ def resolve_mixture(config: RunConfig) -> ResolvedMixture:
             f"model.vocab_size = {config.model.vocab_size}: the vocabulary has "
             f"{vocabulary.vocab_size} ids; the table needs at least as many rows"
         )
-    if config.loss.first_sentinel_id not in (None, vocabulary.first_sentinel_id):
+    given = getattr(config.loss, "first_sentinel_id", None)
+    if given not in (None, vocabulary.first_sentinel_id):
         raise ConfigError(
-            f"loss.first_sentinel_id = {config.loss.first_sentinel_id}: the vocabulary's is "
+            f"loss.first_sentinel_id = {given}: the vocabulary's is "
             f"{vocabulary.first_sentinel_id}; leave it None"
         )
     mixture = resolve(config.data, config.model.architecture)
     encoder_length, decoder_length = mixture.row_format.lengths
     positions = decoder_length or encoder_length
-    if config.loss.num_chunks > positions:
-        raise ConfigError(
-            f"loss.num_chunks = {config.loss.num_chunks}: at most the {positions} targets"
-        )
+    num_chunks = getattr(config.loss, "num_chunks", 1)
+    if num_chunks > positions:
+        raise ConfigError(f"loss.num_chunks = {num_chunks}: at most the {positions} targets")
     return mixture
 
 
@@ -90,15 +90,12 @@ def build_program(config: RunConfig, num_tasks: int = 1) -> Program:
 
     Uses devices, so after `runtime.start`.
     """
-    loss = config.loss
-    if loss.first_sentinel_id is None:
-        first = config.data.vocabulary.first_sentinel_id
-        loss = dataclasses.replace(loss, first_sentinel_id=first)
+    settings = {"first_sentinel_id": config.data.vocabulary.first_sentinel_id}
     if num_tasks > 1:
-        loss = dataclasses.replace(loss, num_tasks=num_tasks)
+        settings["num_tasks"] = num_tasks
     return Program(
         model=config.model,
-        loss=loss,
+        loss=with_run_settings(config.loss, **settings),
         tx=config.build_optimizer(),
         mesh_config=config.mesh,
         mesh=config.mesh.build(),

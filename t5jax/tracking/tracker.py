@@ -18,7 +18,13 @@ from t5jax.tracking.progress import (
     ProgressLines,
     format_fields,
 )
-from t5jax.tracking.writers import TensorBoardWriter, WandbWriter, Writer, check_wandb
+from t5jax.tracking.writers import (
+    CustomTracker,
+    TensorBoardWriter,
+    WandbWriter,
+    Writer,
+    check_wandb,
+)
 
 _ENDINGS = ("preempted", "finished")
 
@@ -33,6 +39,7 @@ class TrackingConfig:
     progress: Literal["auto", "bar", "lines", "off"] = "auto"  # auto: a bar if stderr is a terminal
     seconds_between_lines: float = 10.0
     plot: bool = True  # WORKDIR/loss.png when the run ends
+    trackers: tuple[CustomTracker, ...] = ()  # one's own, beside TensorBoard and wandb
 
     def __post_init__(self) -> None:
         if self.log_every_steps < 1:
@@ -176,7 +183,7 @@ class Tracker:
             writers.append(TensorBoardWriter(self._workdir / "tensorboard"))
         if self._config.wandb_project is not None:
             writers.append(WandbWriter(self._config.wandb_project, self._workdir))
-        return writers
+        return writers + [tracker.build(self._workdir) for tracker in self._config.trackers]
 
     def _make_progress(self) -> Progress:
         kind, stream = self._config.progress, sys.stderr

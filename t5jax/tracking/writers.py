@@ -12,7 +12,7 @@ import secrets
 import socket
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from t5jax.errors import ConfigError
 
@@ -21,6 +21,15 @@ class Writer(Protocol):
     def scalars(self, step: int, values: Mapping[str, float]) -> None: ...
     def restart(self, step: int) -> None: ...
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class CustomTracker(Protocol):
+    """A tracker of a user's module: a dataclass with this method (docs/extending.md)."""
+
+    def build(self, workdir: pathlib.Path) -> Writer:
+        """What the primary process of a run writes to. Called once, when the run begins."""
+        ...
 
 
 class TensorBoardWriter:

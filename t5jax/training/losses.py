@@ -8,8 +8,8 @@ Shape suffixes: B rows, T target length, D emb_dim, V vocab.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,15 @@ def zero_sums(num_tasks: int) -> LossSums:
     return LossSums(*scalars, tasks=jnp.zeros((num_tasks, 3)) if num_tasks else ())
 
 
-Loss = Callable[[Any, Batch, jax.Array | None], LossSums]
+@runtime_checkable
+class CustomLoss(Protocol):
+    """A loss of a user's module: a function, or a dataclass that is called (docs/extending.md).
+
+    It may have fields `first_sentinel_id` and `num_tasks`, which the run sets as it sets those of
+    `CrossEntropy`, and a method `divisor`.
+    """
+
+    def __call__(self, model: Any, batch: Batch, keys_B: jax.Array | None, /) -> LossSums: ...
 
 
 def predicting_side(batch: Mapping[str, Any]) -> str:
@@ -145,6 +153,25 @@ class CrossEntropy:
             assert self.normalizing_factor is not None
             return jnp.float32(self.normalizing_factor)
         return jnp.float32(1.0) if self.normalizer == "sum" else jnp.maximum(denominator, 1.0)
+
+
+Loss = CrossEntropy | CustomLoss
+
+
+def with_run_settings(loss: Loss, **settings: int) -> Loss:
+    """The loss with those of the run's settings that are among its fields."""
+    if not dataclasses.is_dataclass(loss):
+        return loss
+    names = {field.name for field in dataclasses.fields(loss)} & settings.keys()
+    return dataclasses.replace(loss, **{name: settings[name] for name in names})
+
+
+def divisor_of(loss: Loss, denominator: jax.Array) -> jax.Array:
+    """What to divide the objective summed over the whole batch by: as the loss says, or by its
+    denominator."""
+    if hasattr(loss, "divisor"):
+        return loss.divisor(denominator)
+    return jnp.maximum(denominator, 1.0)
 
 
 def _average_per_sequence(batch: Batch, weights_BT: jax.Array):

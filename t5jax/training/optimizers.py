@@ -10,10 +10,11 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import optax
+import optax.contrib
 
 from t5jax.errors import ConfigError
 from t5jax.model.layer_stack import STACKS, parameter_path, stack_of
@@ -148,7 +149,7 @@ class AdamW:
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class OptaxOptimizer:
-    """Any optimizer of optax by name, `factory(learning_rate=schedule, **arguments)`.
+    """Any optimizer of optax and optax.contrib by name: `factory(schedule, **arguments)`.
 
     Arguments are numbers; a whole or boolean parameter of the factory (`nesterov`) is converted.
     A weight decay among them is optax's: it applies to every parameter.
@@ -182,13 +183,37 @@ class OptaxOptimizer:
         return self.schedule.build(self.learning_rate, num_train_steps)
 
 
-Optimizer = Adafactor | AdamW | OptaxOptimizer
+@runtime_checkable
+class CustomOptimizer(Protocol):
+    """An optimizer of a user's module: a dataclass with these methods (docs/extending.md)."""
+
+    def build(self, num_train_steps: int) -> optax.GradientTransformation:
+        """The transformation, of parameters that are stacked: see `per_layer`. A slot that has the
+        path and the shape of a parameter is laid out over the mesh like it."""
+        ...
+
+    def learning_rate_at(self, num_train_steps: int) -> ScheduleFn:
+        """The learning rate of each step, for the run's log."""
+        ...
+
+
+Optimizer = Adafactor | AdamW | OptaxOptimizer | CustomOptimizer
 
 # Optimizers that work with norms or shapes of whole tensors; the others work by element.
-_PER_TENSOR = {f"optax.{name}" for name in ("fromage", "lamb", "lars", "novograd")}
+_PER_TENSOR = {f"optax.{name}" for name in ("contrib.muon", "fromage", "lamb", "lars", "novograd")}
+
+_NEEDS_LOSS = "its update takes the loss, which a train step does not hand on"
+_OTHER_PARAMETERS = "it trains parameters other than those to evaluate, which a run does not keep"
 
 _UNFIT = {
     "optax.adafactor": "use the section Adafactor, which has T5X's semantics",
+    "optax.contrib.dpsgd": "it takes the gradient of every example",
+    "optax.contrib.galore": "its state cannot hold parameters that are not matrices",
+    "optax.contrib.momo": _NEEDS_LOSS,
+    "optax.contrib.momo_adam": _NEEDS_LOSS,
+    "optax.contrib.schedule_free_adamw": _OTHER_PARAMETERS,
+    "optax.contrib.schedule_free_sgd": _OTHER_PARAMETERS,
+    "optax.contrib.sophia": _NEEDS_LOSS,
     "optax.lbfgs": "its line search evaluates the loss, which a train step does once",
     "optax.optimistic_adam": "optax has replaced it by optax.optimistic_adam_v2",
     "optax.rprop": "it takes no learning rate schedule",
@@ -244,10 +269,11 @@ def _clipped(
 def _optax_factories() -> dict[str, Callable[..., optax.GradientTransformation]]:
     """Name -> function, for every public optimizer of optax that takes a learning rate."""
     found = {}
-    for name, value in inspect.getmembers(optax, inspect.isfunction):
-        takes_rate = next(iter(inspect.signature(value).parameters), None) == "learning_rate"
-        if takes_rate and not name.startswith(("_", "scale_by_")):
-            found[f"optax.{name}"] = value
+    for module in (optax, optax.contrib):
+        for name, value in inspect.getmembers(module, inspect.isfunction):
+            takes_rate = next(iter(inspect.signature(value).parameters), None) == "learning_rate"
+            if takes_rate and not name.startswith(("_", "scale_by_")):
+                found[f"{module.__name__}.{name}"] = value
     return found
 
 
@@ -309,4 +335,3 @@ def _check_all(section: Any):
     """The fields that every optimizer has."""
     _require(section, "learning_rate", _is_positive, "be finite and above 0")
     _require(section, "global_norm_clip", _or_none(_is_positive), "be above 0, or None")
-    section.schedule.check()

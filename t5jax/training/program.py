@@ -16,7 +16,7 @@ from flax import nnx
 from t5jax import sharding
 from t5jax.model.config import T5Config
 from t5jax.model.registry import abstract_model, init_params
-from t5jax.training.losses import CrossEntropy, LossSums
+from t5jax.training.losses import Loss, LossSums, with_run_settings
 from t5jax.training.peft import AllParameters, Strategy, split, united
 from t5jax.training.train_step import TrainState, make_eval_step, make_train_step
 from t5jax.types import Batch, Params
@@ -27,7 +27,7 @@ class Program:
     """Jitted functions over one mesh. Arrays of a batch are laid out by `batch_sharding`."""
 
     model: T5Config
-    loss: CrossEntropy
+    loss: Loss
     tx: optax.GradientTransformation
     mesh_config: sharding.MeshConfig
     mesh: jax.sharding.Mesh
@@ -120,7 +120,7 @@ class Program:
     @functools.cached_property
     def eval_step(self):
         """`eval_step(params, batch) -> LossSums`, jitted; of all rows together."""
-        loss = dataclasses.replace(self.loss, num_tasks=0)
+        loss = with_run_settings(self.loss, num_tasks=0)
         step = make_eval_step(
             self.model_def, loss, dtype=self.model.dtype, finetuning=self.finetuning
         )

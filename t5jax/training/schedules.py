@@ -12,7 +12,7 @@ ramp(s) = initial + (1 - initial) · min(1, s / W), which is 1 when W = 0.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -211,7 +211,17 @@ class WarmupStableDecay:
         return rate
 
 
-Schedule = Constant | Rsqrt | Linear | Cosine | WarmupStableDecay
+@runtime_checkable
+class CustomSchedule(Protocol):
+    """A schedule of a user's module: a dataclass with this method (docs/extending.md)."""
+
+    def build(self, learning_rate: float, num_train_steps: int) -> ScheduleFn:
+        """The rate of each step of a run, or of an array of steps. Raises ConfigError for values
+        that do not fit the run."""
+        ...
+
+
+Schedule = Constant | Rsqrt | Linear | Cosine | WarmupStableDecay | CustomSchedule
 
 
 class RatesAhead:
@@ -239,7 +249,8 @@ class RatesAhead:
 
     def _ask(self, block: int) -> jax.Array:
         first = block * self.BLOCK_STEPS
-        return self._schedule(np.arange(first, first + self.BLOCK_STEPS, dtype=np.int32))
+        steps = np.arange(first, first + self.BLOCK_STEPS, dtype=np.int32)
+        return jnp.broadcast_to(self._schedule(steps), steps.shape)  # some give one for all
 
 
 def _float32(value: ArrayLike) -> jax.Array:

@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from t5jax.training.losses import CrossEntropy, LossSums, predicting_side, zero_sums
+from t5jax.training.losses import (
+    Loss,
+    LossSums,
+    divisor_of,
+    predicting_side,
+    zero_sums,
+)
 from t5jax.training.peft import AllParameters, Strategy, split, united
 from t5jax.types import Batch, Params
 
@@ -31,7 +37,7 @@ def row_keys(key: jax.Array, step: jax.Array, num_rows: int) -> jax.Array:
 
 def make_train_step(
     model_def: nnx.GraphDef,
-    loss: CrossEntropy,
+    loss: Loss,
     tx: optax.GradientTransformation,
     *,
     dtype: str,
@@ -45,6 +51,7 @@ def make_train_step(
     or gradient is not finite leaves parameters and optimizer as they were and is counted. Only what
     `finetuning` trains is differentiated and known to `tx`.
     """
+    num_tasks = getattr(loss, "num_tasks", 0)
 
     def loss_fn(trained: Params, frozen: Params, batch: Batch, keys_B: jax.Array | None):
         params = finetuning.merged(united(frozen, trained))
@@ -67,7 +74,7 @@ def make_train_step(
 
         # Interleaved, so that every device keeps the rows it already holds.
         split = lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1)
-        zeros = jax.tree.map(jnp.zeros_like, trained), zero_sums(loss.num_tasks)
+        zeros = jax.tree.map(jnp.zeros_like, trained), zero_sums(num_tasks)
         return jax.lax.scan(body, zeros, jax.tree.map(split, (batch, keys_B)))[0]
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array):
@@ -75,7 +82,7 @@ def make_train_step(
         keys_B = row_keys(key, state.step, num_rows) if dropout else None
         before, frozen = split(state.params, finetuning.trains)
         grads, sums = summed_gradients(before, frozen, batch, keys_B)
-        divisor = loss.divisor(sums.denominator)
+        divisor = divisor_of(loss, sums.denominator)
         grads = jax.tree.map(lambda g: g / divisor, grads)
         grad_norm = optax.global_norm(grads)
         updates, opt_state = tx.update(grads, state.opt_state, before)
@@ -90,7 +97,7 @@ def make_train_step(
         bad_steps = jnp.where(good, 0, state.bad_steps + 1)
         metrics = {
             **summary(sums),
-            **({"tasks": sums.tasks} if loss.num_tasks else {}),
+            **({"tasks": sums.tasks} if num_tasks else {}),
             "grad_norm": grad_norm,
             "param_norm": optax.global_norm(params),
             "bad_steps": bad_steps,
@@ -103,7 +110,7 @@ def make_train_step(
 
 def make_eval_step(
     model_def: nnx.GraphDef,
-    loss: CrossEntropy,
+    loss: Loss,
     *,
     dtype: str,
     finetuning: Strategy = _EVERYTHING,

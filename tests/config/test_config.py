@@ -22,7 +22,7 @@ from t5jax.sharding import MeshConfig
 from t5jax.training.optimizers import Adafactor, AdamW, OptaxOptimizer
 from t5jax.training.schedules import Constant, Cosine
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 GOLDEN = ROOT / "tests" / "golden" / "configs"
 TINY = """
