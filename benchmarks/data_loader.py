@@ -5,8 +5,8 @@
 
 T5's pre-training, span corruption to 512 inputs and 114 targets, in three ways: (a) seqio's own
 pipeline (tf_text's tokeniser, span corruption in TensorFlow, its packing converter; texts already
-in memory), (b) ours live (read, tokenise, corrupt), (c) ours from a token store. All take turns in
-processes of their own on one core, and what counts is the process's own CPU time per token that is
+in memory), (b) ours live (read, tokenise, corrupt), (c) ours from a tokenised store. All take turns
+in processes of their own on one core, and what counts is the process's own CPU time per token that is
 not padding, after a warm-up. With the package `t5` importable (a) uses its preprocessor, otherwise
 ours of the same arithmetic in TensorFlow; the table says which.
 """
@@ -46,10 +46,10 @@ def data_config(args: argparse.Namespace, *, cached: bool) -> DataConfig:
 def texts(args: argparse.Namespace) -> Iterator[str]:
     from t5jax.data.records import Rejected
     from t5jax.data.registry.resolve import checked_tasks
-    from t5jax.data.registry.texts import texts_of
+    from t5jax.data.registry.texts import task_documents
 
     data = data_config(args, cached=False)
-    found = texts_of(checked_tasks(data)[0], data)
+    found = task_documents(checked_tasks(data)[0], data)
     for shard in found.shards("train"):
         for document in found.documents("train", shard, Rejected()):
             yield document["text"]

@@ -25,7 +25,7 @@ def c4_json() -> DataConfig:
 
     The files are AllenAI's, en/c4-train.*.json.gz and en/c4-validation.*.json.gz, under data/c4,
     and T5's spiece.model under data/t5; --data.train-files, --data.validation-files and
-    --data.vocabulary.path name other places. All runs on C4 share one token store, so that
+    --data.vocabulary.path name other places. All runs on C4 share one tokenised store, so that
     `t5jax cache` has to run for one of them only. C4 as TFDS prepared it:
     --data.mixture c4_v220_span_corruption --data.train-files --data.validation-files
     --data.tfds-data-dir DIR (the two file lists empty).

@@ -16,9 +16,9 @@ from t5jax.data.registry.resolve import (
     write_serialised,
 )
 from t5jax.data.registry.resolved_task import ResolvedTask
-from t5jax.data.registry.texts import texts_of
+from t5jax.data.registry.texts import task_documents
 from t5jax.data.store.build import build_cache, cache_directory
-from t5jax.data.store.documents import Texts
+from t5jax.data.store.documents import DocumentSource
 from t5jax.data.store.reader import CacheInfo, read_info
 from t5jax.data.store.verify import check_files
 from t5jax.data.tasks.task import SeqioTask
@@ -122,7 +122,7 @@ def build_stores(
                 f"task {task.name} cannot be cached: {task.not_cacheable}; train on it with "
                 "data.cache_dir = None (seqio makes its examples while training reads)"
             )
-    texts_by_task = {task.name: texts_of(task.defined, data) for task in mixture.tasks}
+    texts_by_task = {task.name: task_documents(task.defined, data) for task in mixture.tasks}
     unused = set(splits).difference(*(texts.splits() for texts in texts_by_task.values()))
     if unused:
         raise DataError(f"{data.mixture} has no split {min(unused)!r}")
@@ -140,7 +140,7 @@ def build_stores(
 
 def _build(
     task: ResolvedTask,
-    texts: Texts,
+    texts: DocumentSource,
     split: str,
     data: DataConfig,
     num_processes: int,

@@ -16,7 +16,7 @@ import jax
 from t5jax.checkpoints import committed_steps
 from t5jax.data.pipeline.loader import Loader
 from t5jax.data.registry.resolve import ResolvedMixture
-from t5jax.data.vocabularies import keep
+from t5jax.data.vocabularies import save_vocabulary
 from t5jax.errors import CheckpointError, ConfigError, DataError
 from t5jax.evaluation.continuous import BestCheckpoint, BestMode, poll_checkpoints
 from t5jax.evaluation.evaluator import Evaluator, evaluation_directory
@@ -174,7 +174,7 @@ class _Evaluation:
             self._print(restored.step, losses, report, directory)
         if self._best is not None and self._best.update(restored.step, _values(losses, report)):
             if jax.process_index() == 0:
-                keep(self._config.data.vocabulary, f"{self._workdir}/best")
+                save_vocabulary(self._config.data.vocabulary, f"{self._workdir}/best")
             _say(f"step {restored.step} is the best so far: kept in {self._workdir}/best")
 
     def _loss(self, restored: RestoredRun, name: str) -> dict[str, float]:

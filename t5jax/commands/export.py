@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from t5jax.data.atomic_files import write_json
-from t5jax.data.vocabularies import keep
+from t5jax.data.atomic_files import write_json_file
+from t5jax.data.vocabularies import save_vocabulary
 from t5jax.errors import ConfigError
 from t5jax.export import saved_model, stablehlo
 from t5jax.export.exported_run import MANIFEST, ExportedRun
@@ -81,9 +81,9 @@ def _write(
     stablehlo_format = file_format == "stablehlo"
     write = stablehlo.write_stablehlo if stablehlo_format else saved_model.write_saved_model
     write(folder, functions, params, platforms)
-    keep(loaded.config.data.vocabulary, folder)
+    save_vocabulary(loaded.config.data.vocabulary, folder)
     manifest = _manifest(loaded, functions, file_format, platforms)
-    write_json(folder / MANIFEST, manifest)
+    write_json_file(folder / MANIFEST, manifest)
     exported = ExportedRun(folder).functions
     manifest["checked"] = verify_export(exported, loaded.texts.generator, functions)
     inputs, targets = verification_inputs(functions)
@@ -96,7 +96,7 @@ def _write(
         scores=answers["scores"],
         target_scores=exported["score"](inputs, targets)["scores"],
     )
-    write_json(folder / MANIFEST, manifest)
+    write_json_file(folder / MANIFEST, manifest)
     return manifest
 
 

@@ -23,7 +23,7 @@ from t5jax.config import RunConfig, describe_run, from_text, load
 from t5jax.data.config import DataConfig
 from t5jax.data.records import Rejected, counted
 from t5jax.data.registry.resolve import checked_tasks
-from t5jax.data.registry.texts import texts_of
+from t5jax.data.registry.texts import task_documents
 from t5jax.data.tasks.task import Task
 from t5jax.data.vocabularies import (
     DEFAULT_SENTINELS,
@@ -216,7 +216,7 @@ def _documents(data: DataConfig) -> Iterator[str]:
 
 def _texts(task: Task, data: DataConfig) -> Iterator[list[str]]:
     """The strings of each document: its text, or inputs and targets."""
-    texts, rejected = texts_of(task, data), Rejected()
+    texts, rejected = task_documents(task, data), Rejected()
     for shard in texts.shards("train"):
         for document in texts.documents("train", shard, rejected):
             strings = [text for text in document.values() if isinstance(text, str)]

@@ -10,7 +10,7 @@ from typing import Any
 from t5jax.config.field_types import is_section, is_section_list, sections_of, walk
 from t5jax.config.run_config import RunConfig
 from t5jax.data.modules import import_named, import_path
-from t5jax.data.vocabularies import keep, kept
+from t5jax.data.vocabularies import save_vocabulary, saved_vocabulary
 from t5jax.errors import ConfigError
 
 
@@ -56,7 +56,7 @@ def _literal(name: str, value: Any) -> str:
 def describe_run(config: RunConfig) -> None:
     """Writes what a run is into its workdir: config.txt, for people, and the vocabulary's file,
     for `from_record`."""
-    keep(config.data.vocabulary, config.workdir)
+    save_vocabulary(config.data.vocabulary, config.workdir)
     workdir = pathlib.Path(config.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "config.txt").write_text(to_text(config))
@@ -66,7 +66,7 @@ def from_record(content: Mapping[str, Any], workdir: str) -> RunConfig:
     """The config in what a checkpoint of `workdir` says of its run, with the workdir's own copy of
     the vocabulary: its path was relative to where the run was started."""
     config = from_text(content["config"])
-    found = kept(config.data.vocabulary, workdir, content["vocabulary"])
+    found = saved_vocabulary(config.data.vocabulary, workdir, content["vocabulary"])
     config.data.vocabulary = found  # pyright: ignore[reportAttributeAccessIssue]
     return config
 

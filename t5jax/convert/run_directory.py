@@ -14,7 +14,7 @@ from t5jax.convert import names
 from t5jax.convert.source import Source
 from t5jax.convert.views import Cast, InMemory, Zeros
 from t5jax.data.config import DataConfig
-from t5jax.data.vocabularies import Vocabulary, keep
+from t5jax.data.vocabularies import Vocabulary, save_vocabulary
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.model.layer_stack import stack_of
 from t5jax.model.registry import init_params
@@ -89,11 +89,11 @@ def write_run(
     """
     slots = source.slots if with_slots else None
     step = (source.step or 0) if slots is not None else 0
-    here = keep(vocabulary, directory)
+    here = save_vocabulary(vocabulary, directory)
     config = _config(source, workdir, here, step, with_slots=slots is not None)
     config.check()
     arrays = _state(source, slots, step, config)
-    final = keep(vocabulary, directory, workdir)
+    final = save_vocabulary(vocabulary, directory, workdir)
     config.data.vocabulary = final  # pyright: ignore[reportAttributeAccessIssue]
     content = {
         "config": to_text(config),

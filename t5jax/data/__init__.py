@@ -1,1 +1,1 @@
-"""Text to batches: vocabularies, sources, objectives, the token store, its loader. No JAX."""
+"""Text to batches: vocabularies, sources, objectives, the tokenised store, its loader. No JAX."""

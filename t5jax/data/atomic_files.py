@@ -27,12 +27,12 @@ def write_file(path: pathlib.Path, data: bytes, *, shared: bool = False) -> None
         file.write(data)
 
 
-def write_json(path: pathlib.Path, record: dict[str, Any], *, shared: bool = False) -> None:
+def write_json_file(path: pathlib.Path, record: dict[str, Any], *, shared: bool = False) -> None:
     """The record as JSON; what JSON does not know becomes its `str`."""
-    write_file(path, as_json(record), shared=shared)
+    write_file(path, json_bytes(record), shared=shared)
 
 
-def as_json(record: dict[str, Any]) -> bytes:
+def json_bytes(record: dict[str, Any]) -> bytes:
     """The same bytes for the same record."""
     return (json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n").encode()
 

@@ -58,4 +58,4 @@ class DataConfig:
                 raise ConfigError(f"data.{name}={value}: give 1 or more")
         BadRecordPolicy(policy=self.on_bad_record, max_fraction=self.max_bad_fraction)
         if self.objective is not None:
-            objectives.parse(self.objective)
+            objectives.parse_objective(self.objective)

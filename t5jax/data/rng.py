@@ -20,7 +20,7 @@ def derive_seed(seed: int, purpose: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:8], "little")
 
 
-def mix(x: np.ndarray) -> np.ndarray:
+def splitmix64(x: np.ndarray) -> np.ndarray:
     """SplitMix64's finaliser: a bijection of uint64 in which every bit moves every other."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -29,8 +29,10 @@ def mix(x: np.ndarray) -> np.ndarray:
 
 def row_keys(seed: int, row_ids_B: np.ndarray) -> np.ndarray:
     """One uint64 key per row: a function of the seed and of the row's own id, of nothing else."""
-    seed_key = mix(np.array([(seed * 0xD1342543DE82EF95 + 1) & _MASK], np.uint64))
-    return mix(mix(np.asarray(row_ids_B).astype(np.uint64) + np.uint64(_GOLDEN)) ^ seed_key)
+    seed_key = splitmix64(np.array([(seed * 0xD1342543DE82EF95 + 1) & _MASK], np.uint64))
+    return splitmix64(
+        splitmix64(np.asarray(row_ids_B).astype(np.uint64) + np.uint64(_GOLDEN)) ^ seed_key
+    )
 
 
 def random_bits(keys_B: np.ndarray, count: int, stream: int) -> np.ndarray:
@@ -40,7 +42,7 @@ def random_bits(keys_B: np.ndarray, count: int, stream: int) -> np.ndarray:
     32 bits wide because this is the loader's hottest loop; the constants are those of the
     `lowbias32` family (Wellons, hash-prospector), and both halves of the row's key enter.
     """
-    keys_B1 = mix(keys_B ^ np.uint64(stream))[:, None]
+    keys_B1 = splitmix64(keys_B ^ np.uint64(stream))[:, None]
     counters_C = (np.arange(count, dtype=np.uint64) * np.uint64(_GOLDEN & 0xFFFFFFFF)).astype(
         np.uint32
     )
@@ -80,7 +82,7 @@ class Permutation:
         self._b = np.uint64(math.isqrt(size - 1) + 1)
         self._a = np.uint64(-(-size // int(self._b)))
         rounds = np.arange(self._ROUNDS, dtype=np.uint64)
-        self._round_keys = mix(row_keys(seed, np.array([epoch])) + rounds)
+        self._round_keys = splitmix64(row_keys(seed, np.array([epoch])) + rounds)
 
     def __call__(self, index_B: np.ndarray) -> np.ndarray:
         """int64 positions in [0, size) -> int64 positions in [0, size)."""
@@ -94,6 +96,6 @@ class Permutation:
     def _encipher(self, value_B: np.ndarray) -> np.ndarray:
         x_B, y_B = np.divmod(value_B, self._b)
         for key_x, key_y in self._round_keys.reshape(-1, 2):
-            x_B = (x_B + (mix(y_B + key_x) >> np.uint64(32))) % self._a
-            y_B = (y_B + (mix(x_B + key_y) >> np.uint64(32))) % self._b
+            x_B = (x_B + (splitmix64(y_B + key_x) >> np.uint64(32))) % self._a
+            y_B = (y_B + (splitmix64(x_B + key_y) >> np.uint64(32))) % self._b
         return x_B * self._b + y_B

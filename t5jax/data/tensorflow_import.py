@@ -25,9 +25,9 @@ def import_tensorflow() -> Any:
     if "tensorflow" in sys.modules:
         tensorflow = sys.modules["tensorflow"]
     else:
-        with stderr_held_back():
+        with deferred_stderr():
             tensorflow = _installed("tensorflow")
-    with stderr_held_back():  # looking for a GPU where there is none prints an error
+    with deferred_stderr():  # looking for a GPU where there is none prints an error
         for kind in ("GPU", "TPU"):
             if tensorflow.config.get_visible_devices(kind):
                 tensorflow.config.set_visible_devices([], kind)
@@ -38,7 +38,7 @@ def import_tfds() -> Any:
     """The `tensorflow_datasets` module, progress bars off. Raises ConfigError when it is not the
     one installed."""
     import_tensorflow()
-    with stderr_held_back():
+    with deferred_stderr():
         tfds = _installed("tensorflow_datasets")
     check_version("tensorflow-datasets", tfds.__version__)
     tfds.disable_progress_bar()
@@ -48,7 +48,7 @@ def import_tfds() -> Any:
 def import_seqio() -> Any:
     """The `seqio` module. Raises ConfigError when it is not the version that was installed."""
     import_tensorflow()
-    with stderr_held_back():
+    with deferred_stderr():
         seqio = _installed("seqio")
     check_version("seqio", seqio.__version__)
     return seqio
@@ -72,7 +72,7 @@ def check_version(distribution: str, imported: str) -> None:
 
 
 @contextlib.contextmanager
-def stderr_held_back() -> Iterator[None]:
+def deferred_stderr() -> Iterator[None]:
     """Holds back what is written to file descriptor 2, by C++ too; writes it out after all if the
     body raises."""
     sys.stderr.flush()

@@ -10,7 +10,7 @@ from typing import Literal
 import jax
 
 from t5jax.checkpoints import committed_steps
-from t5jax.data.atomic_files import write_json
+from t5jax.data.atomic_files import write_json_file
 from t5jax.errors import ConfigError
 from t5jax.runtime import gather_texts
 
@@ -82,7 +82,7 @@ class BestCheckpoint:
     def _keep(self, step: int) -> None:
         self._copy(step)
         record = {"step": step, "metric": self._metric, "mode": self._mode, "value": self.value}
-        write_json(self._file, record)
+        write_json_file(self._file, record)
         for old in committed_steps(str(self._file.parent / "checkpoints")):
             if old != step:
                 shutil.rmtree(self._file.parent / "checkpoints" / str(old))

@@ -13,7 +13,7 @@ import jax
 
 from t5jax.checkpoints import fingerprints, leaves_by_path
 from t5jax.data import registry
-from t5jax.data.atomic_files import write_json
+from t5jax.data.atomic_files import write_json_file
 from t5jax.data.config import DataConfig
 from t5jax.data.registry.resolve import checked_tasks
 from t5jax.data.registry.resolved_task import check_required
@@ -209,7 +209,7 @@ def _prepare_directory(directory: pathlib.Path, settings: dict[str, Any], replac
         if differing:
             shutil.rmtree(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        write_json(directory / "settings.json", settings)
+        write_json_file(directory / "settings.json", settings)
     agree(f"that {directory} is ready", "")
 
 

@@ -17,7 +17,7 @@ from t5jax.data.atomic_files import json_line
 from t5jax.data.benchmarks.classification import UNLABELLED_TEXT
 from t5jax.data.config import DataConfig
 from t5jax.data.records import Rejected
-from t5jax.data.registry.texts import TaskTexts
+from t5jax.data.registry.texts import TaskDocuments
 from t5jax.data.tasks.task import EosRule, Example, ExampleTask, Metric, SeqioTask, Task
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError
@@ -99,7 +99,7 @@ def _is_evaluated(task: ExampleTask) -> bool:
 def _from_example_task(
     task: ExampleTask, data: DataConfig, split: str, num_examples: int | None
 ) -> TaskExamples | None:
-    texts, rejected = TaskTexts(task.name, data), Rejected()
+    texts, rejected = TaskDocuments(task.name, data), Rejected()
     if split not in texts.splits():
         _log.warning("%s has no split %r: it is not evaluated", task.name, split)
         return None
@@ -130,10 +130,10 @@ def _from_seqio_task(
         evaluation,  # TensorFlow is imported for such a task only
     )
 
-    scoring = evaluation.scoring_of(task.name)
+    scoring = evaluation.seqio_scoring(task.name)
     if split not in task.splits or not (scoring.metrics or scoring.score_metrics):
         return None
-    encoded = evaluation.examples(task, data, split)
+    encoded = evaluation.seqio_examples(task, data, split)
     examples, num_truncated = _truncate_inputs(encoded, data, num_examples, task.eos["inputs"])
     return TaskExamples(
         task=task.name,

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from t5jax.data.atomic_files import write_file, write_json
+from t5jax.data.atomic_files import write_file, write_json_file
 from t5jax.errors import DataError
 from t5jax.evaluation.scores import average_lines, benchmark_averages
 from t5jax.metrics import table
@@ -52,7 +52,7 @@ class EvaluationReport:
             },
             "notes": self.notes,
         }
-        write_json(directory / _FILE, content)
+        write_json_file(directory / _FILE, content)
 
 
 def read_evaluation_report(directory: pathlib.Path) -> EvaluationReport | None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from t5jax.data.vocabularies import from_dict
+from t5jax.data.vocabularies import vocabulary_from_dict
 from t5jax.errors import DataError
 from t5jax.export import saved_model, stablehlo
 from t5jax.types import EOS_ID
@@ -34,7 +34,7 @@ class ExportedRun:
         if not (folder / MANIFEST).is_file():
             raise DataError(f"{folder} holds no export: there is no {MANIFEST}")
         self.manifest = json.loads((folder / MANIFEST).read_text())
-        self.vocabulary = from_dict(self.manifest["vocabulary"], folder)
+        self.vocabulary = vocabulary_from_dict(self.manifest["vocabulary"], folder)
         names = list(self.manifest["functions"])
         if self.manifest["format"] == "stablehlo":
             self.functions = stablehlo.read_stablehlo(folder, names, self.manifest["dtype"])

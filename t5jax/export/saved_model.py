@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t5jax.data.tensorflow_import import import_tensorflow, stderr_held_back
+from t5jax.data.tensorflow_import import deferred_stderr, import_tensorflow
 from t5jax.errors import ConfigError
 from t5jax.export.functions import ExportFunctions
 from t5jax.export.stablehlo import IdsFunction
@@ -30,7 +30,7 @@ def check_tensorflow(num_beams: int) -> None:
 
     largest = jax2tf.convert(lambda x: jax.lax.top_k(x, 2)[0], with_gradient=False)
     try:
-        with stderr_held_back():
+        with deferred_stderr():
             tensorflow.function(largest, autograph=False)(tensorflow.zeros(8))
     except tensorflow.errors.InvalidArgumentError as error:
         raise ConfigError(

@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from t5jax.data.atomic_files import as_json, json_line, write_json
+from t5jax.data.atomic_files import json_bytes, json_line, write_json_file
 from t5jax.data.records import Row
 from t5jax.errors import ConfigError, DataError
 
@@ -47,9 +47,9 @@ class OutputFile:
         if overwrite:
             self.path.unlink(missing_ok=True)
         if self.path.exists():
-            self._check_same_job(json.loads(as_json(dict(job))))
+            self._check_same_job(json.loads(json_bytes(dict(job))))
         else:
-            write_json(self._job_file, dict(job))
+            write_json_file(self._job_file, dict(job))
         self._file = open(self.path, "ab")  # noqa: SIM115 (open as long as the job)
 
     def resume(self, rows: Iterator[Row], window: int) -> tuple[int, Iterator[Row]]:

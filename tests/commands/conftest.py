@@ -1,4 +1,4 @@
-"""A run as a user would set it up, small enough for a test: prose, a config file, a token store."""
+"""A small run as a user would set it up: prose, a config file, a tokenised store."""
 
 import pathlib
 import pydoc_data.topics

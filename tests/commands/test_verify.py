@@ -64,7 +64,7 @@ def test_a_store_that_is_not_there_is_no_whole_one(tiny, copied, capsys):
     assert "validation is not finished; make it with: t5jax cache" in capsys.readouterr().err
     shutil.rmtree(copied / "text" / "train")
     assert verify(tiny, copied) == 1
-    assert f"no token store in {copied / 'text' / 'train'}" in capsys.readouterr().err
+    assert f"no tokenised store in {copied / 'text' / 'train'}" in capsys.readouterr().err
 
 
 def test_what_verify_says_to_delete_is_made_again(tiny, copied, capsys):

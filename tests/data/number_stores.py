@@ -52,7 +52,7 @@ class MemoryTexts:
     features: tuple[str, ...] = ("text",)
     name: str = "memory"
 
-    def describe(self):
+    def identity(self):
         return {"name": self.name, "features": list(self.features)}
 
     def shards(self, split):

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from t5jax.data.atomic_files import new_file, write_file, write_json
+from t5jax.data.atomic_files import new_file, write_file, write_json_file
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -37,7 +37,7 @@ def test_a_writer_that_fails_leaves_the_file_as_it_was(tmp_path):
 
 
 def test_json_keeps_what_it_does_not_know_as_text(tmp_path):
-    write_json(tmp_path / "a.json", {"ä": [1, tmp_path]})
+    write_json_file(tmp_path / "a.json", {"ä": [1, tmp_path]})
     assert json.loads((tmp_path / "a.json").read_bytes()) == {"ä": [1, str(tmp_path)]}
 
 

@@ -12,7 +12,7 @@ from t5jax.data.records import Rejected
 from t5jax.data.registry import builtin
 from t5jax.data.registry.definitions import find_definitions
 from t5jax.data.registry.resolve import check_mixture, checked_tasks, resolve
-from t5jax.data.registry.texts import texts_of
+from t5jax.data.registry.texts import task_documents
 from t5jax.data.sources import JsonLines, Parquet, TextFiles, Tfds
 from t5jax.data.tasks.mixture import Mixture
 from t5jax.data.tasks.task import TextTask
@@ -139,7 +139,7 @@ def test_a_prefix_takes_room_from_the_inputs():
 
 def test_the_configs_objective_stands_for_the_tasks_own():
     (task,) = resolve(config(objective="prefix_lm")).tasks
-    assert task.objective == objectives.parse("prefix_lm")
+    assert task.objective == objectives.parse_objective("prefix_lm")
     assert task.own_objective == SpanCorruption()
     (cola,) = resolve(config("glue_cola_v002", targets_length=9)).tasks
     assert cola.objective is None
@@ -155,7 +155,7 @@ def test_the_texts_of_a_config_are_those_of_its_files(tmp_path, mixture):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"body": "A text."}) + "\n")
     data = config(mixture, train_files=(str(path),), text_column="body")
-    texts = texts_of(checked_tasks(data)[0], data)
+    texts = task_documents(checked_tasks(data)[0], data)
     assert texts.splits() == ("train",)
     assert texts.features == ("text",)
     (shard,) = texts.shards("train")

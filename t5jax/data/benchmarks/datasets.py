@@ -80,7 +80,7 @@ class LocalFiles:
 
     name: str
     root: str
-    # Not shown: it holds functions, and what a source shows of itself names a token store.
+    # Not shown: it holds functions, and what a source shows of itself names a tokenised store.
     dataset: Dataset = dataclasses.field(repr=False)
 
     @property
@@ -91,7 +91,9 @@ class LocalFiles:
     def splits(self) -> tuple[str, ...]:
         """The splits that have files. Raises DataError when the folder is not there."""
         names = folder_names(self._folder())
-        return tuple(split for split, stems in self.dataset.stems.items() if find(names, stems))
+        return tuple(
+            split for split, stems in self.dataset.stems.items() if files_of_split(names, stems)
+        )
 
     def shards(self, split: str) -> list[str]:
         """Paths of the files of a split. Raises DataError for an unknown or empty split, and where
@@ -102,7 +104,7 @@ class LocalFiles:
             )
         folder = self._folder()
         names = folder_names(folder)
-        found = find(names, self.dataset.stems[split])
+        found = files_of_split(names, self.dataset.stems[split])
         if not found:
             wanted = " or ".join(f"{stem}.*" for stem in self.dataset.stems[split])
             raise DataError(
@@ -162,7 +164,7 @@ class LocalFiles:
         return [f"{root.rstrip('/')}/{name}" for name in names]
 
 
-def find(names: Iterable[str], stems: tuple[str, ...]) -> list[str]:
+def files_of_split(names: Iterable[str], stems: tuple[str, ...]) -> list[str]:
     """The names of a split's files: the exact stem, else shards of it, else the only variant.
 
     Raises DataError where two files could be meant: reading both might repeat every example.

@@ -189,7 +189,7 @@ def _of_seqio(modules: tuple[str, ...]) -> Iterator[Entry]:
 
     library, ours = seqio_tasks.seqio, {*builtin.TABLE, *registry.own_names()}
     for name in sorted(set(library.TaskRegistry.names()) - ours):
-        yield entry(seqio_tasks.describe(seqio_tasks.seqio_task(name), modules))
+        yield entry(seqio_tasks.task_from_seqio(seqio_tasks.seqio_task(name), modules))
     for name in sorted(set(library.MixtureRegistry.names()) - ours):
         tasks = tuple(task.name for task in library.MixtureRegistry.get(name).tasks)
         yield Entry(name=name, kind="mixture", group=OF_SEQIO, description="", tasks=tasks)

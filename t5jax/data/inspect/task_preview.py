@@ -26,7 +26,7 @@ from t5jax.data.records import Rejected
 from t5jax.data.registry import builtin
 from t5jax.data.registry.definitions import Definitions, check_name
 from t5jax.data.registry.resolve import ResolvedMixture, resolve_definitions
-from t5jax.data.registry.texts import texts_of
+from t5jax.data.registry.texts import task_documents
 from t5jax.data.store.documents import encoded_documents
 from t5jax.data.store.reader import TokenStream
 from t5jax.data.tasks.task import SeqioTask, Task
@@ -165,7 +165,7 @@ def preview(
     check_name(data)
     mixture = resolve_definitions(Definitions(task.name, (task,), None, {}), data, None)
     (resolved,) = mixture.tasks
-    texts = texts_of(task, data)
+    texts = task_documents(task, data)
     splits, rejected = texts.splits(), Rejected()
     if split not in splits:
         raise DataError(f"task {task.name} has no split {split!r}: choose one of {list(splits)}")

@@ -6,7 +6,7 @@ codes.py              what stands for them in the inputs, and for the others in 
 denoising.py          a mask and two codes
 span_corruption.py    T5's choice of them
 language_modeling.py  language model, full LM, prefix LM, packed prefix LM
-named.py              the table of names, and `parse`
+named.py              the table of names, and `parse_objective`
 ul2.py                UL2's seven denoisers
 """
 
@@ -19,7 +19,7 @@ from t5jax.data.objectives.language_modeling import (
     PackedPrefixLM,
     PrefixLM,
 )
-from t5jax.data.objectives.named import OBJECTIVES, from_dict, parse
+from t5jax.data.objectives.named import OBJECTIVES, objective_from_dict, parse_objective
 from t5jax.data.objectives.noise_masks import IidNoise, RandomSpans, RegularSpans, random_spans
 from t5jax.data.objectives.span_corruption import SpanCorruption
 from t5jax.data.objectives.ul2 import UL2_DENOISERS, Denoiser
@@ -41,8 +41,8 @@ __all__ = [
     "RegularSpans",
     "SpanCorruption",
     "SpanLengths",
-    "from_dict",
-    "parse",
+    "objective_from_dict",
+    "parse_objective",
     "random_spans",
     "unique_sentinels",
 ]

@@ -120,7 +120,7 @@ class Objective(Protocol):
         ...
 
     def to_dict(self) -> dict[str, Any]:
-        """A record (JSON) of which `from_dict` makes an equal objective."""
+        """A record (JSON) of which `objective_from_dict` makes an equal objective."""
         ...
 
 

@@ -103,7 +103,7 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
-def parse(text: str) -> Objective:
+def parse_objective(text: str) -> Objective:
     """The objective that a name stands for, with settings of its own in brackets.
 
     `span_corruption`, `span_corruption(noise_density=0.25, mean_noise_span_length=5)`,
@@ -121,7 +121,7 @@ def parse(text: str) -> Objective:
     return _with_settings(_named(call["name"]), settings, text)
 
 
-def from_dict(record: Mapping[str, Any]) -> Objective:
+def objective_from_dict(record: Mapping[str, Any]) -> Objective:
     """The objective that `to_dict` recorded."""
     fields = dict(record)
     name = fields.pop("objective", None)

@@ -1,4 +1,4 @@
-"""From token stores (or texts) to batches, as a function of (seed, step).
+"""From tokenised stores (or texts) to batches, as a function of (seed, step).
 
 opening.py     loaders of a config's data
 order.py       which row of a store is the i-th: a keyed permutation, new in every epoch

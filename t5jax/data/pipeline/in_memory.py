@@ -1,4 +1,4 @@
-"""A split tokenised into memory, for evaluation without a token store."""
+"""A split tokenised into memory, for evaluation without a tokenised store."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ import numpy as np
 from t5jax.data.records import Rejected
 from t5jax.data.registry.resolve import ResolvedMixture
 from t5jax.data.registry.resolved_task import ResolvedTask
-from t5jax.data.registry.texts import texts_of
+from t5jax.data.registry.texts import task_documents
 from t5jax.data.store.documents import encoded_documents
 from t5jax.data.store.reader import TokenStream
 from t5jax.errors import DataError
@@ -25,7 +25,7 @@ def read_in_memory(
     Raises DataError when they are too many to hold.
     """
     data = mixture.data
-    texts, rejected = texts_of(task.defined, data), Rejected()
+    texts, rejected = task_documents(task.defined, data), Rejected()
     enough = _enough_for(task, mixture, num_rows)
     documents: list[dict[str, np.ndarray]] = []
     sizes = _Sizes(mixture)

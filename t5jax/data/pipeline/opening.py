@@ -18,7 +18,7 @@ from t5jax.data.pipeline.text_rows import TextRows
 from t5jax.data.registry import own_names
 from t5jax.data.registry.resolve import TRAIN, ResolvedMixture
 from t5jax.data.registry.resolved_task import ResolvedTask
-from t5jax.data.registry.texts import texts_of
+from t5jax.data.registry.texts import task_documents
 from t5jax.data.store.existing import comparable_identities
 from t5jax.data.store.reader import TokenStore, TokenStream
 from t5jax.errors import ConfigError, DataError
@@ -55,7 +55,7 @@ def open_in_order(
     """
     data = mixture.data
     if data.cache_dir is None:
-        tasks = [t for t in mixture.tasks if split in texts_of(t.defined, data).splits()]
+        tasks = [t for t in mixture.tasks if split in task_documents(t.defined, data).splits()]
         components = [_in_memory(task, mixture, split, num_rows) for task in tasks]
     else:
         tasks = [task for task in mixture.tasks if task.directory(data, split).is_dir()]
@@ -147,7 +147,7 @@ def _warn_if_changed(task: ResolvedTask, component: Component, mixture: Resolved
     store, which may have been made on another machine."""
     if task.definition is None or task.name not in own_names() or component.store is None:
         return
-    texts = texts_of(task.defined, mixture.data)
+    texts = task_documents(task.defined, mixture.data)
     stored, here = comparable_identities(component.store.info, texts)
     if stored != here:
         _log.warning(
@@ -185,7 +185,7 @@ def _open_streaming(mixture: ResolvedMixture, batch_size: int) -> StreamingLoade
     tasks = [
         StreamingTask(
             task.name,
-            texts_of(task.defined, data),
+            task_documents(task.defined, data),
             TRAIN,
             data.vocabulary,
             functools.partial(_streaming_rows, task, mixture),

@@ -26,7 +26,7 @@ from t5jax.data.pipeline.rows import Rows
 from t5jax.data.records import Rejected
 from t5jax.data.registry.row_format import RowFormat
 from t5jax.data.rng import Permutation, derive_seed
-from t5jax.data.store.documents import Document, Texts, encode_document
+from t5jax.data.store.documents import Document, DocumentSource, encode_document
 from t5jax.data.store.reader import TokenStream
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError
@@ -56,7 +56,7 @@ class StreamingTask:
     def __init__(
         self,
         name: str,
-        texts: Texts,
+        texts: DocumentSource,
         split: str,
         vocabulary: Vocabulary,
         make_rows: MakeRows,
@@ -82,7 +82,7 @@ class StreamingTask:
     def identity(self) -> dict[str, Any]:
         """Whatever decides the rows: texts, shards, vocabulary, seed and the rows' settings."""
         return {
-            "texts": self._texts.describe(),
+            "texts": self._texts.identity(),
             "vocabulary": self._vocabulary.fingerprint,
             "rows": self._settings,
             "shards": self._shards,  # names: a copy of a file has another time, and the same rows

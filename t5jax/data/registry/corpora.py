@@ -2,7 +2,7 @@
 
 `CORPUS:OBJECTIVE` names the task of any corpus here and any objective of `t5jax.data.objectives`
 (`c4:prefix_lm`, `docstrings:iid_15_u_u`), `CORPUS:ul2` the mixture of UL2's denoisers over it.
-Tasks of one corpus share its token store. T5's own names stand for some of them.
+Tasks of one corpus share its tokenised store. T5's own names stand for some of them.
 """
 
 import dataclasses
@@ -146,7 +146,7 @@ _T5_NAMES = {
 }
 
 TEXT_TASKS = {
-    name: CORPORA[corpus].task(name, objectives.parse(objective))
+    name: CORPORA[corpus].task(name, objectives.parse_objective(objective))
     for name, (corpus, objective) in _T5_NAMES.items()
 } | {
     f"{name}_span_corruption": corpus.task(f"{name}_span_corruption", SpanCorruption())
@@ -175,7 +175,7 @@ def text_task(name: str) -> TextTask | Mixture | None:
         raise ConfigError(
             f"task {name!r}: a name has no settings; give them as data.objective={objective!r}"
         )
-    return corpus.task(name, objectives.parse(objective))
+    return corpus.task(name, objectives.parse_objective(objective))
 
 
 def _language_of_mc4(name: str) -> Corpus | None:

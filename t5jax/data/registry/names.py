@@ -125,7 +125,7 @@ def _of_seqio(name: str, data: DataConfig) -> Any:
         return None
     from t5jax.data.seqio_bridge import tasks as seqio_tasks
 
-    return seqio_tasks.find(name, data)
+    return seqio_tasks.find_seqio_task(name, data)
 
 
 def seqio_names() -> list[str]:

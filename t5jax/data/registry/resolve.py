@@ -12,7 +12,7 @@ import os
 import pathlib
 from collections.abc import Mapping
 
-from t5jax.data.atomic_files import write_json
+from t5jax.data.atomic_files import write_json_file
 from t5jax.data.config import DataConfig
 from t5jax.data.registry.definitions import (
     Definitions,
@@ -180,7 +180,7 @@ def write_serialised(mixture: ResolvedMixture) -> None:
         "tasks": [task.to_dict() for task in mixture.tasks],
         "phases": mixture.rates(),
     }
-    write_json(serialised_path(mixture.data), content)
+    write_json_file(serialised_path(mixture.data), content)
 
 
 def _read_serialised(data: DataConfig) -> dict:

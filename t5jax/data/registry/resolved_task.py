@@ -29,7 +29,7 @@ class ResolvedTask:
     """A task of a run.
 
     Attributes:
-      store: names its token store; tasks over the same text share one.
+      store: names its tokenised store; tasks over the same text share one.
       objective: in force, `data.objective` or the task's own; None for a task with examples.
       own_objective: that of the task's definition.
       prefix, prefix_ids: in front of every row's inputs, as text and as ids.
@@ -73,13 +73,13 @@ class ResolvedTask:
             data,
             name=content["name"],
             store=content["corpus"],
-            own_objective=None if own is None else objectives.from_dict(own),
+            own_objective=None if own is None else objectives.objective_from_dict(own),
             prefix=content["prefix"],
             eos=content["eos"],
         )
 
     def directory(self, data: DataConfig, split: str) -> pathlib.Path:
-        """Where the token store of a split is, or would be."""
+        """Where the tokenised store of a split is, or would be."""
         assert data.cache_dir is not None
         return cache_directory(data.cache_dir, self.store, split)
 
@@ -102,7 +102,7 @@ def _resolve_task(
 ) -> ResolvedTask:
     objective = own_objective
     if own_objective is not None and data.objective is not None:
-        objective = objectives.parse(data.objective)
+        objective = objectives.parse_objective(data.objective)
     return ResolvedTask(
         name=name,
         objective=objective,

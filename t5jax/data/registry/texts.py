@@ -1,4 +1,4 @@
-"""A task's texts for the token store: its source, its columns and the policy for bad records."""
+"""The documents of a task to tokenise: its source, its columns, the policy for bad records."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -8,9 +8,9 @@ from t5jax.data import registry
 from t5jax.data.config import DataConfig
 from t5jax.data.records import BadColumn, BadRecord, BadRecordPolicy, Record, Rejected, Row, Source
 from t5jax.data.rng import derive_seed
-from t5jax.data.seqio_bridge.texts import SeqioTexts
+from t5jax.data.seqio_bridge.texts import SeqioDocuments
 from t5jax.data.sources import Cleaned
-from t5jax.data.store.documents import Texts
+from t5jax.data.store.documents import DocumentSource
 from t5jax.data.tasks.identity import identity_of
 from t5jax.data.tasks.task import ExampleTask, SeqioTask, Task, TextTask
 from t5jax.errors import ConfigError
@@ -19,21 +19,21 @@ _AS_EXAMPLES = {"inputs": "inputs", "targets": "targets"}  # feature of the stor
 _AS_TEXT = {"text": "targets"}
 
 
-def texts_of(task: Task, data: DataConfig) -> Texts:
+def task_documents(task: Task, data: DataConfig) -> DocumentSource:
     """What a task tokenises."""
     if isinstance(task, SeqioTask):
-        return SeqioTexts(
+        return SeqioDocuments(
             name=task.name,
             modules=task.modules,
             has_objective=task.objective is not None,
             lengths=(data.inputs_length, data.targets_length) if task.not_cacheable else None,
             seed=derive_seed(data.seed, f"seqio/{task.name}") if task.not_cacheable else 0,
         )
-    return TaskTexts(task.name, data)
+    return TaskDocuments(task.name, data)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class TaskTexts:
+class TaskDocuments:
     """What a task of ours tokenises. Pickled as names and settings: functions do not travel."""
 
     task_name: str
@@ -43,7 +43,7 @@ class TaskTexts:
     def features(self) -> tuple[str, ...]:
         return tuple(self._keys())
 
-    def describe(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """The source's type and settings, the task's version, and what makes texts of its rows."""
         task = self._task()
         text = isinstance(task, TextTask)

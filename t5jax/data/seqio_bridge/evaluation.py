@@ -21,7 +21,7 @@ class Scoring(NamedTuple):
     score_metrics: tuple[Metric, ...]  # of targets and log-likelihoods
 
 
-def scoring_of(name: str) -> Scoring:
+def seqio_scoring(name: str) -> Scoring:
     """Of a `seqio.Task`. Raises ConfigError for metrics that are no functions of (targets,
     predictions) or (targets, scores)."""
     task = seqio_task(name)
@@ -47,7 +47,7 @@ def _scalars_of(metric: Callable) -> Metric:
     return call
 
 
-def examples(
+def seqio_examples(
     task: SeqioTask, data: DataConfig, split: str
 ) -> Iterator[tuple[np.ndarray, Mapping[str, Any]]]:
     """(ids of the inputs without EOS, the example with strings `inputs` and `targets`) in order.

@@ -90,8 +90,8 @@ def corrupt_rows(dataset, objective: SpanCorruption, vocab_size: int):
     def corrupt(tokens, seeds):
         mask = random_spans_mask(tf.size(tokens), objective, seeds)
         return {
-            "inputs": unique_sentinels(tokens, mask, vocab_size),
-            "targets": unique_sentinels(tokens, ~mask, vocab_size),
+            "inputs": tf_unique_sentinels(tokens, mask, vocab_size),
+            "targets": tf_unique_sentinels(tokens, ~mask, vocab_size),
         }
 
     return corrupt(dataset)
@@ -123,7 +123,7 @@ def random_composition(items, parts, seed):
     return tf.concat([cuts, [items]], 0) - tf.concat([[0], cuts], 0)
 
 
-def unique_sentinels(tokens, mask, vocab_size: int):
+def tf_unique_sentinels(tokens, mask, vocab_size: int):
     """The tokens with every run of the mask replaced by one sentinel."""
     starts = mask & ~tf.concat([[False], mask[:-1]], 0)
     sentinels = vocab_size - tf.cumsum(tf.cast(starts, tokens.dtype))

@@ -16,7 +16,7 @@ from t5jax.errors import ConfigError
 seqio = import_seqio()
 
 
-def find(name: str, data: DataConfig) -> SeqioTask | Mixture | None:
+def find_seqio_task(name: str, data: DataConfig) -> SeqioTask | Mixture | None:
     """The task or mixture that is registered with seqio under a name; None when there is none.
 
     Raises ConfigError for a task whose vocabulary is not the config's.
@@ -33,7 +33,7 @@ def find(name: str, data: DataConfig) -> SeqioTask | Mixture | None:
                 f"data.vocabulary={data.vocabulary} is not the one of task {name}, {vocabulary}: "
                 "they must agree"
             )
-    return describe(task, data.modules)
+    return task_from_seqio(task, data.modules)
 
 
 def _mixture(mixture: Any) -> Mixture:
@@ -54,7 +54,7 @@ def seqio_task(name: str) -> Any:
     return task
 
 
-def describe(task: Any, modules: tuple[str, ...]) -> SeqioTask:
+def task_from_seqio(task: Any, modules: tuple[str, ...]) -> SeqioTask:
     """What a `seqio.Task` is to us: its objective, how EOS comes, whether it can be cached."""
     steps, objective, eos, problem = _cut(task)
     return SeqioTask(
@@ -69,7 +69,7 @@ def describe(task: Any, modules: tuple[str, ...]) -> SeqioTask:
 
 
 def cached_steps(task: Any) -> list[Any]:
-    """The preprocessors whose results the token store keeps. With an objective the text before
+    """The preprocessors whose results the tokenised store keeps. With an objective the text before
     `tokenize`, otherwise everything up to `CacheDatasetPlaceholder`, or to `tokenize`."""
     return _cut(task)[0]
 

@@ -17,7 +17,7 @@ _ONLY_SHARD = "all"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class SeqioTexts:
+class SeqioDocuments:
     """What a registered task tokenises, through its own source and steps; one shard a split.
 
     With an objective {"text": string}, otherwise {"inputs", "targets"}: ids without EOS. With
@@ -36,13 +36,13 @@ class SeqioTexts:
     def features(self) -> tuple[str, ...]:
         return ("text",) if self.has_objective else ("inputs", "targets")
 
-    def describe(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """The settings, the type of the task's source and the identities of its steps."""
         task = self._task()
         steps = [identity_of(step) for step in task.preprocessors]
         return {**dataclasses.asdict(self), "source": type(task.source).__name__, "steps": steps}
 
-    def of_epoch(self, epoch: int) -> "SeqioTexts":
+    def of_epoch(self, epoch: int) -> "SeqioDocuments":
         """The examples that the task's steps make in an epoch; others only without a store."""
         return dataclasses.replace(self, epoch=epoch) if self.lengths else self
 

@@ -1,4 +1,4 @@
-"""The token store: a split tokenised once, memory-mapped in training.
+"""The tokenised store: a split tokenised once, memory-mapped in training.
 
 documents.py  what is tokenised: the protocol of a task's texts
 build.py      tokenises a split with any number of processes

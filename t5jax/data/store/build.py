@@ -1,4 +1,4 @@
-"""Building the offline token store: tokenise texts once, with any number of processes.
+"""Building the offline tokenised store: tokenise texts once, with any number of processes.
 
 A store is `<cache_dir>/<corpus>/<split>/`; `token_store.py` describes its files and reads them. One
 shard of the source becomes one shard of the store, so that a build which was killed goes on where
@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from t5jax.data.atomic_files import as_json, new_file, write_json
+from t5jax.data.atomic_files import json_bytes, new_file, write_json_file
 from t5jax.data.records import Rejected, counted
 from t5jax.data.store import version_2
-from t5jax.data.store.documents import Texts, encode_document
+from t5jax.data.store.documents import DocumentSource, encode_document
 from t5jax.data.store.existing import (
     code_without_source,
     kept_of_0_1,
@@ -43,7 +43,7 @@ from t5jax.data.store.reader import (
     shard_info,
 )
 from t5jax.data.store.writer import FeatureWriter
-from t5jax.data.vocabularies import Vocabulary, keep
+from t5jax.data.vocabularies import Vocabulary, save_vocabulary
 from t5jax.errors import DataError
 
 
@@ -56,7 +56,7 @@ def cache_directory(cache_dir: str | os.PathLike, task: str, split: str) -> path
 
 
 def build_cache(
-    texts: Texts,
+    texts: DocumentSource,
     split: str,
     directory: str | os.PathLike,
     *,
@@ -79,7 +79,7 @@ def build_cache(
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     with _only_builder(directory):
-        description = json.loads(as_json(texts.describe()))
+        description = json.loads(json_bytes(texts.identity()))
         jobs = _jobs(texts, split, directory, vocabulary)
         if progress:
             for line in code_without_source(description):
@@ -109,10 +109,10 @@ def build_cache(
                 "no tokens: nothing to store; check the source's files and the name of its text "
                 "field"
             )
-        keep(vocabulary, directory)
+        save_vocabulary(vocabulary, directory)
         _remove_strangers(directory, info)
         record = dataclasses.asdict(info)
-        write_json(directory / META, {**record, CHECKSUM: checksum(record)})
+        write_json_file(directory / META, {**record, CHECKSUM: checksum(record)})
     return info
 
 
@@ -126,13 +126,15 @@ class _Job:
     dtype: np.dtype
 
 
-def _jobs(texts: Texts, split: str, directory: pathlib.Path, vocabulary: Vocabulary) -> list[_Job]:
+def _jobs(
+    texts: DocumentSource, split: str, directory: pathlib.Path, vocabulary: Vocabulary
+) -> list[_Job]:
     names = texts.shards(split)
     if not names:
-        raise DataError(f"split {split!r} of {texts.describe()} has no shards: no file matches")
+        raise DataError(f"split {split!r} of {texts.identity()} has no shards: no file matches")
     if repeated := {name for name in names if names.count(name) > 1}:
         raise DataError(f"split {split!r} names shards twice: {sorted(repeated)[:5]}")
-    description = texts.describe()
+    description = texts.identity()
     return [
         _Job(
             directory=directory,
@@ -148,7 +150,7 @@ def _jobs(texts: Texts, split: str, directory: pathlib.Path, vocabulary: Vocabul
 
 def _build_shards(
     jobs: list[_Job],
-    texts: Texts,
+    texts: DocumentSource,
     split: str,
     vocabulary: Vocabulary,
     num_processes: int,
@@ -191,7 +193,9 @@ def _in_processes(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _build_shard(job: _Job, *, texts: Texts, split: str, vocabulary: Vocabulary) -> ShardInfo:
+def _build_shard(
+    job: _Job, *, texts: DocumentSource, split: str, vocabulary: Vocabulary
+) -> ShardInfo:
     """Writes one shard; its .json record comes last and makes it count as finished."""
     rejected = Rejected()
     with contextlib.ExitStack() as files:
@@ -219,7 +223,7 @@ def _build_shard(job: _Job, *, texts: Texts, split: str, vocabulary: Vocabulary)
         features=features,
         rejected=dataclasses.asdict(rejected),
     )
-    write_json(job.directory / f"{job.name}.json", dataclasses.asdict(info))
+    write_json_file(job.directory / f"{job.name}.json", dataclasses.asdict(info))
     return info
 
 

@@ -1,4 +1,4 @@
-"""What is tokenised: the texts of a task, as a token store or live training asks for them."""
+"""Documents to tokenise: the protocol of what a tokenised store or streaming reads of a task."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
@@ -13,11 +13,11 @@ from t5jax.data.vocabularies import Vocabulary
 Document = Mapping[str, str | np.ndarray]
 
 
-class Texts(Protocol):
-    """What is tokenised. Must be picklable: every process of a build gets a copy.
+class DocumentSource(Protocol):
+    """Documents of a task in shards. Must be picklable: every process of a build gets a copy.
 
-    Texts that are others in every epoch, and so are never stored, also have `of_epoch(epoch) ->
-    Texts`.
+    One whose documents are others in every epoch, and so are never stored, also has
+    `of_epoch(epoch) -> DocumentSource`.
     """
 
     @property
@@ -29,8 +29,8 @@ class Texts(Protocol):
         """Names of the splits that exist."""
         ...
 
-    def describe(self) -> dict[str, Any]:
-        """Whatever decides what the texts are, as JSON."""
+    def identity(self) -> dict[str, Any]:
+        """Whatever decides what the documents are, as JSON."""
         ...
 
     def shards(self, split: str) -> list[str]:
@@ -48,7 +48,7 @@ class Texts(Protocol):
 
 
 def encoded_documents(
-    texts: Texts, split: str, rejected: Rejected, vocabulary: Vocabulary
+    texts: DocumentSource, split: str, rejected: Rejected, vocabulary: Vocabulary
 ) -> Iterator[dict[str, np.ndarray]]:
     """`encode_document` of all documents of a split, shard after shard."""
     for shard in texts.shards(split):

@@ -6,17 +6,21 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from t5jax.data.atomic_files import as_json
+from t5jax.data.atomic_files import json_bytes
 from t5jax.data.records import counted
 from t5jax.data.store import version_2
-from t5jax.data.store.documents import Texts
+from t5jax.data.store.documents import DocumentSource
 from t5jax.data.store.reader import CacheInfo
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError
 
 
 def refuse_other_store(
-    info: CacheInfo, directory: pathlib.Path, texts: Texts, split: str, vocabulary: Vocabulary
+    info: CacheInfo,
+    directory: pathlib.Path,
+    texts: DocumentSource,
+    split: str,
+    vocabulary: Vocabulary,
 ) -> None:
     """Raises DataError for a store of something else: it is somebody's work, and is replaced only
     when that is asked for."""
@@ -27,21 +31,21 @@ def refuse_other_store(
     ):
         if found != wanted:
             raise DataError(
-                f"{directory} holds a token store with another {what} "
+                f"{directory} holds a tokenised store with another {what} "
                 f"({_difference(found, wanted)}); delete it, ask for overwriting (--overwrite), or "
                 "use another directory"
             )
 
 
-def comparable_identities(info: CacheInfo, texts: Texts) -> tuple[Any, Any]:
+def comparable_identities(info: CacheInfo, texts: DocumentSource) -> tuple[Any, Any]:
     """Identities of the texts of a store and of those here, as far as they can be compared."""
-    here = json.loads(as_json(texts.describe()))
+    here = json.loads(json_bytes(texts.identity()))
     if info.format_version == version_2.FORMAT_VERSION:
         return version_2.comparable(info.source, here)
     return info.source, here
 
 
-def kept_of_0_1(info: CacheInfo, texts: Texts) -> str:
+def kept_of_0_1(info: CacheInfo, texts: DocumentSource) -> str:
     """What is said of a store of t5jax 0.1 that is not made again."""
     changed = sum(
         shard.source_fingerprint != source_fingerprint(info.source, texts, info.split, shard.source)
@@ -54,10 +58,12 @@ def kept_of_0_1(info: CacheInfo, texts: Texts) -> str:
     )
 
 
-def source_fingerprint(identity: dict[str, Any], texts: Texts, split: str, shard: str) -> str:
+def source_fingerprint(
+    identity: dict[str, Any], texts: DocumentSource, split: str, shard: str
+) -> str:
     """sha256 (hex) of whatever decides the documents of a shard."""
     content = f"{split}\0{shard}\0{texts.shard_fingerprint(split, shard)}"
-    return hashlib.sha256(as_json(identity) + content.encode()).hexdigest()
+    return hashlib.sha256(json_bytes(identity) + content.encode()).hexdigest()
 
 
 def code_without_source(identity: Any, place: str = "") -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Reading the offline token store that `cache.py` builds: memory-mapped and by position.
+"""Reading the offline tokenised store that `cache.py` builds: memory-mapped and by position.
 
 A store is one directory per split of a corpus or task. Its features are `text` (plain documents, of
 which an objective makes inputs and targets) or `inputs` and `targets` (examples):
@@ -136,7 +136,11 @@ def read_info(directory: str | os.PathLike) -> CacheInfo:
         record = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         unfinished = any(pathlib.Path(directory).glob("shard-*"))
-        state = "the token store in {} is not finished" if unfinished else "no token store in {}"
+        state = (
+            "the tokenised store in {} is not finished"
+            if unfinished
+            else "no tokenised store in {}"
+        )
         raise DataError(f"{state.format(directory)}; {MAKE_IT}") from error
     except ValueError as error:
         raise _damaged(path, error) from error
@@ -295,7 +299,9 @@ class TokenStore:
         store = cls(directory, read_info(directory))
         _allow_open_files(len(store.info.shards) * len(store.info.features))
         if store.info.total("tokens") == 0:
-            raise DataError(f"the token store in {directory} is empty; delete it, then {MAKE_IT}")
+            raise DataError(
+                f"the tokenised store in {directory} is empty; delete it, then {MAKE_IT}"
+            )
         if vocabulary is not None:
             store.check_vocabulary(vocabulary)
         for shard in store.info.shards:
@@ -317,14 +323,14 @@ class TokenStore:
         made_with = self.info.vocabulary["fingerprint"]
         if vocabulary.fingerprint != made_with:
             raise DataError(
-                f"the token store in {self.directory} was made with vocabulary {made_with[:12]}…, "
-                f"this run uses {vocabulary.fingerprint[:12]}…; use the vocabulary's copy in "
+                f"the tokenised store in {self.directory} was made with vocabulary "
+                f"{made_with[:12]}…, this run uses {vocabulary.fingerprint[:12]}…; use the vocabulary's copy in "
                 f"{self.directory}, or another cache directory and {MAKE_IT}"
             )
 
     def vocabulary(self) -> Vocabulary:
         """The vocabulary the store was made with, from the store itself."""
-        return vocabularies.from_dict(self.info.vocabulary, self.directory)
+        return vocabularies.vocabulary_from_dict(self.info.vocabulary, self.directory)
 
     def places(self, feature: str, start: int, length: int) -> list[Place]:
         """Where a stretch of a feature's tokens comes from: one place per shard that it touches."""

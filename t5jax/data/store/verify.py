@@ -1,4 +1,4 @@
-"""Whether the files of a token store are still what was written: every byte, by its checksum."""
+"""Verification of a tokenised store: every byte of its files, by checksum."""
 
 import concurrent.futures
 import functools
@@ -47,7 +47,7 @@ def check_files(directory: str | os.PathLike, num_threads: int = 1) -> Iterator[
 
 
 def _checks(directory: pathlib.Path, info: CacheInfo) -> Iterator[Callable[[], CheckedFile]]:
-    file_name = vocabularies.from_dict(info.vocabulary, directory).file_name
+    file_name = vocabularies.vocabulary_from_dict(info.vocabulary, directory).file_name
     if file_name:
         yield functools.partial(_check_vocabulary, directory / file_name, info)
     for shard in info.shards:
@@ -94,7 +94,7 @@ def _check_record(path: pathlib.Path, shard: ShardInfo) -> CheckedFile:
 def _check_vocabulary(path: pathlib.Path, info: CacheInfo) -> CheckedFile:
     wanted = info.vocabulary["fingerprint"]
     try:
-        found = vocabularies.from_dict(info.vocabulary, path.parent).fingerprint
+        found = vocabularies.vocabulary_from_dict(info.vocabulary, path.parent).fingerprint
         problem = f"fingerprint {found[:12]}…, written was {wanted[:12]}…"
     except ConfigError:  # a package that reads it is not installed
         raise

@@ -1,4 +1,4 @@
-"""Writing the tokens of one shard of a token store."""
+"""Writing the tokens of one shard of a tokenised store."""
 
 import hashlib
 import pathlib

@@ -30,7 +30,7 @@ class TextTask:
 
     name: str
     description: str
-    corpus: str  # names the token store; tasks over the same text name the same
+    corpus: str  # names the tokenised store; tasks over the same text name the same
     source: Callable[[DataConfig], Source]
     objective: Objective = dataclasses.field(default_factory=SpanCorruption)
     prefix: str = ""
@@ -94,8 +94,8 @@ class SeqioTask:
     """A task that somebody registered with seqio: its own source and preprocessors make its texts.
 
     With an `objective` it is plain text, as a `TextTask`; otherwise it has inputs and targets, as
-    an `ExampleTask`. `not_cacheable` says why the token store cannot stand for it: it is then made
-    by seqio while training reads (data.cache_dir = None).
+    an `ExampleTask`. `not_cacheable` says why no tokenised store can stand for it: it is then
+    made by seqio while training reads (data.cache_dir = None).
     """
 
     name: str

@@ -9,8 +9,8 @@ from t5jax.data.vocabularies.base import DEFAULT_SENTINELS, UNK_ID, Vocabulary
 from t5jax.data.vocabularies.byte import ByteVocabulary
 from t5jax.data.vocabularies.extend import Extension, extend_vocabulary, learn_pieces
 from t5jax.data.vocabularies.huggingface import HuggingFaceVocabulary
-from t5jax.data.vocabularies.kinds import from_dict, named_vocabulary
-from t5jax.data.vocabularies.run_copy import keep, kept
+from t5jax.data.vocabularies.kinds import named_vocabulary, vocabulary_from_dict
+from t5jax.data.vocabularies.run_copy import save_vocabulary, saved_vocabulary
 from t5jax.data.vocabularies.sentencepiece import SentencePieceVocabulary
 from t5jax.data.vocabularies.train import train_sentencepiece
 
@@ -23,10 +23,10 @@ __all__ = [
     "SentencePieceVocabulary",
     "Vocabulary",
     "extend_vocabulary",
-    "from_dict",
-    "keep",
-    "kept",
     "learn_pieces",
     "named_vocabulary",
+    "save_vocabulary",
+    "saved_vocabulary",
     "train_sentencepiece",
+    "vocabulary_from_dict",
 ]

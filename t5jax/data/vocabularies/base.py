@@ -22,7 +22,7 @@ class Vocabulary(abc.ABC):
 
     __slots__ = ()
 
-    kind: ClassVar[str]  # what a store records; `from_dict` knows the class by it
+    kind: ClassVar[str]  # what a store records; `vocabulary_from_dict` knows the class by it
     file_name: ClassVar[str | None]  # of the copy that a store keeps; None: there is no file
 
     extra_ids: int | None
@@ -87,7 +87,7 @@ class Vocabulary(abc.ABC):
         return (ids != PAD_ID) & (ids != EOS_ID) & (ids < self.first_sentinel_id)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON that tells, with `file_bytes`, which vocabulary this is: see `from_dict`."""
+        """JSON that, with `file_bytes`, says which vocabulary this is (`vocabulary_from_dict`)."""
         return {
             "kind": self.kind,
             "extra_ids": self.extra_ids,

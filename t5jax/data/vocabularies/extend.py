@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import sentencepiece
 
-from t5jax.data.atomic_files import write_file, write_json
+from t5jax.data.atomic_files import write_file, write_json_file
 from t5jax.data.vocabularies.base import UNK_ID
 from t5jax.data.vocabularies.files import is_local
 from t5jax.data.vocabularies.model_file import (
@@ -76,7 +76,7 @@ class Extension:
     def save(self, vocabulary_path: str) -> None:
         """Beside the new vocabulary's file."""
         record = {"format": _FORMAT, **dataclasses.asdict(self)}
-        write_json(_record_path(vocabulary_path), record, shared=True)
+        write_json_file(_record_path(vocabulary_path), record, shared=True)
 
     @classmethod
     def load(cls, vocabulary_path: str) -> "Extension":

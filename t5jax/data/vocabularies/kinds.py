@@ -11,7 +11,7 @@ from t5jax.data.vocabularies.sentencepiece import SentencePieceVocabulary
 from t5jax.errors import ConfigError, DataError
 
 
-def from_dict(record: dict[str, Any], directory: str | os.PathLike[str]) -> Vocabulary:
+def vocabulary_from_dict(record: dict[str, Any], directory: str | os.PathLike[str]) -> Vocabulary:
     """The vocabulary of `Vocabulary.to_dict()`, whose file lies in `directory` as its `file_name`.
 
     The file is read at first use; compare `fingerprint` with the record's to know that it is the

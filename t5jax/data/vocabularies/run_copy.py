@@ -5,10 +5,10 @@ import pathlib
 
 from t5jax.data.atomic_files import write_file
 from t5jax.data.vocabularies.base import Vocabulary
-from t5jax.data.vocabularies.kinds import from_dict
+from t5jax.data.vocabularies.kinds import vocabulary_from_dict
 
 
-def keep(
+def save_vocabulary(
     vocabulary: Vocabulary,
     directory: str | os.PathLike[str],
     known_as: str | os.PathLike[str] | None = None,
@@ -22,15 +22,17 @@ def keep(
         if not (file.is_file() and file.read_bytes() == data):
             file.parent.mkdir(parents=True, exist_ok=True)
             write_file(file, data)
-    return from_dict(vocabulary.to_dict(), known_as or directory)
+    return vocabulary_from_dict(vocabulary.to_dict(), known_as or directory)
 
 
-def kept(vocabulary: Vocabulary, directory: str | os.PathLike[str], fingerprint: str) -> Vocabulary:
+def saved_vocabulary(
+    vocabulary: Vocabulary, directory: str | os.PathLike[str], fingerprint: str
+) -> Vocabulary:
     """The copy in `directory`, if there is one with this fingerprint; else the vocabulary given."""
     if vocabulary.file_name is None:
         return vocabulary
     if not (pathlib.Path(directory) / vocabulary.file_name).is_file():
         return vocabulary
     record = {"kind": vocabulary.kind, "extra_ids": vocabulary.extra_ids}
-    copy = from_dict(record, directory)
+    copy = vocabulary_from_dict(record, directory)
     return copy if copy.fingerprint == fingerprint else vocabulary

@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from t5jax.data.benchmarks import glue, superglue, translation
-from t5jax.data.benchmarks.datasets import find
+from t5jax.data.benchmarks.datasets import files_of_split
 from t5jax.data.records import BadRecord, Row
 from t5jax.data.sources import Tfds
 from t5jax.errors import ConfigError, DataError
@@ -97,13 +97,13 @@ def test_superglues_own_layout_and_any_format_under_the_tfds_name(tmp_path):
 def test_which_file_is_meant(names, found):
     if found is None:
         found = ["train-00000-of-00002.json", "train-00001-of-00002.json"]
-    assert find(names, ("train",)) == found
+    assert files_of_split(names, ("train",)) == found
 
 
 def test_two_files_that_could_be_meant(tmp_path):
     for names in (["train.tsv", "train.jsonl"], ["train_a.tsv", "train_b.tsv"]):
         with pytest.raises(DataError, match="which file is meant"):
-            find(names, ("train",))
+            files_of_split(names, ("train",))
 
 
 def test_what_is_not_there(tmp_path):

@@ -19,7 +19,7 @@ from t5jax.data.inspect.task_preview import preview
 from t5jax.data.objectives import SpanCorruption
 from t5jax.data.records import BadRecord, Rejected
 from t5jax.data.registry import builtin
-from t5jax.data.registry.texts import texts_of
+from t5jax.data.registry.texts import task_documents
 from t5jax.data.sources import JsonLines
 from t5jax.data.sources.tfrecord import framed_records
 from t5jax.data.tasks.task import ExampleTask, TextTask
@@ -176,7 +176,7 @@ def test_text_is_read_whole(real_data, text_root, name, split, count, more):
     vocabulary = SentencePieceVocabulary(path=str(real_data / "tokenizer/t5/spiece.model"))
     lengths = {"inputs_length": 512, "targets_length": 512}
     data = DataConfig(mixture=name, vocabulary=vocabulary, cache_dir=None, **lengths, **more)
-    texts, rejected = texts_of(task, data), Rejected()
+    texts, rejected = task_documents(task, data), Rejected()
     documents = [
         document
         for shard in texts.shards(split)

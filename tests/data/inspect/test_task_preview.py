@@ -12,9 +12,9 @@ from t5jax.data import registry
 from t5jax.data.config import DataConfig
 from t5jax.data.inspect.mixture_preview import preview_mixture
 from t5jax.data.inspect.task_preview import Lengths, preview
-from t5jax.data.objectives import SpanCorruption, parse
+from t5jax.data.objectives import SpanCorruption, parse_objective
 from t5jax.data.registry import add_mixture, add_task
-from t5jax.data.registry.texts import texts_of
+from t5jax.data.registry.texts import task_documents
 from t5jax.data.sources import JsonLines
 from t5jax.data.store.build import build_cache, cache_directory
 from t5jax.data.tasks import ExampleTask, Mixture
@@ -163,7 +163,7 @@ def test_the_original_is_the_text_and_hides_what_the_inputs_lack(folder, objecti
         assert np.concatenate(seen).tolist() == example.inputs[is_text].tolist()
         is_text = vocabulary.is_text(example.targets)
         assert np.concatenate(hidden).tolist() == example.targets[is_text].tolist()
-        found = parse(objective)
+        found = parse_objective(objective)
         if isinstance(found, SpanCorruption):
             noise, spans = found.counts(shown.raw_length)
             assert (sum(map(len, hidden)), len(hidden)) == (noise, spans)
@@ -287,7 +287,7 @@ def test_every_stage_is_shown(folder):
 
 def test_a_store_says_how_many_there_are(folder, tmp_path):
     data = ask_data(cache_dir=str(tmp_path))
-    texts = texts_of(registry.find_task("preview_ask", data), data)
+    texts = task_documents(registry.find_task("preview_ask", data), data)
     directory = cache_directory(tmp_path, "preview_ask", "train")
     build_cache(texts, "train", directory, vocabulary=data.vocabulary)
     mixture = add_mixture(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from objective_rows import EOS, VOCABULARY, tokens_of
 
-from t5jax.data.objectives import Denoising, IidNoise, RandomSpans, RegularSpans, parse
+from t5jax.data.objectives import Denoising, IidNoise, RandomSpans, RegularSpans, parse_objective
 from t5jax.data.objectives.codes import INPUT_CODES, TARGET_CODES, limit_runs
 from t5jax.data.vocabularies import ByteVocabulary
 from t5jax.errors import ConfigError
@@ -76,7 +76,7 @@ def test_equal_to_the_loops_given_the_mask(mask, inputs_code, targets_code):
 
 def test_mass_style_is_one_sentinel_per_token():
     tokens_BL = tokens_of(7, 511)
-    coded = parse("mass_style").apply(tokens_BL, np.arange(7), 3, VOCABULARY)
+    coded = parse_objective("mass_style").apply(tokens_BL, np.arange(7), 3, VOCABULARY)
     mask_BL = IidNoise().draw(_keys(3, 7), 511)
     np.testing.assert_array_equal(coded.inputs[:, :-1][mask_BL], FIRST)
     np.testing.assert_array_equal(coded.inputs[:, :-1][~mask_BL], tokens_BL[~mask_BL])
@@ -88,7 +88,7 @@ def test_mass_style_is_one_sentinel_per_token():
 def test_bert_style_shares():
     rows, length = 400, 511
     tokens_BL = np.full((rows, length), 7, np.uint16)
-    objective = parse("bert_style")
+    objective = parse_objective("bert_style")
     coded = objective.apply(tokens_BL, np.arange(rows), 5, VOCABULARY)
     mask_BL = objective.noise_mask(np.arange(rows), 5, length)
     inputs_BL = coded.inputs[:, :-1]
@@ -105,7 +105,7 @@ def test_bert_style_shares():
 
 
 def test_random_tokens_are_text():
-    coded = parse("iid_50_r_f").apply(tokens_of(60, 511), np.arange(60), 5, VOCABULARY)
+    coded = parse_objective("iid_50_r_f").apply(tokens_of(60, 511), np.arange(60), 5, VOCABULARY)
     ids = coded.inputs[:, :-1]
     assert 3 <= ids.min() <= ids.max() < 32000
 
@@ -129,7 +129,7 @@ def test_gathered_tokens_come_from_the_row_itself():
 def test_deshuffling_permutes_the_whole_row():
     lengths_B = np.array([203, 3, 0, 1, 77])
     tokens_BL = np.arange(5 * 203).reshape(5, 203) + 100
-    coded = parse("deshuffling").apply(tokens_BL, np.arange(5), 8, VOCABULARY, lengths_B)
+    coded = parse_objective("deshuffling").apply(tokens_BL, np.arange(5), 8, VOCABULARY, lengths_B)
     inputs, targets = rows_of(coded.inputs), rows_of(coded.targets)
     for row, length in enumerate(lengths_B):
         assert targets[row] == tokens_BL[row, :length].tolist()
@@ -141,7 +141,7 @@ def test_deshuffling_permutes_the_whole_row():
 def test_all_orders_are_equally_likely():
     rows = 24 * 500
     tokens_BL = np.tile(np.arange(4) + 10, (rows, 1))
-    coded = parse("deshuffling").apply(tokens_BL, np.arange(rows), 2, VOCABULARY)
+    coded = parse_objective("deshuffling").apply(tokens_BL, np.arange(rows), 2, VOCABULARY)
     _, counts = np.unique(coded.inputs @ [1, 100, 10**4, 10**6, 0], return_counts=True)
     assert len(counts) == 24
     assert np.sum((counts - 500) ** 2 / 500) < 23 + 5 * math.sqrt(46)
@@ -149,7 +149,7 @@ def test_all_orders_are_equally_likely():
 
 def test_permuting_moves_hidden_tokens_only():
     tokens_BL = np.arange(3 * 120).reshape(3, 120) + 100
-    objective = parse("iid_50_p_f")
+    objective = parse_objective("iid_50_p_f")
     coded = objective.apply(tokens_BL, np.arange(3), 6, VOCABULARY)
     mask_BL = objective.noise_mask(np.arange(3), 6, 120)
     np.testing.assert_array_equal(coded.inputs[:, :-1][~mask_BL], tokens_BL[~mask_BL])
@@ -245,7 +245,7 @@ def test_limit_runs_leaves_rows_that_fit_alone():
 def test_sentinels_never_run_into_ordinary_ids(name):
     """At half noise, 511 tokens have 128 runs on average: 28 more than there are sentinels."""
     tokens_BL = np.full((80, 511), 5, np.uint16)
-    coded = parse(name).apply(tokens_BL, np.arange(80), 1, VOCABULARY)
+    coded = parse_objective(name).apply(tokens_BL, np.arange(80), 1, VOCABULARY)
     all_used = 0
     for ids_BK in (coded.inputs, coded.targets):
         special = ids_BK[(ids_BK > 5)]
@@ -255,7 +255,9 @@ def test_sentinels_never_run_into_ordinary_ids(name):
             assert found == list(range(FIRST, FIRST - len(found), -1))
             all_used += len(found) == 100
     assert all_used > 10
-    lone = parse(name).apply(tokens_BL[:, :9], np.arange(80), 1, ByteVocabulary(extra_ids=2))
+    lone = parse_objective(name).apply(
+        tokens_BL[:, :9], np.arange(80), 1, ByteVocabulary(extra_ids=2)
+    )
     top = ByteVocabulary(extra_ids=2).vocab_size
     assert set(np.unique(lone.inputs)) <= {0, 1, 5, top - 1, top - 2}
 
@@ -276,7 +278,7 @@ PUBLISHED = [
 
 @pytest.mark.parametrize(("name", "published", "ours"), PUBLISHED)
 def test_published_lengths_are_accepted(name, published, ours):
-    objective = parse(name)
+    objective = parse_objective(name)
     found = objective.lengths(512)
     assert (found.raw, found.inputs, found.targets) == (511, 512, ours)
     objective.check(inputs_length=512, targets_length=published, num_sentinels=100)
@@ -317,12 +319,12 @@ def test_published_lengths_are_accepted(name, published, ours):
 def test_check_names_the_arithmetic(text, settings, message):
     lengths = {"inputs_length": 512, "targets_length": 512, "num_sentinels": 100} | settings
     with pytest.raises(ConfigError, match=message):
-        parse(text).check(**lengths)
+        parse_objective(text).check(**lengths)
 
 
 def test_shared_sentinels_do_not_run_out():
-    parse("iid_50_s_s").check(inputs_length=512, targets_length=512, num_sentinels=1)
-    parse("span_3_50_s_s").check(inputs_length=512, targets_length=512, num_sentinels=1)
+    parse_objective("iid_50_s_s").check(inputs_length=512, targets_length=512, num_sentinels=1)
+    parse_objective("span_3_50_s_s").check(inputs_length=512, targets_length=512, num_sentinels=1)
 
 
 @pytest.mark.parametrize("inputs_code", INPUT_CODES)

@@ -1,4 +1,4 @@
-"""The table of names, `parse`, records, and what holds for every objective of the table."""
+"""The table of names, `parse_objective`, records, and what holds for every objective."""
 
 import numpy as np
 import pytest
@@ -13,8 +13,8 @@ from t5jax.data.objectives import (
     RandomSpans,
     RegularSpans,
     SpanCorruption,
-    from_dict,
-    parse,
+    objective_from_dict,
+    parse_objective,
 )
 from t5jax.errors import ConfigError
 
@@ -23,9 +23,14 @@ ALL = pytest.mark.parametrize("name", OBJECTIVES)
 
 @ALL
 def test_text_and_record_give_the_objective_back(name):
-    objective = parse(name)
-    assert objective == OBJECTIVES[name] == parse(str(objective)) == from_dict(objective.to_dict())
-    assert type(parse(str(objective))) is type(objective)
+    objective = parse_objective(name)
+    assert (
+        objective
+        == OBJECTIVES[name]
+        == parse_objective(str(objective))
+        == objective_from_dict(objective.to_dict())
+    )
+    assert type(parse_objective(str(objective))) is type(objective)
 
 
 @ALL
@@ -117,7 +122,7 @@ def test_seeds_and_rows_differ(name):
     ],
 )  # fmt: skip
 def test_parse(text, expected):
-    assert parse(text) == expected
+    assert parse_objective(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -141,18 +146,18 @@ def test_parse(text, expected):
 )
 def test_parse_refuses(text, message):
     with pytest.raises(ConfigError, match=message):
-        parse(text)
+        parse_objective(text)
 
 
 def test_records_of_other_kinds_are_refused():
     with pytest.raises(ConfigError, match="'shuffling' is unknown"):
-        from_dict({"objective": "shuffling"})
+        objective_from_dict({"objective": "shuffling"})
     with pytest.raises(ConfigError, match="noise mask 'white' is unknown"):
-        from_dict({"objective": "denoising", "mask": {"mask": "white"}})
+        objective_from_dict({"objective": "denoising", "mask": {"mask": "white"}})
     with pytest.raises(ConfigError, match="no setting 'density'"):
-        from_dict({"objective": "span_corruption", "density": 0.15})
+        objective_from_dict({"objective": "span_corruption", "density": 0.15})
     old = {"objective": "span_corruption", "noise_density": 0.15, "mean_noise_span_length": 3.0}
-    assert from_dict(old) == SpanCorruption()
+    assert objective_from_dict(old) == SpanCorruption()
     assert SpanCorruption().to_dict() == old
 
 

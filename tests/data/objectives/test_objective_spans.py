@@ -10,7 +10,7 @@ from objective_rows import EOS, VOCABULARY, tokens_of
 from t5jax.data.objectives import (
     SpanCorruption,
     SpanLengths,
-    from_dict,
+    objective_from_dict,
     random_spans,
     unique_sentinels,
 )
@@ -181,9 +181,9 @@ def test_bad_mean_span():
 
 def test_dict_round_trip():
     objective = SpanCorruption(noise_density=0.3, mean_noise_span_length=8.0)
-    assert from_dict(objective.to_dict()) == objective
+    assert objective_from_dict(objective.to_dict()) == objective
     with pytest.raises(ConfigError, match="'shuffling' is unknown"):
-        from_dict({"objective": "shuffling"})
+        objective_from_dict({"objective": "shuffling"})
 
 
 # --- masks ------------------------------------------------------------------------------------

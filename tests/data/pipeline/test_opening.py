@@ -16,7 +16,7 @@ from t5jax.data.records import Row
 from t5jax.data.registry import add_mixture, add_task, names
 from t5jax.data.registry.resolve import checked_tasks, resolve
 from t5jax.data.registry.resolved_task import resolve_task
-from t5jax.data.registry.texts import texts_of
+from t5jax.data.registry.texts import task_documents
 from t5jax.data.store.build import build_cache
 from t5jax.data.tasks import Custom, ExampleTask, Mixture, Proportional, TextTask
 from t5jax.data.vocabularies import ByteVocabulary
@@ -90,7 +90,7 @@ def cached(folder, mixture="three", **settings):
     """The config of a mixture whose stores are in a folder, made as `t5jax cache` makes them."""
     data = config(mixture, cache_dir=str(folder), **settings)
     for task in checked_tasks(data):
-        texts = texts_of(task, data)
+        texts = task_documents(task, data)
         for split in texts.splits():
             directory = folder / resolve_task(task, data).store / split
             build_cache(texts, split, directory, vocabulary=VOCABULARY)
@@ -279,7 +279,7 @@ def test_a_task_that_has_changed_since_its_store_is_named(tmp_path, monkeypatch,
 
 
 def test_missing_stores_name_the_command(tmp_path):
-    with pytest.raises(DataError, match=r"no token store in .*t5jax cache CONFIG"):
+    with pytest.raises(DataError, match=r"no tokenised store in .*t5jax cache CONFIG"):
         open_loader(config(cache_dir=str(tmp_path)), batch_size=5)
     data = cached(tmp_path)
     pathlib.Path(tmp_path / "reverse" / "train" / "META.json").unlink()
@@ -312,7 +312,7 @@ def test_ul2_works_with_and_without_a_store(tmp_path):
     assert len(live.task_names) == 7
     data = config("text:ul2", cache_dir=str(tmp_path / "cache"), **settings)
     build_cache(
-        texts_of(checked_tasks(data)[0], data),
+        task_documents(checked_tasks(data)[0], data),
         "train",
         tmp_path / "cache" / "text" / "train",
         vocabulary=VOCABULARY,

@@ -11,7 +11,7 @@ from t5jax.data.objectives import (
     PackedPrefixLM,
     PrefixLM,
     SpanCorruption,
-    parse,
+    parse_objective,
 )
 from t5jax.data.pipeline.text_rows import TextRows, WithEos
 from t5jax.data.store.reader import TokenStream
@@ -54,7 +54,7 @@ OBJECTIVES = [
     (LanguageModel(), 1, 71),
     (FullLanguageModel(), 1, 67),
     (PackedPrefixLM(), 38, 38),
-    (parse("iid_15_d_d"), 85, 83),
+    (parse_objective("iid_15_d_d"), 85, 83),
 ]
 
 
@@ -187,7 +187,7 @@ def test_only_the_first_tokens_are_shown_with_a_limit():
 
 def test_targets_of_random_length_are_cut_with_eos():
     """The number of hidden tokens is drawn: some rows' targets are longer than the row."""
-    objective = parse("iid_15_u_u")
+    objective = parse_objective("iid_15_u_u")
     need = objective.lengths(96).targets
     wide = rows_of(objective, targets_length=need + 40).read(np.arange(400)).targets
     for targets_length in range(need, 5, -1):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from t5jax.data.config import DataConfig
-from t5jax.data.objectives import PrefixLM, SpanCorruption, parse
+from t5jax.data.objectives import PrefixLM, SpanCorruption, parse_objective
 from t5jax.data.records import Row
 from t5jax.data.registry import builtin
 from t5jax.data.registry.corpora import CORPORA
@@ -37,7 +37,7 @@ class TwoLanguages:
 def test_a_name_is_a_corpus_and_an_objective():
     task = builtin.find("docstrings:span_5_15_u_u")
     assert isinstance(task, TextTask)
-    assert (task.corpus, task.objective) == ("docstrings", parse("span_5_15_u_u"))
+    assert (task.corpus, task.objective) == ("docstrings", parse_objective("span_5_15_u_u"))
     assert builtin.find("jsonl:prefix_lm").objective == PrefixLM()
     assert builtin.find("docstrings_span_corruption").objective == SpanCorruption()
 

@@ -12,7 +12,7 @@ from t5jax.data.config import DataConfig
 from t5jax.data.objectives import SpanCorruption
 from t5jax.data.records import Rejected
 from t5jax.data.registry.resolve import checked_tasks
-from t5jax.data.registry.texts import texts_of
+from t5jax.data.registry.texts import task_documents
 from t5jax.data.store.build import build_cache, cache_directory
 from t5jax.data.tasks.task import SeqioTask
 from t5jax.data.tensorflow_import import import_seqio
@@ -30,7 +30,7 @@ def seqio():
 
 def texts_in(data, split="train"):
     """What the config's task tokenises, shard by shard."""
-    texts = texts_of(registry.find_task(data.mixture, data), data)
+    texts = task_documents(registry.find_task(data.mixture, data), data)
     return [list(texts.documents(split, s, Rejected())) for s in texts.shards(split)]
 
 
@@ -151,14 +151,16 @@ def test_a_users_task_is_ours(module):
 def test_a_users_task_gives_the_cache_its_text(module):
     (documents,) = texts_in(own(module, "mine"))
     assert documents == [{"text": text} for text, _ in LINES]
-    texts = texts_of(registry.find_task("mine", own(module, "mine")), own(module, "mine"))
+    texts = task_documents(registry.find_task("mine", own(module, "mine")), own(module, "mine"))
     assert texts.splits() == ("train",)
     with pytest.raises(DataError, match="no split 'test'"):
         texts.shards("test")
     (loud,) = texts_in(own(module, "mine_loud"))
     assert loud[0] == {"text": "THE AND MORE"}
-    again = texts_of(registry.find_task("mine", own(module, "mine")), own(module, "mine", seed=8))
-    assert again.describe() == texts.describe()  # a store does not depend on the run's seed
+    again = task_documents(
+        registry.find_task("mine", own(module, "mine")), own(module, "mine", seed=8)
+    )
+    assert again.identity() == texts.identity()  # a store does not depend on the run's seed
 
 
 @pytest.mark.parametrize("name", ["mine_pairs", "mine_pairs_early", "mine_without_eos"])
@@ -186,7 +188,7 @@ def store(data):
     """Stores and record of the config's mixture."""
     for task in checked_tasks(data):
         directory = cache_directory(data.cache_dir, task.name, "train")
-        build_cache(texts_of(task, data), "train", directory, vocabulary=data.vocabulary)
+        build_cache(task_documents(task, data), "train", directory, vocabulary=data.vocabulary)
     write_mixture(data)
 
 

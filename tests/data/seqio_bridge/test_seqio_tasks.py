@@ -13,7 +13,7 @@ from t5jax.data import registry
 from t5jax.data.config import DataConfig
 from t5jax.data.objectives import SpanCorruption
 from t5jax.data.records import Rejected, Row
-from t5jax.data.registry.texts import texts_of
+from t5jax.data.registry.texts import task_documents
 from t5jax.data.sources import JsonLines
 from t5jax.data.tensorflow_import import check_version, import_seqio, import_tensorflow
 from t5jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary
@@ -76,7 +76,7 @@ def register(data):
 
 def texts_in(data, split="train"):
     """What the config's task tokenises, shard by shard."""
-    texts = texts_of(registry.find_task(data.mixture, data), data)
+    texts = task_documents(registry.find_task(data.mixture, data), data)
     return [list(texts.documents(split, s, Rejected())) for s in texts.shards(split)]
 
 

@@ -1,4 +1,4 @@
-"""The token store: what is written, what a reader refuses, and builds that are killed."""
+"""The tokenised store: what is written, what a reader refuses, and builds that are killed."""
 
 import dataclasses
 import hashlib
@@ -37,7 +37,7 @@ class Memory:
     pids: str = ""
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
-    def describe(self):
+    def identity(self):
         return {"texts": self.texts}
 
     def shards(self, split):
@@ -304,9 +304,9 @@ def test_changed_shard_is_made_again(tmp_path):
 def test_another_store_is_not_overwritten(tmp_path):
     first = build_cache(texts(), "train", tmp_path, vocabulary=BYTES)
     other = ByteVocabulary(extra_ids=5)
-    with pytest.raises(DataError, match="holds a token store with another vocabulary"):
+    with pytest.raises(DataError, match="holds a tokenised store with another vocabulary"):
         build_cache(texts(), "train", tmp_path, vocabulary=other)
-    with pytest.raises(DataError, match="holds a token store with another source"):
+    with pytest.raises(DataError, match="holds a tokenised store with another source"):
         build_cache(texts(seed=1), "train", tmp_path, vocabulary=BYTES)
     assert read_info(tmp_path) == first
     second = build_cache(texts(3), "train", tmp_path, vocabulary=other, overwrite=True)
@@ -352,7 +352,7 @@ def test_nothing_to_store(source, message, tmp_path):
 
 def test_readers_refuse(tmp_path):
     store = tmp_path / "store"
-    with pytest.raises(DataError, match=r"no token store in .*t5jax cache CONFIG"):
+    with pytest.raises(DataError, match=r"no tokenised store in .*t5jax cache CONFIG"):
         TokenStore.open(store)
     build_cache(texts(), "train", store, vocabulary=BYTES)
     with pytest.raises(DataError, match="was made with vocabulary"):

@@ -180,10 +180,10 @@ class Texts:
     features = ("text",)
 
     def __init__(self, identity):
-        self.identity = identity
+        self._identity = identity
 
-    def describe(self):
-        return self.identity
+    def identity(self):
+        return self._identity
 
     def shards(self, split):
         return ["text.txt"]

@@ -19,7 +19,7 @@ from t5jax.data.benchmarks.supervised import SUPERVISED_TASKS
 from t5jax.data.config import DataConfig
 from t5jax.data.objectives import SpanCorruption
 from t5jax.data.registry.corpora import CORPORA, TEXT_TASKS
-from t5jax.data.registry.texts import texts_of
+from t5jax.data.registry.texts import task_documents
 from t5jax.data.sources import JsonLines, Tsv
 from t5jax.data.tasks import ExampleTask, identity
 from t5jax.data.tasks.identity import NO_SOURCE, identity_of
@@ -233,7 +233,7 @@ def test_the_version_of_a_task_is_part_of_it(kind, monkeypatch):
     for version in (1, 2, "2.0.1"):
         task = dataclasses.replace(task, version=version)
         monkeypatch.setattr(registry, "find_task", lambda name, data, task=task: task)
-        found.append(texts_of(task, data).describe())
+        found.append(task_documents(task, data).identity())
     assert [record.pop("stated_version") for record in found] == [1, 2, "2.0.1"]
     assert found[0] == found[1] == found[2]
 

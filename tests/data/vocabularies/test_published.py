@@ -9,8 +9,8 @@ from t5jax.data.vocabularies import (
     ByteVocabulary,
     HuggingFaceVocabulary,
     SentencePieceVocabulary,
-    from_dict,
     named_vocabulary,
+    vocabulary_from_dict,
 )
 from t5jax.data.vocabularies.files import PUBLISHED, VARIABLE
 from t5jax.errors import ConfigError, DataError
@@ -103,7 +103,7 @@ def test_a_store_knows_its_vocabulary_again(small, real_data, tmp_path):
         else:
             assert vocabulary.file_bytes() is None
         record = json.loads(json.dumps(vocabulary.to_dict()))
-        again = from_dict(record, directory)
+        again = vocabulary_from_dict(record, directory)
         assert type(again) is type(vocabulary)
         assert again.fingerprint == vocabulary.fingerprint == record["fingerprint"]
         assert again.vocab_size == vocabulary.vocab_size == record["vocab_size"]
@@ -111,4 +111,4 @@ def test_a_store_knows_its_vocabulary_again(small, real_data, tmp_path):
         seen.add((record["kind"], record["fingerprint"]))
     assert len(seen) == 5
     with pytest.raises(DataError, match="no vocabulary of kind 'words'"):
-        from_dict({"kind": "words", "extra_ids": 0}, tmp_path)
+        vocabulary_from_dict({"kind": "words", "extra_ids": 0}, tmp_path)

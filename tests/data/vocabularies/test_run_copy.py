@@ -3,32 +3,37 @@
 import os
 import shutil
 
-from t5jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary, keep, kept
+from t5jax.data.vocabularies import (
+    ByteVocabulary,
+    SentencePieceVocabulary,
+    save_vocabulary,
+    saved_vocabulary,
+)
 
 
 def test_a_copy_is_found_wherever_its_folder_is(small, tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
-    named = keep(small, one, "runs/one")
+    named = save_vocabulary(small, one, "runs/one")
     assert named == SentencePieceVocabulary(path="runs/one/vocabulary.model")
     shutil.move(one, other)
     given = SentencePieceVocabulary(path="runs/gone.model")
-    found = kept(given, other, small.fingerprint)
+    found = saved_vocabulary(given, other, small.fingerprint)
     assert found == SentencePieceVocabulary(path=f"{other}/vocabulary.model")
     assert found.fingerprint == small.fingerprint
-    assert kept(given, one, small.fingerprint) is given  # no copy there
-    assert kept(given, other, "0" * 64) is given  # that of another vocabulary
+    assert saved_vocabulary(given, one, small.fingerprint) is given  # no copy there
+    assert saved_vocabulary(given, other, "0" * 64) is given  # that of another vocabulary
 
 
 def test_the_same_file_is_not_written_again(small, tmp_path):
-    path = keep(small, tmp_path).path
+    path = save_vocabulary(small, tmp_path).path
     os.utime(path, ns=(7, 7))
-    keep(small, tmp_path)
+    save_vocabulary(small, tmp_path)
     assert os.stat(path).st_mtime_ns == 7
     (tmp_path / "vocabulary.model").write_bytes(b"another")
-    assert keep(small, tmp_path).fingerprint == small.fingerprint
+    assert save_vocabulary(small, tmp_path).fingerprint == small.fingerprint
 
 
 def test_bytes_need_no_file(tmp_path):
-    assert keep(ByteVocabulary(), tmp_path) == ByteVocabulary()
-    assert kept(ByteVocabulary(), tmp_path, "") == ByteVocabulary()
+    assert save_vocabulary(ByteVocabulary(), tmp_path) == ByteVocabulary()
+    assert saved_vocabulary(ByteVocabulary(), tmp_path, "") == ByteVocabulary()
     assert not list(tmp_path.iterdir())
