@@ -324,8 +324,8 @@ class TokenStore:
         if vocabulary.fingerprint != made_with:
             raise DataError(
                 f"the tokenised store in {self.directory} was made with vocabulary "
-                f"{made_with[:12]}…, this run uses {vocabulary.fingerprint[:12]}…; use the vocabulary's copy in "
-                f"{self.directory}, or another cache directory and {MAKE_IT}"
+                f"{made_with[:12]}…, this run uses {vocabulary.fingerprint[:12]}…; use the "
+                f"vocabulary's copy in {self.directory}, or another cache directory and {MAKE_IT}"
             )
 
     def vocabulary(self) -> Vocabulary:
