@@ -7,8 +7,8 @@ T5's pre-training, span corruption to 512 inputs and 114 targets, in three ways:
 pipeline (tf_text's tokeniser, span corruption in TensorFlow, its packing converter; texts already
 in memory), (b) ours live (read, tokenise, corrupt), (c) ours from a tokenised store. All take turns
 in processes of their own on one core, and what counts is the process's own CPU time per token that
-is not padding, after a warm-up. With the package `t5` importable (a) uses its preprocessor, otherwise
-ours of the same arithmetic in TensorFlow; the table says which.
+is not padding, after a warm-up. With the package `t5` importable (a) uses its preprocessor,
+otherwise ours of the same arithmetic in TensorFlow; the table says which.
 """
 
 import argparse
