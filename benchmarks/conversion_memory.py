@@ -65,7 +65,7 @@ def write_model(model: T5Config, folder: pathlib.Path) -> tuple[int, int]:
             turned = shape if place == "token_embedder" else shape[::-1]
             tensors[names.HUGGINGFACE.name(place)] = Random(turned)
     safetensors_files.write_directory(folder, tensors, 10**10)
-    config = huggingface_config.to_config(model, "float32")
+    config = huggingface_config.make_config(model, "float32")
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "ByT5Tokenizer"}')
     return sum(sizes), max(sizes)

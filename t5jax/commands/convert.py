@@ -13,16 +13,16 @@ import time
 import jax
 
 from t5jax.checkpoints import BlockArray
-from t5jax.convert.detect import kind_of, open_source
+from t5jax.convert.conversion_report import JSON, TEXT, ConversionReport, ConvertedArray
+from t5jax.convert.detect import detect_format, open_source_checkpoint
 from t5jax.convert.forward import our_logits
 from t5jax.convert.huggingface import open_huggingface, write_huggingface
 from t5jax.convert.probe import Probe
 from t5jax.convert.raw_files import dtype_named
-from t5jax.convert.report import JSON, TEXT, Converted, Report
 from t5jax.convert.run_directory import open_run_directory, write_run
-from t5jax.convert.source import Source
-from t5jax.convert.tokenizers import given_vocabulary
-from t5jax.convert.verify import Reference, check, compare_arrays, write_golden
+from t5jax.convert.source_checkpoint import SourceCheckpoint
+from t5jax.convert.tokenizers import vocabulary_by_name
+from t5jax.convert.verify import Reference, check_logits, compare_arrays, write_golden
 from t5jax.data.vocabularies import ByteVocabulary, Vocabulary
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.run.provenance import environment
@@ -57,7 +57,7 @@ def convert_command(source_path: str, target: str, options: ConvertOptions) -> N
     if place.exists():
         raise ConfigError(f"{target} exists already; choose another target, or remove it")
     max_shard_bytes = _bytes(options.max_shard_size)
-    source = open_source(source_path, options.step)
+    source = open_source_checkpoint(source_path, options.step)
     vocabulary = _vocabulary(source, options)
     unfinished = place.with_name(f"{place.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -87,7 +87,7 @@ def convert_command(source_path: str, target: str, options: ConvertOptions) -> N
 
 def _direction(source_path: str, options: ConvertOptions) -> str:
     """What to write; refuses options that have no effect on it."""
-    kind = kind_of(source_path)
+    kind = detect_format(source_path)
     to = options.to or ("huggingface" if kind == "t5jax" else "t5jax")
     if (kind, to) == ("t5jax", "t5jax"):
         raise ConfigError(f"{source_path} is a run of t5jax already; --to huggingface converts it")
@@ -98,13 +98,13 @@ def _direction(source_path: str, options: ConvertOptions) -> str:
     return to
 
 
-def _vocabulary(source: Source, options: ConvertOptions) -> Vocabulary:
+def _vocabulary(source: SourceCheckpoint, options: ConvertOptions) -> Vocabulary:
     """The one that is named, or the source's own.
 
     Raises ConfigError when nothing tells which it is, or it is not the run's.
     """
     if options.vocabulary is not None:
-        vocabulary = given_vocabulary(options.vocabulary, options.extra_ids)
+        vocabulary = vocabulary_by_name(options.vocabulary, options.extra_ids)
     elif options.extra_ids is not None:
         raise ConfigError(f"--extra-ids {options.extra_ids} has no effect without --vocabulary")
     elif source.vocabulary is not None:
@@ -127,9 +127,9 @@ def _vocabulary(source: Source, options: ConvertOptions) -> Vocabulary:
 
 
 def _to_run(
-    source: Source, directory: pathlib.Path, workdir: str, vocabulary: Vocabulary,
+    source: SourceCheckpoint, directory: pathlib.Path, workdir: str, vocabulary: Vocabulary,
     options: ConvertOptions, progress: "_Progress",
-) -> Report:  # fmt: skip
+) -> ConversionReport:  # fmt: skip
     step = write_run(
         source,
         directory,
@@ -146,12 +146,12 @@ def _to_run(
         _converted(f"params/{path}", source.origins[path], array, source.params[path])
         for path, array in written.params.items()
     ]
-    return Report(
+    return ConversionReport(
         source=source,
         target=workdir,
         target_kind="t5jax",
         arrays=arrays,
-        checks=[check(ours, source, options.reference)],
+        checks=[check_logits(ours, source, options.reference)],
         seconds=0.0,
         step=step,
         slots=options.with_slots and source.slots is not None,
@@ -159,9 +159,9 @@ def _to_run(
 
 
 def _to_huggingface(
-    source: Source, directory: pathlib.Path, target: str, vocabulary: Vocabulary,
+    source: SourceCheckpoint, directory: pathlib.Path, target: str, vocabulary: Vocabulary,
     options: ConvertOptions, max_shard_bytes: int, progress: "_Progress",
-) -> Report:  # fmt: skip
+) -> ConversionReport:  # fmt: skip
     dtype = options.dtype or "float32"
     made_of = write_huggingface(
         source,
@@ -176,16 +176,16 @@ def _to_huggingface(
     compare_arrays(source, written, dtype_named(dtype))
     progress("comparing logits")
     ours = our_logits(written.model, written.params, _probe(source))
-    checks = [check(ours, written, options.reference)]
+    checks = [check_logits(ours, written, options.reference)]
     if source.kind != "t5jax":
         # That was about their names there; this is about the names here.
         unrounded = our_logits(source.model, source.params, _probe(source))
-        checks.append(check(unrounded, source, "auto"))
+        checks.append(check_logits(unrounded, source, "auto"))
     write_golden(directory, ours)
     assert written.weights is not None
     from_dtype = next(iter(source.params.values())).dtype.name
     arrays = [
-        Converted(
+        ConvertedArray(
             name=name,
             made_of=made_of[name],
             shape=array.shape,
@@ -195,7 +195,7 @@ def _to_huggingface(
         for name, array in written.weights.arrays.items()
         if name in made_of
     ]
-    return Report(
+    return ConversionReport(
         source=source,
         target=target,
         target_kind="huggingface",
@@ -205,12 +205,12 @@ def _to_huggingface(
     )
 
 
-def _probe(source: Source) -> Probe:
+def _probe(source: SourceCheckpoint) -> Probe:
     return Probe.for_vocabulary(source.model.vocab_size)
 
 
-def _converted(name: str, made_of: list[str], array: BlockArray, of: BlockArray) -> Converted:
-    return Converted(
+def _converted(name: str, made_of: list[str], array: BlockArray, of: BlockArray) -> ConvertedArray:
+    return ConvertedArray(
         name=name,
         made_of=made_of,
         shape=array.shape,

@@ -1,52 +1,52 @@
-"""Which model some weights are: read off their names and shapes, checked against settings."""
+"""Model config of foreign weights, inferred from names and shapes, checked against settings."""
 
 import dataclasses
 import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from t5jax.convert.source import Weights
+from t5jax.convert.source_checkpoint import Weights
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.model.config import SIZES, T5Config
 from t5jax.model.layer_stack import STACKS
 
-# What shapes cannot tell, where nothing else says it: the published models of either kind.
+# Defaults of what shapes cannot tell: those of the published models with plain and gated MLPs.
 _PLAIN = {"mlp_activations": ("relu",), "dropout_rate": 0.1}
 _GATED = {"mlp_activations": ("gelu", "linear"), "dropout_rate": 0.0}
 
 
-def detect(weights: Weights, settings: Mapping[str, Any], notes: list[str]) -> T5Config:
+def infer_model_config(weights: Weights, settings: Mapping[str, Any], notes: list[str]) -> T5Config:
     """The T5Config of the weights.
 
     Args:
-      settings: fields of T5Config as a config file beside the weights has them. What shapes tell,
-        it must tell alike; what they cannot tell, it decides.
-      notes: gets a line for what neither tells.
+      settings: fields of T5Config from a config file beside the weights. They must not contradict
+        the shapes, and decide what shapes cannot tell.
+      notes: gets a line for each default that is assumed.
 
     Raises:
       CheckpointError: no encoder-decoder T5, or weights and settings contradict each other.
     """
-    found = _shapes(weights, settings)
-    wrong = {
+    inferred = _infer_from_shapes(weights, settings)
+    conflicts = {
         name: (settings[name], value)
-        for name, value in found.items()
+        for name, value in inferred.items()
         if name in settings and settings[name] != value
     }
-    if wrong:
+    if conflicts:
         listed = "\n  ".join(
-            f"{name}: {said} by the config, {seen} by the weights"
-            for name, (said, seen) in wrong.items()
+            f"{name}: {configured} by the config, {value} by the weights"
+            for name, (configured, value) in conflicts.items()
         )
         raise CheckpointError(
             f"{weights.where}: config and weights contradict each other:\n  {listed}\nThey do not "
-            "belong together; fetch both again"
+            "belong together; download both again"
         )
     gated = weights.at("encoder/layers/0/mlp/wi_0") is not None
     assumed = _GATED if gated else _PLAIN
     for name, value in assumed.items():
         if name not in settings:
-            notes.append(f"{name} = {value}: assumed, nothing beside the weights says it")
-    fields = {**assumed, **settings, **found}
+            notes.append(f"{name} = {value}: assumed, no config beside the weights has it")
+    fields = {**assumed, **settings, **inferred}
     if (len(fields["mlp_activations"]) == 2) != gated:
         raise CheckpointError(
             f"{weights.where}: the config has activations {fields['mlp_activations']}, but the "
@@ -59,8 +59,8 @@ def detect(weights: Weights, settings: Mapping[str, Any], notes: list[str]) -> T
         raise ConfigError(f"{weights.where}: {error}") from error
 
 
-def _shapes(weights: Weights, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of T5Config that names and shapes tell."""
+def _infer_from_shapes(weights: Weights, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of T5Config that follow from names and shapes."""
     title = weights.naming.title
     if not any(weights.at(f"{stack}/layers/0/self_attention/query") for stack in STACKS):
         example = next(iter(weights.arrays), "nothing at all")
@@ -94,7 +94,7 @@ def _shapes(weights: Weights, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _per_layer(weights: Weights, settings: Mapping[str, Any]) -> bool:
-    """Whether every layer has a table of its own; of single layers only a config can tell."""
+    """Whether every layer has its own bias table; stacks of one layer need a config to tell."""
     if weights.at("encoder/relpos_bias/embedding") is None:
         return True
     second = [weights.at(f"{stack}/layers/1/self_attention/query") for stack in STACKS]
@@ -124,7 +124,7 @@ def _shape(weights: Weights, place: str) -> tuple[int, ...]:
 
 
 def size_name(model: T5Config) -> str | None:
-    """The published size that has these shapes, if there is one."""
+    """Name of the published size with these shapes, if there is one."""
     for name, make in SIZES.items():
         size = make(dropout_rate=model.dropout_rate, dtype=model.dtype)
         if size == model:

@@ -1,12 +1,12 @@
-"""What a path is: a run of ours, or a checkpoint of another program; opened accordingly."""
+"""Format detection: a run of t5jax, or a checkpoint of Hugging Face, T5X or Mesh TensorFlow."""
 
 import pathlib
 
 from t5jax.convert import huggingface, mesh_tf, run_directory, t5x
-from t5jax.convert.source import Source
+from t5jax.convert.source_checkpoint import SourceCheckpoint
 from t5jax.errors import ConfigError
 
-TITLES = {
+FORMAT_TITLES = {
     "t5jax": "t5jax run",
     "huggingface": "Hugging Face",
     "t5x": "T5X",
@@ -14,7 +14,7 @@ TITLES = {
 }
 
 
-def kind_of(path: str) -> str:
+def detect_format(path: str) -> str:
     """t5jax, huggingface, t5x or mesh_tf. Raises ConfigError when it is none of them."""
     place = pathlib.Path(path)
     if "://" in path:
@@ -22,7 +22,7 @@ def kind_of(path: str) -> str:
     if not place.exists() and not mesh_tf.is_mesh_tf(place):
         hint = ""
         if path.count("/") == 1 and not place.parent.exists():
-            hint = f" (a model of the hub? fetch it first: hf download {path} --local-dir DIR)"
+            hint = f" (a model of the hub? download it first: hf download {path} --local-dir DIR)"
         raise ConfigError(f"there is no {path}{hint}")
     if place.is_dir():
         if run_directory.is_run(place):
@@ -34,16 +34,17 @@ def kind_of(path: str) -> str:
     if t5x.is_t5x(place):
         return "t5x"
     raise ConfigError(
-        f"{path} is no model that t5jax knows: neither a run of t5jax (checkpoints/), nor a "
+        f"{path} has no known format: it is neither a run of t5jax (checkpoints/), nor a "
         "Hugging Face directory (config.json, *.safetensors), nor a T5X checkpoint (`checkpoint` "
-        "and zarr directories, or a msgpack file), nor the prefix of a Mesh TensorFlow one "
+        "and zarr directories, or a msgpack file), nor the prefix of a Mesh TensorFlow checkpoint "
         "(PREFIX.index)"
     )
 
 
-def open_source(path: str, step: int | None = None) -> Source:
-    """Raises ConfigError or CheckpointError, as the opening functions do."""
-    kind = kind_of(path)
+def open_source_checkpoint(path: str, step: int | None = None) -> SourceCheckpoint:
+    """Opens a checkpoint of any format. Raises ConfigError or CheckpointError, as the opening
+    functions of the formats do."""
+    kind = detect_format(path)
     if kind == "huggingface":
         if step is not None:
             raise ConfigError(f"--step {step}: a Hugging Face directory has no steps; leave it out")

@@ -1,7 +1,7 @@
-"""Settings of a gin file beside a T5X or Mesh TensorFlow checkpoint, as fields of T5Config.
+"""Model settings of the gin file beside a T5X or Mesh TensorFlow checkpoint.
 
-Only what is written out as a Python literal or a macro for one is understood; the rest of such a
-file (configurables, references) says nothing about shapes.
+Only Python literals and macros of them are parsed; the rest of such a file (configurables,
+references) does not concern the model's shapes.
 """
 
 import ast
@@ -11,7 +11,7 @@ from typing import Any
 
 _BINDING = re.compile(r"^([\w./@]+)\s*=\s*(.+)$", re.DOTALL)
 
-# The end of a binding's name -> our field. `activation` and the like are Mesh TensorFlow's.
+# Suffix of a binding's name -> field of T5Config.
 _T5X = {
     f"T5Config.{name}": name
     for name in (
@@ -34,14 +34,14 @@ _MESH_TF = {
 _ACTIVATIONS = {"swish": "silu"}
 
 
-def find(directory: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | None:
+def find_gin_file(directory: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path | None:
     """The gin file beside a checkpoint: in its directory or the one above."""
-    places = [place / name for place in (directory, directory.parent) for name in names]
-    return next((place for place in places if place.is_file()), None)
+    files = [parent / name for parent in (directory, directory.parent) for name in names]
+    return next((file for file in files if file.is_file()), None)
 
 
-def settings(text: str) -> dict[str, Any]:
-    """Fields of T5Config that the file decides."""
+def parse_gin_settings(text: str) -> dict[str, Any]:
+    """Fields of T5Config that the file binds."""
     bindings = _bindings(text)
     fields = {}
     for name, value in bindings.items():
@@ -58,27 +58,27 @@ def settings(text: str) -> dict[str, Any]:
 
 
 def _bindings(text: str) -> dict[str, Any]:
-    """Name -> literal, macros resolved; what is no literal is left out."""
-    found: dict[str, str] = {}
+    """Name -> literal, macros resolved; values that are no literals are left out."""
+    expressions: dict[str, str] = {}
     for line in _statements(text):
         if match := _BINDING.match(line):
-            found[match[1]] = match[2].strip()
+            expressions[match[1]] = match[2].strip()
     values = {}
-    for name, written in found.items():
-        seen = 0
-        while written.startswith("%") and seen < 10:
-            written, seen = found.get(written[1:].split("/")[-1], found.get(written[1:], "")), (
-                seen + 1
-            )  # fmt: skip
+    for name, expression in expressions.items():
+        for _ in range(10):  # nested macros; a cycle ends as no literal
+            if not expression.startswith("%"):
+                break
+            macro = expression[1:]
+            expression = expressions.get(macro.split("/")[-1], expressions.get(macro, ""))
         try:
-            values[name] = ast.literal_eval(written)
+            values[name] = ast.literal_eval(expression)
         except (ValueError, SyntaxError):
             continue
     return values
 
 
 def _statements(text: str) -> list[str]:
-    """Lines without comments; a value goes on after a backslash and within brackets."""
+    """Lines without comments; a value continues after a backslash and within brackets."""
     statements, current = [], ""
     for raw in text.splitlines():
         line = raw if "'" in raw or '"' in raw else raw.split("#")[0]

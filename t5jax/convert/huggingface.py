@@ -1,4 +1,4 @@
-"""Hugging Face directories: config.json, safetensors, tokenizer files; opened and written."""
+"""Hugging Face directories, read and written: config.json, safetensors, tokenizer files."""
 
 import json
 import pathlib
@@ -9,16 +9,22 @@ import numpy as np
 
 from t5jax.checkpoints import BlockArray
 from t5jax.convert import architecture, huggingface_config, safetensors_files
+from t5jax.convert.lazy_arrays import AxisSlice, Cast, Transposed
 from t5jax.convert.names import HUGGINGFACE
 from t5jax.convert.raw_files import dtype_named
-from t5jax.convert.source import Source, Weights, bind, origins
+from t5jax.convert.source_checkpoint import (
+    SourceCheckpoint,
+    Weights,
+    bind_parameters,
+    parameter_origins,
+)
 from t5jax.convert.tokenizers import (
     SENTENCE_PIECE,
-    found_differently,
     read_vocabulary,
+    user_defined_pieces,
     write_tokenizer,
 )
-from t5jax.convert.views import Cast, Layer, Transposed
+from t5jax.data.atomic_files import write_json_file
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.model.layer_stack import layer_paths, stack_of
@@ -26,7 +32,7 @@ from t5jax.model.layer_stack import layer_paths, stack_of
 CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
 SHARED, HEAD = "shared.weight", "lm_head.weight"
 _COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-# In the files of T5 1.0 for historical reasons; no implementation has ever read it.
+# In the files of T5 1.0 for historical reasons; no implementation reads it.
 _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 _OTHER_FORMATS = {
     "pytorch_model.bin": "a pickle, which can run any code when it is read",
@@ -41,31 +47,31 @@ def is_huggingface(directory: pathlib.Path) -> bool:
     return any((directory / name).is_file() for name in own)
 
 
-def open_huggingface(path: str) -> Source:
+def open_huggingface(path: str) -> SourceCheckpoint:
     """A T5, mT5 or umT5 of a local directory.
 
     Raises:
       ConfigError: it is of another family, or its weights are in a format that is not read.
-      CheckpointError: files are missing, cut short or contradict each other.
+      CheckpointError: files are missing, truncated or contradict each other.
     """
     directory = pathlib.Path(path)
     config = _read_config(directory)
-    settings = huggingface_config.settings(config, str(directory / CONFIG))
+    settings = huggingface_config.parse_config(config, str(directory / CONFIG))
     _refuse_other_formats(directory)
     weights = Weights(
         naming=HUGGINGFACE, where=path, arrays=safetensors_files.read_directory(directory)
     )
     notes: list[str] = []
-    dropped = _settle_tables(weights, config, notes)
-    model = architecture.detect(weights, settings, notes)
+    dropped = _resolve_embedding_tables(weights, config, notes)
+    model = architecture.infer_model_config(weights, settings, notes)
     for name in weights.arrays.keys() & dropped.keys():
         notes.append(f"{name} is left out: {dropped[name]}")
-    return Source(
+    return SourceCheckpoint(
         kind="huggingface",
         path=path,
         model=model,
-        params=bind(model, weights, dropped),
-        origins=origins(model, weights),
+        params=bind_parameters(model, weights, dropped),
+        origins=parameter_origins(model, weights),
         notes=notes,
         vocabulary=read_vocabulary(directory),
         weights=weights,
@@ -102,9 +108,11 @@ def _refuse_other_formats(directory: pathlib.Path) -> None:
     )
 
 
-def _settle_tables(weights: Weights, config: dict[str, Any], notes: list[str]) -> dict[str, str]:
-    """Leaves at most two tables, `shared` and an output projection of its own; returns what is left
-    out (name -> why). What the logits are is for config and weights together to say."""
+def _resolve_embedding_tables(
+    weights: Weights, config: dict[str, Any], notes: list[str]
+) -> dict[str, str]:
+    """Leaves at most two tables, `shared` and a separate output projection; returns the dropped
+    ones (name -> reason). Whether logits are tied and scaled follows from config and weights."""
     arrays = weights.arrays
     dropped = {_UNUSED: "no implementation reads it"}
     copies = [name for name in _COPIES if name in arrays]
@@ -153,7 +161,7 @@ def _equal(one: BlockArray, other: BlockArray) -> bool:
 
 
 def write_huggingface(
-    source: Source,
+    source: SourceCheckpoint,
     directory: pathlib.Path,
     vocabulary: Vocabulary,
     *,
@@ -161,9 +169,8 @@ def write_huggingface(
     max_shard_bytes: int,
     progress: Callable[[str], None] = lambda name: None,
 ) -> dict[str, list[str]]:
-    """Fills a directory that transformers loads; returns of each array its name there and what it
-    was made of."""
-    config = huggingface_config.to_config(source.model, dtype)
+    """Writes a directory that transformers loads; returns name -> names of the source arrays."""
+    config = huggingface_config.make_config(source.model, dtype)
     tensors, made_of = {}, {}
     for path, array in source.params.items():
         for layer, place in enumerate(layer_paths(path, array.shape)):
@@ -171,24 +178,20 @@ def write_huggingface(
                 name = HUGGINGFACE.name(place)
             except KeyError as error:
                 raise ConfigError(f"{place}: transformers has no T5 with such a weight") from error
-            view = Layer(array, layer) if stack_of(path) else array
+            view = AxisSlice(array, layer) if stack_of(path) else array
             if len(view.shape) == 2 and place != "token_embedder":
                 view = Transposed(view)
             tensors[name] = Cast(view, dtype_named(dtype))
             origin = source.origins[path]
             made_of[name] = [origin[layer] if stack_of(path) else origin[0]]
     safetensors_files.write_directory(directory, tensors, max_shard_bytes, progress)
-    write_json(directory / CONFIG, config)
-    write_json(directory / GENERATION_CONFIG, huggingface_config.SPECIAL_IDS)
+    write_json_file(directory / CONFIG, config)
+    write_json_file(directory / GENERATION_CONFIG, huggingface_config.SPECIAL_IDS)
     write_tokenizer(vocabulary, directory)
-    if own := found_differently(vocabulary):
+    if own := user_defined_pieces(vocabulary):
         source.notes.append(
             f"the vocabulary has {len(own)} user-defined pieces ({', '.join(map(repr, own[:3]))}): "
             "the tokenizer of transformers 5 may cut texts that hold them otherwise; encode those "
             f"with the sentencepiece library and {SENTENCE_PIECE}"
         )
     return made_of
-
-
-def write_json(path: pathlib.Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Hugging Face's config.json and our T5Config, both ways."""
+"""Conversion between Hugging Face's config.json and T5Config."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ MODEL_TYPES = {
     "mt5": "MT5ForConditionalGeneration",
     "umt5": "UMT5ForConditionalGeneration",
 }
-# Their name of an activation -> ours. `gelu_new` is the tanh approximation, `gelu` the exact one.
+# transformers' name of an activation -> ours. `gelu_new` is the tanh approximation, `gelu` exact.
 _ACTIVATIONS = {
     "relu": "relu",
     "gelu": "gelu_exact",
@@ -37,9 +37,9 @@ _FIELDS = {
 _EPSILON = 1e-6
 
 
-def settings(config: dict[str, Any], where: str) -> dict[str, Any]:
-    """What a config.json says, as fields of T5Config; whether embeddings are tied is left out, for
-    the weights have a say in it.
+def parse_config(config: dict[str, Any], where: str) -> dict[str, Any]:
+    """The fields of T5Config in a config.json, but for `tied_embeddings`, which depends on the
+    weights too.
 
     Raises ConfigError for a model of another family, or one that t5jax does not have.
     """
@@ -73,8 +73,9 @@ def settings(config: dict[str, Any], where: str) -> dict[str, Any]:
 def scales_logits(config: dict[str, Any]) -> bool:
     """Whether the decoder's output is multiplied by d_model**-0.5 before the output projection.
 
-    transformers 4 reads it off tie_word_embeddings; transformers 5 saves that as true whatever it
-    was, and beside it what it was. Its umT5 scales even then; umT5 was trained without.
+    transformers 4 derives it from tie_word_embeddings; transformers 5 always saves that as true,
+    and the original value in scale_decoder_outputs. Its umT5 always scales; umT5 was trained
+    without.
     """
     if config["model_type"] == "mt5":
         return False
@@ -84,7 +85,7 @@ def scales_logits(config: dict[str, Any]) -> bool:
 
 
 def _activations(name: str, where: str) -> tuple[str, ...]:
-    """ "relu" is a plain MLP; "gated-gelu" gates, and means the approximation by its history."""
+    """ "relu" is a plain MLP; "gated-gelu" a gated one with the tanh approximation of GELU."""
     if name == "gated-gelu":
         return ("gelu", "linear")
     gated, _, activation = name.rpartition("-")
@@ -100,22 +101,22 @@ def _activations(name: str, where: str) -> tuple[str, ...]:
 
 
 def model_type_for(model: T5Config) -> str:
-    """The model class of transformers that computes what ours does."""
+    """The `model_type` whose class in transformers computes the same as ours."""
     if model.per_layer_relative_bias:
         return "umt5"
-    # MT5… never scales, so that it cannot be a tied model; elsewhere it equals T5….
+    # MT5… never scales, so it cannot be tied; otherwise it equals T5….
     return "mt5" if model.vocab_size == 250112 and not model.tied_embeddings else "t5"
 
 
-def to_config(model: T5Config, dtype: str) -> dict[str, Any]:
-    """The config.json of our model.
+def make_config(model: T5Config, dtype: str) -> dict[str, Any]:
+    """The config.json of a model of ours.
 
     Raises ConfigError for a model that transformers does not have.
     """
-    _refuse_what_it_lacks(model)
+    _refuse_unsupported(model)
     model_type = model_type_for(model)
     fields = {theirs: getattr(model, ours) for theirs, ours in _FIELDS.items()}
-    # transformers 5 ties what has one table, and scales umT5 whether it has or not.
+    # transformers 5 ties models with one table, and always scales umT5.
     config = {
         "architectures": [MODEL_TYPES[model_type]],
         "model_type": model_type,
@@ -134,7 +135,7 @@ def to_config(model: T5Config, dtype: str) -> dict[str, Any]:
     return config
 
 
-def _refuse_what_it_lacks(model: T5Config) -> None:
+def _refuse_unsupported(model: T5Config) -> None:
     if model.architecture != "encoder_decoder":
         raise ConfigError(
             f"model.architecture = {model.architecture!r}: transformers has T5 as an "
@@ -143,9 +144,8 @@ def _refuse_what_it_lacks(model: T5Config) -> None:
     for field, what in (("adapter_dim", "adapters"), ("prompt_length", "learned prompt")):
         if getattr(model, field):
             raise ConfigError(
-                f"model.{field} = {getattr(model, field)}: transformers' T5 has no {what}, and "
-                "without, no weights compute the same; what can be converted is the run that was "
-                "fine-tuned (init.path)"
+                f"model.{field} = {getattr(model, field)}: transformers' T5 has no {what}, and no "
+                "weights compute the same without; convert the run that was fine-tuned (init.path)"
             )
 
 

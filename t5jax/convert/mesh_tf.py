@@ -1,4 +1,4 @@
-"""Mesh TensorFlow checkpoints, `model.ckpt-1000000.index` and its data, as T5 was released in.
+"""Mesh TensorFlow checkpoints, `model.ckpt-1000000.index` and its data, T5's release format.
 
 TensorFlow reads them, an array at a time.
 """
@@ -11,9 +11,14 @@ import numpy as np
 
 from t5jax.checkpoints import BlockArray, Region
 from t5jax.convert import architecture, gin
+from t5jax.convert.adafactor_state import convert_adafactor_state
 from t5jax.convert.names import MESH_TF
-from t5jax.convert.slots import adafactor_slots
-from t5jax.convert.source import Source, Weights, bind, origins
+from t5jax.convert.source_checkpoint import (
+    SourceCheckpoint,
+    Weights,
+    bind_parameters,
+    parameter_origins,
+)
 from t5jax.data.tensorflow_import import import_tensorflow
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.model.layer_stack import STACKS
@@ -23,9 +28,9 @@ _INDEX = ".index"
 _STEP = re.compile(r"-(\d+)$")
 _SLOT = re.compile(r"(.+)_slot_(vr|vc|v|m)")
 _SLOTS = {"vr": "v_row", "vc": "v_col", "v": "v", "m": "m"}
-# No implementation reads it: the bias of attention to the encoder was never more than a variable.
+# A variable of cross-attention that no implementation reads.
 _UNUSED = re.compile(r"decoder/block_000/layer_001/EncDecAttention/relative_attention_bias")
-# T5 1.0's norms have other names than those of the models after it.
+# T5 1.0's norms have other names than those of later models.
 _OLD_NORM = re.compile(r"/(?:final_)?layer_norm/scale$")
 
 
@@ -36,11 +41,11 @@ def is_mesh_tf(path: pathlib.Path) -> bool:
     return path.with_name(path.name + _INDEX).is_file()
 
 
-def open_mesh_tf(path: str, step: int | None = None) -> Source:
-    """An encoder-decoder of Mesh TensorFlow, with Adafactor's slots where they are there.
+def open_mesh_tf(path: str, step: int | None = None) -> SourceCheckpoint:
+    """An encoder-decoder of Mesh TensorFlow, with Adafactor's slots if it has them.
 
     Raises:
-      ConfigError: `step` is not there, or TensorFlow is not installed.
+      ConfigError: there is no such `step`, or TensorFlow is not installed.
       CheckpointError: files are missing, damaged or not a T5 of Mesh TensorFlow.
     """
     prefix = _prefix(pathlib.Path(path), step)
@@ -59,15 +64,15 @@ def open_mesh_tf(path: str, step: int | None = None) -> Source:
             weights.arrays[renamed] = array
             weights.original_names[renamed] = name
     notes: list[str] = []
-    _refuse_others(weights)
-    model = architecture.detect(weights, _settings(prefix, notes), notes)
-    slots, slot_settings = adafactor_slots(model, weights, lambda place: 1, notes)
-    return Source(
+    _refuse_unsupported(weights)
+    model = architecture.infer_model_config(weights, _settings(prefix, notes), notes)
+    slots, slot_settings = convert_adafactor_state(model, weights, lambda place: 1, notes)
+    return SourceCheckpoint(
         kind="mesh_tf",
         path=str(prefix),
         model=model,
-        params=bind(model, weights, {}),
-        origins=origins(model, weights),
+        params=bind_parameters(model, weights, {}),
+        origins=parameter_origins(model, weights),
         notes=notes,
         weights=weights,
         step=_step(prefix, reader),
@@ -98,27 +103,26 @@ def _step(prefix: pathlib.Path, reader: "_Reader") -> int | None:
 
 
 def _settings(prefix: pathlib.Path, notes: list[str]) -> dict[str, Any]:
-    file = gin.find(prefix.parent, _GIN)
+    file = gin.find_gin_file(prefix.parent, _GIN)
     if file is None:
         return {}
     notes.append(f"settings were compared with {file}")
-    return gin.settings(file.read_text(encoding="utf-8"))
+    return gin.parse_gin_settings(file.read_text(encoding="utf-8"))
 
 
-def _refuse_others(weights: Weights) -> None:
-    """Says which model it is, where it is one that Mesh TensorFlow has and t5jax converts not."""
+def _refuse_unsupported(weights: Weights) -> None:
+    """Raises CheckpointError for models of Mesh TensorFlow that t5jax does not convert."""
     names = list(weights.arrays)
     if any(name.startswith("transformer/") for name in names):
         raise CheckpointError(f"{weights.where} is a decoder-only model; encoder-decoders are read")
     if any(f"{stack}/embedding" in names for stack in STACKS):
         raise CheckpointError(
-            f"{weights.where}: encoder and decoder have token tables of their own; t5jax's share "
-            "one"
+            f"{weights.where}: encoder and decoder have separate token tables; t5jax's share one"
         )
 
 
 class _Reader:
-    """TensorFlow's reader; keeps the last array, because it is asked for in parts."""
+    """TensorFlow's reader; caches the last array, because arrays are read in blocks."""
 
     def __init__(self, prefix: pathlib.Path):
         tensorflow = import_tensorflow()
@@ -133,7 +137,7 @@ class _Reader:
 
     def get(self, name: str) -> np.ndarray:
         if self._last[0] != name:
-            self._last = "", np.zeros(0)  # lets go before the next one comes
+            self._last = "", np.zeros(0)  # frees the last one before the next is read
             try:
                 self._last = name, np.asarray(self._reader.get_tensor(name))
             except Exception as error:

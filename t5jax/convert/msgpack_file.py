@@ -1,4 +1,4 @@
-"""Flax's msgpack files, without reading the arrays: where in the file each of them lies.
+"""Index of a Flax msgpack file: the offset, shape and dtype of each array, without reading it.
 
 The format is msgpack's maps, strings and numbers, with arrays as an extension of type 1 (and NumPy
 scalars of type 3) whose payload is itself msgpack: [shape, name of the dtype, bytes]. An array of
@@ -28,10 +28,10 @@ _SIZED = {
 }  # fmt: skip
 
 
-def read(path: pathlib.Path) -> dict[str, Any]:
+def read_msgpack(path: pathlib.Path) -> dict[str, Any]:
     """The tree of a file: dicts with arrays (RawArray), numbers, texts, None.
 
-    Raises CheckpointError when the file is cut short or something else.
+    Raises CheckpointError when the file is truncated or of another format.
     """
     try:
         with open(path, "rb") as file:
@@ -40,19 +40,19 @@ def read(path: pathlib.Path) -> dict[str, Any]:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(
-            f"{path} is not a Flax msgpack file, or is cut short ({error}); fetch it again"
+            f"{path} is not a Flax msgpack file, or is truncated ({error}); download it again"
         ) from error
     if not isinstance(tree, dict):
         raise CheckpointError(f"{path} is not a Flax msgpack file: it holds no tree")
     return tree
 
 
-def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves by path; the description of an array elsewhere (`driver`, …) is a leaf."""
+def flatten_tree(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaves by path; the description of an external array (`driver`, …) is a leaf."""
     flat = {}
     for name, value in tree.items():
         if isinstance(value, dict) and "kvstore" not in value:
-            flat |= flattened(value, f"{prefix}{name}/")
+            flat |= flatten_tree(value, f"{prefix}{name}/")
         else:
             flat[f"{prefix}{name}"] = value
     return flat
@@ -82,7 +82,7 @@ class _Parser:
         return self._extension(content)
 
     def _head(self) -> tuple[str, Any]:
-        """("number", value), or what follows and how much of it."""
+        """("number", value), or (kind of the following item, its length)."""
         first = self._take(1)[0]
         if first <= 0x7F or first >= 0xE0:
             return "number", first if first <= 0x7F else first - 256
@@ -120,7 +120,9 @@ class _Parser:
         if nbytes != math.prod(shape) * dtype.itemsize:
             raise CheckpointError(f"{self._path}: {nbytes} bytes are not {dtype}{list(shape)}")
         if end > self._size:
-            raise CheckpointError(f"{self._path} is cut short at byte {self._size}; fetch it again")
+            raise CheckpointError(
+                f"{self._path} is truncated at byte {self._size}; download it again"
+            )
         self._file.seek(end)
         return RawArray(self._path, [(offset, nbytes)], shape, dtype)
 
@@ -130,12 +132,14 @@ class _Parser:
     def _take(self, count: int) -> bytes:
         data = self._file.read(count)
         if len(data) != count:
-            raise CheckpointError(f"{self._path} is cut short at byte {self._size}; fetch it again")
+            raise CheckpointError(
+                f"{self._path} is truncated at byte {self._size}; download it again"
+            )
         return data
 
 
 def _unchunked(tree: dict[str, Any]) -> RawArray:
     in_order = lambda entries: [entries[str(i)] for i in range(len(entries))]
     pieces, shape = in_order(tree["chunks"]), tuple(in_order(tree["shape"]))
-    stretches = [stretch for piece in pieces for stretch in piece.stretches]
-    return RawArray(pieces[0].path, stretches, shape, pieces[0].dtype)
+    extents = [extent for piece in pieces for extent in piece.extents]
+    return RawArray(pieces[0].path, extents, shape, pieces[0].dtype)

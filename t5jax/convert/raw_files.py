@@ -1,4 +1,4 @@
-"""Arrays that lie in a file as plain bytes, in row-major order and little-endian."""
+"""Arrays stored in a file as plain bytes, row-major and little-endian."""
 
 import math
 import os
@@ -18,19 +18,19 @@ def dtype_named(name: str) -> np.dtype:
 
 
 class RawArray(BlockArray):
-    """An array in one or more stretches (offset, bytes) of a file."""
+    """An array in one or more extents (offset, bytes) of a file."""
 
     def __init__(
         self,
         path: pathlib.Path,
-        stretches: Sequence[tuple[int, int]],
+        extents: Sequence[tuple[int, int]],
         shape: tuple[int, ...],
         dtype: np.dtype,
     ):
         self.path, self.shape, self.dtype = path, shape, dtype
-        self.stretches = stretches
+        self.extents = extents
         self.cut_axes = tuple(range(len(shape)))
-        assert sum(nbytes for _, nbytes in stretches) == self.nbytes, path
+        assert sum(nbytes for _, nbytes in extents) == self.nbytes, path
 
     def read(self, region: Region) -> np.ndarray:
         if not self.shape:
@@ -39,7 +39,7 @@ class RawArray(BlockArray):
         row = math.prod(self.shape[1:]) * self.dtype.itemsize
         if all(part == slice(0, size) for part, size in zip(rest, self.shape[1:], strict=True)):
             return self._rows(rows.start, rows.stop, row)
-        # Columns: through whole rows, a few at a time, so that no more is held than asked for.
+        # Columns are cut from whole rows, a few at a time, to bound memory.
         step = max(1, BLOCK_BYTES // row)
         starts = range(rows.start, rows.stop, step)
         parts = [self._rows(at, min(at + step, rows.stop), row)[:, *rest].copy() for at in starts]
@@ -50,11 +50,11 @@ class RawArray(BlockArray):
         return data.view(self.dtype).reshape(stop - start, *self.shape[1:])
 
     def _bytes(self, start: int, count: int) -> np.ndarray:
-        """`count` bytes from `start` of the array's own."""
+        """`count` bytes from offset `start` within the array."""
         data = np.empty(count, np.uint8)
         done = 0
         with open(self.path, "rb", buffering=0) as file:
-            for offset, nbytes in self.stretches:
+            for offset, nbytes in self.extents:
                 here = min(nbytes - start, count - done)
                 if here > 0:
                     read_exactly(file, offset + start, data[done : done + here])
@@ -64,13 +64,13 @@ class RawArray(BlockArray):
 
 
 def read_exactly(file, offset: int, into: np.ndarray) -> None:
-    """Fills `into`, which is of bytes. Raises CheckpointError when the file ends before."""
+    """Fills the byte array `into`. Raises CheckpointError when the file ends before."""
     file.seek(offset)
     while len(into):
         count = file.readinto(into)
         if not count:
             raise CheckpointError(
                 f"{file.name} ends at byte {os.fstat(file.fileno()).st_size}, in the middle of an "
-                "array: it is cut short; fetch it again"
+                "array: it is truncated; download it again"
             )
         into = into[count:]

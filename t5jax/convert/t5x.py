@@ -1,8 +1,8 @@
 """T5X checkpoints: a directory with a msgpack index and zarr arrays, or one msgpack file.
 
-Brought into the layout of T5X's minimal network, `encoder/layers_0/attention/query/kernel`:
+All are mapped to the layout of T5X's minimal network, `encoder/layers_0/attention/query/kernel`:
 scanned stacks (`encoder/layers/…` of its scalable network, `encoder/encoder/…` of Flaxformer, which
-umT5 was trained with) have their layers along axis 1; Flaxformer may keep heads apart.
+umT5 was trained with) have their layers along axis 1; Flaxformer may have a separate heads axis.
 """
 
 import pathlib
@@ -14,11 +14,16 @@ import tensorstore as ts
 
 from t5jax.checkpoints import BlockArray, Region
 from t5jax.convert import architecture, gin, msgpack_file
+from t5jax.convert.adafactor_state import convert_adafactor_state
+from t5jax.convert.lazy_arrays import AxisSlice, InMemory, MergedAxes
 from t5jax.convert.names import T5X
 from t5jax.convert.raw_files import RawArray, dtype_named
-from t5jax.convert.slots import adafactor_slots
-from t5jax.convert.source import Source, Weights, bind, origins
-from t5jax.convert.views import InMemory, Layer, Merged
+from t5jax.convert.source_checkpoint import (
+    SourceCheckpoint,
+    Weights,
+    bind_parameters,
+    parameter_origins,
+)
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.model.layer_stack import STACKS
 
@@ -28,12 +33,12 @@ _STEP_FOLDER = re.compile(r"checkpoint_(\d+)")
 _PARAMETER = re.compile(r"(?:_?optimizer/)?target/(.+)")
 _SLOT = re.compile(r"(?:_?optimizer/)?state/param_states/(.+)/(v_row|v_col|v|m)")
 _STEP = re.compile(r"(?:_?optimizer/)?state/step")
-_ELSEWHERE = "PLACEHOLDER://"
-_CACHE_BYTES = 64 * 2**20  # of chunks that were read: those of a scanned stack hold several layers
+_PLACEHOLDER = "PLACEHOLDER://"
+_CACHE_BYTES = 64 * 2**20  # of read chunks: those of a scanned stack hold several layers
 
 
 def is_t5x(path: pathlib.Path) -> bool:
-    """A directory with its index, one with such directories, or the msgpack file itself."""
+    """A directory with an index, a directory of these, or the msgpack file itself."""
     if path.is_dir():
         folders = any(_STEP_FOLDER.fullmatch(p.name) for p in path.iterdir())
         return folders or _is_msgpack(path / INDEX)
@@ -41,7 +46,7 @@ def is_t5x(path: pathlib.Path) -> bool:
 
 
 def _is_msgpack(file: pathlib.Path) -> bool:
-    """A small or large map: T5X's begin with the key `version` or with the state's parts."""
+    """Whether the file begins with a msgpack map, as T5X's do."""
     if not file.is_file():
         return False
     with open(file, "rb") as opened:
@@ -49,33 +54,33 @@ def _is_msgpack(file: pathlib.Path) -> bool:
     return bool(first) and (0x80 <= first[0] <= 0x8F or first[0] in (0xDE, 0xDF))
 
 
-def open_t5x(path: str, step: int | None = None) -> Source:
-    """An encoder-decoder of T5X, with Adafactor's slots where they are there.
+def open_t5x(path: str, step: int | None = None) -> SourceCheckpoint:
+    """An encoder-decoder of T5X, with Adafactor's slots if it has them.
 
     Raises:
-      ConfigError: `step` is not there.
+      ConfigError: there is no such `step`.
       CheckpointError: files are missing, damaged or not a T5 of T5X.
     """
     place = _step_directory(pathlib.Path(path), step)
     index = place / INDEX if place.is_dir() else place
-    leaves = msgpack_file.flattened(msgpack_file.read(index))
-    found = {name: _array(place, index, leaf) for name, leaf in leaves.items()}
-    arrays = {name: array for name, array in found.items() if array is not None}
+    leaves = msgpack_file.flatten_tree(msgpack_file.read_msgpack(index))
+    opened = {name: _open_array(place, index, leaf) for name, leaf in leaves.items()}
+    arrays = {name: array for name, array in opened.items() if array is not None}
     weights = Weights(naming=T5X, where=str(place), arrays={})
     scanned = _fill(weights, arrays)
     notes: list[str] = []
-    model = architecture.detect(weights, _settings(place, notes), notes)
-    params = bind(model, weights, {})
+    model = architecture.infer_model_config(weights, _settings(place, notes), notes)
+    params = bind_parameters(model, weights, {})
     counts = [array for name, array in arrays.items() if _STEP.fullmatch(name)]
     steps = int(counts[0].whole()) if counts else None
     row_axis = _row_axis_scanned if scanned else lambda place: 0
-    slots, slot_settings = adafactor_slots(model, weights, row_axis, notes)
-    return Source(
+    slots, slot_settings = convert_adafactor_state(model, weights, row_axis, notes)
+    return SourceCheckpoint(
         kind="t5x",
         path=str(place),
         model=model,
         params=params,
-        origins=origins(model, weights),
+        origins=parameter_origins(model, weights),
         notes=notes,
         weights=weights,
         step=steps,
@@ -85,7 +90,7 @@ def open_t5x(path: str, step: int | None = None) -> Source:
 
 
 def _step_directory(path: pathlib.Path, step: int | None) -> pathlib.Path:
-    """The checkpoint itself, of a directory that may hold several."""
+    """The directory of one checkpoint, of a directory that may hold several."""
     if not path.is_dir() or (path / INDEX).is_file():
         if step is not None and path.name != f"checkpoint_{step}":
             raise ConfigError(f"--step {step}: {path} is one checkpoint already; leave it out")
@@ -102,25 +107,25 @@ def _step_directory(path: pathlib.Path, step: int | None) -> pathlib.Path:
 
 
 def _settings(place: pathlib.Path, notes: list[str]) -> dict[str, Any]:
-    file = gin.find(place, _GIN) if place.is_dir() else None
+    file = gin.find_gin_file(place, _GIN) if place.is_dir() else None
     if file is None:
         return {}
     notes.append(f"settings were compared with {file}")
-    return gin.settings(file.read_text(encoding="utf-8"))
+    return gin.parse_gin_settings(file.read_text(encoding="utf-8"))
 
 
 # ---- arrays
 
 
 class ZarrArray(BlockArray):
-    """An array in a zarr directory, opened when it is first read."""
+    """An array in a zarr directory, opened at the first read."""
 
     def __init__(self, spec: dict[str, Any], where: pathlib.Path):
         self._spec, self._where = spec, where
         self._opened: ts.TensorStore | None = None
         stored = self._open(ts.Context())
         self.shape = tuple(stored.shape)
-        # Version 2 of T5X kept bfloat16 as the 16 bits that it is.
+        # Version 2 of T5X stored bfloat16 as uint16 bits.
         self._bits = stored.dtype.numpy_dtype == np.uint16
         self.dtype = dtype_named("bfloat16") if self._bits else stored.dtype.numpy_dtype
         chunks = stored.chunk_layout.read_chunk.shape or ()
@@ -144,8 +149,8 @@ class ZarrArray(BlockArray):
             raise CheckpointError(f"{self._where} cannot be read: {error}") from error
 
 
-def _array(place: pathlib.Path, index: pathlib.Path, leaf: Any) -> BlockArray | None:
-    """The array that a leaf of the index is or stands for; None for what is none."""
+def _open_array(place: pathlib.Path, index: pathlib.Path, leaf: Any) -> BlockArray | None:
+    """The array that a leaf of the index is or refers to; None for any other leaf."""
     if isinstance(leaf, RawArray):
         return leaf
     if isinstance(leaf, int | float) and not isinstance(leaf, bool):
@@ -153,8 +158,8 @@ def _array(place: pathlib.Path, index: pathlib.Path, leaf: Any) -> BlockArray | 
     if isinstance(leaf, dict):
         name = leaf.get("path") or leaf["kvstore"].get("path", "")
         return _zarr(place, name.strip("/").rpartition("/")[2], leaf.get("metadata"))
-    if isinstance(leaf, str) and leaf.startswith(_ELSEWHERE):
-        return _zarr(place, leaf.removeprefix(_ELSEWHERE), None)
+    if isinstance(leaf, str) and leaf.startswith(_PLACEHOLDER):
+        return _zarr(place, leaf.removeprefix(_PLACEHOLDER), None)
     return None
 
 
@@ -166,8 +171,8 @@ def _zarr(place: pathlib.Path, name: str, metadata: dict[str, Any] | None) -> Za
         kvstore = {"driver": "file", "path": f"{folder.absolute()}/"}
     else:
         raise CheckpointError(
-            f"{folder / '.zarray'} is missing: the index of {place} names an array that is not "
-            "there (does the copy leave out files whose names begin with a dot?)"
+            f"{folder / '.zarray'} is missing, and the index of {place} names it (were files whose "
+            "names begin with a dot left out of the copy?)"
         )
     return ZarrArray({"driver": "zarr", "kvstore": kvstore}, folder)
 
@@ -176,28 +181,28 @@ def _zarr(place: pathlib.Path, name: str, metadata: dict[str, Any] | None) -> Za
 
 
 def _fill(weights: Weights, arrays: dict[str, BlockArray]) -> bool:
-    """Puts parameters and slots into the weights, in the minimal layout; whether they were
+    """Puts parameters and slots into the weights, in the minimal layout; returns whether they were
     scanned."""
     parameters = {m[1]: x for name, x in arrays.items() if (m := _PARAMETER.fullmatch(name))}
     slots = {(m[1], m[2]): x for name, x in arrays.items() if (m := _SLOT.fullmatch(name))}
     if not parameters:
         raise CheckpointError(
-            f"{weights.where} is no checkpoint of T5X: it has no parameters (`target/…`), but "
+            f"{weights.where} is not a T5X checkpoint: it has no parameters (`target/…`), but "
             f"{', '.join(list(arrays)[:3]) or 'nothing'}"
         )
     scans = {stack: scan for stack in STACKS if (scan := _scan(stack, parameters))}
     for name, array in parameters.items():
-        for minimal, view, origin in _minimal(name, array, scans):
-            weights.arrays[minimal] = _merged(minimal, view)
+        for minimal, view, origin in _to_minimal(name, array, scans):
+            weights.arrays[minimal] = _merge_heads(minimal, view)
             weights.original_names[minimal] = origin
     for (name, slot), array in slots.items():
-        for minimal, view, _ in _minimal(name, array, scans):
+        for minimal, view, _ in _to_minimal(name, array, scans):
             weights.slots[f"{minimal}/{slot}"] = view
     return bool(scans)
 
 
 def _scan(stack: str, parameters: dict[str, BlockArray]) -> tuple[str, int, int] | None:
-    """(prefix of a scanned stack, number of its layers, their axis); None for one that is not."""
+    """(prefix of a scanned stack, number of its layers, their axis); None if it is not scanned."""
     final = parameters.get(f"{stack}/{stack}_norm/scale")
     for prefix in (f"{stack}/layers/", f"{stack}/{stack}/"):
         scale = next(
@@ -211,18 +216,18 @@ def _scan(stack: str, parameters: dict[str, BlockArray]) -> tuple[str, int, int]
     return None
 
 
-def _minimal(name: str, array: BlockArray, scans: dict[str, tuple[str, int, int]]):
-    """(name in the minimal layout, array, name with index) of each layer that an array holds."""
+def _to_minimal(name: str, array: BlockArray, scans: dict[str, tuple[str, int, int]]):
+    """Yields (name in the minimal layout, array, name with index) of each layer in an array."""
     for stack, (prefix, num_layers, axis) in scans.items():
         if name.startswith(prefix):
             rest = name.removeprefix(prefix)
             if len(array.shape) < 2 or num_layers not in array.shape:
-                return  # a slot that is not used
+                return  # an unused slot
             at = axis if array.shape[axis] == num_layers else array.shape.index(num_layers)
             for layer in range(num_layers):
                 index = ", ".join([":"] * at + [str(layer)])
                 minimal = _renamed(f"{stack}/layers_{layer}/{rest}")
-                yield minimal, Layer(array, layer, at), f"{name}[{index}]"
+                yield minimal, AxisSlice(array, layer, at), f"{name}[{index}]"
             return
     yield _renamed(name), array, name
 
@@ -231,13 +236,13 @@ def _renamed(name: str) -> str:
     return name.replace("/relative_posemb/", "/relpos_bias/")
 
 
-def _merged(name: str, array: BlockArray) -> BlockArray:
-    """Attention kernels with heads and their features on one axis."""
+def _merge_heads(name: str, array: BlockArray) -> BlockArray:
+    """Attention kernels with heads and head features on one axis."""
     if len(array.shape) == 3 and name.endswith("/kernel"):
-        return Merged(array, 0 if name.endswith("/out/kernel") else 1)
+        return MergedAxes(array, 0 if name.endswith("/out/kernel") else 1)
     return array
 
 
 def _row_axis_scanned(place: str) -> int:
-    """Scanned stacks are factored by the names of their axes: rows are the embedding's."""
+    """Scanned stacks are factored by axis names: the row axis is the embedding axis."""
     return 1 if place.endswith(("/out", "/wo")) else 0

@@ -1,4 +1,4 @@
-"""The tokenizer files of a Hugging Face directory, and our vocabularies, both ways."""
+"""Conversion between a Hugging Face directory's tokenizer files and our vocabularies."""
 
 import json
 import pathlib
@@ -26,7 +26,7 @@ def read_vocabulary(directory: pathlib.Path) -> Vocabulary | None:
     """The vocabulary of a Hugging Face directory; None when it holds none."""
     config = _settings(directory)
     if config.get("tokenizer_class") == "ByT5Tokenizer":
-        # Their 125 extra ids lie above the bytes; ByT5 was trained with the top bytes as sentinels.
+        # transformers has 125 extra ids above the bytes; ByT5's sentinels are the top bytes.
         return ByteVocabulary()
     if (directory / SENTENCE_PIECE).is_file():
         return _sentence_piece(directory / SENTENCE_PIECE, _extra_ids(config))
@@ -35,14 +35,14 @@ def read_vocabulary(directory: pathlib.Path) -> Vocabulary | None:
     return None
 
 
-def given_vocabulary(path: str, extra_ids: int | None) -> Vocabulary:
-    """The vocabulary that the command line names: a file, or t5, mt5, umt5, byt5.
+def vocabulary_by_name(path: str, extra_ids: int | None) -> Vocabulary:
+    """The vocabulary of --vocabulary: a file, or t5, mt5, umt5, byt5.
 
     Raises ConfigError when it is neither, DataError when the file is no vocabulary.
     """
     if path in _NAMES:
         if extra_ids is not None and path != "byt5":
-            raise ConfigError(f"--extra-ids {extra_ids}: {path} has its own; leave it out")
+            raise ConfigError(f"--extra-ids {extra_ids}: {path} defines its own; leave it out")
         return ByteVocabulary(extra_ids=extra_ids or 0) if path == "byt5" else (
             named_vocabulary(path)
         )  # fmt: skip
@@ -56,7 +56,7 @@ def given_vocabulary(path: str, extra_ids: int | None) -> Vocabulary:
 
 
 def _sentence_piece(path: pathlib.Path, extra_ids: int | None) -> SentencePieceVocabulary:
-    """Sentinels on top of the file, unless they are in it (mT5)."""
+    """With sentinels added to those of the file, unless it holds some (mT5)."""
     bare = SentencePieceVocabulary(path=str(path), extra_ids=0)
     if bare.sentinels_in_file:
         return bare
@@ -65,7 +65,7 @@ def _sentence_piece(path: pathlib.Path, extra_ids: int | None) -> SentencePieceV
 
 
 def _extra_ids(config: dict[str, Any]) -> int | None:
-    """How many sentinels the tokenizer adds, if it says so."""
+    """The number of sentinels in the tokenizer's config, if it has one."""
     if config.get("extra_ids"):
         return int(config["extra_ids"])
     listed = config.get("additional_special_tokens") or config.get("extra_special_tokens") or ()
@@ -87,8 +87,8 @@ def _settings(directory: pathlib.Path) -> dict[str, Any]:
 
 
 def write_tokenizer(vocabulary: Vocabulary, directory: pathlib.Path) -> list[str]:
-    """Files from which transformers' AutoTokenizer makes a tokenizer with the same ids; returns
-    their names."""
+    """Writes files from which transformers' AutoTokenizer makes a tokenizer with the same ids;
+    returns their names."""
     settings: dict[str, Any] = {**_SPECIAL_TOKENS}
     written = [SETTINGS]
     match vocabulary:
@@ -109,9 +109,9 @@ def write_tokenizer(vocabulary: Vocabulary, directory: pathlib.Path) -> list[str
     return written
 
 
-def found_differently(vocabulary: Vocabulary) -> list[str]:
-    """Pieces of one's own (`t5jax vocab extend`), which SentencePiece takes wherever they stand and
-    the tokenizer that transformers 5 makes of the same file only where they are the likeliest."""
+def user_defined_pieces(vocabulary: Vocabulary) -> list[str]:
+    """User-defined pieces (`t5jax vocab extend`), which SentencePiece always matches, and the
+    tokenizer that transformers 5 makes of the same file only where they are the likeliest."""
     if not isinstance(vocabulary, SentencePieceVocabulary):
         return []
     own = [p for p in read_pieces(vocabulary.file_bytes()) if p.type == PieceType.USER_DEFINED]
@@ -123,10 +123,10 @@ def _sentinels(count: int) -> list[str]:
 
 
 def _byte_sentinels(vocabulary: ByteVocabulary) -> dict[str, Any]:
-    """Their tokenizer numbers extra tokens upwards from the bytes, ours downwards from the top.
+    """transformers numbers extra tokens upwards from the bytes, t5jax downwards from the top.
 
-    Without extra ids ours share the bytes' ids, which theirs cannot express: as ByT5 was released,
-    it gets 125 of its own.
+    Without extra ids our sentinels share the bytes' ids, which transformers cannot express: its
+    tokenizer gets 125 extra ids, as ByT5 was released.
     """
     if not vocabulary.extra_ids:
         return {"extra_ids": 125}

@@ -1,4 +1,4 @@
-"""The logits of Hugging Face's own implementation, and what its loader says about a directory."""
+"""Reference logits of Hugging Face transformers, whose loader must find every weight."""
 
 import importlib.util
 import os
@@ -16,7 +16,7 @@ def is_installed() -> bool:
 
 
 def fits_into_memory(weights_nbytes: int) -> bool:
-    """Whether their model, which they load as a whole, takes less than half of what is free."""
+    """Whether the model, which transformers loads whole, takes less than half of free memory."""
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         with open("/proc/meminfo") as lines:
@@ -28,9 +28,9 @@ def fits_into_memory(weights_nbytes: int) -> bool:
 
 
 def transformers_logits(directory: str, model: T5Config, probe: Probe) -> tuple[np.ndarray, str]:
-    """(float32 [R, V] at the probe's places, the version that computed them).
+    """(float32 [R, V] at the probe's positions, the version that computed them).
 
-    Raises CheckpointError when their loader misses a weight or finds one that it does not expect.
+    Raises CheckpointError when the loader misses a weight or finds an unexpected one.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import torch
@@ -62,7 +62,7 @@ def transformers_logits(directory: str, model: T5Config, probe: Probe) -> tuple[
 
 
 class _silent:
-    """Without its warnings and progress bars; it says of every T5 1.1 that it is not tied."""
+    """Silences warnings and progress bars: transformers warns of every untied T5 1.1."""
 
     def __init__(self, transformers):
         self._logging = transformers.utils.logging

@@ -1,4 +1,4 @@
-"""The check that every conversion ends with: two implementations, one input, the same logits."""
+"""Verification of a conversion: two implementations give the same logits for fixed inputs."""
 
 import dataclasses
 import json
@@ -8,23 +8,23 @@ from typing import Any, Literal
 import numpy as np
 
 from t5jax.convert import transformers_t5
+from t5jax.convert.lazy_arrays import Cast
 from t5jax.convert.numpy_t5 import NumpyT5
 from t5jax.convert.probe import INPUTS_VERSION, Probe
-from t5jax.convert.source import Source
-from t5jax.convert.views import Cast
+from t5jax.convert.source_checkpoint import SourceCheckpoint
 from t5jax.errors import CheckpointError, ConfigError
 
 Reference = Literal["auto", "transformers", "golden", "numpy"]
-# Two float32 implementations of a right model differ by 1e-6 to 1e-5 of the largest logit; a wrong
-# name, layout, scale or activation by more than this.
+# Relative to the largest logit: float32 implementations of the same model differ by 1e-6 to 1e-5,
+# a wrong name, layout, scale or activation by more than this.
 TOLERANCE = 1e-4
 GOLDEN = "t5jax_golden.json"
-_GOLDEN_IDS = 97  # of the vocabulary, whose logits are stored
+_NUM_GOLDEN_IDS = 97  # ids of the vocabulary whose logits are stored
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Check:
-    """How far ours and another implementation's logits are from each other."""
+class LogitsCheck:
+    """Difference of our logits from those of a reference implementation."""
 
     reference: str
     num_logits: int
@@ -49,11 +49,10 @@ class Check:
         }
 
 
-def check(ours: np.ndarray, foreign: Source, reference: Reference) -> Check:
-    """Our logits [R, V] of the probe against those of `foreign` by an implementation that is not
-    ours.
+def check_logits(ours: np.ndarray, foreign: SourceCheckpoint, reference: Reference) -> LogitsCheck:
+    """Compares our logits [R, V] of the probe with those of `foreign` by another implementation.
 
-    Raises ConfigError for a reference that is not there, CheckpointError when it cannot load.
+    Raises ConfigError for a reference that is not available, CheckpointError when it cannot load.
     """
     probe = Probe.for_vocabulary(foreign.model.vocab_size)
     chosen = _choose(foreign, reference)
@@ -68,13 +67,13 @@ def check(ours: np.ndarray, foreign: Source, reference: Reference) -> Check:
     return _compared(ours, theirs, name)
 
 
-def _choose(foreign: Source, reference: Reference) -> str:
+def _choose(foreign: SourceCheckpoint, reference: Reference) -> str:
     is_directory = foreign.kind == "huggingface"
     nbytes = 4 * sum(array.size for array in foreign.params.values())
     if reference == "transformers" and not (is_directory and transformers_t5.is_installed()):
         raise ConfigError(
             "--reference transformers: needs a Hugging Face directory and the packages "
-            "transformers and torch (pip install 't5jax[parity]'); without them take numpy"
+            "transformers and torch (pip install 't5jax[parity]'); without them use numpy"
         )
     if reference == "golden" and not _golden_file(foreign).is_file():
         raise ConfigError(f"--reference golden: there is no {_golden_file(foreign)}")
@@ -85,8 +84,8 @@ def _choose(foreign: Source, reference: Reference) -> str:
     return "golden" if _golden_file(foreign).is_file() else "numpy"
 
 
-def _compared(ours: np.ndarray, theirs: np.ndarray, name: str) -> Check:
-    return Check(
+def _compared(ours: np.ndarray, theirs: np.ndarray, name: str) -> LogitsCheck:
+    return LogitsCheck(
         reference=name,
         num_logits=ours.size,
         largest_difference=float(np.abs(ours.astype(np.float64) - theirs).max()),
@@ -94,26 +93,26 @@ def _compared(ours: np.ndarray, theirs: np.ndarray, name: str) -> Check:
     )
 
 
-def compare_arrays(source: Source, written: Source, dtype: np.dtype) -> None:
-    """Every array as it can be read again is the source's, bit for bit in `dtype`.
+def compare_arrays(source: SourceCheckpoint, written: SourceCheckpoint, dtype: np.dtype) -> None:
+    """Checks that every written array equals the source's, bit for bit in `dtype`.
 
-    Raises CheckpointError that names one that is not.
+    Raises CheckpointError that names one that does not.
     """
     for path, array in source.params.items():
-        wanted, found = Cast(array, dtype), written.params[path]
-        for region in wanted.regions():
-            if wanted.read(region).tobytes() != found.read(region).tobytes():
-                raise CheckpointError(f"{written.path}: {path} was not written as it should be")
+        expected, actual = Cast(array, dtype), written.params[path]
+        for region in expected.regions():
+            if expected.read(region).tobytes() != actual.read(region).tobytes():
+                raise CheckpointError(f"{written.path}: {path} differs from the source's")
 
 
 # ---- goldens
 
 
 def write_golden(directory: pathlib.Path, ours: np.ndarray) -> None:
-    """Leaves some of our logits beside the weights, for an import where nothing else is installed.
+    """Writes some of our logits beside the weights, for a later import without transformers.
 
-    What is compared are logits of ids from all over the table, and the logarithm of the softmax's
-    denominator, which all of them have a share in.
+    Stored are the logits of ids from all over the vocabulary, and the logarithm of the softmax
+    denominator, to which all logits contribute.
     """
     ids = _golden_ids(ours.shape[1])
     content = {
@@ -125,7 +124,7 @@ def write_golden(directory: pathlib.Path, ours: np.ndarray) -> None:
     (directory / GOLDEN).write_text(json.dumps(content) + "\n")
 
 
-def _against_golden(ours: np.ndarray, probe: Probe, file: pathlib.Path) -> Check:
+def _against_golden(ours: np.ndarray, probe: Probe, file: pathlib.Path) -> LogitsCheck:
     try:
         content = json.loads(file.read_text())
         if content["inputs"] != INPUTS_VERSION:
@@ -137,8 +136,7 @@ def _against_golden(ours: np.ndarray, probe: Probe, file: pathlib.Path) -> Check
             raise ValueError("its numbers have other shapes")
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{file} is damaged or of another model: {error}; delete it, and the check is made "
-            "otherwise"
+            f"{file} is damaged or of another model: {error}; delete it to use another reference"
         ) from error
     with_denominators = lambda x, d: np.concatenate([x, d[:, None]], axis=1)
     return _compared(
@@ -148,12 +146,12 @@ def _against_golden(ours: np.ndarray, probe: Probe, file: pathlib.Path) -> Check
     )
 
 
-def _golden_file(foreign: Source) -> pathlib.Path:
+def _golden_file(foreign: SourceCheckpoint) -> pathlib.Path:
     return pathlib.Path(foreign.path) / GOLDEN
 
 
 def _golden_ids(vocab_size: int) -> np.ndarray:
-    return np.unique(np.linspace(0, vocab_size - 1, _GOLDEN_IDS).astype(np.int64))
+    return np.unique(np.linspace(0, vocab_size - 1, _NUM_GOLDEN_IDS).astype(np.int64))
 
 
 def _log_denominators(logits: np.ndarray) -> np.ndarray:

@@ -381,7 +381,7 @@ def test_factors_of_lora_have_to_be_merged(tiny_text, tmp_path, capsys):
         (["nowhere", "out"], ExitCode.CONFIG, "there is no nowhere"),
         (["google/flan-t5-small", "out"], ExitCode.CONFIG, "hf download"),
         (["gs://bucket/model", "out"], ExitCode.CONFIG, "local files"),
-        (["{empty}", "out"], ExitCode.CONFIG, "no model that t5jax knows"),
+        (["{empty}", "out"], ExitCode.CONFIG, "has no known format"),
         (["{hf}", "{empty}"], ExitCode.CONFIG, "exists already"),
         (["{hf}", "s3://bucket/out"], ExitCode.CONFIG, "local files"),
         (["{hf}", "out", "--step", "3"], ExitCode.CONFIG, "has no steps"),
@@ -454,7 +454,7 @@ def too_large_a_vocabulary(source: pathlib.Path) -> None:
         (without_a_tensor, ExitCode.NO_CHECKPOINT, "EncDecAttention.v.weight is missing"),
         (another_architecture, ExitCode.CONFIG, "model_type is 'bart'"),
         (a_pickle, ExitCode.CONFIG, "save_pretrained"),
-        (too_large_a_vocabulary, ExitCode.CONFIG, "do not belong together"),
+        (too_large_a_vocabulary, ExitCode.CONFIG, "they do not fit"),
     ],
 )
 def test_sources_that_cannot_be(tmp_path, capsys, damage, code, message):

@@ -131,10 +131,10 @@ def test_saved_by_transformers_5(tmp_path):
     ],
 )
 def test_activations_both_ways(proj, activations):
-    found = huggingface_config.settings({"model_type": "t5", "feed_forward_proj": proj}, "here")
+    found = huggingface_config.parse_config({"model_type": "t5", "feed_forward_proj": proj}, "here")
     assert found["mlp_activations"] == activations
     model = T5Config(mlp_activations=activations)
-    assert huggingface_config.to_config(model, "float32")["feed_forward_proj"] == proj
+    assert huggingface_config.make_config(model, "float32")["feed_forward_proj"] == proj
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ def test_activations_both_ways(proj, activations):
 )
 def test_configs_both_ways(model):
     """Published sizes; whether embeddings are tied is said by scaling and weights together."""
-    config = huggingface_config.to_config(model, "float32")
-    found = huggingface_config.settings(config, "here")
+    config = huggingface_config.make_config(model, "float32")
+    found = huggingface_config.parse_config(config, "here")
     assert T5Config(**found, tied_embeddings=model.tied_embeddings) == model
     assert huggingface_config.scales_logits(config) is model.tied_embeddings
     assert config["model_type"] == {250112: "mt5", 256384: "umt5"}.get(model.vocab_size, "t5")
@@ -273,9 +273,9 @@ def test_a_directory_without_weights_or_config(tmp_path):
 )
 def test_what_transformers_t5_is_not(changes, message):
     with pytest.raises(ConfigError, match=message):
-        huggingface_config.to_config(T5Config(**changes), "float32")
+        huggingface_config.make_config(T5Config(**changes), "float32")
 
 
 def test_models_that_transformers_does_not_have():
     with pytest.raises(ConfigError, match="linear second"):
-        huggingface_config.to_config(T5Config(mlp_activations=("gelu", "sigmoid")), "float32")
+        huggingface_config.make_config(T5Config(mlp_activations=("gelu", "sigmoid")), "float32")

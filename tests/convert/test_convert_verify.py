@@ -9,9 +9,9 @@ import pytest
 from t5jax.convert import verify
 from t5jax.convert.forward import our_logits
 from t5jax.convert.huggingface import open_huggingface
+from t5jax.convert.lazy_arrays import InMemory
 from t5jax.convert.numpy_t5 import NumpyT5
 from t5jax.convert.probe import Probe
-from t5jax.convert.views import InMemory
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.model.config import T5Config
 from tests.convert.foreign import huggingface_config, tiny_huggingface, write_huggingface
@@ -115,7 +115,7 @@ def opened(tmp_path_factory):
 
 def test_right_weights_pass(opened):
     source, ours = opened
-    found = verify.check(ours, source, "numpy")
+    found = verify.check_logits(ours, source, "numpy")
     assert found.passed
     assert found.error < PARITY
     assert found.num_logits == ours.size
@@ -137,7 +137,7 @@ def test_wrong_weights_do_not(opened, path, change):
     source, _ = opened
     params = {**source.params, path: InMemory(change(source.params[path].whole()))}
     probe = Probe.for_vocabulary(source.model.vocab_size)
-    assert not verify.check(our_logits(source.model, params, probe), source, "numpy").passed
+    assert not verify.check_logits(our_logits(source.model, params, probe), source, "numpy").passed
 
 
 @pytest.mark.parametrize("activations", [("gelu_exact", "linear"), ("relu", "linear")])
@@ -145,12 +145,12 @@ def test_another_activation_does_not(opened, activations):
     source, _ = opened
     model = dataclasses.replace(source.model, mlp_activations=activations)
     probe = Probe.for_vocabulary(model.vocab_size)
-    assert not verify.check(our_logits(model, source.params, probe), source, "numpy").passed
+    assert not verify.check_logits(our_logits(model, source.params, probe), source, "numpy").passed
 
 
 def test_numbers_that_are_none_do_not(opened):
     source, ours = opened
-    assert not verify.check(ours * np.nan, source, "numpy").passed
+    assert not verify.check_logits(ours * np.nan, source, "numpy").passed
 
 
 def test_stored_logits(opened, tmp_path):
@@ -159,28 +159,28 @@ def test_stored_logits(opened, tmp_path):
     verify_source = dataclasses.replace(source, path=str(folder))
     folder.mkdir()
     with pytest.raises(ConfigError, match="there is no"):
-        verify.check(ours, verify_source, "golden")
+        verify.check_logits(ours, verify_source, "golden")
     verify.write_golden(folder, ours)
-    found = verify.check(ours, verify_source, "golden")
+    found = verify.check_logits(ours, verify_source, "golden")
     assert found.passed
     assert verify.GOLDEN in found.reference
-    assert not verify.check(ours * 1.01, verify_source, "golden").passed
+    assert not verify.check_logits(ours * 1.01, verify_source, "golden").passed
     # A single id's logits are wrong, and not one of those that are stored.
     one = ours.copy()
     one[:, 1] += 3.0
-    assert not verify.check(one, verify_source, "golden").passed
+    assert not verify.check_logits(one, verify_source, "golden").passed
     content = json.loads((folder / verify.GOLDEN).read_text())
     (folder / verify.GOLDEN).write_text(json.dumps(content | {"inputs": 0}))
     with pytest.raises(CheckpointError, match="version 0"):
-        verify.check(ours, verify_source, "golden")
+        verify.check_logits(ours, verify_source, "golden")
 
 
 def test_without_transformers_the_files_are_read_by_numpy(opened, monkeypatch):
     source, ours = opened
     monkeypatch.setattr(verify.transformers_t5, "is_installed", lambda: False)
-    assert "NumPy" in verify.check(ours, source, "auto").reference
+    assert "NumPy" in verify.check_logits(ours, source, "auto").reference
     with pytest.raises(ConfigError, match="--reference transformers"):
-        verify.check(ours, source, "transformers")
+        verify.check_logits(ours, source, "transformers")
 
 
 def test_the_inputs_are_as_they_were():

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from t5jax.convert import safetensors_files
+from t5jax.convert.lazy_arrays import InMemory, Transposed
 from t5jax.convert.safetensors_files import INDEX, ONE_FILE, read_directory, write_directory
-from t5jax.convert.views import InMemory, Transposed
 from t5jax.errors import CheckpointError
 from tests.convert.foreign import write_safetensors
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from t5jax.convert.tokenizers import (
-    found_differently,
-    given_vocabulary,
     read_vocabulary,
+    user_defined_pieces,
+    vocabulary_by_name,
     write_tokenizer,
 )
 from t5jax.data.vocabularies import (
@@ -91,10 +91,10 @@ def test_pieces_that_transformers_finds_differently(piece_file, extended, with_s
     """It reads user-defined pieces as trained ones; sentinels are not meant."""
     own = [Piece(text, 0.0, PieceType.USER_DEFINED) for text in ("{", "<sep>")]
     by_hand, _ = extend_vocabulary(extended, own, str(tmp_path / "own.model"))
-    assert found_differently(by_hand) == ["{", "<sep>"]
+    assert user_defined_pieces(by_hand) == ["{", "<sep>"]
     in_file = SentencePieceVocabulary(path=with_sentinels, extra_ids=0)
     for other in (extended, in_file, ByteVocabulary()):
-        assert found_differently(other) == []
+        assert user_defined_pieces(other) == []
 
 
 def test_bytes_there_and_back(tmp_path):
@@ -134,15 +134,15 @@ def test_the_number_of_sentinels_is_counted(tmp_path, piece_file, listed):
 
 
 def test_what_the_command_line_names(piece_file, with_sentinels):
-    assert given_vocabulary(piece_file, None).extra_ids == 100
-    assert given_vocabulary(piece_file, 8).extra_ids == 8
-    assert given_vocabulary(with_sentinels, None).extra_ids == 0
-    assert given_vocabulary("byt5", None) == ByteVocabulary()
-    assert given_vocabulary("umt5", None).extra_ids == 300
+    assert vocabulary_by_name(piece_file, None).extra_ids == 100
+    assert vocabulary_by_name(piece_file, 8).extra_ids == 8
+    assert vocabulary_by_name(with_sentinels, None).extra_ids == 0
+    assert vocabulary_by_name("byt5", None) == ByteVocabulary()
+    assert vocabulary_by_name("umt5", None).extra_ids == 300
     with pytest.raises(ConfigError, match="no such file"):
-        given_vocabulary("nowhere.model", None)
+        vocabulary_by_name("nowhere.model", None)
     with pytest.raises(ConfigError, match="has its own"):
-        given_vocabulary("t5", 50)
+        vocabulary_by_name("t5", 50)
 
 
 @pytest.mark.parity

@@ -6,9 +6,9 @@ import numpy as np
 
 from t5jax.checkpoints.restoring import nested
 from t5jax.convert import architecture
+from t5jax.convert.lazy_arrays import InMemory
 from t5jax.convert.names import HUGGINGFACE, T5X, Naming
-from t5jax.convert.source import Weights, bind
-from t5jax.convert.views import InMemory
+from t5jax.convert.source_checkpoint import Weights, bind_parameters
 
 
 def from_t5x(weights: Mapping[str, np.ndarray]) -> dict:
@@ -27,8 +27,10 @@ def _converted(naming: Naming, arrays: Mapping[str, np.ndarray]) -> dict:
     held = {name: InMemory(array) for name, array in arrays.items()}
     weights = Weights(naming=naming, where="here", arrays=held)
     # Of the settings that shapes do not tell, none concerns the layout of parameters.
-    model = architecture.detect(weights, {"relpos_max_distance": 10**6}, [])
-    return nested({path: array.whole() for path, array in bind(model, weights, {}).items()})
+    model = architecture.infer_model_config(weights, {"relpos_max_distance": 10**6}, [])
+    return nested(
+        {path: array.whole() for path, array in bind_parameters(model, weights, {}).items()}
+    )
 
 
 def flattened(tree: Mapping, prefix: str = "") -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What a conversion did: every array, where it came from, and how closely the logits agree."""
+"""Conversion report: every array with its source, and the agreement of the logits."""
 
 import dataclasses
 import math
@@ -7,18 +7,18 @@ import platform
 from typing import Any
 
 from t5jax.convert import architecture
-from t5jax.convert.detect import TITLES
-from t5jax.convert.huggingface import write_json
-from t5jax.convert.source import Source
-from t5jax.convert.verify import Check
+from t5jax.convert.detect import FORMAT_TITLES
+from t5jax.convert.source_checkpoint import SourceCheckpoint
+from t5jax.convert.verify import LogitsCheck
+from t5jax.data.atomic_files import write_json_file
 from t5jax.version import __version__
 
 JSON, TEXT = "conversion.json", "conversion.txt"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Converted:
-    """One array of the target."""
+class ConvertedArray:
+    """One array of the target and its source arrays."""
 
     name: str
     made_of: list[str]
@@ -28,15 +28,15 @@ class Converted:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Report:
-    source: Source
+class ConversionReport:
+    source: SourceCheckpoint
     target: str
     target_kind: str
-    arrays: list[Converted]
-    checks: list[Check]
+    arrays: list[ConvertedArray]
+    checks: list[LogitsCheck]
     seconds: float
     step: int | None = None
-    slots: bool | None = None  # whether the optimizer's came along; None: nobody asked
+    slots: bool | None = None  # whether optimizer slots were converted; None: not applicable
 
     def to_dict(self) -> dict[str, Any]:
         source = self.source
@@ -54,18 +54,18 @@ class Report:
         }
 
     def text(self) -> str:
-        """For people: a few lines."""
+        """A summary of a few lines."""
         types = ", ".join(sorted({f"{a.from_dtype} to {a.dtype}" for a in self.arrays}))
         step = "" if self.source.step is None else f", step {self.source.step}"
         lines = [
-            f"{TITLES[self.source.kind]} {self.source.path}{step}",
-            f"  -> {TITLES[self.target_kind]} {self.target}"
+            f"{FORMAT_TITLES[self.source.kind]} {self.source.path}{step}",
+            f"  -> {FORMAT_TITLES[self.target_kind]} {self.target}"
             + (f", step {self.step}" if self.step is not None else ""),
             f"model: {self._size()}, {self._num_parameters():,} parameters in {len(self.arrays)} "
             f"arrays, {types}",
         ]
         if self.slots is not None:
-            lines.append(f"optimizer slots: {'taken over' if self.slots else 'none'}")
+            lines.append(f"optimizer slots: {'converted' if self.slots else 'none'}")
         lines += [f"note: {note}" for note in self.source.notes]
         lines += [
             f"logits: {check.num_logits:,} compared with {check.reference}; largest difference "
@@ -75,14 +75,13 @@ class Report:
         return "\n".join(lines) + "\n"
 
     def write(self, directory: pathlib.Path) -> None:
-        write_json(directory / JSON, self.to_dict())
+        write_json_file(directory / JSON, self.to_dict())
         (directory / TEXT).write_text(self.text(), encoding="utf-8")
 
     def _size(self) -> str:
         model = self.source.model
-        found = architecture.size_name(model)
         layers = f"{model.num_encoder_layers}+{model.num_decoder_layers} layers"
-        return found or f"{layers}, emb_dim {model.emb_dim}"
+        return architecture.size_name(model) or f"{layers}, emb_dim {model.emb_dim}"
 
     def _num_parameters(self) -> int:
         return sum(math.prod(array.shape) for array in self.source.params.values())

@@ -1,7 +1,7 @@
-"""Adafactor's second moments of a T5X or Mesh TensorFlow checkpoint, laid out as ours.
+"""Adafactor state (optimizer slots) of a T5X or Mesh TensorFlow checkpoint, in our layout.
 
-Of a matrix that is large enough they are the means over its rows and over its columns. The larger
-dimension is the column, with us as there; of a square each program has a rule of its own.
+The second moment of a large matrix is factored into means over rows and over columns. The larger
+dimension is the column in all programs; of square matrices each program has its own rule.
 """
 
 from collections.abc import Callable
@@ -10,8 +10,8 @@ import numpy as np
 
 from t5jax.checkpoints import BlockArray
 from t5jax.convert import names
-from t5jax.convert.source import Weights
-from t5jax.convert.views import Cast, Stacked, Zeros
+from t5jax.convert.lazy_arrays import Cast, Stacked, Zeros
+from t5jax.convert.source_checkpoint import Weights
 from t5jax.model.config import T5Config
 from t5jax.model.layer_stack import layer_paths, layer_shape, stack_of
 
@@ -21,22 +21,22 @@ _FLOAT32 = np.dtype(np.float32)
 Slots = dict[str, BlockArray]
 
 
-class _Unfit(Exception):
-    """Why the slots cannot be taken over."""
+class _Unsupported(Exception):
+    """Reason why the slots cannot be converted."""
 
 
-def adafactor_slots(
+def convert_adafactor_state(
     model: T5Config, weights: Weights, row_axis: Callable[[str], int], notes: list[str]
 ) -> tuple[Slots | None, dict[str, object]]:
     """(`v_row/encoder/layers/mlp/wi` and so on, settings of our Adafactor that they need).
 
-    (None, {}) when there are none, or none that our Adafactor could have made; `notes` says why.
+    (None, {}) when there are none, or none that our Adafactor can hold; `notes` gets the reason.
 
     Args:
-      row_axis: which axis of a place's matrix the rows' means belong to, where it is a square.
+      row_axis: of a path's square matrix, the axis to which the row means belong.
     """
     if not weights.slots:
-        notes.append("there are no optimizer slots: Adafactor begins anew")
+        notes.append("there are no optimizer slots: Adafactor's state is initialised")
         return None, {}
     try:
         shapes = {
@@ -46,14 +46,14 @@ def adafactor_slots(
         }
         used = {place: _used(weights, place, shape) for place, shape in shapes.items()}
         settings = _settings(used, shapes)
-        return _laid_out(model, used, shapes, row_axis), settings
-    except _Unfit as reason:
+        return _to_our_layout(model, used, shapes, row_axis), settings
+    except _Unsupported as reason:
         notes.append(f"optimizer slots are left out: {reason}")
         return None, {}
 
 
 def _used(weights: Weights, place: str, shape: tuple[int, ...]) -> Slots:
-    """The slots of a place that hold something; others are missing, or of one element."""
+    """The slots of a path that are used; unused ones are missing, or of one element."""
     name = weights.naming.name(place)
     found = {slot: weights.slots.get(f"{name}/{slot}") for slot in SLOTS}
     used = {
@@ -62,15 +62,17 @@ def _used(weights: Weights, place: str, shape: tuple[int, ...]) -> Slots:
         if array is not None and (array.shape != (1,) or shape == (1,))
     }
     if "v" not in used and not {"v_row", "v_col"} <= set(used):
-        raise _Unfit(f"{name} has no second moments ({', '.join(used) or 'nothing'})")
+        raise _Unsupported(f"{name} has no second moments ({', '.join(used) or 'nothing'})")
     for slot in ("v", "m"):
         if slot in used and used[slot].shape != shape:
-            raise _Unfit(f"{name}/{slot} has shape {list(used[slot].shape)}, not {list(shape)}")
+            raise _Unsupported(
+                f"{name}/{slot} has shape {list(used[slot].shape)}, not {list(shape)}"
+            )
     return used
 
 
 def _settings(used: dict[str, Slots], shapes: dict[str, tuple[int, ...]]) -> dict[str, object]:
-    """What our Adafactor must be told to have such slots."""
+    """The settings with which our Adafactor has such slots."""
     settings: dict[str, object] = {}
     matrices = {place: min(shape) for place, shape in shapes.items() if len(shape) == 2}
     factored = {place: "v_row" in used[place] for place in matrices}
@@ -82,39 +84,38 @@ def _settings(used: dict[str, Slots], shapes: dict[str, tuple[int, ...]]) -> dic
     elif found := next((least for least in (32, 1) if fits(least)), None):
         settings["min_dim_size_to_factor"] = found
     else:
-        raise _Unfit("which matrices are factored follows no smallest size")
+        raise _Unsupported("which matrices are factored follows no minimum size")
     with_momentum = {"m" in slots for slots in used.values()}
     if with_momentum == {True}:
         settings["beta1"] = 0.9  # the only one that T5 models were published with
         settings["momentum_dtype"] = next(iter(used.values()))["m"].dtype.name
     elif len(with_momentum) == 2:
-        raise _Unfit("some arrays have momentum, others have not")
+        raise _Unsupported("some arrays have momentum, others have not")
     return settings
 
 
-def _laid_out(
+def _to_our_layout(
     model: T5Config,
     used: dict[str, Slots],
     shapes: dict[str, tuple[int, ...]],
     row_axis: Callable[[str], int],
 ) -> Slots:
-    laid_out: Slots = {}
+    converted: Slots = {}
     for path, leaf in names.parameters(model).items():
         places = layer_paths(path, leaf.shape)
-        layers = [_ours(used[place], shapes[place], row_axis(place)) for place in places]
+        layers = [_layer_slots(used[place], shapes[place], row_axis(place)) for place in places]
         for slot in SLOTS:
             if slot not in layers[0]:
-                laid_out[f"{slot}/{path}"] = Zeros((1,), _FLOAT32)
+                converted[f"{slot}/{path}"] = Zeros((1,), _FLOAT32)
                 continue
             arrays = [layer[slot] for layer in layers]
             whole = Stacked(arrays) if stack_of(path) else arrays[0]
-            laid_out[f"{slot}/{path}"] = whole if slot == "m" else Cast(whole, _FLOAT32)
-    return laid_out
+            converted[f"{slot}/{path}"] = whole if slot == "m" else Cast(whole, _FLOAT32)
+    return converted
 
 
-def _ours(slots: Slots, shape: tuple[int, ...], row_axis: int) -> Slots:
-    """With the rows' means under the name that we have for them: those of the smaller dimension,
-    or of a square's first."""
+def _layer_slots(slots: Slots, shape: tuple[int, ...], row_axis: int) -> Slots:
+    """The slots of one layer, where our `v_row` is the smaller dimension, or a square's first."""
     if "v_row" not in slots:
         return {slot: slots[slot] for slot in ("v", "m") if slot in slots}
     row, column = slots["v_row"], slots["v_col"]
@@ -124,6 +125,6 @@ def _ours(slots: Slots, shape: tuple[int, ...], row_axis: int) -> Slots:
         row, column = column, row
     if (row.shape, column.shape) != ((min(shape),), (max(shape),)):
         found = f"{list(row.shape)} and {list(column.shape)}"
-        raise _Unfit(f"factors of shapes {found} are not those of {list(shape)}")
+        raise _Unsupported(f"factors of shapes {found} are not those of {list(shape)}")
     momentum = {"m": slots["m"]} if "m" in slots else {}
     return {"v_row": row, "v_col": column, **momentum}

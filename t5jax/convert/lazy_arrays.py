@@ -1,4 +1,4 @@
-"""Arrays that are made of others without reading them: transposed, stacked, cut, cast."""
+"""Lazy array views: transposed, stacked, sliced, merged, cast; blocks are read on demand."""
 
 import math
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class Stacked(BlockArray):
         self.cut_axes = (0, *(axis + 1 for axis in first.cut_axes))
 
     def block_shape(self, limit: int = BLOCK_BYTES) -> tuple[int, ...]:
-        """One layer a block unless layers are small: who wants one need not read others."""
+        """One layer a block unless layers are small, so that one can be read without the others."""
         layers, *rest = super().block_shape(limit)
         layer = math.prod(rest) * self.dtype.itemsize
         return (min(layers, max(1, _SMALL // layer)), *rest)
@@ -43,8 +43,8 @@ class Stacked(BlockArray):
         return blocks[0][None] if len(blocks) == 1 else np.stack(blocks)
 
 
-class Layer(BlockArray):
-    """What lies at one index of an axis."""
+class AxisSlice(BlockArray):
+    """One index of an axis."""
 
     def __init__(self, array: BlockArray, index: int, axis: int = 0):
         self._array, self._index, self._axis = array, index, axis
@@ -59,7 +59,7 @@ class Layer(BlockArray):
 
 
 class Cast(BlockArray):
-    """The numbers in another type."""
+    """The array in another dtype."""
 
     def __init__(self, array: BlockArray, dtype):
         self._array, self.dtype = array, np.dtype(dtype)
@@ -72,7 +72,7 @@ class Cast(BlockArray):
         return self._array.read(region).astype(self.dtype, copy=False)
 
 
-class Merged(BlockArray):
+class MergedAxes(BlockArray):
     """Two neighbouring axes as one: [D, N, H] as [D, N*H] with axis 1."""
 
     def __init__(self, array: BlockArray, axis: int):
@@ -94,7 +94,7 @@ class Merged(BlockArray):
 
 
 class InMemory(BlockArray):
-    """An array that is there already."""
+    """A NumPy array."""
 
     def __init__(self, array):
         self._array = np.asarray(array)
@@ -106,7 +106,7 @@ class InMemory(BlockArray):
 
 
 class Zeros(BlockArray):
-    """Nothing but zeros."""
+    """An array of zeros."""
 
     def __init__(self, shape: tuple[int, ...], dtype):
         self.shape, self.dtype = tuple(shape), np.dtype(dtype)

@@ -4,7 +4,15 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from t5jax.convert.views import Cast, InMemory, Layer, Merged, Stacked, Transposed, Zeros
+from t5jax.convert.lazy_arrays import (
+    AxisSlice,
+    Cast,
+    InMemory,
+    MergedAxes,
+    Stacked,
+    Transposed,
+    Zeros,
+)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(7, 5)).astype(np.float32)
@@ -19,11 +27,11 @@ VIEWS = {
     "stacked, transposed": (
         Stacked([Transposed(InMemory(x)) for x in LAYERS]), np.stack([x.T for x in LAYERS])
     ),
-    "layer": (Layer(InMemory(CUBE), 2), CUBE[2]),
-    "layer of the second axis": (Layer(InMemory(CUBE), 4, 1), CUBE[:, 4]),
-    "layer of a stack": (Layer(Stacked([InMemory(x) for x in LAYERS]), 3), LAYERS[3]),
-    "heads merged behind": (Merged(InMemory(CUBE), 1), CUBE.reshape(4, 18)),
-    "heads merged in front": (Merged(InMemory(CUBE), 0), CUBE.reshape(24, 3)),
+    "layer": (AxisSlice(InMemory(CUBE), 2), CUBE[2]),
+    "layer of the second axis": (AxisSlice(InMemory(CUBE), 4, 1), CUBE[:, 4]),
+    "layer of a stack": (AxisSlice(Stacked([InMemory(x) for x in LAYERS]), 3), LAYERS[3]),
+    "heads merged behind": (MergedAxes(InMemory(CUBE), 1), CUBE.reshape(4, 18)),
+    "heads merged in front": (MergedAxes(InMemory(CUBE), 0), CUBE.reshape(24, 3)),
     "cast": (Cast(InMemory(X), ml_dtypes.bfloat16), X.astype(ml_dtypes.bfloat16)),
     "zeros": (Zeros((3, 4), np.float32), np.zeros((3, 4), np.float32)),
 }  # fmt: skip
