@@ -1,7 +1,7 @@
-"""What sources yield: rows of columns, or word of a record that cannot be read.
+"""Records of sources: rows of columns, and records that cannot be read.
 
-A source reads and never decides: a broken record travels as a `BadRecord` beside the good ones, and
-`accept` is the one place that applies the config's policy (refuse, or leave out and count).
+A source never drops anything: a broken record is yielded as a `BadRecord` beside the good ones, and
+`BadRecordPolicy.accept` applies the config's policy (raise, or leave out and count).
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ def counted(number: int, noun: str) -> str:
 
 
 class Row(dict[str, Any]):
-    """Columns of one record by name, and where it stands: `file, line 3`.
+    """The columns of one record by name, and its place: `file, line 3`.
 
     Values are str, int, float, bytes, None, or lists and dicts of them (strings are decoded).
     """
@@ -118,7 +118,7 @@ class Rejected:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class BadRecordPolicy:
-    """What happens to a record that cannot be used.
+    """The policy for records that cannot be used.
 
     "error" refuses it with its place; "skip" leaves it out and counts it, up to `max_fraction` of a
     shard's records. A file that breaks off is refused, or with "skip" used as far as it goes and

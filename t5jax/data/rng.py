@@ -1,4 +1,4 @@
-"""Random numbers as a function: of a seed, a row and a counter; nothing is drawn from a stream.
+"""Counter-based random numbers (of a seed, a row and a counter) and keyed permutations.
 
 A stream of random numbers ties a row to all that was drawn before it. A counter does not: row i
 gets the same numbers in any batch, on any host and after any restart. NumPy's generators would do,

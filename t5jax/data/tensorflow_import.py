@@ -2,7 +2,7 @@
 
 `import seqio` costs 4.5 CPU-seconds and 0.9 GB, TensorFlow's C++ prints lines that no variable
 silences, and its Linux wheel would take GPU memory beside JAX. So nothing in t5jax imports them at
-its top; acts that need them call these functions.
+its top; code that needs them calls these functions.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Rows with a class: from the columns of a benchmark's files, to text, and from text to a class.
+"""Text-to-text classification: columns to text, label names to class ids and back.
 
 T5 writes such a row as `<benchmark> <column>: <text> <column>: <text> …` and its class by name
 (Raffel et al. 2020, appendix D; `glue` in T5's published preprocessors).
@@ -111,7 +111,8 @@ class KeyedText:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ClassOfText:
-    """Postprocess: a text -> the number of its class, -1 for a text that names none."""
+    """Postprocess: a label's name -> its class id, -1 for other text (T5's
+    `string_label_to_class_id`)."""
 
     labels: tuple[str, ...]
 

@@ -1,4 +1,4 @@
-"""Labelled data sets: the files of a benchmark's own download, or TFDS's prepared copy of it.
+"""Labelled data sets, read from a benchmark's own download or TFDS's prepared copy.
 
 Both give rows of the same columns, those of TFDS, so that a task is written once: text columns by
 name, `label` as TFDS's class number (-1 where there is none), `idx`.

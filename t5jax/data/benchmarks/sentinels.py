@@ -1,4 +1,4 @@
-"""Variants of tasks that speak as span corruption does: the answer fills a sentinel.
+"""Sentinel variants of tasks, in the form of span corruption: the answer fills a sentinel.
 
 `inputs <extra_id_0>` -> `<extra_id_0> targets`: known to help checkpoints that saw nothing but span
 corruption (seqio's `add_task_with_sentinels`, T5 1.1's `…_1_sentinel` tasks).

@@ -104,12 +104,12 @@ def _padded(row: Row) -> dict[str, Any]:
 
 
 def all_answers(text: str, *, example: Mapping[str, Any], is_target: bool = False) -> Any:
-    """A prediction as it is; for a target all its answers."""
+    """T5's `qa`: a prediction as it is; for a target all its answers."""
     return example["answers"] if is_target else text
 
 
 def answers_and_context(text: str, *, example: Mapping[str, Any], is_target: bool = False) -> Any:
-    """A prediction as it is; for a target its answers and the context that positions count in."""
+    """T5's `span_qa`: a prediction as it is; for a target its answers and the context."""
     return {key: example[key] for key in ("answers", "context")} if is_target else text
 
 

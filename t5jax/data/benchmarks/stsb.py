@@ -29,7 +29,7 @@ def similarity_examples(row: Row) -> Iterator[Example]:
 def similarity_of_text(
     text: str, *, example: Example | None = None, is_target: bool = False
 ) -> float:
-    """The number that a text is, or -1 for a text that is none (which a correlation punishes)."""
+    """A text as a number (T5's `string_to_float`), -1 for any other (a low score)."""
     try:
         value = float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""TriviaQA (Joshi et al. 2017), reading comprehension: the alias that stands in the document.
+"""TriviaQA (Joshi et al. 2017) as reading comprehension: the alias that occurs in the document.
 
 T5 truncates a context that is too long around the answer; here as everywhere the loader cuts its
 end off.

@@ -1,4 +1,4 @@
-"""The corpus that needs no download: English prose of the installed packages' docstrings.
+"""The embedded corpus: English prose of the installed packages' docstrings, without a download.
 
 source.py          Docstrings: a source of documents
 prose.py           which paragraphs of a docstring are English prose

@@ -1,4 +1,4 @@
-"""English prose in a documentation string: paragraphs, without code, doctests, tables and markup.
+"""Extracting English prose from docstrings: paragraphs, no code, doctests, tables or markup.
 
 Documentation strings mix sentences with reStructuredText, Google's and NumPy's parameter sections,
 doctests and drawings. `prose` cuts the text into blocks by its layout, drops the blocks that are

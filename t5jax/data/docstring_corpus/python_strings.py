@@ -1,4 +1,4 @@
-"""Documentation strings of Python source text, found by lexing: nothing is imported or run.
+"""Extracting docstrings from Python source text by lexing: nothing is imported or run.
 
 Python's own parser reads 4 MB of source a second, this scanner some 50; the tests hold the two
 against each other over the standard library.

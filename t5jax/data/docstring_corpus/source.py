@@ -1,5 +1,4 @@
-"""The embedded corpus: English from the documentation strings of the Python packages that are
-installed.
+"""The embedded corpus as a source: prose of the docstrings of the installed Python packages.
 
 It needs no download: every environment that can run t5jax holds megabytes of sentences that people
 wrote to explain things. Files are read and lexed, never imported. Train and validation are disjoint

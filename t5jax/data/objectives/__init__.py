@@ -1,10 +1,10 @@
-"""Objectives: how inputs and targets are made of plain tokens.
+"""Self-supervised objectives: inputs and targets of unlabelled text, corrupted or split.
 
-base.py               what an objective is: lengths, check, apply
-noise_masks.py        which tokens are hidden
-codes.py              what stands for them in the inputs, and for the others in the targets
-denoising.py          a mask and two codes
-span_corruption.py    T5's choice of them
+base.py               the protocol: lengths, check, apply
+noise_masks.py        which tokens are noise: random spans, i.i.d., regular spans
+codes.py              what replaces noise tokens in the inputs, and the others in the targets
+denoising.py          a noise mask, a code of inputs and one of targets
+span_corruption.py    T5's objective
 language_modeling.py  language model, full LM, prefix LM, packed prefix LM
 named.py              the table of names, and `parse_objective`
 ul2.py                UL2's seven denoisers

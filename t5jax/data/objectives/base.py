@@ -1,4 +1,4 @@
-"""What an objective is: rows of plain text in, inputs and targets out.
+"""The protocol of an objective: rows of token ids to inputs and targets.
 
 Shapes: B rows, L tokens of a row's text, K tokens of inputs or targets. Rows shorter than L are
 padded with 0 at their end and described by `lengths_B`.
@@ -33,7 +33,7 @@ class Stream(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Lengths:
-    """What one full row becomes, in tokens; inputs and targets count EOS where they end with it.
+    """Lengths of a full row under an objective, in tokens, EOS included where a side ends with it.
 
     Where a row's lengths are drawn at random, these are the lengths to run with: what hardly any
     row exceeds (`Denoising` says how few).
@@ -46,7 +46,7 @@ class Lengths:
 
 
 class Coded(NamedTuple):
-    """Rows as an objective makes them: int32 [B, K] each, padded with 0.
+    """Inputs and targets of rows, as an objective makes them: int32 [B, K] each, padded with 0.
 
     Segments (1, 2, ...; 0 is padding) and positions (0, 1, ... in each segment) are there only for
     objectives that put several examples into one row.
@@ -82,7 +82,7 @@ def _trim(rows_BK: np.ndarray, length: int) -> np.ndarray:
 
 
 class Objective(Protocol):
-    """How inputs and targets are made of plain tokens; what the loader calls.
+    """A self-supervised objective: makes inputs and targets of rows of unlabelled text.
 
     `documents_end_with_eos`: the text that `apply` gets has EOS after every document, and no EOS is
     added at the ends of rows. Otherwise the text has none, and inputs and targets each end with it.
@@ -114,7 +114,7 @@ class Objective(Protocol):
     ) -> Coded:
         """Inputs and targets of the rows; row b is a function of (seed, row_ids_B[b], its text).
 
-        `lengths_B` is only wanted when some row is shorter than L; a row of length 0 stays empty
+        `lengths_B` is needed only when some row is shorter than L; a row of length 0 stays empty
         (no EOS). Integers of any width in, int32 out.
         """
         ...

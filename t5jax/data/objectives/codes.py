@@ -1,7 +1,7 @@
-"""Codes: what stands for the hidden tokens in the inputs, or for the shown ones in the targets.
+"""Codes: what replaces noise tokens in the inputs, or the other tokens in the targets.
 
 The letters are those of the names of T5's published objectives (`iid_15_u_u`). A target code is an
-input code of the mask's complement: what the inputs show, the targets replace.
+input code of the mask's complement. Docstrings name the function of T5's preprocessors.
 
 Shapes: B rows, L tokens before a code, K tokens after it. Rows end with EOS, then zeros; a row of
 length 0 stays empty.
@@ -17,12 +17,12 @@ from t5jax.data.rng import random_bits
 from t5jax.data.vocabularies import UNK_ID, Vocabulary
 from t5jax.types import EOS_ID
 
-RANDOM_SHARE = 0.1  # of the tokens that BERT's code hides
+RANDOM_SHARE = 0.1  # of the noise tokens of BERT's code
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class CodeRow:
-    """What a code may use beside tokens and mask: `width` is K; a row that needs more is cut, and
+    """Arguments of a code beside tokens and mask: `width` is K; a row that needs more is cut, and
     ends with EOS all the same."""
 
     width: int
@@ -35,30 +35,32 @@ Code = Callable[[np.ndarray, np.ndarray, CodeRow], np.ndarray]
 
 
 def full_text(tokens_BL: np.ndarray, mask_BL: np.ndarray, row: CodeRow) -> np.ndarray:
-    """Every token, hidden or not."""
+    """Every token, noise or not."""
     return _whole(tokens_BL.astype(np.int32), row)
 
 
 def mask(tokens_BL: np.ndarray, mask_BL: np.ndarray, row: CodeRow) -> np.ndarray:
-    """Every hidden token becomes the first sentinel."""
+    """Every noise token becomes the first sentinel (`noise_token_to_sentinel`)."""
     return _whole(np.where(mask_BL, row.vocabulary.sentinel_id(0), tokens_BL), row)
 
 
 def random(tokens_BL: np.ndarray, mask_BL: np.ndarray, row: CodeRow) -> np.ndarray:
-    """Every hidden token becomes a random text id (T5's code could also draw a sentinel)."""
+    """Every noise token becomes a random text id (`noise_token_to_random_token`, which could also
+    draw a sentinel)."""
     return _whole(np.where(mask_BL, _random_ids(tokens_BL, row), tokens_BL), row)
 
 
 def random_or_mask(tokens_BL: np.ndarray, mask_BL: np.ndarray, row: CodeRow) -> np.ndarray:
-    """Every hidden token becomes a random text id with probability 0.1, else the first sentinel."""
+    """Every noise token becomes a random text id with probability 0.1, else the first sentinel
+    (`noise_token_to_random_token_or_sentinel`)."""
     bits_BL = random_bits(row.keys_B, tokens_BL.shape[1], Stream.RANDOM_OR_MASK)
     chosen_BL = bits_BL < np.uint32(RANDOM_SHARE * 2.0**32)
-    hidden_BL = np.where(chosen_BL, _random_ids(tokens_BL, row), row.vocabulary.sentinel_id(0))
-    return _whole(np.where(mask_BL, hidden_BL, tokens_BL), row)
+    noise_BL = np.where(chosen_BL, _random_ids(tokens_BL, row), row.vocabulary.sentinel_id(0))
+    return _whole(np.where(mask_BL, noise_BL, tokens_BL), row)
 
 
 def gather(tokens_BL: np.ndarray, mask_BL: np.ndarray, row: CodeRow) -> np.ndarray:
-    """Every hidden token becomes a random one of the row's tokens."""
+    """Every noise token becomes a random one of the row's (`noise_token_to_gathered_token`)."""
     counts_B = np.maximum(lengths_or_full(tokens_BL, row.lengths_B), 1)
     bits_BL = random_bits(row.keys_B, tokens_BL.shape[1], Stream.GATHERED_PLACES)
     places_BL = bits_BL.astype(np.int64) % counts_B[:, None]
@@ -67,18 +69,18 @@ def gather(tokens_BL: np.ndarray, mask_BL: np.ndarray, row: CodeRow) -> np.ndarr
 
 
 def permute(tokens_BL: np.ndarray, mask_BL: np.ndarray, row: CodeRow) -> np.ndarray:
-    """The hidden tokens change places among themselves; all orders are equally likely."""
+    """The noise tokens are permuted uniformly among their places (`permute_noise_tokens`)."""
     bits_BL = random_bits(row.keys_B, tokens_BL.shape[1], Stream.PERMUTATION).astype(np.uint64)
-    bits_BL[~mask_BL] = 1 << 32  # behind the hidden ones
+    bits_BL[~mask_BL] = 1 << 32  # behind the noise tokens
     order_BL = np.argsort(bits_BL, axis=1, kind="stable")
-    hidden_BL = np.arange(tokens_BL.shape[1]) < mask_BL.sum(axis=1)[:, None]
+    noise_BL = np.arange(tokens_BL.shape[1]) < mask_BL.sum(axis=1)[:, None]
     coded_BL = tokens_BL.astype(np.int32)
-    coded_BL[mask_BL] = np.take_along_axis(coded_BL, order_BL, axis=1)[hidden_BL]
+    coded_BL[mask_BL] = np.take_along_axis(coded_BL, order_BL, axis=1)[noise_BL]
     return _whole(coded_BL, row)
 
 
 def drop(tokens_BL: np.ndarray, mask_BL: np.ndarray, row: CodeRow) -> np.ndarray:
-    """Hidden tokens are left out, and nothing says where."""
+    """Noise tokens are left out, without a mark (`drop_noise_tokens`)."""
     keep_BL = ~mask_BL
     if row.lengths_B is not None:
         keep_BL &= np.arange(mask_BL.shape[1]) < row.lengths_B[:, None]
@@ -87,7 +89,7 @@ def drop(tokens_BL: np.ndarray, mask_BL: np.ndarray, row: CodeRow) -> np.ndarray
 
 
 def shared_sentinel(tokens_BL: np.ndarray, mask_BL: np.ndarray, row: CodeRow) -> np.ndarray:
-    """Every run of hidden tokens becomes the first sentinel."""
+    """Every noise span becomes the first sentinel (`noise_span_to_sentinel`)."""
     starts_BL = run_starts(mask_BL)
     keep_BL = starts_BL | ~mask_BL
     if row.lengths_B is not None:
@@ -137,7 +139,7 @@ INPUT_CODES: dict[str, Code] = {
     "shared_sentinel": shared_sentinel,
     "unique_sentinels": _unique_sentinels,
 }
-# Those that make sense of what the inputs show: the whole text, or what it hides.
+# For targets: the whole text, or codes of the mask's complement.
 TARGET_CODES: dict[str, Code] = {
     "full_text": full_text,
     "drop": drop,

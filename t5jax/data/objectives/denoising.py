@@ -31,12 +31,13 @@ class SpanLengths(Lengths):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Denoising:
-    """Hide what `mask` says, show the rest in `inputs_code`, predict in `targets_code`.
+    """Denoising of the tokens that `mask` draws: `inputs_code` corrupts them in the inputs,
+    `targets_code` says what is predicted.
 
-    `INPUT_CODES` and `TARGET_CODES` are the codes. Where the mask draws how much it hides
+    `INPUT_CODES` and `TARGET_CODES` are the codes. Where the number of noise tokens is random
     (`IidNoise`), the targets of about one row in a thousand are longer than `lengths` says; they
-    are cut, as T5 cuts them. A row whose runs are more than the vocabulary's sentinels is hidden up
-    to the last sentinel and shows all that follows (`limit_runs`); T5's code would go on into
+    are cut, as T5 cuts them. A row with more noise spans than the vocabulary has sentinels is
+    corrupted up to the last sentinel, and not after it (`limit_runs`); T5's code would go on into
     ordinary ids.
     """
 
@@ -53,7 +54,7 @@ class Denoising:
         _check_code("targets_code", self.targets_code, TARGET_CODES)
         noise, _ = self.mask.expected(1000)
         if self.inputs_code == "drop" and noise == 1000:
-            raise ConfigError("inputs_code='drop' with every token hidden leaves no inputs")
+            raise ConfigError("inputs_code='drop' with noise_density=1 leaves no inputs")
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -144,7 +145,7 @@ class Denoising:
         length: int,
         lengths_B: np.ndarray | None = None,
     ) -> np.ndarray:
-        """bool [B, length], True where a token is hidden; False beyond a short row's end.
+        """bool [B, length], True for noise tokens; False beyond a short row's end.
 
         Row b is a function of (seed, row_ids_B[b], lengths_B[b]) alone.
         """
@@ -160,7 +161,7 @@ class Denoising:
     ) -> Coded:
         """inputs [B, K] and targets [B, K'], int32 with EOS, zero after it.
 
-        K and K' are what a row of L tokens needs. `lengths_B` is only wanted when some row is
+        K and K' are what a row of L tokens needs. `lengths_B` is needed only when some row is
         shorter than L; a row of length 0 stays empty (no EOS).
         """
         keys_B = row_keys(seed, row_ids_B)

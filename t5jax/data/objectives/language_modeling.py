@@ -1,4 +1,4 @@
-"""Language models: predict a text, or the rest of it from its beginning.
+"""Language modelling objectives: language model, prefix LM, and its packed form.
 
 Raffel et al. 2020 (arXiv:1910.10683), sections 3.2.1 and 3.3.1, and `lm`, `full_lm`, `prefix_lm`
 and `pack_prefix_lm_encoder_decoder` of T5's published preprocessors.

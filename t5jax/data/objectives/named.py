@@ -1,4 +1,4 @@
-"""Objectives by name: the paper's, those of T5's published configurations, and what one writes.
+"""Named objectives: the paper's, T5's published configurations, and a grammar of names.
 
 `<mask>_<percent>_<inputs code>_<targets code>` is the grammar of T5's names: the masks are `iid`,
 `span_<mean length>`, `reg_<length>` and `reg_<shortest>-<longest>`, the codes' letters are those of

@@ -1,11 +1,11 @@
-"""Noise masks: which tokens of a row an objective hides.
+"""Noise masks: which tokens of a row an objective corrupts.
 
 Raffel et al. 2020 (arXiv:1910.10683), sections 3.1.4, 3.3.2 and 3.3.4; the arithmetic is that of
 `random_spans_noise_mask`, `iid_noise_mask` and `regular_noise_mask` in T5's published code, the
 random numbers are this package's own.
 
-Shapes: B rows, L tokens. Masks are bool [B, L], True where a token is hidden, False beyond the end
-of a short row.
+Shapes: B rows, L tokens. Masks are bool [B, L], True for noise tokens, False beyond the end of a
+short row.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ from t5jax.errors import ConfigError
 
 
 class NoiseMask(Protocol):
-    """A distribution of masks. With `exact`, all masks of a length hide as many tokens in as many
-    spans, and begin with text and end with noise."""
+    """A distribution of masks. With `exact`, all masks of a length have as many noise tokens in
+    as many spans, and begin with text and end with noise."""
 
     name: ClassVar[str]
     exact: ClassVar[bool]
@@ -121,7 +121,7 @@ class RandomSpans:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class IidNoise:
-    """Every token is hidden with probability `noise_density`, independently of the others."""
+    """Every token is noise with probability `noise_density`, independently of the others."""
 
     name: ClassVar[str] = "iid"
     exact: ClassVar[bool] = False

@@ -17,8 +17,8 @@ from t5jax.data.vocabularies import Vocabulary
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SpanCorruption:
-    """Hide `noise_density` of the tokens in spans of `mean_noise_span_length` tokens on average;
-    predict the hidden spans.
+    """Replaces random spans by sentinels and predicts them: `noise_density` of the tokens, in
+    spans of `mean_noise_span_length` tokens on average.
 
     inputs = text0 S0 text1 S1 ... EOS and targets = S0 noise0 S1 noise1 ... EOS: a row begins
     with text and ends with noise, and no sentinel closes the targets.
@@ -64,7 +64,7 @@ class SpanCorruption:
     def noise_mask(
         self, row_ids_B: np.ndarray, seed: int, length: int, lengths_B: np.ndarray | None = None
     ) -> np.ndarray:
-        """bool [B, length], True where a token is hidden; False beyond a short row's end.
+        """bool [B, length], True for noise tokens; False beyond a short row's end.
 
         Row b is a function of (seed, row_ids_B[b], lengths_B[b]) alone.
         """

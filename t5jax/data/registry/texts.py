@@ -8,7 +8,7 @@ from t5jax.data import registry
 from t5jax.data.config import DataConfig
 from t5jax.data.records import BadColumn, BadRecord, BadRecordPolicy, Record, Rejected, Row, Source
 from t5jax.data.rng import derive_seed
-from t5jax.data.seqio_bridge.texts import SeqioDocuments
+from t5jax.data.seqio_bridge.documents import SeqioDocuments
 from t5jax.data.sources import Cleaned
 from t5jax.data.store.documents import DocumentSource
 from t5jax.data.tasks.identity import identity_of

@@ -1,4 +1,4 @@
-"""The examples of a task registered with seqio as an evaluation reads them, and its metrics."""
+"""Evaluation examples and metrics of a task registered with seqio."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ from t5jax.errors import ConfigError, DataError
 
 
 class Scoring(NamedTuple):
-    """What a task registered with seqio is scored by."""
+    """The postprocessor and metrics of a task registered with seqio."""
 
     postprocess: Callable[..., Any]
     metrics: tuple[Metric, ...]  # of targets and predictions

@@ -83,7 +83,7 @@ def rows_of_tokens(dataset, length: int):
 
 
 def corrupt_rows(dataset, objective: SpanCorruption, vocab_size: int):
-    """Rows of tokens -> {"inputs", "targets"}: every hidden span one sentinel, counted down from
+    """Rows of tokens -> {"inputs", "targets"}: every noise span one sentinel, counted down from
     vocab_size - 1."""
 
     @seqio.map_over_dataset(num_seeds=2)
@@ -98,7 +98,7 @@ def corrupt_rows(dataset, objective: SpanCorruption, vocab_size: int):
 
 
 def random_spans_mask(length, objective: SpanCorruption, seeds):
-    """bool [length], True where hidden; text comes first, noise last; counts rounded as
+    """bool [length], True for noise; text comes first, noise last; counts rounded as
     `objective.counts` does."""
     drawn = tf.maximum(length, 2)  # as published: a single token is the first, i.e. text, of two
     noise = tf.cast(tf.round(tf.cast(drawn, tf.float32) * objective.noise_density), tf.int32)

@@ -1,4 +1,4 @@
-"""Tasks that were registered with seqio, as tasks of ours. It needs seqio and TensorFlow."""
+"""Tasks and mixtures registered with seqio as tasks of t5jax. Needs seqio and TensorFlow."""
 
 import functools
 import os
@@ -55,7 +55,7 @@ def seqio_task(name: str) -> Any:
 
 
 def task_from_seqio(task: Any, modules: tuple[str, ...]) -> SeqioTask:
-    """What a `seqio.Task` is to us: its objective, how EOS comes, whether it can be cached."""
+    """A `seqio.Task` as a `SeqioTask`: its objective, EOS rules, whether it can be cached."""
     steps, objective, eos, problem = _cut(task)
     return SeqioTask(
         name=task.name,

@@ -1,4 +1,4 @@
-"""Our vocabularies as seqio's, so that seqio tasks make the same tokens; and seqio's as ours."""
+"""Vocabularies of t5jax as seqio vocabularies, and seqio's as t5jax's."""
 
 from typing import Any
 

@@ -1,5 +1,5 @@
-"""Where rows come from. Every source is a small picklable dataclass with the protocol of
-`t5jax.data.records.Source`: splits, shards, records.
+"""Sources: readers of data sets and files. Each is a small picklable dataclass with the protocol
+of `t5jax.data.records.Source`: splits, shards, records.
 
 files.py         files of a config: patterns, local or remote (fsspec), gzip and zstd, their lines
 zstd.py          zstd that notices a truncated file
@@ -9,7 +9,7 @@ tfrecord.py      TfRecord: files of tf.train.Example, without TensorFlow; crc32c
 array_record.py  ArrayRecord
 tfds.py          Tfds: any data set that TensorFlow Datasets prepared, without TensorFlow
 huggingface.py   HuggingFace: the hub's data sets, where `datasets` is installed
-cleaning.py      Cleaned: another source's text by C4's rules, with counts of what each dropped
+cleaning.py      Cleaned: another source's text by C4's rules, with counts of what each rule dropped
 split_names.py   SplitNames: another source's splits under other names
 """
 

@@ -1,4 +1,4 @@
-"""C4's recipe for raw web text (Raffel et al. 2020, section 2.2) as a preprocessor that counts.
+"""C4's cleaning rules for raw web text (Raffel et al. 2020, section 2.2), with counts.
 
 The line rules are those of the TFDS builder that made the published C4: what the paper says of
 pages (a curly bracket, "lorem ipsum") is looked for in the lines that the other rules kept.
@@ -34,7 +34,7 @@ LanguageDetector = Callable[[str], tuple[str, float]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class CleaningRules:
-    """Which of C4's rules apply; a number of 0 or False turns a rule off.
+    """Settings of C4's cleaning rules; a number of 0 or False turns a rule off.
 
     Lines are dropped that have a word of more than `max_word_length` characters, no
     `terminal_punctuation` (. ? ! " and no ellipsis), fewer than `min_words_per_line` words, the
@@ -103,7 +103,7 @@ class CleaningRules:
 
 @dataclasses.dataclass(slots=True)
 class CleaningCounts:
-    """What came in, what was kept, and what each rule dropped.
+    """Pages and lines read, kept, and dropped by each rule.
 
     `pages == pages_kept + sum(dropped_pages)`, and likewise for lines; the lines of a dropped page
     are counted as "in a dropped page". `dropped_sentences` are those of repeated spans.
@@ -139,7 +139,7 @@ class CleaningCounts:
 
 
 class Cleaner:
-    """Applies the rules to one page after the other; remembers what it saw, and counts.
+    """Applies the rules to pages in turn; deduplicates, and counts.
 
     Deduplication keeps 8 bytes a span or line (some 60 in Python: 0.5 GB for 350,000 pages), and
     two spans in 2**64 share theirs. It knows only the pages that this cleaner saw.

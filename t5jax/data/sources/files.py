@@ -1,4 +1,4 @@
-"""Files named by paths and patterns: which they are, how they open, and their lines.
+"""Files by paths and glob patterns, local or remote: listing, opening, decompression, lines.
 
 A path is local, a URL of any fsspec protocol (`gs://`, `s3://`, `memory://` …), or `-`, which is
 standard input where a single path is read (no pattern names it). gzip and zstd are

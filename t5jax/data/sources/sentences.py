@@ -1,4 +1,4 @@
-"""English sentences in a line of text, found by punctuation: enough to count and compare them.
+"""Splitting English text into sentences by punctuation, enough to count and compare them.
 
 C4 was made with NLTK's punkt, a trained model that has to be fetched; the two disagree on
 abbreviations and on sentences without capitals.

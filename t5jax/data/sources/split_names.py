@@ -1,4 +1,4 @@
-"""Splits of another source under other names: mC4 keeps a language in two splits of its own."""
+"""Renaming the splits of a source: mC4 has two splits for each language."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping

@@ -1,6 +1,6 @@
-"""Building the offline tokenised store: tokenise texts once, with any number of processes.
+"""Building a tokenised store with any number of processes, resumable after a kill.
 
-A store is `<cache_dir>/<corpus>/<split>/`; `token_store.py` describes its files and reads them. One
+A store is `<cache_dir>/<corpus>/<split>/`; `reader.py` describes its files and reads them. One
 shard of the source becomes one shard of the store, so that a build which was killed goes on where
 it stopped, and any number of processes writes the same bytes.
 """

@@ -1,4 +1,4 @@
-"""A complete store beside a task that asks for one: the same, another one, or one of t5jax 0.1."""
+"""Comparing an existing store with the task that asks for it."""
 
 import hashlib
 import json
@@ -22,18 +22,18 @@ def refuse_other_store(
     split: str,
     vocabulary: Vocabulary,
 ) -> None:
-    """Raises DataError for a store of something else: it is somebody's work, and is replaced only
-    when that is asked for."""
-    for what, found, wanted in (
+    """Raises DataError for a store of something else: it is replaced only when that is asked
+    for (--overwrite)."""
+    for what, existing, requested in (
         ("vocabulary", info.vocabulary["fingerprint"], vocabulary.fingerprint),
         ("source or code of its task", *comparable_identities(info, texts)),
         ("list of shards", [shard.source for shard in info.shards], texts.shards(split)),
     ):
-        if found != wanted:
+        if existing != requested:
             raise DataError(
                 f"{directory} holds a tokenised store with another {what} "
-                f"({_difference(found, wanted)}); delete it, ask for overwriting (--overwrite), or "
-                "use another directory"
+                f"({_difference(existing, requested)}); delete it, ask for overwriting (--overwrite), "
+                "or use another directory"
             )
 
 
@@ -46,22 +46,22 @@ def comparable_identities(info: CacheInfo, texts: DocumentSource) -> tuple[Any, 
 
 
 def kept_of_0_1(info: CacheInfo, texts: DocumentSource) -> str:
-    """What is said of a store of t5jax 0.1 that is not made again."""
+    """The message for a store of t5jax 0.1 that is kept."""
     changed = sum(
         shard.source_fingerprint != source_fingerprint(info.source, texts, info.split, shard.source)
         for shard in info.shards
     )
     edited = f"; {counted(changed, 'shard')} of its source changed since" if changed else ""
     return (
-        "was made by t5jax 0.1 with the same settings and is kept; whether the code of its task is "
-        f"the same cannot be told{edited} (--overwrite makes it anew)"
+        "was made by t5jax 0.1 with the same settings and is kept; the code of its task cannot be "
+        f"compared{edited} (--overwrite makes it anew)"
     )
 
 
 def source_fingerprint(
     identity: dict[str, Any], texts: DocumentSource, split: str, shard: str
 ) -> str:
-    """sha256 (hex) of whatever decides the documents of a shard."""
+    """sha256 (hex) of everything that decides the documents of a shard."""
     content = f"{split}\0{shard}\0{texts.shard_fingerprint(split, shard)}"
     return hashlib.sha256(json_bytes(identity) + content.encode()).hexdigest()
 

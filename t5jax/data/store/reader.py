@@ -1,4 +1,4 @@
-"""Reading the offline tokenised store that `cache.py` builds: memory-mapped and by position.
+"""Reading a tokenised store: memory-mapped, by position.
 
 A store is one directory per split of a corpus or task. Its features are `text` (plain documents, of
 which an objective makes inputs and targets) or `inputs` and `targets` (examples):
@@ -290,7 +290,7 @@ class TokenStore:
     def open(
         cls, directory: str | os.PathLike, vocabulary: Vocabulary | None = None
     ) -> "TokenStore":
-        """Checks META.json and the files' sizes (not their bytes: see `verifying.py`).
+        """Checks META.json and the files' sizes (not their bytes: see `verify.py`).
 
         Raises DataError when the store is missing, unfinished, empty, cut short, or made with
         another vocabulary than the given one.

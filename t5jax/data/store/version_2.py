@@ -1,4 +1,4 @@
-"""Tokenised stores of t5jax 0.1 (format version 2): which of what they keep can be compared.
+"""Tokenised stores of t5jax 0.1 (format version 2): the comparable part of their identities.
 
 They know functions by their byte code, which every Python version compiles otherwise, and t5jax's
 classes by modules that have moved since. What is left are the settings of sources.

@@ -1,9 +1,9 @@
-"""What a task and a mixture are: text in, text out, at which rates.
+"""Tasks (text-to-text) and mixtures of tasks with their rates.
 
 task.py      TextTask, ExampleTask, SeqioTask
 mixture.py   Mixture: tasks by name and the rule of their rates
 rates.py     the rules: proportional, equal, custom, temperature, UniMax, scheduled
-identity.py  what decides the texts of a task, as JSON
+identity.py  the identity of a task's texts: settings, versions, source text of functions
 """
 
 from t5jax.data.records import BadColumn, Row

@@ -1,4 +1,4 @@
-"""How often a mixture draws from each of its tasks: rules from sizes to rates.
+"""Mixing rates: rules from the sizes of a mixture's tasks to their rates.
 
 A rule gives non-negative rates, of which only the ratios matter. Sizes are numbers of training
 examples (documents, of plain text); a task of size 0 has nothing to draw and gets rate 0 under

@@ -1,4 +1,4 @@
-"""What a task is: where its rows come from and how a row becomes text in, text out.
+"""Text-to-text tasks: a source of rows, and how a row becomes inputs and targets.
 
 A `TextTask` reads plain text and makes examples of its tokens with an objective, afresh
 in every epoch. An `ExampleTask` has an input and a target string per example, fixed. A `Mixture`
@@ -22,7 +22,7 @@ Postprocess = Callable[..., Any]  # (text, *, example, is_target) -> what the me
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TextTask:
-    """Plain text and an objective. Tasks of one `corpus` share its tokens.
+    """Unlabelled text with a self-supervised objective. Tasks of one `corpus` share its tokens.
 
     `prefix` is put in front of every row's inputs (UL2's mode tokens), and counts. Raise `version`
     when the texts change and no setting does: a store of other texts is then refused.
@@ -47,7 +47,7 @@ class TextTask:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ExampleTask:
-    """Examples with an input and a target string each (T5's supervised tasks).
+    """Supervised examples: an input and a target string each.
 
     `examples(row)` gives the training examples of a row (none, one or several), `eval_examples`
     those of evaluation where they differ (None: the same). They raise `BadColumn` (through
@@ -91,7 +91,7 @@ EosRule = Literal["after_trim", "before_trim", "none"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SeqioTask:
-    """A task that somebody registered with seqio: its own source and preprocessors make its texts.
+    """A task registered with seqio: its own source and preprocessors make its texts.
 
     With an `objective` it is plain text, as a `TextTask`; otherwise it has inputs and targets, as
     an `ExampleTask`. `not_cacheable` says why no tokenised store can stand for it: it is then

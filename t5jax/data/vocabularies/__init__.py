@@ -1,4 +1,4 @@
-"""Text to ids and back: T5's SentencePiece files, Hugging Face's tokenizer.json, and bytes.
+"""Vocabularies (tokenisers): SentencePiece models, Hugging Face's tokenizer.json, bytes.
 
 In every vocabulary 0 is padding, 1 the end of a sequence and 2 the unknown piece, and sentinel i
 (`<extra_id_i>`) is the i-th id from the top: `vocab_size - 1 - i` (facts of T5's preprocessor,

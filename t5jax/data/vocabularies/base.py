@@ -1,4 +1,4 @@
-"""What every vocabulary is to data and acts: ids, sentinels, and the file behind them."""
+"""The interface of a vocabulary: encode and decode, special ids, sentinels, its file."""
 
 import abc
 import re
@@ -18,7 +18,7 @@ _GLUED_SENTINEL = re.compile(r"(?<=\S)(?=<extra_id_\d+>)")
 
 
 class Vocabulary(abc.ABC):
-    """What data and acts need of a vocabulary. Ids are int32 everywhere."""
+    """Text to token ids and back. Ids are int32 everywhere."""
 
     __slots__ = ()
 

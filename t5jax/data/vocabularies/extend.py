@@ -1,8 +1,8 @@
-"""More pieces for an existing vocabulary, and what becomes of a model's rows.
+"""Extending a vocabulary with more pieces, and the map from old ids to new ones.
 
 The new pieces come after the old ones, so these keep their ids; the sentinels stay on top, so
 theirs move up. `Extension` says where each new id comes from, and is saved beside the new file:
-`model/growing.py` makes a model's new tables of it.
+`model/resize_vocab.py` makes a model's new tables of it.
 """
 
 import dataclasses

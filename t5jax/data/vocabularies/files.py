@@ -1,4 +1,4 @@
-"""Where a vocabulary's file is: a path, a published name, or a URL that is fetched once.
+"""Vocabulary files: local paths, published names, and URLs that are downloaded once.
 
 T5's own files lie in a public bucket. A run reads them from a copy below `~/.cache/t5jax`, which is
 made at first use and not looked at again: delete it to fetch a file anew.

@@ -1,4 +1,4 @@
-"""Which class a vocabulary is: from the record of a store, or from the name of a model family."""
+"""Vocabularies from a store's record, or by the name of a model family."""
 
 import os
 from typing import Any

@@ -1,4 +1,4 @@
-"""A run's own copy of its vocabulary: its workdir can be moved, and used from any folder."""
+"""A run's own copy of its vocabulary file, so that its workdir is self-contained."""
 
 import os
 import pathlib

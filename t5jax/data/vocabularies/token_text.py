@@ -1,4 +1,4 @@
-"""Text of single tokens and of spans of tokens, for reports: what tokenizers call `id_to_piece`."""
+"""Text of single tokens and of spans of tokens, for reports (`id_to_piece` of tokenisers)."""
 
 import functools
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The texts and examples that a task registered with seqio makes."""
+"""The documents and examples of a task registered with seqio, to tokenise or stream."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -106,7 +106,7 @@ class SeqioDocuments:
                 shuffle=False,
                 seed=derive_seed(self.seed, f"epoch/{self.epoch}") % (1 << 31),
             )
-        except ValueError as error:  # seqio's word for a task that is not what it says
+        except ValueError as error:  # what seqio raises for a task with wrong features
             raise DataError(f"task {self.name}: {error}") from error
 
     def _document(self, example: dict[str, Any]) -> dict[str, str | np.ndarray]:
