@@ -32,8 +32,8 @@ def refuse_other_store(
         if existing != requested:
             raise DataError(
                 f"{directory} holds a tokenised store with another {what} "
-                f"({_difference(existing, requested)}); delete it, ask for overwriting (--overwrite), "
-                "or use another directory"
+                f"({_difference(existing, requested)}); delete it, overwrite it (--overwrite), or "
+                "use another directory"
             )
 
 
