@@ -77,7 +77,7 @@ def test_files_are_answered_line_by_line(workdir, saved, tmp_path, capsys):
     assert main(words) == 0
     said = capsys.readouterr().err
     assert "5/5 rows" in said
-    assert "1 of 5 inputs blank: answered with nothing" in said
+    assert "1 of 5 inputs blank: their output is empty" in said
     records = lines(out)
     assert [record["input"] for record in records] == TEXTS
     for record in records:
