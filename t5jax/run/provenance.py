@@ -48,13 +48,13 @@ def agree_on_run(config: RunConfig) -> None:
     directory = epath.Path(config.workdir)
     known = ("config.txt", "checkpoints", "metrics.jsonl")
     existing = {path.name for path in directory.iterdir()} if directory.exists() else set()
-    existing = {name for name in existing if not runtime.is_probe(name)}
+    existing = {name for name in existing if not runtime.is_probe_file(name)}
     if existing and existing.isdisjoint(known):
         raise ConfigError(
             f"workdir = {config.workdir!r} exists and holds something other than a run; "
             "choose another directory"
         )
-    runtime.shared_directory_check(config.workdir)
+    runtime.check_shared_directory(config.workdir)
     lines = to_text(config).splitlines()
     common = [line for line in lines if not line.startswith("runtime.process_id")]
     runtime.agree("the effective config", "\n".join(common))

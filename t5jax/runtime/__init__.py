@@ -1,9 +1,9 @@
-"""The life of a process: distributed start, agreement, preemption, watchdog, exit codes.
+"""Process runtime: distributed start, host agreement, preemption, watchdog, exit codes.
 
 Nothing here imports jax before it is needed, so that `t5jax --help` answers at once.
 """
 
-from t5jax.runtime.agreement import agree, gather_texts, is_probe, shared_directory_check
+from t5jax.runtime.agreement import agree, check_shared_directory, gather_texts, is_probe_file
 from t5jax.runtime.distributed import RuntimeConfig, start
 from t5jax.runtime.exits import ExitCode, Preempted, TooManyBadSteps, run_guarded
 from t5jax.runtime.preemption import Preemption
@@ -17,9 +17,9 @@ __all__ = [
     "TooManyBadSteps",
     "Watchdog",
     "agree",
+    "check_shared_directory",
     "gather_texts",
-    "is_probe",
+    "is_probe_file",
     "run_guarded",
-    "shared_directory_check",
     "start",
 ]

@@ -1,4 +1,4 @@
-"""What all hosts must have in common is compared before the first step.
+"""Start-up agreement: all hosts compare config, data and software before the first step.
 
 Hosts that run different programs, or see different directories, do not fail: they compute garbage
 or wait for each other for ever. All functions here must be called by every process, in one order.
@@ -33,7 +33,7 @@ def gather_texts(text: str) -> list[str]:
 
 
 def agree(name: str, value: str) -> None:
-    """Refuses to go on unless `value` (a config, a program's text, versions) is equal on all hosts.
+    """Checks that `value` (a config, a program's text, versions) is equal on all hosts.
 
     Raises:
       ConfigError: on every host, naming the hosts that differ from host 0 and the first difference.
@@ -61,11 +61,11 @@ def _first_difference(ours: str, theirs: str, host: int) -> str:
     return "line ends or white space"
 
 
-def shared_directory_check(workdir: str, patience_seconds: float = 10.0) -> None:
-    """Makes `workdir` and proves that host 0 can write to it and every host can read from it.
+def check_shared_directory(workdir: str, timeout_seconds: float = 10.0) -> None:
+    """Makes `workdir` and checks that host 0 can write to it and every host can read from it.
 
     Saving to a directory that is not shared would not fail: it would hang all hosts. Network file
-    systems may show a new file late, so a host looks again for `patience_seconds`.
+    systems may show a new file late, so a host looks again for `timeout_seconds`.
 
     Raises:
       OSError: host 0 cannot write there (on host 0; the others raise ConfigError).
@@ -88,24 +88,24 @@ def shared_directory_check(workdir: str, patience_seconds: float = 10.0) -> None
         raise failure
     if written:
         raise ConfigError(f"host 0 cannot write to the workdir {workdir}: {written}")
-    sees = gather_texts("yes" if _appears(probe, nonce, patience_seconds) else "")
+    visible = gather_texts("yes" if _appears(probe, nonce, timeout_seconds) else "")
     if jax.process_index() == 0:
         probe.unlink()
-    blind = [str(host) for host, answer in enumerate(sees) if not answer]
+    blind = [str(host) for host, answer in enumerate(visible) if not answer]
     if blind:
         raise ConfigError(
-            f"workdir {workdir} is not shared: host {', '.join(blind)} of {len(sees)} cannot read "
-            "what host 0 wrote there. Use a directory that all hosts mount"
+            f"workdir {workdir} is not shared: host {', '.join(blind)} of {len(visible)} cannot "
+            "read what host 0 wrote there. Use a directory that all hosts mount"
         )
 
 
-def is_probe(name: str) -> bool:
-    """Whether a file of a workdir is one that a killed `shared_directory_check` left behind."""
+def is_probe_file(name: str) -> bool:
+    """Whether a file of a workdir is one that a killed `check_shared_directory` left behind."""
     return name.startswith(_PROBE)
 
 
-def _appears(path, content: str, patience_seconds: float) -> bool:
-    deadline = time.monotonic() + patience_seconds
+def _appears(path, content: str, timeout_seconds: float) -> bool:
+    deadline = time.monotonic() + timeout_seconds
     while True:
         try:
             if path.read_text() == content:

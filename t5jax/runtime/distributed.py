@@ -1,4 +1,4 @@
-"""One process or several: starting `jax.distributed` by flags, environment or detection."""
+"""Distributed start: `jax.distributed` by flags, environment variables or cluster detection."""
 
 import dataclasses
 import os
@@ -17,7 +17,7 @@ FIELDS = ("coordinator_address", "num_processes", "process_id")
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class RuntimeConfig:
-    """How processes find one another, and how long they wait. Times are in seconds, 0 means never.
+    """How processes find one another, and their timeouts in seconds (0: no limit).
 
     A dead process is noticed at once, a host that lost power or network after
     `heartbeat_timeout_seconds`, a living but stuck one by the watchdog after `step_timeout_seconds`
@@ -48,13 +48,11 @@ class RuntimeConfig:
 
 
 def start(config: RuntimeConfig) -> int:
-    """Joins the other processes of the run, if there are any; returns the number of processes.
+    """Starts `jax.distributed` if the run has several processes; returns their number.
 
-    The three flags, or else the three variables of ENVIRONMENT, say who takes part; without them
-    the cluster is detected; without a cluster this is the only process. Must be called before
-    anything touches a jax device; afterwards devices are there.
-
-    Once is enough: later calls change nothing.
+    The three flags, or else the three variables of ENVIRONMENT, name coordinator and processes;
+    without them the cluster is detected; without a cluster this is the only process. Must be called
+    before anything touches a jax device. Later calls change nothing.
 
     Raises:
       ConfigError: some of the three values are given and others are missing, or they are wrong.

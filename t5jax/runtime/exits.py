@@ -1,9 +1,9 @@
-"""How a run ends: an exit code that says why, and never a hang.
+"""Exit codes, and ending a process of a distributed run without a hang.
 
 With several processes an ordinary exception would hang all hosts for minutes: Python's exit waits
 for the others at jax's shutdown barrier, and they wait for this one inside a collective. So a
-process that fails says why and leaves with `os._exit`; its peers learn it from the lifeline and
-leave too.
+process that fails prints the error and ends with `os._exit`; its peers learn it from the lifeline
+and end too.
 """
 
 import enum
@@ -19,7 +19,7 @@ from t5jax.runtime import lifeline
 
 
 class ExitCode(enum.IntEnum):
-    """Launchers start again after 70, 75 and 143 (and signals), never after the others."""
+    """Launchers restart a run after 70, 75 and 143 (and signals), never after the others."""
 
     DONE = 0
     CONFIG = 64
@@ -34,7 +34,7 @@ class ExitCode(enum.IntEnum):
 
 
 class Preempted(Exception):
-    """The run was asked to leave, and has saved the state after `step`."""
+    """The run was preempted (SIGTERM) and has saved the state after `step`."""
 
     def __init__(self, step: int):
         super().__init__(f"preempted: the state after step {step} is saved; start again to resume")
@@ -42,7 +42,7 @@ class Preempted(Exception):
 
 
 class TooManyBadSteps(ValueError):
-    """So many steps in a row had no finite loss or gradient that going on makes no sense."""
+    """More steps in a row without a finite loss or gradient than `train.max_bad_steps` allows."""
 
 
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
@@ -50,36 +50,36 @@ _CANNOT_WRITE |= {errno.EIO}
 
 
 def run_guarded(main: Callable[[], int | None]) -> int:
-    """Runs an act to its end and returns its exit code; see ExitCode for what maps to what.
+    """Runs a command, prints the error that ends it, and returns its exit code (`exit_code`).
 
     User errors print one message, internal errors the traceback too. After a failure with
-    `jax.distributed` started this does not return: it flushes and leaves with `os._exit`. After
+    `jax.distributed` started this does not return: it flushes and ends with `os._exit`. After
     success or an agreed preemption, which all hosts reach together, it shuts jax down in order.
     """
     try:
         code = main() or ExitCode.DONE
     except BaseException as error:
-        code = _report(error)
+        code = _print_error(error)
     if not _distributed():
         return code
     if code not in (ExitCode.DONE, ExitCode.PREEMPTED):
-        leave(code)
+        exit_now(code)
     import jax
 
-    lifeline.announce(ExitCode.DONE)
+    lifeline.announce_exit(ExitCode.DONE)
     try:
         jax.distributed.shutdown()
     except Exception as error:
         # Our own work is complete and saved, but a peer did not arrive: the launcher must know.
-        print(f"{_who()}: a peer did not reach the end: {error}", file=sys.stderr)
-        leave(ExitCode.INTERNAL)
+        print(f"{_error_prefix()}: a peer did not reach the end: {error}", file=sys.stderr)
+        exit_now(ExitCode.INTERNAL)
     return code
 
 
-def leave(code: int) -> None:
+def exit_now(code: int) -> None:
     """Ends the process now, without exit handlers (jax's would wait for the peers)."""
-    lifeline.announce(code)
-    lifeline.within(5.0, _flush)
+    lifeline.announce_exit(code)
+    lifeline.run_with_timeout(5.0, _flush)
     os._exit(code)
 
 
@@ -90,7 +90,7 @@ def _flush() -> None:
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code for an exception that ended an act."""
+    """The exit code for an exception that ended a command."""
     match error:
         case SystemExit(code=None):
             return ExitCode.DONE
@@ -113,7 +113,7 @@ def exit_code(error: BaseException) -> int:
     return ExitCode.INTERNAL
 
 
-def _report(error: BaseException) -> int:
+def _print_error(error: BaseException) -> int:
     code = exit_code(error)
     if code == ExitCode.OUTPUT_CLOSED:
         # `t5jax tasks | head` wants no more; without this Python would complain when it exits.
@@ -130,12 +130,12 @@ def _report(error: BaseException) -> int:
     if code == ExitCode.INTERNAL and _distributed():
         message += "\n(if another host ended first, what it said is the reason)"
     if message:
-        kind = "" if isinstance(error, Preempted) else f"{_who()}: "
+        kind = "" if isinstance(error, Preempted) else f"{_error_prefix()}: "
         print(f"{kind}{message}", file=sys.stderr, flush=True)
     return code
 
 
-def _who() -> str:
+def _error_prefix() -> str:
     if not _distributed():
         return "error"
     import jax

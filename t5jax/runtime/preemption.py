@@ -1,4 +1,4 @@
-"""SIGTERM: the machine will be taken away soon, so save and leave."""
+"""Preemption: after a SIGTERM all hosts save at the same step and exit."""
 
 import os
 import signal
@@ -8,12 +8,12 @@ from t5jax.runtime.exits import ExitCode
 
 
 class Preemption:
-    """Says at which step to save and leave after a SIGTERM (to this process or to any host).
+    """The step at which to save and exit after a SIGTERM to this process or to any host.
 
-    Alone, this process handles the signal itself; a second SIGTERM ends it at once. With several
-    processes jax owns the signal (it would be swallowed if nobody asked), and `reached` is true at
-    one and the same call on all of them: the hosts agree on the newest call any of them is at, plus
-    one. So it must be asked once per step, on every host.
+    A single process handles the signal itself; a second SIGTERM ends it at once. With several
+    processes jax handles the signal (it is swallowed unless `reached` is called), and `reached` is
+    true at one and the same call on all of them: the hosts agree on the newest call any of them is
+    at, plus one. So it must be called once per step, on every host.
     """
 
     def __init__(self):
@@ -36,7 +36,7 @@ class Preemption:
         return self._received
 
     def close(self) -> None:
-        """Gives SIGTERM back to whoever had it before."""
+        """Restores the previous handler of SIGTERM."""
         if self._previous is not None:
             signal.signal(signal.SIGTERM, self._previous)
             self._previous = None

@@ -1,4 +1,4 @@
-"""A stuck process ends itself: heartbeats only tell that a host lives, not that it moves."""
+"""Watchdog: ends a process whose steps no longer finish, which heartbeats do not notice."""
 
 import contextlib
 import faulthandler
@@ -14,7 +14,7 @@ from t5jax.runtime.exits import ExitCode
 
 
 class Watchdog:
-    """Ends the process with exit code 75 and the stacks of all threads when beats stay away.
+    """Ends the process with exit code 75 and the stacks of all threads if `beat` is not called.
 
     Args:
       seconds: the longest time between two beats; 0 for no limit.
@@ -33,17 +33,17 @@ class Watchdog:
         self._thread.start()
 
     def beat(self) -> None:
-        """A step has ended."""
+        """To be called after every step."""
         self._restart(self._limit)
 
     def extend(self) -> None:
-        """Something shorter than a step's work has ended: the limit in force counts from zero."""
+        """Restarts the limit in force, for work shorter than a step."""
         self._restart(self._current_limit)
 
     @contextlib.contextmanager
     def suspended(self, seconds: float = 0.0) -> Iterator[None]:
         """Allows `seconds` (0: any time) for work that takes longer than a step: compiling,
-        evaluation, the last save. The limit of before holds again afterwards, from zero."""
+        evaluation, the last save. Afterwards the previous limit holds again, from zero."""
         before = self._current_limit
         self._restart(seconds or math.inf)
         try:
@@ -86,9 +86,9 @@ def _end(waited: float) -> None:
         f"all threads follow; leaving with exit code {int(ExitCode.WATCHDOG)} "
         "(runtime.step_timeout_seconds sets the limit)"
     )
-    lifeline.within(2.0, lambda: print(message, file=sys.stderr, flush=True))
+    lifeline.run_with_timeout(2.0, lambda: print(message, file=sys.stderr, flush=True))
     # The real descriptor: sys.stderr may have been replaced by an object without one.
     faulthandler.dump_traceback(file=2, all_threads=True)
-    lifeline.announce(ExitCode.WATCHDOG)
-    lifeline.within(2.0, sys.stdout.flush)
+    lifeline.announce_exit(ExitCode.WATCHDOG)
+    lifeline.run_with_timeout(2.0, sys.stdout.flush)
     os._exit(ExitCode.WATCHDOG)

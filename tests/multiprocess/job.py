@@ -43,12 +43,12 @@ def agreement(directory: str) -> None:
     host = jax.process_index()
     assert runtime.gather_texts(f"host {host} ä" * (host + 1)) == ["host 0 ä", "host 1 ä" * 2]
     runtime.agree("the config", "batch_size = 8\nseed = 1")
-    runtime.shared_directory_check(f"{directory}/shared")
+    runtime.check_shared_directory(f"{directory}/shared")
     if host == 0:
         assert os.listdir(f"{directory}/shared") == []
     attempts = {
         "config": lambda: runtime.agree("the config", f"batch_size = 8\nseed = {host}"),
-        "unshared": lambda: runtime.shared_directory_check(f"{directory}/only_{host}", 0.5),
+        "unshared": lambda: runtime.check_shared_directory(f"{directory}/only_{host}", 0.5),
     }
     for name, attempt in attempts.items():
         try:

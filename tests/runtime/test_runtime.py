@@ -75,14 +75,14 @@ def test_nothing_imports_jax_before_it_is_needed():
 def test_one_process_agrees_with_itself(tmp_path):
     runtime.agree("config", "anything")
     assert runtime.gather_texts("ä") == ["ä"]
-    runtime.shared_directory_check(tmp_path / "new" / "run")
+    runtime.check_shared_directory(tmp_path / "new" / "run")
     assert list((tmp_path / "new" / "run").iterdir()) == []
 
 
 def test_workdir_that_cannot_be_made_is_a_write_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError) as caught:
-        runtime.shared_directory_check(tmp_path / "file" / "run")
+        runtime.check_shared_directory(tmp_path / "file" / "run")
     assert caught.value.errno == errno.ENOTDIR
 
 
@@ -205,7 +205,7 @@ def test_watchdog_shows_the_stacks_and_exits_with_75():
 
 def test_a_stuck_stream_does_not_stop_the_end():
     begin = time.monotonic()
-    lifeline.within(0.2, lambda: time.sleep(30))
+    lifeline.run_with_timeout(0.2, lambda: time.sleep(30))
     assert time.monotonic() - begin < 5
 
 
@@ -219,13 +219,15 @@ def test_lifeline_accepts_hosts_and_sends_strangers_away():
     stranger = socket.create_connection(("127.0.0.1", port))
     stranger.sendall(bytes(20))
     assert stranger.recv(1) == b""
-    hosts = [lifeline._dial(["127.0.0.1"], port, token + i.to_bytes(4))[0] for i in (2, 1)]
+    hosts = [
+        lifeline._connect_to_host_0(["127.0.0.1"], port, token + i.to_bytes(4))[0] for i in (2, 1)
+    ]
     thread.join(10)
     assert sorted(accepted) == [1, 2]
     hosts[0].sendall(b"\x49")
-    assert lifeline._last_word(accepted[2]) == 0x49
+    assert lifeline._read_exit_code(accepted[2]) == 0x49
     hosts[1].close()
-    assert lifeline._last_word(accepted[1]) is None
+    assert lifeline._read_exit_code(accepted[1]) is None
     for connection in (stranger, *hosts, *accepted.values()):
         connection.close()
 
@@ -233,7 +235,7 @@ def test_lifeline_accepts_hosts_and_sends_strangers_away():
 def test_lifeline_without_connection_says_so(capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound but not listening: refused
-        assert lifeline._dial(["127.0.0.1"], taken.getsockname()[1], b"x") == {}
+        assert lifeline._connect_to_host_0(["127.0.0.1"], taken.getsockname()[1], b"x") == {}
     assert "heartbeat_timeout_seconds" in capsys.readouterr().err
 
 
