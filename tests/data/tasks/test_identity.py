@@ -28,6 +28,7 @@ from tests.data.tasks import functions_of_all_kinds
 from tests.data.tasks.functions_of_all_kinds import Prefixed, made, plain
 
 HERE = pathlib.Path(__file__).parent
+BUILT_IN = HERE.parents[1] / "golden" / "identities_of_built_in_tasks.json"
 # Of everything in functions_of_all_kinds.py. Another value means that stores which users have made
 # are refused: change it only with reader.FORMAT_VERSION.
 GOLDEN = "759ea810ec29c727"
@@ -238,16 +239,36 @@ def test_the_version_of_a_task_is_part_of_it(kind, monkeypatch):
     assert found[0] == found[1] == found[2]
 
 
+DATA = DataConfig(
+    mixture="mine",
+    vocabulary=ByteVocabulary(),
+    cache_dir=None,
+    train_files=("a",),
+    datasets_dir="sets",
+    huggingface_dataset="a/b",
+)
+
+
+def test_built_in_tasks_keep_their_identities():
+    """Moving and renaming must not refuse the stores that users have.
+
+    Where a task's texts change, raise its `version` (or its source's) and write the new value:
+    python -m tests.data.tasks.test_identity
+    """
+    assert identities_of_built_in_tasks() == json.loads(BUILT_IN.read_bytes())
+
+
+def identities_of_built_in_tasks():
+    tasks = {**TEXT_TASKS, **SUPERVISED_TASKS}
+    records = {name: task_documents(task, DATA).identity() for name, task in tasks.items()}
+    return {
+        name: hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+        for name, record in records.items()
+    }
+
+
 def test_own_classes_have_names_of_their_own():
     """Without their modules, which may move."""
-    data = DataConfig(
-        mixture="mine",
-        vocabulary=ByteVocabulary(),
-        cache_dir=None,
-        train_files=("a",),
-        datasets_dir="sets",
-        huggingface_dataset="a/b",
-    )
     classes = {}
 
     def collect(thing):
@@ -257,9 +278,13 @@ def test_own_classes_have_names_of_their_own():
                 collect(getattr(thing, field.name))
 
     for task in (*TEXT_TASKS.values(), *SUPERVISED_TASKS.values()):
-        collect(task.source(data))
+        collect(task.source(DATA))
         collect(getattr(task, "examples", None))
         collect(getattr(task, "eval_examples", None))
     assert len(classes) > 20
     assert all(len(same) == 1 for same in classes.values()), classes
     assert all(name.startswith("t5jax.") for name in classes)
+
+
+if __name__ == "__main__":
+    BUILT_IN.write_text(json.dumps(identities_of_built_in_tasks(), indent=1) + "\n")
