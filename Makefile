@@ -8,7 +8,7 @@ RUN := runs/quickstart
 QUICKSTART_FLAGS ?=
 TESTS := $(BIN)/python -m pytest
 
-.PHONY: quickstart test test-all lint format bench lock clean
+.PHONY: quickstart test test-all lint format bench docs lock clean
 
 quickstart: $(VENV)/installed
 	test -e runs/data/docstrings/validation/META.json || \
@@ -42,6 +42,10 @@ format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The documentation as a site in build/site; a broken link or an unresolved name fails.
+docs: $(VENV)/installed-docs
+	$(BIN)/mkdocs build --strict --site-dir build/site
+
 bench: $(VENV)/installed-parity
 	$(BIN)/python benchmarks/data_loader.py
 	$(BIN)/python benchmarks/train_step.py
@@ -55,6 +59,10 @@ lock: $(VENV)/installed
 	$(UV) pip compile pyproject.toml --extra dev --extra parity --python-version 3.11 \
 		--no-header --no-annotate --no-emit-index-url \
 		| grep -vE "^(nvidia-|cuda-|triton)" > requirements-parity.lock
+
+	$(UV) pip compile pyproject.toml --extra dev --extra docs --python-version 3.11 \
+		--constraint requirements.lock --no-header --no-annotate --no-emit-index-url \
+		-o requirements-docs.lock
 
 clean:
 	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache
@@ -73,4 +81,8 @@ $(VENV)/installed: $(UV) requirements.lock pyproject.toml
 # pip, not uv: it takes a CPU build of torch where the machine is set up to offer one.
 $(VENV)/installed-parity: $(VENV)/installed requirements-parity.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-parity.lock
+	@touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed requirements-docs.lock
+	$(UV) pip install --quiet --python $(BIN)/python -r requirements-docs.lock
 	@touch $@

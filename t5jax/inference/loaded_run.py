@@ -77,7 +77,10 @@ class LoadedRun:
 
         Args:
           texts: the output of a blank one is empty ("" or []).
-          prefix, decoder_prefix, stop, truncate_inputs: see `TextOptions`.
+          prefix: see `TextOptions`, as for the next three.
+          decoder_prefix: begins every output.
+          stop: ends an output.
+          truncate_inputs: most tokens of an input; None: never cut.
           details: a `Prediction` for each text instead: scores, ids, truncation.
           decoding: settings of `DecodingConfig` for this call: `num_beams=4`, `max_length=64` …
         """
