@@ -21,7 +21,7 @@ import time
 import numpy as np
 
 from t5jax.checkpoints import BlockArray
-from t5jax.convert import huggingface_config, names, safetensors_files
+from t5jax.convert import huggingface_config, parameter_names, safetensors_files
 from t5jax.model.config import SIZES, T5Config
 from t5jax.model.layer_stack import layer_paths, layer_shape
 
@@ -58,12 +58,12 @@ def write_model(model: T5Config, folder: pathlib.Path) -> tuple[int, int]:
     """Fills the folder; (bytes of all parameters, of the largest one as t5jax keeps it)."""
     folder.mkdir()
     tensors, sizes = {}, []
-    for path, leaf in names.parameters(model).items():
+    for path, leaf in parameter_names.parameters(model).items():
         sizes.append(4 * leaf.size)
         for place in layer_paths(path, leaf.shape):
             shape = layer_shape(path, leaf.shape)
             turned = shape if place == "token_embedder" else shape[::-1]
-            tensors[names.HUGGINGFACE.name(place)] = Random(turned)
+            tensors[parameter_names.HUGGINGFACE.name(place)] = Random(turned)
     safetensors_files.write_directory(folder, tensors, 10**10)
     config = huggingface_config.make_config(model, "float32")
     (folder / "config.json").write_text(json.dumps(config))

@@ -15,9 +15,9 @@ import jax
 from t5jax.checkpoints import BlockArray
 from t5jax.convert.conversion_report import JSON, TEXT, ConversionReport, ConvertedArray
 from t5jax.convert.detect import detect_format, open_source_checkpoint
-from t5jax.convert.forward import our_logits
+from t5jax.convert.forward import model_logits
 from t5jax.convert.huggingface import open_huggingface, write_huggingface
-from t5jax.convert.probe import Probe
+from t5jax.convert.probe_inputs import ProbeInputs
 from t5jax.convert.raw_files import dtype_named
 from t5jax.convert.run_directory import open_run_directory, write_run
 from t5jax.convert.source_checkpoint import SourceCheckpoint
@@ -141,7 +141,7 @@ def _to_run(
     )
     progress("comparing logits")
     written = open_run_directory(str(directory), step)  # which verifies what was written
-    ours = our_logits(written.model, written.params, _probe(source))
+    ours = model_logits(written.model, written.params, _probe(source))
     arrays = [
         _converted(f"params/{path}", source.origins[path], array, source.params[path])
         for path, array in written.params.items()
@@ -175,11 +175,11 @@ def _to_huggingface(
     written = open_huggingface(str(directory))
     compare_arrays(source, written, dtype_named(dtype))
     progress("comparing logits")
-    ours = our_logits(written.model, written.params, _probe(source))
+    ours = model_logits(written.model, written.params, _probe(source))
     checks = [check_logits(ours, written, options.reference)]
     if source.kind != "t5jax":
         # That was about their names there; this is about the names here.
-        unrounded = our_logits(source.model, source.params, _probe(source))
+        unrounded = model_logits(source.model, source.params, _probe(source))
         checks.append(check_logits(unrounded, source, "auto"))
     write_golden(directory, ours)
     assert written.weights is not None
@@ -205,8 +205,8 @@ def _to_huggingface(
     )
 
 
-def _probe(source: SourceCheckpoint) -> Probe:
-    return Probe.for_vocabulary(source.model.vocab_size)
+def _probe(source: SourceCheckpoint) -> ProbeInputs:
+    return ProbeInputs.for_vocabulary(source.model.vocab_size)
 
 
 def _converted(name: str, made_of: list[str], array: BlockArray, of: BlockArray) -> ConvertedArray:

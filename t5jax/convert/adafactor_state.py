@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from t5jax.checkpoints import BlockArray
-from t5jax.convert import names
+from t5jax.convert import parameter_names
 from t5jax.convert.lazy_arrays import Cast, Stacked, Zeros
 from t5jax.convert.source_checkpoint import Weights
 from t5jax.model.config import T5Config
@@ -33,18 +33,18 @@ def convert_adafactor_state(
     (None, {}) when there are none, or none that our Adafactor can hold; `notes` gets the reason.
 
     Args:
-      row_axis: of a path's square matrix, the axis to which the row means belong.
+      row_axis: layer path of a square matrix -> the axis to which the row means belong.
     """
     if not weights.slots:
         notes.append("there are no optimizer slots: Adafactor's state is initialised")
         return None, {}
     try:
         shapes = {
-            place: layer_shape(path, leaf.shape)
-            for path, leaf in names.parameters(model).items()
-            for place in layer_paths(path, leaf.shape)
+            layer_path: layer_shape(path, leaf.shape)
+            for path, leaf in parameter_names.parameters(model).items()
+            for layer_path in layer_paths(path, leaf.shape)
         }
-        used = {place: _used(weights, place, shape) for place, shape in shapes.items()}
+        used = {path: _used(weights, path, shape) for path, shape in shapes.items()}
         settings = _settings(used, shapes)
         return _to_our_layout(model, used, shapes, row_axis), settings
     except _Unsupported as reason:
@@ -52,9 +52,9 @@ def convert_adafactor_state(
         return None, {}
 
 
-def _used(weights: Weights, place: str, shape: tuple[int, ...]) -> Slots:
+def _used(weights: Weights, layer_path: str, shape: tuple[int, ...]) -> Slots:
     """The slots of a path that are used; unused ones are missing, or of one element."""
-    name = weights.naming.name(place)
+    name = weights.naming.name(layer_path)
     found = {slot: weights.slots.get(f"{name}/{slot}") for slot in SLOTS}
     used = {
         slot: array
@@ -74,8 +74,8 @@ def _used(weights: Weights, place: str, shape: tuple[int, ...]) -> Slots:
 def _settings(used: dict[str, Slots], shapes: dict[str, tuple[int, ...]]) -> dict[str, object]:
     """The settings with which our Adafactor has such slots."""
     settings: dict[str, object] = {}
-    matrices = {place: min(shape) for place, shape in shapes.items() if len(shape) == 2}
-    factored = {place: "v_row" in used[place] for place in matrices}
+    matrices = {path: min(shape) for path, shape in shapes.items() if len(shape) == 2}
+    factored = {path: "v_row" in used[path] for path in matrices}
     fits = lambda least: all(factored[p] == (size >= least) for p, size in matrices.items())
     if fits(128):
         pass
@@ -101,9 +101,11 @@ def _to_our_layout(
     row_axis: Callable[[str], int],
 ) -> Slots:
     converted: Slots = {}
-    for path, leaf in names.parameters(model).items():
-        places = layer_paths(path, leaf.shape)
-        layers = [_layer_slots(used[place], shapes[place], row_axis(place)) for place in places]
+    for path, leaf in parameter_names.parameters(model).items():
+        layers = [
+            _layer_slots(used[layer_path], shapes[layer_path], row_axis(layer_path))
+            for layer_path in layer_paths(path, leaf.shape)
+        ]
         for slot in SLOTS:
             if slot not in layers[0]:
                 converted[f"{slot}/{path}"] = Zeros((1,), _FLOAT32)

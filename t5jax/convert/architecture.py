@@ -114,11 +114,11 @@ def _num_layers(weights: Weights, stack: str) -> int:
     return count
 
 
-def _shape(weights: Weights, place: str) -> tuple[int, ...]:
-    array = weights.at(place)
+def _shape(weights: Weights, layer_path: str) -> tuple[int, ...]:
+    array = weights.at(layer_path)
     if array is None or len(array.shape) != 2:
         found = "is missing" if array is None else f"has shape {list(array.shape)}, not two axes"
-        name = weights.original(weights.naming.name(place))
+        name = weights.original(weights.naming.name(layer_path))
         raise CheckpointError(f"{weights.where}: {name} {found}")
     return array.shape
 

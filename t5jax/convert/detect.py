@@ -16,22 +16,22 @@ FORMAT_TITLES = {
 
 def detect_format(path: str) -> str:
     """t5jax, huggingface, t5x or mesh_tf. Raises ConfigError when it is none of them."""
-    place = pathlib.Path(path)
+    location = pathlib.Path(path)
     if "://" in path:
         raise ConfigError(f"{path}: conversion reads local files; copy it here first")
-    if not place.exists() and not mesh_tf.is_mesh_tf(place):
+    if not location.exists() and not mesh_tf.is_mesh_tf(location):
         hint = ""
-        if path.count("/") == 1 and not place.parent.exists():
+        if path.count("/") == 1 and not location.parent.exists():
             hint = f" (a model of the hub? download it first: hf download {path} --local-dir DIR)"
         raise ConfigError(f"there is no {path}{hint}")
-    if place.is_dir():
-        if run_directory.is_run(place):
+    if location.is_dir():
+        if run_directory.is_run(location):
             return "t5jax"
-        if huggingface.is_huggingface(place):
+        if huggingface.is_huggingface(location):
             return "huggingface"
-    if mesh_tf.is_mesh_tf(place):
+    if mesh_tf.is_mesh_tf(location):
         return "mesh_tf"
-    if t5x.is_t5x(place):
+    if t5x.is_t5x(location):
         return "t5x"
     raise ConfigError(
         f"{path} has no known format: it is neither a run of t5jax (checkpoints/), nor a "

@@ -1,11 +1,10 @@
-"""Our model's logits, one layer in memory at a time.
+"""Layer-wise forward pass of our model: logits with one layer in memory at a time.
 
 Stacks, blocks and tables are those of `model`; only the loop over the layers is written out here,
 because a `Stack` holds all of them at once. Measured: peak resident memory 473 MiB for T5 1.1 base
 (990 MB of float32 parameters), 1383 MiB with the whole model; 329 MiB of either are Python and JAX.
 
-Shape suffixes: B rows, T target length, S source length, D emb_dim, R places where logits are read,
-V vocab.
+Shape suffixes: B rows, T target length, S source length, D emb_dim, R compared positions, V vocab.
 """
 
 import dataclasses
@@ -17,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 from t5jax.checkpoints import BlockArray, full_region, nested
-from t5jax.convert.probe import Probe
+from t5jax.convert.probe_inputs import ProbeInputs
 from t5jax.model.attention import Mask
 from t5jax.model.config import T5Config
 from t5jax.model.encoder_decoder import Stack
@@ -27,16 +26,16 @@ from t5jax.model.token_model import logits
 Arrays = Mapping[str, BlockArray]  # parameters by path
 
 
-def our_logits(model: T5Config, params: Arrays, probe: Probe) -> np.ndarray:
-    """float32 [R, V] at the probe's places; computed in float32."""
+def model_logits(model: T5Config, params: Arrays, probe: ProbeInputs) -> np.ndarray:
+    """float32 [R, V] at the positions of the probe; computed in float32."""
     model = dataclasses.replace(model, dtype="float32", attention="einsum", dropout_rate=0.0)
     encoder_segments = jnp.asarray(probe.encoder_tokens > 0, jnp.int32)
     decoder_segments = jnp.asarray(probe.decoder_mask, jnp.int32)
     with jax.default_matmul_precision("highest"):
-        x_BSD = jnp.asarray(embedded(params["token_embedder"], probe.encoder_tokens))
+        x_BSD = jnp.asarray(embed_tokens(params["token_embedder"], probe.encoder_tokens))
         mask = Mask(encoder_segments, encoder_segments)
         encoded_BSD = _stack(model, params, "encoder", x_BSD, mask)
-        x_BTD = jnp.asarray(embedded(params["token_embedder"], probe.decoder_inputs))
+        x_BTD = jnp.asarray(embed_tokens(params["token_embedder"], probe.decoder_inputs))
         mask = Mask(decoder_segments, decoder_segments, causal=True)
         memory = encoded_BSD, Mask(decoder_segments, encoder_segments)
         x_BTD = _stack(model, params, "decoder", x_BTD, mask, memory)
@@ -46,8 +45,8 @@ def our_logits(model: T5Config, params: Arrays, probe: Probe) -> np.ndarray:
         return _logits(x_RD, params, tied=model.tied_embeddings)
 
 
-def embedded(table: BlockArray, tokens: np.ndarray) -> np.ndarray:
-    """float32 [..., D]: the table is gone through once, a block at a time."""
+def embed_tokens(table: BlockArray, tokens: np.ndarray) -> np.ndarray:
+    """float32 [..., D]; reads the table once, a block at a time."""
     found = np.zeros((*tokens.shape, table.shape[1]), np.float32)
     for region in table.regions():
         rows, columns = region

@@ -10,7 +10,7 @@ import numpy as np
 from t5jax.checkpoints import BlockArray
 from t5jax.convert import architecture, huggingface_config, safetensors_files
 from t5jax.convert.lazy_arrays import AxisSlice, Cast, Transposed
-from t5jax.convert.names import HUGGINGFACE
+from t5jax.convert.parameter_names import HUGGINGFACE
 from t5jax.convert.raw_files import dtype_named
 from t5jax.convert.source_checkpoint import (
     SourceCheckpoint,
@@ -173,13 +173,15 @@ def write_huggingface(
     config = huggingface_config.make_config(source.model, dtype)
     tensors, made_of = {}, {}
     for path, array in source.params.items():
-        for layer, place in enumerate(layer_paths(path, array.shape)):
+        for layer, layer_path in enumerate(layer_paths(path, array.shape)):
             try:
-                name = HUGGINGFACE.name(place)
+                name = HUGGINGFACE.name(layer_path)
             except KeyError as error:
-                raise ConfigError(f"{place}: transformers has no T5 with such a weight") from error
+                raise ConfigError(
+                    f"{layer_path}: transformers has no T5 with such a weight"
+                ) from error
             view = AxisSlice(array, layer) if stack_of(path) else array
-            if len(view.shape) == 2 and place != "token_embedder":
+            if len(view.shape) == 2 and layer_path != "token_embedder":
                 view = Transposed(view)
             tensors[name] = Cast(view, dtype_named(dtype))
             origin = source.origins[path]

@@ -12,7 +12,7 @@ import numpy as np
 from t5jax.checkpoints import BlockArray, Region
 from t5jax.convert import architecture, gin
 from t5jax.convert.adafactor_state import convert_adafactor_state
-from t5jax.convert.names import MESH_TF
+from t5jax.convert.parameter_names import MESH_TF
 from t5jax.convert.source_checkpoint import (
     SourceCheckpoint,
     Weights,
@@ -66,7 +66,7 @@ def open_mesh_tf(path: str, step: int | None = None) -> SourceCheckpoint:
     notes: list[str] = []
     _refuse_unsupported(weights)
     model = architecture.infer_model_config(weights, _settings(prefix, notes), notes)
-    slots, slot_settings = convert_adafactor_state(model, weights, lambda place: 1, notes)
+    slots, slot_settings = convert_adafactor_state(model, weights, lambda layer_path: 1, notes)
     return SourceCheckpoint(
         kind="mesh_tf",
         path=str(prefix),

@@ -1,10 +1,10 @@
-"""T5 in NumPy, straight from a foreign checkpoint's own names: what our conversion is checked with
-where the program that the checkpoint is of is not installed.
+"""Reference T5 in NumPy, from a foreign checkpoint's own parameter names: verifies a conversion
+where the checkpoint's program is not installed.
 
-It shares nothing with `names` and `model`: names, layouts and formulas are written out again
+Independent of `parameter_names` and `model`: names, layouts and formulas are written out again
 (Raffel et al. 2020; T5X's and Hugging Face's names). One matrix in memory at a time, float32.
 
-Shape suffixes: B rows, T queries, S keys, D emb_dim, N heads, H head_dim, R places, V vocab.
+Shape suffixes: B rows, T queries, S keys, D emb_dim, N heads, H head_dim, R positions, V vocab.
 """
 
 import math
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from t5jax.checkpoints import BlockArray
-from t5jax.convert.probe import Probe
+from t5jax.convert.probe_inputs import ProbeInputs
 from t5jax.model.config import T5Config
 
 # (stack, layer, weight) -> name; weights are q k v o, xq xk xv xo (to the encoder), wi wi_0 wi_1
@@ -75,8 +75,8 @@ class NumpyT5:
         self._name, self._embedding, self._head, self._out_in = _FORMATS[kind]
         self._arrays, self._model = arrays, model
 
-    def logits(self, probe: Probe) -> np.ndarray:
-        """float32 [R, V] at the probe's places."""
+    def logits(self, probe: ProbeInputs) -> np.ndarray:
+        """float32 [R, V] at the positions of the probe."""
         inputs, outputs = probe.encoder_tokens > 0, probe.decoder_mask
         x_BSD = self._embed(probe.encoder_tokens)
         allowed = inputs[:, None, :]

@@ -10,7 +10,7 @@ import numpy as np
 
 from t5jax.checkpoints import BlockArray, open_step, save_streamed
 from t5jax.config import RunConfig, TrainConfig, from_record, to_text
-from t5jax.convert import names
+from t5jax.convert import parameter_names
 from t5jax.convert.lazy_arrays import Cast, InMemory, Zeros
 from t5jax.convert.source_checkpoint import SourceCheckpoint
 from t5jax.data.config import DataConfig
@@ -47,7 +47,7 @@ def open_run_directory(path: str, step: int | None = None) -> SourceCheckpoint:
             "TARGET"
         )
     params = stored.arrays("params")
-    expected = {name: leaf.shape for name, leaf in names.parameters(config.model).items()}
+    expected = {name: leaf.shape for name, leaf in parameter_names.parameters(config.model).items()}
     if {name: array.shape for name, array in params.items()} != expected:
         raise CheckpointError(
             f"{path}: the parameters of step {stored.record.step} are not those of its config"

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 
 from t5jax.checkpoints import BlockArray
-from t5jax.convert import names
+from t5jax.convert import parameter_names
 from t5jax.convert.lazy_arrays import Stacked, Transposed
-from t5jax.convert.names import Naming
+from t5jax.convert.parameter_names import ParameterNaming
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import CheckpointError
 from t5jax.model.config import T5Config
@@ -19,18 +19,20 @@ _MAX_LISTED = 10  # problems in an error message
 class Weights:
     """The arrays of a foreign checkpoint, by the names of `naming`."""
 
-    naming: Naming
+    naming: ParameterNaming
     where: str
     arrays: dict[str, BlockArray]
     slots: dict[str, BlockArray] = dataclasses.field(default_factory=dict)  # name/v_row …
     original_names: dict[str, str] = dataclasses.field(default_factory=dict)  # where different
 
-    def at(self, place: str) -> BlockArray | None:
+    def at(self, layer_path: str) -> BlockArray | None:
         """The weight of a layer path, in our layout."""
-        array = self.arrays.get(self.naming.name(place))
+        array = self.arrays.get(self.naming.name(layer_path))
         if array is None or not self.naming.transposed:
             return array
-        return array if place == "token_embedder" or len(array.shape) < 2 else Transposed(array)
+        return (
+            array if layer_path == "token_embedder" or len(array.shape) < 2 else Transposed(array)
+        )
 
     def original(self, name: str) -> str:
         return self.original_names.get(name, name)
@@ -63,11 +65,11 @@ def bind_parameters(
     Raises CheckpointError that names weights that are missing, unexpected or of another shape.
     """
     problems, used, params = [], set(dropped), {}
-    for path, leaf in names.parameters(model).items():
+    for path, leaf in parameter_names.parameters(model).items():
         shape = layer_shape(path, leaf.shape)
         arrays = []
-        for place in layer_paths(path, leaf.shape):
-            name, array = weights.naming.name(place), weights.at(place)
+        for layer_path in layer_paths(path, leaf.shape):
+            name, array = weights.naming.name(layer_path), weights.at(layer_path)
             used.add(name)
             if array is None:
                 problems.append(f"{weights.original(name)} is missing")
@@ -96,7 +98,8 @@ def parameter_origins(model: T5Config, weights: Weights) -> dict[str, list[str]]
     """Our path -> the original names of its source arrays."""
     return {
         path: [
-            weights.original(weights.naming.name(place)) for place in layer_paths(path, leaf.shape)
+            weights.original(weights.naming.name(layer_path))
+            for layer_path in layer_paths(path, leaf.shape)
         ]
-        for path, leaf in names.parameters(model).items()
+        for path, leaf in parameter_names.parameters(model).items()
     }

@@ -16,7 +16,7 @@ from t5jax.checkpoints import BlockArray, Region
 from t5jax.convert import architecture, gin, msgpack_file
 from t5jax.convert.adafactor_state import convert_adafactor_state
 from t5jax.convert.lazy_arrays import AxisSlice, InMemory, MergedAxes
-from t5jax.convert.names import T5X
+from t5jax.convert.parameter_names import T5X
 from t5jax.convert.raw_files import RawArray, dtype_named
 from t5jax.convert.source_checkpoint import (
     SourceCheckpoint,
@@ -61,23 +61,23 @@ def open_t5x(path: str, step: int | None = None) -> SourceCheckpoint:
       ConfigError: there is no such `step`.
       CheckpointError: files are missing, damaged or not a T5 of T5X.
     """
-    place = _step_directory(pathlib.Path(path), step)
-    index = place / INDEX if place.is_dir() else place
+    directory = _step_directory(pathlib.Path(path), step)
+    index = directory / INDEX if directory.is_dir() else directory
     leaves = msgpack_file.flatten_tree(msgpack_file.read_msgpack(index))
-    opened = {name: _open_array(place, index, leaf) for name, leaf in leaves.items()}
+    opened = {name: _open_array(directory, index, leaf) for name, leaf in leaves.items()}
     arrays = {name: array for name, array in opened.items() if array is not None}
-    weights = Weights(naming=T5X, where=str(place), arrays={})
+    weights = Weights(naming=T5X, where=str(directory), arrays={})
     scanned = _fill(weights, arrays)
     notes: list[str] = []
-    model = architecture.infer_model_config(weights, _settings(place, notes), notes)
+    model = architecture.infer_model_config(weights, _settings(directory, notes), notes)
     params = bind_parameters(model, weights, {})
     counts = [array for name, array in arrays.items() if _STEP.fullmatch(name)]
     steps = int(counts[0].whole()) if counts else None
-    row_axis = _row_axis_scanned if scanned else lambda place: 0
+    row_axis = _row_axis_scanned if scanned else lambda layer_path: 0
     slots, slot_settings = convert_adafactor_state(model, weights, row_axis, notes)
     return SourceCheckpoint(
         kind="t5x",
-        path=str(place),
+        path=str(directory),
         model=model,
         params=params,
         origins=parameter_origins(model, weights),
@@ -106,8 +106,8 @@ def _step_directory(path: pathlib.Path, step: int | None) -> pathlib.Path:
     return _step_directory(chosen, None)
 
 
-def _settings(place: pathlib.Path, notes: list[str]) -> dict[str, Any]:
-    file = gin.find_gin_file(place, _GIN) if place.is_dir() else None
+def _settings(directory: pathlib.Path, notes: list[str]) -> dict[str, Any]:
+    file = gin.find_gin_file(directory, _GIN) if directory.is_dir() else None
     if file is None:
         return {}
     notes.append(f"settings were compared with {file}")
@@ -149,7 +149,7 @@ class ZarrArray(BlockArray):
             raise CheckpointError(f"{self._where} cannot be read: {error}") from error
 
 
-def _open_array(place: pathlib.Path, index: pathlib.Path, leaf: Any) -> BlockArray | None:
+def _open_array(directory: pathlib.Path, index: pathlib.Path, leaf: Any) -> BlockArray | None:
     """The array that a leaf of the index is or refers to; None for any other leaf."""
     if isinstance(leaf, RawArray):
         return leaf
@@ -157,22 +157,22 @@ def _open_array(place: pathlib.Path, index: pathlib.Path, leaf: Any) -> BlockArr
         return InMemory(leaf)
     if isinstance(leaf, dict):
         name = leaf.get("path") or leaf["kvstore"].get("path", "")
-        return _zarr(place, name.strip("/").rpartition("/")[2], leaf.get("metadata"))
+        return _zarr(directory, name.strip("/").rpartition("/")[2], leaf.get("metadata"))
     if isinstance(leaf, str) and leaf.startswith(_PLACEHOLDER):
-        return _zarr(place, leaf.removeprefix(_PLACEHOLDER), None)
+        return _zarr(directory, leaf.removeprefix(_PLACEHOLDER), None)
     return None
 
 
-def _zarr(place: pathlib.Path, name: str, metadata: dict[str, Any] | None) -> ZarrArray:
-    folder = place / name
-    if (place / "manifest.ocdbt").is_file():
-        kvstore = {"driver": "ocdbt", "base": f"file://{place.absolute()}/", "path": f"{name}/"}
+def _zarr(directory: pathlib.Path, name: str, metadata: dict[str, Any] | None) -> ZarrArray:
+    folder = directory / name
+    if (directory / "manifest.ocdbt").is_file():
+        kvstore = {"driver": "ocdbt", "base": f"file://{directory.absolute()}/", "path": f"{name}/"}
     elif (folder / ".zarray").is_file():
         kvstore = {"driver": "file", "path": f"{folder.absolute()}/"}
     else:
         raise CheckpointError(
-            f"{folder / '.zarray'} is missing, and the index of {place} names it (were files whose "
-            "names begin with a dot left out of the copy?)"
+            f"{folder / '.zarray'} is missing, and the index of {directory} names it (were files "
+            "whose names begin with a dot left out of the copy?)"
         )
     return ZarrArray({"driver": "zarr", "kvstore": kvstore}, folder)
 
@@ -243,6 +243,6 @@ def _merge_heads(name: str, array: BlockArray) -> BlockArray:
     return array
 
 
-def _row_axis_scanned(place: str) -> int:
+def _row_axis_scanned(layer_path: str) -> int:
     """Scanned stacks are factored by axis names: the row axis is the embedding axis."""
-    return 1 if place.endswith(("/out", "/wo")) else 0
+    return 1 if layer_path.endswith(("/out", "/wo")) else 0

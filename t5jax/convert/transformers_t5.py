@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from t5jax.convert.probe import Probe
+from t5jax.convert.probe_inputs import ProbeInputs
 from t5jax.errors import CheckpointError
 from t5jax.model.config import T5Config
 
@@ -27,7 +27,9 @@ def fits_into_memory(weights_nbytes: int) -> bool:
     return weights_nbytes < free / 2
 
 
-def transformers_logits(directory: str, model: T5Config, probe: Probe) -> tuple[np.ndarray, str]:
+def transformers_logits(
+    directory: str, model: T5Config, probe: ProbeInputs
+) -> tuple[np.ndarray, str]:
     """(float32 [R, V] at the probe's positions, the version that computed them).
 
     Raises CheckpointError when the loader misses a weight or finds an unexpected one.

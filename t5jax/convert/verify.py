@@ -10,7 +10,7 @@ import numpy as np
 from t5jax.convert import transformers_t5
 from t5jax.convert.lazy_arrays import Cast
 from t5jax.convert.numpy_t5 import NumpyT5
-from t5jax.convert.probe import INPUTS_VERSION, Probe
+from t5jax.convert.probe_inputs import INPUTS_VERSION, ProbeInputs
 from t5jax.convert.source_checkpoint import SourceCheckpoint
 from t5jax.errors import CheckpointError, ConfigError
 
@@ -54,7 +54,7 @@ def check_logits(ours: np.ndarray, foreign: SourceCheckpoint, reference: Referen
 
     Raises ConfigError for a reference that is not available, CheckpointError when it cannot load.
     """
-    probe = Probe.for_vocabulary(foreign.model.vocab_size)
+    probe = ProbeInputs.for_vocabulary(foreign.model.vocab_size)
     chosen = _choose(foreign, reference)
     if chosen == "golden":
         return _against_golden(ours, probe, _golden_file(foreign))
@@ -124,7 +124,7 @@ def write_golden(directory: pathlib.Path, ours: np.ndarray) -> None:
     (directory / GOLDEN).write_text(json.dumps(content) + "\n")
 
 
-def _against_golden(ours: np.ndarray, probe: Probe, file: pathlib.Path) -> LogitsCheck:
+def _against_golden(ours: np.ndarray, probe: ProbeInputs, file: pathlib.Path) -> LogitsCheck:
     try:
         content = json.loads(file.read_text())
         if content["inputs"] != INPUTS_VERSION:

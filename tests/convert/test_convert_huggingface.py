@@ -9,7 +9,7 @@ import pytest
 from t5jax.convert import huggingface_config
 from t5jax.convert.architecture import size_name
 from t5jax.convert.huggingface import open_huggingface
-from t5jax.convert.names import parameters
+from t5jax.convert.parameter_names import parameters
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.model.config import (
     T5Config,

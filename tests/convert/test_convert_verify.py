@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from t5jax.convert import verify
-from t5jax.convert.forward import our_logits
+from t5jax.convert.forward import model_logits
 from t5jax.convert.huggingface import open_huggingface
 from t5jax.convert.lazy_arrays import InMemory
 from t5jax.convert.numpy_t5 import NumpyT5
-from t5jax.convert.probe import Probe
+from t5jax.convert.probe_inputs import ProbeInputs
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.model.config import T5Config
 from tests.convert.foreign import huggingface_config, tiny_huggingface, write_huggingface
@@ -24,9 +24,9 @@ def under(golden, prefix: str) -> dict[str, np.ndarray]:
     return {k.removeprefix(prefix): golden[k] for k in golden if k.startswith(prefix)}
 
 
-def probe_of(source_ids, target_ids, real) -> Probe:
+def probe_of(source_ids, target_ids, real) -> ProbeInputs:
     rows, positions = np.nonzero(real)
-    return Probe(
+    return ProbeInputs(
         np.maximum(source_ids, 0).astype(np.int32),
         target_ids.astype(np.int32),
         real.sum(axis=1).astype(np.int32),
@@ -36,7 +36,7 @@ def probe_of(source_ids, target_ids, real) -> Probe:
 
 
 def both(kind: str, arrays, source, probe):
-    yield our_logits(source.model, source.params, probe)
+    yield model_logits(source.model, source.params, probe)
     yield NumpyT5(kind, arrays, source.model).logits(probe)
 
 
@@ -80,7 +80,7 @@ def test_layer_by_layer_equals_the_model(variant):
     """The walk through the stacks that holds one layer, against the model itself."""
     cfg = tiny_t5.config(variant, vocab_size=61, relpos_num_buckets=32, relpos_max_distance=128)
     params = tiny_t5.random_params(cfg)
-    probe = Probe.for_vocabulary(cfg.vocab_size)
+    probe = ProbeInputs.for_vocabulary(cfg.vocab_size)
     targets = np.pad(probe.decoder_inputs[:, 1:], ((0, 0), (0, 1)), constant_values=1)
     batch = {
         "encoder_input_tokens": probe.encoder_tokens,
@@ -98,7 +98,7 @@ def test_layer_by_layer_equals_the_model(variant):
                 flat[f"{prefix}{name}"] = InMemory(value)
 
     flatten(params)
-    tiny_t5.assert_close(our_logits(cfg, flat, probe), want, 5e-6)
+    tiny_t5.assert_close(model_logits(cfg, flat, probe), want, 5e-6)
 
 
 # ---- what the check notices
@@ -109,8 +109,8 @@ def opened(tmp_path_factory):
     """A tiny T5 1.1, and our logits of it."""
     folder = tiny_huggingface(tmp_path_factory.mktemp("hf") / "model", "t5_1_1")
     source = open_huggingface(str(folder))
-    probe = Probe.for_vocabulary(source.model.vocab_size)
-    return source, our_logits(source.model, source.params, probe)
+    probe = ProbeInputs.for_vocabulary(source.model.vocab_size)
+    return source, model_logits(source.model, source.params, probe)
 
 
 def test_right_weights_pass(opened):
@@ -136,16 +136,20 @@ def test_right_weights_pass(opened):
 def test_wrong_weights_do_not(opened, path, change):
     source, _ = opened
     params = {**source.params, path: InMemory(change(source.params[path].whole()))}
-    probe = Probe.for_vocabulary(source.model.vocab_size)
-    assert not verify.check_logits(our_logits(source.model, params, probe), source, "numpy").passed
+    probe = ProbeInputs.for_vocabulary(source.model.vocab_size)
+    assert not verify.check_logits(
+        model_logits(source.model, params, probe), source, "numpy"
+    ).passed
 
 
 @pytest.mark.parametrize("activations", [("gelu_exact", "linear"), ("relu", "linear")])
 def test_another_activation_does_not(opened, activations):
     source, _ = opened
     model = dataclasses.replace(source.model, mlp_activations=activations)
-    probe = Probe.for_vocabulary(model.vocab_size)
-    assert not verify.check_logits(our_logits(model, source.params, probe), source, "numpy").passed
+    probe = ProbeInputs.for_vocabulary(model.vocab_size)
+    assert not verify.check_logits(
+        model_logits(model, source.params, probe), source, "numpy"
+    ).passed
 
 
 def test_numbers_that_are_none_do_not(opened):
@@ -185,11 +189,11 @@ def test_without_transformers_the_files_are_read_by_numpy(opened, monkeypatch):
 
 def test_the_inputs_are_as_they_were():
     """Stored logits are for these; another version of them needs another number."""
-    probe = Probe.for_vocabulary(32128)
+    probe = ProbeInputs.for_vocabulary(32128)
     assert probe.encoder_tokens[0, :4].tolist() == [3, 19858, 7588, 27443]
     assert probe.decoder_inputs[1, :3].tolist()[0] == 0
     assert probe.encoder_tokens.max() < 32128
     assert (probe.encoder_tokens[1, 57:] == 0).all()
     assert len(np.unique(probe.encoder_tokens)) > 150
-    tiny = Probe.for_vocabulary(4)
+    tiny = ProbeInputs.for_vocabulary(4)
     assert tiny.encoder_tokens.max() <= 3

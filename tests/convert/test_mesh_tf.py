@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
-from t5jax.convert import names
+from t5jax.convert import parameter_names
 from t5jax.convert.mesh_tf import is_mesh_tf, open_mesh_tf
-from t5jax.convert.names import MESH_TF
+from t5jax.convert.parameter_names import MESH_TF
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.model.config import T5Config
 from t5jax.model.layer_stack import layer_paths
@@ -56,7 +56,7 @@ def test_the_published_names(real_data, tmp_path):
         num_encoder_layers=2, num_decoder_layers=2,
     )  # fmt: skip
     assert source.model == model
-    shapes = {path: leaf.shape for path, leaf in names.parameters(model).items()}
+    shapes = {path: leaf.shape for path, leaf in parameter_names.parameters(model).items()}
     places = [place for path, shape in shapes.items() for place in layer_paths(path, shape)]
     assert set(map(MESH_TF.name, places)) == set(variables)
     wo = "decoder/layers/mlp/wo"

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from flax import serialization
 
-from t5jax.convert.forward import our_logits
+from t5jax.convert.forward import model_logits
 from t5jax.convert.numpy_t5 import NumpyT5
-from t5jax.convert.probe import Probe
+from t5jax.convert.probe_inputs import ProbeInputs
 from t5jax.convert.t5x import is_t5x, open_t5x
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.model.config import T5Config
@@ -370,7 +370,7 @@ def test_the_genuine_checkpoint(real_data, who):
     assert source.model.emb_dim == 8
     assert source.model.vocab_size == 32128
     length = len(want["decoder_input_ids"])
-    probe = Probe(
+    probe = ProbeInputs(
         np.array([want["encoder_input_ids"]], np.int32),
         np.array([want["decoder_input_ids"]], np.int32),
         np.array([length], np.int32),
@@ -378,7 +378,7 @@ def test_the_genuine_checkpoint(real_data, who):
         np.arange(length, dtype=np.int32),
     )
     if who == "ours":
-        logits = our_logits(source.model, source.params, probe)
+        logits = model_logits(source.model, source.params, probe)
     else:
         logits = NumpyT5("t5x", source.weights.arrays, source.model).logits(probe)
     np.testing.assert_allclose(logits[:, :8], want["logits_first8"], atol=2e-5)

@@ -7,7 +7,7 @@ import numpy as np
 from t5jax.checkpoints.restoring import nested
 from t5jax.convert import architecture
 from t5jax.convert.lazy_arrays import InMemory
-from t5jax.convert.names import HUGGINGFACE, T5X, Naming
+from t5jax.convert.parameter_names import HUGGINGFACE, T5X, ParameterNaming
 from t5jax.convert.source_checkpoint import Weights, bind_parameters
 
 
@@ -23,7 +23,7 @@ def from_hf(weights: Mapping[str, np.ndarray], *, tied: bool) -> dict:
     )
 
 
-def _converted(naming: Naming, arrays: Mapping[str, np.ndarray]) -> dict:
+def _converted(naming: ParameterNaming, arrays: Mapping[str, np.ndarray]) -> dict:
     held = {name: InMemory(array) for name, array in arrays.items()}
     weights = Weights(naming=naming, where="here", arrays=held)
     # Of the settings that shapes do not tell, none concerns the layout of parameters.

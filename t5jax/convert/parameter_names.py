@@ -1,6 +1,6 @@
-"""What a weight is called: here, in Hugging Face's models, in T5X and in Mesh TensorFlow.
+"""Parameter name maps: from our layer paths to the names of Hugging Face, T5X and Mesh TensorFlow.
 
-A place is a weight of one layer (`model.layer_stack`): `encoder/layers/3/mlp/wo`, `token_embedder`.
+A layer path names a weight of one layer (`model.layer_stack`): `encoder/layers/3/mlp/wo`.
 """
 
 import dataclasses
@@ -15,12 +15,12 @@ from t5jax.model.registry import abstract_model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Naming:
-    """How a format calls the weights; `name` takes a place."""
+class ParameterNaming:
+    """Parameter names of a format; `name` maps a layer path to them."""
 
     title: str
     name: Callable[[str], str]
-    transposed: bool = False  # its matrices are [out, in], but for the token table
+    transposed: bool = False  # matrices are [out, in], except for the token table
 
 
 def parameters(model: T5Config) -> dict[str, jax.ShapeDtypeStruct]:
@@ -42,12 +42,12 @@ _MODULES = {
 _QKVO = {"query": "q", "key": "k", "value": "v", "out": "o"}
 
 
-def _huggingface(place: str) -> str:
-    if place == "token_embedder":
+def _huggingface(layer_path: str) -> str:
+    if layer_path == "token_embedder":
         return "shared.weight"
-    if place == "logits_dense":
+    if layer_path == "logits_dense":
         return "lm_head.weight"
-    stack, *rest = place.split("/")
+    stack, *rest = layer_path.split("/")
     match rest:
         case ["final_norm", "scale"]:
             return f"{stack}.final_layer_norm.weight"
@@ -62,10 +62,10 @@ def _huggingface(place: str) -> str:
         case ["layers", layer, module, weight]:
             within = f"layer.{_SUBLAYERS[stack][module]}.{_MODULES[module]}"
             return f"{stack}.block.{layer}.{within}.{_QKVO.get(weight, weight)}.weight"
-    raise KeyError(place)
+    raise KeyError(layer_path)
 
 
-# ---- T5X: the minimal T5; `t5x` brings its other layouts into this one
+# ---- T5X: the minimal T5; `t5x` maps its other layouts to this one
 
 _T5X_MODULES = {
     "encoder": {
@@ -82,12 +82,12 @@ _T5X_MODULES = {
 }
 
 
-def _t5x(place: str) -> str:
-    if place == "token_embedder":
+def _t5x(layer_path: str) -> str:
+    if layer_path == "token_embedder":
         return "token_embedder/embedding"
-    if place == "logits_dense":
+    if layer_path == "logits_dense":
         return "decoder/logits_dense/kernel"
-    stack, *rest = place.split("/")
+    stack, *rest = layer_path.split("/")
     match rest:
         case ["final_norm", "scale"]:
             return f"{stack}/{stack}_norm/scale"
@@ -97,22 +97,22 @@ def _t5x(place: str) -> str:
             module = _T5X_MODULES[stack].get(module, module)
             weight = weight if weight == "scale" else f"{weight}/kernel"
             return f"{stack}/layers_{layer}/{module}/{weight}"
-    raise KeyError(place)
+    raise KeyError(layer_path)
 
 
 def _t5x_layer(layer: list[str]) -> list[str]:
     return ["_".join(layer)] if layer else []
 
 
-# ---- Mesh TensorFlow; `mesh_tf` brings the older names of its norms into these
+# ---- Mesh TensorFlow; `mesh_tf` maps older names of norms to these
 
 
-def _mesh_tf(place: str) -> str:
-    if place == "token_embedder":
+def _mesh_tf(layer_path: str) -> str:
+    if layer_path == "token_embedder":
         return "shared/embedding"
-    if place == "logits_dense":
+    if layer_path == "logits_dense":
         return "decoder/logits/kernel"
-    stack, *rest = place.split("/")
+    stack, *rest = layer_path.split("/")
     match rest:
         case ["final_norm", "scale"]:
             return f"{stack}/rms_norm/scale"
@@ -128,9 +128,9 @@ def _mesh_tf(place: str) -> str:
             within = f"layer_{_SUBLAYERS[stack][module]:03}/{_MODULES[module]}"
             weight = _QKVO.get(weight, f"{weight}/kernel")
             return f"{stack}/block_{int(layer):03}/{within}/{weight}"
-    raise KeyError(place)
+    raise KeyError(layer_path)
 
 
-HUGGINGFACE = Naming(title="Hugging Face", name=_huggingface, transposed=True)
-T5X = Naming(title="T5X", name=_t5x)
-MESH_TF = Naming(title="Mesh TensorFlow", name=_mesh_tf)
+HUGGINGFACE = ParameterNaming(title="Hugging Face", name=_huggingface, transposed=True)
+T5X = ParameterNaming(title="T5X", name=_t5x)
+MESH_TF = ParameterNaming(title="Mesh TensorFlow", name=_mesh_tf)
