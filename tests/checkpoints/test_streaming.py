@@ -146,7 +146,7 @@ def test_what_was_left_unfinished_is_cleared_away(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["7"]
 
 
-def test_damage_is_noticed(tmp_path):
+def test_damage_is_detected(tmp_path):
     """Of a record's numbers; TensorStore itself notices what zstd cannot unpack."""
     for step in (7, 8):
         checkpoints = Checkpoints(tmp_path, CheckpointConfig())

@@ -10,7 +10,7 @@ from t5jax.data.atomic_files import new_file, write_file, write_json_file
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_file_appears_when_it_is_whole(tmp_path, shared):
+def test_files_appear_atomically(tmp_path, shared):
     path = tmp_path / "a.bin"
     path.write_bytes(b"before")
     with new_file(path, shared=shared) as file:
@@ -36,7 +36,7 @@ def test_a_writer_that_fails_leaves_the_file_as_it_was(tmp_path):
     assert os.listdir(tmp_path) == ["a.bin"]
 
 
-def test_json_keeps_what_it_does_not_know_as_text(tmp_path):
+def test_json_writes_unknown_types_as_text(tmp_path):
     write_json_file(tmp_path / "a.json", {"ä": [1, tmp_path]})
     assert json.loads((tmp_path / "a.json").read_bytes()) == {"ä": [1, str(tmp_path)]}
 
@@ -46,7 +46,7 @@ def _write_often(path, content):
         write_file(path, content, shared=True)
 
 
-def test_processes_that_write_the_same_file_do_not_mix(tmp_path):
+def test_concurrent_writers_of_a_file(tmp_path):
     path, contents = tmp_path / "a.bin", [bytes([n]) * 50_000 for n in range(3)]
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_write_often, args=(path, content)) for content in contents]

@@ -106,7 +106,7 @@ def test_stsb_rounds_to_steps_of_a_fifth():
         assert task.postprocess(text, example=made[0], is_target=False) == value
 
 
-def test_stsb_rounding_is_tensorflows():
+def test_stsb_rounds_as_tensorflow():
     from t5jax.data.tensorflow_import import import_tensorflow
 
     tf = import_tensorflow()
@@ -121,7 +121,7 @@ def test_stsb_rounding_is_tensorflows():
     assert len(set(ours)) == 26
 
 
-def test_metrics_are_t5s():
+def test_metrics_equal_t5s():
     names = {
         task.name: {key for metric in task.metrics for key in metric([1, 0, 1], [1, 0, 0])}
         for task in TASKS

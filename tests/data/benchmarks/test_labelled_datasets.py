@@ -57,7 +57,7 @@ def test_glues_own_layouts(tmp_path):
     assert scored["label"] == 3.8
 
 
-def test_places_survive(tmp_path):
+def test_rows_keep_their_place_in_the_file(tmp_path):
     write(tmp_path / "glue/CoLA/train.tsv", "a\t1\t\tOne.\na\t7\t\tBad label.\na\t0\t\tTwo.\n")
     first, bad, last = rows(glue.COLA, tmp_path, "train")
     assert isinstance(first, Row)
@@ -94,19 +94,19 @@ def test_superglues_own_layout_and_any_format_under_the_tfds_name(tmp_path):
         (["test.tsv"], []),
     ],
 )
-def test_which_file_is_meant(names, found):
+def test_files_of_a_split_by_name(names, found):
     if found is None:
         found = ["train-00000-of-00002.json", "train-00001-of-00002.json"]
     assert files_of_split(names, ("train",)) == found
 
 
-def test_two_files_that_could_be_meant(tmp_path):
+def test_ambiguous_files_are_refused(tmp_path):
     for names in (["train.tsv", "train.jsonl"], ["train_a.tsv", "train_b.tsv"]):
         with pytest.raises(DataError, match="which file is meant"):
             files_of_split(names, ("train",))
 
 
-def test_what_is_not_there(tmp_path):
+def test_missing_folders_and_splits_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"datasets_dir.*glue/CoLA or .*glue/cola"):
         rows(glue.COLA, tmp_path, "train")
     write(tmp_path / "glue/CoLA/dev.tsv", "a\t1\t\tOne.\n")
@@ -126,7 +126,7 @@ def test_without_files_tfds_is_read_where_it_has_the_data_set():
     assert translation.MULTI30K.required == ("datasets_dir",)
 
 
-def test_sources_travel_and_notice_changed_files(tmp_path):
+def test_sources_pickle_and_fingerprint_changed_files(tmp_path):
     path = tmp_path / "glue/CoLA/train.tsv"
     write(path, "a\t1\t\tOne.\n")
     source = pickle.loads(pickle.dumps(glue.COLA.source(data(tmp_path))))

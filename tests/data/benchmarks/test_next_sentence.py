@@ -45,7 +45,7 @@ def test_example_text():
     assert task.choices(example) == ["not_next", "next"]
 
 
-def test_half_of_the_pairs_are_exchanged_and_labels_tell():
+def test_half_of_the_pairs_are_exchanged_and_labelled():
     texts = numbered(61, 12)
     true_pairs = {pair for text in texts for pair in neighbouring_pairs(text)}
     source = SentencePairs(documents=Documents(texts), block=17)
@@ -60,7 +60,7 @@ def test_half_of_the_pairs_are_exchanged_and_labels_tell():
     assert len({row["first"] for row in rows if row["label"] == 0}) > 200
 
 
-def test_a_shard_always_gives_the_same_and_blocks_do_not_reach_over():
+def test_shards_are_deterministic_and_blocks_are_independent():
     source = SentencePairs(documents=Documents(numbered(29, 5)), block=7)
     rows = list(source.records("train", "only"))
     assert rows == list(source.records("train", "only"))
@@ -77,7 +77,7 @@ def test_share_of_neighbours(share, labels):
     assert {row["label"] for row in rows} == labels
 
 
-def test_bad_records_pass_and_settings_are_checked():
+def test_bad_records_are_passed_on_and_settings_checked():
     bad = BadRecord("line 1", "not valid UTF-8")
     source = SentencePairs(documents=Documents([bad, "One. Two.", "Alone."]))
     first, second = source.records("train", "only")

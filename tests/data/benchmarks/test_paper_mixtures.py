@@ -30,7 +30,7 @@ def test_nested_mixtures_multiply_out():
     assert sum(found.values()) == pytest.approx(1.0)
 
 
-def test_nested_shares_are_seqios():
+def test_nested_rates_equal_seqios():
     from t5jax.data.tensorflow_import import import_seqio
 
     seqio = import_seqio()
@@ -109,7 +109,7 @@ def test_leave_one_out():
         leave_one_out(mixture, "d")
 
 
-def test_the_papers_names():
+def test_names_of_the_papers_mixtures():
     parts = (
         "glue_v002_proportional",
         "super_glue_v102_proportional",

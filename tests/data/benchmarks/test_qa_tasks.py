@@ -57,7 +57,7 @@ def test_squad_span_counts_words_as_its_metric_does():
     assert next(iter(SPAN.examples(last)))["targets"] == "start: 2 end: 2"
 
 
-def test_padding_is_tensorflows():
+def test_punctuation_padding_equals_tensorflows():
     from t5jax.data.tensorflow_import import import_tensorflow
 
     tf = import_tensorflow()

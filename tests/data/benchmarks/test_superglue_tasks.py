@@ -156,7 +156,7 @@ def test_record_repeats_training_queries_and_evaluates_each_once():
     assert task.metrics[0]([target], [prediction]) == {"em": 100.0, "f1": 100.0}
 
 
-def test_nested_files_that_are_not_as_they_should_be():
+def test_malformed_nested_files_are_refused():
     for line in ({"passage": "text"}, {"passage": {"text": "x", "questions": [1]}}):
         with pytest.raises(BadColumn):
             list(MULTIRC.adapt(Row(line, "p"), 0))

@@ -47,7 +47,7 @@ def test_names_in_one_line_are_of_one_corpus_and_objective(page):
             assert len({(task.corpus, task.objective) for task in tasks}) == 1, names
 
 
-def test_lines_say_what_the_tasks_do(page):
+def test_lines_name_source_and_metrics(page):
     for name, task in SUPERVISED_TASKS.items():
         targets, metrics, size, run, _ = lines_of(page)[name]
         choices = getattr(task.choices, "labels", None)
@@ -67,7 +67,7 @@ def test_lines_say_what_the_tasks_do(page):
         assert run, name
 
 
-def test_lines_of_text_say_what_is_read(page):
+def test_lines_of_text_tasks_name_their_source(page):
     for name, task in TEXT_TASKS.items():
         reads, run, _ = lines_of(page)[name]
         of_tfds = re.search(r"\(([\w.]+/[\w.]+)\)\Z", task.description)

@@ -42,7 +42,7 @@ def row(name, i):
 
 
 @pytest.mark.parametrize("name", list(ROWS))
-def test_wordings_are_all_used_and_belong_to_the_row(name):
+def test_every_template_is_used_and_is_a_function_of_the_row(name):
     task = BY_NAME[name]
     examples = [next(iter(task.examples(row(name, i)))) for i in range(301)]
     again = [next(iter(task.examples(row(name, i)))) for i in reversed(range(301))][::-1]
@@ -57,7 +57,7 @@ def test_wordings_are_all_used_and_belong_to_the_row(name):
     assert examples[7]["targets"] == TARGETS[name]
 
 
-def test_text_with_braces_stays_text():
+def test_braces_in_text_are_literal():
     example = next(iter(BY_NAME["rte_templates_v001"].examples(row("rte_templates_v001", 3))))
     assert "P3 {{x}}" in example["inputs"]
 
@@ -82,6 +82,6 @@ def test_unlabelled_rows_have_no_example_and_choices_become_classes():
     assert [task.postprocess(t, example={}, is_target=False) for t in ("no", "No!")] == [2, -1]
 
 
-def test_wordings_are_checked():
+def test_templates_are_validated():
     with pytest.raises(ConfigError, match="wordings"):
         Templates(fields=lambda row: row, wordings=("{a}", "{a}"))

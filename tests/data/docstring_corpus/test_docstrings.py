@@ -36,7 +36,7 @@ def test_scanner_agrees_with_pythons_parser(package):
     assert found > 10
 
 
-def test_scanner_on_what_is_easily_mistaken():
+def test_scanner_on_ambiguous_source():
     source = '''#!/usr/bin/python
 # coding: utf-8
 
@@ -103,7 +103,7 @@ MIXED = """Reads a *table* from the :class:`~package.io.File` object that is ``g
 """
 
 
-def test_prose_keeps_sentences_and_drops_the_rest():
+def test_prose_extraction():
     assert prose(MIXED) == [
         "Reads a table from the package.io.File object that is given.",
         "The rows are returned in the order in which they were written to the file.",
@@ -129,7 +129,7 @@ def test_prose_keeps_sentences_and_drops_the_rest():
         ("See https://a.org/b and http://c.org for the details of it.", False),
     ],
 )
-def test_what_reads_as_english(text, expected):
+def test_english_detection(text, expected):
     assert reads_as_english(text) is expected
 
 
@@ -213,7 +213,7 @@ def test_validation_is_a_stable_choice_of_small_packages():
         validation_packages({"a": 5})
 
 
-def test_mistakes_are_refused(tmp_path, site):
+def test_invalid_settings_are_refused(tmp_path, site):
     with pytest.raises(DataError, match="no split 'test'"):
         Docstrings().shards("test")
     with pytest.raises(DataError, match="one shard, 'all', not '3'"):

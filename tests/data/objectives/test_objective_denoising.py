@@ -147,7 +147,7 @@ def test_all_orders_are_equally_likely():
     assert np.sum((counts - 500) ** 2 / 500) < 23 + 5 * math.sqrt(46)
 
 
-def test_permuting_moves_hidden_tokens_only():
+def test_permuting_moves_noise_tokens_only():
     tokens_BL = np.arange(3 * 120).reshape(3, 120) + 100
     objective = parse_objective("iid_50_p_f")
     coded = objective.apply(tokens_BL, np.arange(3), 6, VOCABULARY)

@@ -33,7 +33,7 @@ def test_full_language_model_adds_no_eos():
     assert FullLanguageModel().lengths(7, 31).raw == 31
 
 
-def test_language_models_ask_for_targets():
+def test_language_models_require_targets_length():
     for objective in (LanguageModel(), FullLanguageModel()):
         with pytest.raises(ConfigError, match="targets_length is not set"):
             objective.lengths(512)

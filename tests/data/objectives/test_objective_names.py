@@ -121,7 +121,7 @@ def test_seeds_and_rows_differ(name):
         ("prefix_lm(suffix_fraction=0.25)", PrefixLM(suffix_fraction=0.25)),
     ],
 )  # fmt: skip
-def test_parse(text, expected):
+def test_parse_objective(text, expected):
     assert parse_objective(text) == expected
 
 
@@ -144,7 +144,7 @@ def test_parse(text, expected):
         ("", "is not a name"),
     ],
 )
-def test_parse_refuses(text, message):
+def test_invalid_objectives_are_refused(text, message):
     with pytest.raises(ConfigError, match=message):
         parse_objective(text)
 
@@ -177,7 +177,7 @@ def test_ul2_is_the_papers_table():
     assert len({d.name for d in UL2_DENOISERS}) == len(UL2_DENOISERS) == 7
 
 
-def test_ul2_fits_as_far_as_its_note_says():
+def test_ul2_inputs_length_limit():
     for denoiser in UL2_DENOISERS:
         denoiser.objective.check(inputs_length=403, targets_length=403, num_sentinels=100)
     with pytest.raises(ConfigError, match="needs 101 sentinels"):

@@ -265,7 +265,7 @@ def test_equal_to_the_loops_given_the_mask(length):
         assert targets.tolist() == slow_code(tokens, ~mask, 32100)
 
 
-def test_form_of_a_row():
+def test_inputs_and_targets_interleave_text_and_noise():
     """text0 S0 text1 S1 ... EOS and S0 noise0 S1 ... EOS: no closing sentinel."""
     tokens_BL = tokens_of(29, 568)
     inputs_BK, targets_BK = apply(SpanCorruption(), tokens_BL, np.arange(29), 3)

@@ -126,7 +126,7 @@ def ids_of(text):
     return [byte + 3 for byte in text.encode()]
 
 
-def test_a_users_task_is_ours(module):
+def test_a_users_seqio_task_is_resolved(module):
     found = {
         name: registry.find_task(name, own(module, name))
         for name in ("mine", "mine_pairs", "mine_pairs_early", "mine_without_eos", "mine_random")
@@ -299,7 +299,7 @@ def test_a_live_task_without_inputs_is_refused(module):
         ("mine", {"modules": ("needy_tasks",)}, "imports 'a_missing_package'"),
     ],
 )
-def test_what_cannot_be_used_is_refused(module, mixture, settings, message):
+def test_unsupported_seqio_tasks_are_refused(module, mixture, settings, message):
     with pytest.raises(ConfigError, match=message):
         checked_tasks(own(module, mixture, **settings))
 
@@ -312,7 +312,7 @@ def test_what_cannot_be_used_is_refused(module, mixture, settings, message):
         ("mine_targets_only", r"its features are \['targets'\], not inputs and targets"),
     ],
 )
-def test_what_a_store_cannot_stand_for_is_said(module, name, problem):
+def test_why_a_task_cannot_be_cached(module, name, problem):
     task = registry.find_task(name, own(module, name))
     assert re.search(problem, task.not_cacheable)
     assert task.objective is None

@@ -105,7 +105,7 @@ def restore(row: dict[str, list[int]], vocab_size: int, num_sentinels: int = 100
     ]
 
 
-def test_rows_are_t5s_and_give_back_the_text(files, seqio):
+def test_rows_follow_t5_and_reconstruct_the_text(files, seqio):
     data = config(files)
     rows = examples(register(data), shuffle=False, seed=5)
     sentinels = [data.vocabulary.sentinel_id(i) for i in range(28)]
@@ -148,7 +148,7 @@ def interleaved(shards: list[list[str]], block: int = 16) -> list[str]:
         (190, 0.15, 3.0, 29, 10),
     ],
 )
-def test_noise_counts_in_tensorflow_are_the_table(length, density, mean, noise, spans):
+def test_noise_counts_in_tensorflow_equal_the_table(length, density, mean, noise, spans):
     from t5jax.data.seqio_bridge.span_corruption import random_spans_mask
 
     tf = import_tensorflow()
@@ -163,7 +163,7 @@ def test_noise_counts_in_tensorflow_are_the_table(length, density, mean, noise, 
         assert mask[-1]
 
 
-def test_masks_are_spread_as_the_cached_backends(seqio):
+def test_masks_are_distributed_as_the_objectives(seqio):
     """The same distribution: probability of noise by position, within sampling error."""
     from t5jax.data.seqio_bridge.span_corruption import random_spans_mask
 
@@ -225,7 +225,7 @@ def json_texts(path: pathlib.Path) -> list[str]:
         return [json.loads(line)["text"] for line in file]
 
 
-def test_seqio_makes_the_cached_backends_tokens(real_data, seqio):
+def test_seqio_and_t5jax_encode_alike(real_data, seqio):
     """tf_text would disagree with the sentencepiece library; the task must not use it."""
     from t5jax.data.seqio_bridge.vocabularies import TextVocabulary
 
@@ -256,7 +256,7 @@ def test_lengths_that_do_not_fit_are_refused(files, seqio):
         task.get_dataset(None, "train")
 
 
-def test_only_vocabularies_that_can_be_rebuilt_are_taken(seqio, real_data):
+def test_only_reconstructible_vocabularies_are_accepted(seqio, real_data):
     from t5jax.data.seqio_bridge.vocabularies import our_vocabulary
 
     path = str(real_data / "tokenizer" / "t5" / "spiece.model")
@@ -270,7 +270,7 @@ def test_only_vocabularies_that_can_be_rebuilt_are_taken(seqio, real_data):
             our_vocabulary(vocabulary)
 
 
-def test_an_overwritten_package_is_noticed(seqio):
+def test_an_overwritten_package_is_detected(seqio):
     check_version("seqio", seqio.__version__)
     with pytest.raises(ConfigError, match=r"code says 0\.0\.18\.dev.*force-reinstall"):
         check_version("seqio", "0.0.18.dev20250227")

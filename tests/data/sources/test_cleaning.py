@@ -118,7 +118,7 @@ def test_language_is_that_of_the_detector():
     assert seen[0] == "\n".join(GOOD)
 
 
-def test_langdetect_is_asked_for_by_name(monkeypatch):
+def test_langdetect_is_required_by_name(monkeypatch):
     monkeypatch.setitem(sys.modules, "langdetect", None)
     with pytest.raises(ConfigError, match=r"pip install langdetect.*detector of your own"):
         Cleaner(CleaningRules(language="en"))
@@ -232,7 +232,7 @@ def test_a_cleaned_source_keeps_rows_places_and_counts(tmp_path):
         ({"min_language_probability": 99}, "min_language_probability=99: give a share"),
     ],
 )
-def test_rules_that_cannot_be_right_are_refused(settings, message):
+def test_invalid_rules_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         CleaningRules(**settings)
 

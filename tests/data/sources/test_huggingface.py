@@ -27,7 +27,7 @@ def read(source, split="train") -> list:
     return [row for shard in source.shards(split) for row in source.records(split, shard)]
 
 
-def test_without_datasets_it_says_what_to_install(monkeypatch):
+def test_missing_datasets_package_names_the_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ConfigError, match="pip install datasets"):
         HuggingFace(path="glue").splits()
@@ -84,7 +84,7 @@ def test_streaming_gives_the_same(tmp_path):
     assert read(source) == ROWS["train"]
 
 
-def test_what_cannot_be_loaded_is_refused(tmp_path):
+def test_data_sets_that_cannot_be_loaded_are_refused(tmp_path):
     pytest.importorskip("datasets")
     with pytest.raises(DataError, match="cannot be loaded: "):
         HuggingFace(path=str(tmp_path / "none")).splits()

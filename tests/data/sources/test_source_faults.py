@@ -328,7 +328,7 @@ def test_a_file_that_breaks_off_is_refused_or_counted(tmp_path, fault):
 
 @pytest.mark.parametrize("policy", ["error", "skip"])
 @pytest.mark.parametrize("fault", REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_right_is_refused_under_any_policy(tmp_path, fault, policy):
+def test_damage_that_no_policy_accepts(tmp_path, fault, policy):
     with pytest.raises(DataError, match=fault.message) as raised:
         rows_of(fault.write(tmp_path), policy)
     assert not isinstance(raised.value, DamagedFile)
@@ -351,7 +351,7 @@ def test_too_many_bad_records_are_refused_under_skip(tmp_path):
         ("a.tfrecord", tfrecord(TEXTS[:5]), TfRecord),
     ],
 )
-def test_no_flip_and_no_cut_anywhere_changes_what_is_read(tmp_path, name, content, source):
+def test_every_bit_flip_and_truncation_is_detected(tmp_path, name, content, source):
     path = tmp_path / name
     path.write_bytes(content)
     files = source(train_files=(str(path),))

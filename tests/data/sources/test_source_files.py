@@ -43,7 +43,7 @@ def frames(content: bytes) -> bytes:
         ("zipped.json", gzip.compress),  # found by what is in it, not by its name
     ],
 )
-def test_compressions_are_found_by_their_magic(tmp_path, name, pack):
+def test_compression_is_detected_by_magic_bytes(tmp_path, name, pack):
     path = tmp_path / name
     path.write_bytes(pack(lines()))
     source = JsonLines(train_files=(str(path),))
@@ -84,7 +84,7 @@ def test_patterns_expand_in_order_and_a_shard_is_a_file(tmp_path):
     assert texts_of(source, "test") == ["for test"]
 
 
-def test_a_remote_store_is_read_as_a_folder_is(tmp_path):
+def test_remote_files_equal_local_ones(tmp_path):
     store = fsspec.filesystem("memory")
     contents = {
         "/bucket/c4/a-0.json.gz": gzip.compress(lines(["zero", "nought"])),
@@ -117,7 +117,7 @@ def test_a_remote_store_is_read_as_a_folder_is(tmp_path):
         store.rm("/bucket", recursive=True)
 
 
-def test_a_missing_driver_says_what_to_install(monkeypatch):
+def test_a_missing_driver_names_the_install(monkeypatch):
     for module, url, extra in (("gcsfs", "gs://b/x", "gcs"), ("s3fs", "s3://b/x", "s3")):
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(ConfigError, match=rf"{url}: .*pip install 't5jax\[{extra}\]'"):
@@ -136,7 +136,7 @@ def test_shard_fingerprint_follows_the_file(tmp_path):
     assert source.shard_fingerprint("train", str(path)) != before
 
 
-def test_files_that_cannot_be_right_are_refused(tmp_path):
+def test_invalid_file_lists_are_refused(tmp_path):
     path = str(tmp_path / "a.jsonl")
     pathlib.Path(path).write_bytes(lines())
     cases = [
@@ -176,7 +176,7 @@ def test_files_that_cannot_be_right_are_refused(tmp_path):
         (lambda: ArrayRecord(content="json", lists=("a",)), "lists .* are of Examples"),
     ],
 )
-def test_settings_that_cannot_be_right_are_refused(make, message):
+def test_invalid_source_settings_are_refused(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
 

@@ -104,7 +104,7 @@ def read(source, split="train") -> list:
     return [row for shard in source.shards(split) for row in source.records(split, shard)]
 
 
-def test_features_within_features_come_as_they_were_given(prepared, monkeypatch):
+def test_nested_features(prepared, monkeypatch):
     source = Tfds(name="toy/plain", data_dir=str(prepared))
     assert set(source.splits()) == {"train", "validation"}
     for split in source.splits():
@@ -174,7 +174,7 @@ def test_a_remote_data_set_is_read_too(prepared):
         store.rm("/tfds", recursive=True)
 
 
-def test_damage_is_noticed(prepared, tmp_path):
+def test_damage_is_detected(prepared, tmp_path):
     shutil.copytree(prepared, tmp_path / "tfds")
     source = Tfds(name="toy/plain", data_dir=str(tmp_path / "tfds"))
     shard = source.shards("train")[1]
@@ -204,7 +204,7 @@ def test_damage_is_noticed(prepared, tmp_path):
         list(source.records("train", shard))
 
 
-def test_a_data_set_that_is_not_prepared_says_what_to_do(prepared, tmp_path):
+def test_an_unprepared_data_set_names_the_command(prepared, tmp_path):
     for source in (
         Tfds(name="squad/v1.1", data_dir=str(tmp_path)),
         Tfds(name="toy/plain", data_dir=str(prepared), version="2.2.0"),
@@ -229,7 +229,7 @@ def test_a_data_set_that_is_not_prepared_says_what_to_do(prepared, tmp_path):
         ('{"name": "toy", "fileFormat": "riegeli", "splits": []}', "format 'riegeli'"),
     ],
 )
-def test_descriptions_that_cannot_be_read(tmp_path, content, message):
+def test_unreadable_dataset_info(tmp_path, content, message):
     folder = tmp_path / "toy" / "1.0.0"
     folder.mkdir(parents=True)
     (folder / "dataset_info.json").write_text(content)

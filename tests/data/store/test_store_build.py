@@ -100,7 +100,7 @@ def whole(store, feature="text"):
     return stream.read_rows(np.array([0]), stream.num_tokens)[0]
 
 
-def test_what_is_stored(tmp_path):
+def test_stored_tokens_and_counts(tmp_path):
     source, lines = texts(), []
     info = build_cache(source, "train", tmp_path, vocabulary=BYTES, progress=lines.append)
     documents = [text for shard in source.texts.values() for text in shard]
@@ -269,7 +269,7 @@ def test_killed_builds_go_on_to_the_same_bytes(tmp_path):
     verify(store)
 
 
-def test_half_a_shard_is_not_taken_for_one(tmp_path):
+def test_incomplete_shards_are_built_again(tmp_path):
     build_cache(texts(), "train", tmp_path, vocabulary=BYTES)
     whole = contents(tmp_path)
     for name in (META, "shard-00003.json"):
@@ -283,14 +283,14 @@ def test_half_a_shard_is_not_taken_for_one(tmp_path):
     assert contents(tmp_path) == whole
 
 
-def test_finished_store_is_kept_as_it_is(tmp_path):
+def test_finished_store_is_kept(tmp_path):
     source = texts()
     first = build_cache(source, "train", tmp_path, vocabulary=BYTES)
     source.documents = None  # not read again
     assert build_cache(source, "train", tmp_path, vocabulary=BYTES) == first
 
 
-def test_changed_shard_is_made_again(tmp_path):
+def test_changed_shard_is_built_again(tmp_path):
     source = texts()
     before = build_cache(source, "train", tmp_path, vocabulary=BYTES)
     (tmp_path / "shard-00000.text.tokens").touch()
@@ -423,7 +423,7 @@ def faulty(max_fraction, policy="skip"):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_what_is_left_out_is_counted_where_one_looks(tmp_path, processes):
+def test_rejected_records_are_counted_and_reported(tmp_path, processes):
     lines = []
     info = build_cache(
         faulty(0.4),
@@ -471,7 +471,7 @@ def test_a_bad_record_is_refused_with_its_place(tmp_path):
         build_cache(cut, "train", tmp_path, vocabulary=BYTES)
 
 
-def test_files_of_another_kind_of_store_go(tmp_path):
+def test_stale_files_are_removed(tmp_path):
     """Overwriting plain text with examples leaves nothing of the text."""
     pairs = Pairs({"part-0.txt": [("a question", "an answer")]})
     build_cache(texts(3), "train", tmp_path / "store", vocabulary=BYTES)
@@ -491,7 +491,7 @@ def test_cache_directory():
 @pytest.mark.parametrize(
     "name", ["", ".", "..", "a..b", "../up", "a/b", "/etc", ".hidden", "a\n", "-x", "é", "x" * 129]
 )
-def test_names_that_could_leave_the_directory(name):
+def test_names_cannot_escape_the_directory(name):
     with pytest.raises(DataError, match="task name"):
         cache_directory("cache", name, "train")
     with pytest.raises(DataError, match="split name"):

@@ -35,7 +35,7 @@ def files_of(directory):
     return sorted(path for path in directory.iterdir() if path.name != ".lock")
 
 
-def test_a_store_as_it_was_written(store):
+def test_an_undamaged_store_passes(store):
     assert problems(store) == problems(store, num_threads=3) == []
     checked = list(check_files(store, num_threads=3))
     assert sorted(file.path for file in checked) == files_of(store)
@@ -44,7 +44,7 @@ def test_a_store_as_it_was_written(store):
     }
 
 
-def test_every_flipped_bit_is_found(store):
+def test_every_flipped_bit_is_detected(store):
     """Sizes alone say nothing. A damaged META.json is noticed by every reader."""
     rng = random.Random(0)
     for path in files_of(store):
@@ -66,7 +66,7 @@ def test_every_flipped_bit_is_found(store):
 
 
 @pytest.mark.parametrize("fault", ["cut", "longer", "missing"])
-def test_a_file_of_another_size_is_found(store, fault):
+def test_a_file_of_another_size_is_detected(store, fault):
     for path in files_of(store):
         original = path.read_bytes()
         if fault == "missing":

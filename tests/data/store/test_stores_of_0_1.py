@@ -145,7 +145,7 @@ def test_every_byte_is_verified(copied, capsys):
     assert main(["cache", "config.py", "--verify"]) == 1
 
 
-def test_is_kept_as_it_is_and_said_so(copied, capsys):
+def test_is_kept_with_a_message(copied, capsys):
     before = contents(copied / "cache")
     assert main(["cache", "config.py"]) == 0
     kept = [line for line in capsys.readouterr().err.splitlines() if "t5jax 0.1" in line]
@@ -155,7 +155,7 @@ def test_is_kept_as_it_is_and_said_so(copied, capsys):
     assert contents(copied / "cache") == before
 
 
-def test_a_source_that_changed_is_told(copied, capsys):
+def test_a_changed_source_is_reported(copied, capsys):
     os.utime(copied / "text.txt")
     assert main(["cache", "config.py"]) == 0
     changed = [line for line in capsys.readouterr().err.splitlines() if "changed since" in line]
@@ -164,7 +164,7 @@ def test_a_source_that_changed_is_told(copied, capsys):
     assert "1 shard of its source changed since" in changed[0]
 
 
-def test_is_made_anew_when_that_is_asked_for(copied, capsys):
+def test_is_built_again_with_overwrite(copied, capsys):
     assert main(["cache", "config.py", "--overwrite"]) == 0
     assert "t5jax 0.1" not in capsys.readouterr().err
     for name, (documents, fingerprint) in STORES.items():
@@ -248,7 +248,7 @@ def test_settings_beside_code_are_compared():
     assert not agree(partial=[{"source_text": "2"}, [], {"n": 4}])
 
 
-def test_versions_that_nobody_knows_are_refused(copied):
+def test_unknown_versions_are_refused(copied):
     path = copied / "cache/text/train" / META
     for version in (1, FORMAT_VERSION + 1, None):
         record = json.loads(path.read_bytes()) | {"format_version": version}

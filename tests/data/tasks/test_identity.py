@@ -74,7 +74,7 @@ def test_the_same_in_every_process_and_under_any_name_of_the_module():
     assert {json.dumps(here, indent=1) + "\n"} == printed
 
 
-def test_things_of_other_texts_are_told_apart():
+def test_identities_are_distinct():
     everything = functions_of_all_kinds.EVERYTHING
     names = {}
     for name, thing in everything.items():
@@ -94,7 +94,7 @@ class Making:
     make: object
 
 
-def test_settings_show():
+def test_settings_change_the_identity():
     pairs = [
         (made("a"), made("b")),
         (functools.partial(plain, label="c"), functools.partial(plain, label="d")),
@@ -192,7 +192,7 @@ def test_a_subclass_of_ours_has_its_own_source_text():
     }
 
 
-def test_code_without_source_text_is_known_by_name_with_a_note():
+def test_code_without_source_text_is_identified_by_name_with_a_note():
     namespace = {"__name__": "typed_in"}
     exec("def examples(row):\n    return []\n", namespace)
     function = namespace["examples"]
@@ -201,7 +201,7 @@ def test_code_without_source_text_is_known_by_name_with_a_note():
     assert identity_of(function) == {"function": "examples", "stated_version": "2"}
 
 
-def test_what_is_ours_is_known_by_name_and_version():
+def test_own_code_is_identified_by_name_and_version():
     """Wherever its file lies, and however it is written."""
     assert identity_of(identity_of) == {
         "function": "t5jax.identity_of",
@@ -267,7 +267,7 @@ def identities_of_built_in_tasks():
     }
 
 
-def test_own_classes_have_names_of_their_own():
+def test_own_classes_have_unique_names():
     """Without their modules, which may move."""
     classes = {}
 

@@ -53,7 +53,7 @@ def test_proportional_scales_then_caps_then_takes_the_root():
 @pytest.mark.parametrize(
     ("maximum", "scale", "temperature"), [(None, 1.0, 1.0), (2**11, 1.0, 4.0), (777, 0.31, 8.0)]
 )
-def test_proportional_is_seqios(maximum, scale, temperature):
+def test_proportional_equals_seqios(maximum, scale, temperature):
     from t5jax.data.tensorflow_import import import_seqio
 
     seqio = import_seqio()
@@ -75,7 +75,7 @@ def test_proportional_is_seqios(maximum, scale, temperature):
         assert rate == expected
 
 
-def test_custom_names_what_it_does_not_know():
+def test_custom_names_unknown_tasks():
     rule = Custom(weights={"small": 2, "large": 0.5}, others=Proportional(maximum=100))
     assert rule.rates(SIZES) == {"small": 2, "large": 0.5, "empty": 0, "middle": 100}
     with pytest.raises(ConfigError, match="middle"):

@@ -26,7 +26,7 @@ def own(*texts: str) -> list[Piece]:
     return [Piece(text, 0.0, PieceType.USER_DEFINED) for text in texts]
 
 
-def test_pieces_of_ones_own(t5, tmp_path):
+def test_added_pieces(t5, tmp_path):
     """What T5's vocabulary cannot say: braces, and the ends of lines."""
     seqio = pytest.importorskip("seqio")
     path = str(tmp_path / "braces.model")
@@ -57,7 +57,7 @@ def test_old_texts_keep_their_ids(t5, recorded, c4_texts, tmp_path):
         assert new.decode(ids) == t5.decode(t5.encode(text))
 
 
-def test_sources_are_old_rows(small, tmp_path):
+def test_sources_are_the_spellings_in_old_ids(small, tmp_path):
     new, extension = extend_vocabulary(small, own("⟨x⟩", "riverbell"), str(tmp_path / "a.model"))
     sources = extension.sources()
     assert len(sources) == new.vocab_size == 182
@@ -103,7 +103,7 @@ def test_learned_pieces(small, tmp_path):
         assert new.decode(new.encode(sentence)) == sentence
 
 
-def test_what_a_text_cannot_teach(small, tmp_path):
+def test_pieces_that_the_text_cannot_support(small, tmp_path):
     with pytest.raises(DataError, match=r"supports \d+ new pieces, not 5000"):
         learn_pieces(small, SENTENCES, 5000)
     with pytest.raises(ConfigError, match="ask for at least 1"):

@@ -51,7 +51,7 @@ def test_decode_as_sentencepiece(t5_json, t5):
         assert t5_json.decode(ids) == t5.decode(ids)
 
 
-def test_a_store_and_a_process_get_the_same(t5_json, tmp_path):
+def test_record_and_pickle_round_trip(t5_json, tmp_path):
     copy = tmp_path / t5_json.file_name
     copy.write_bytes(t5_json.file_bytes())
     assert HuggingFaceVocabulary(path=str(copy)).fingerprint == t5_json.fingerprint
@@ -94,7 +94,7 @@ def sentinels(indices) -> list[str]:
 
 
 @pytest.mark.parametrize("model", ["BPE", "Unigram"])
-def test_a_trained_one(model, tmp_path):
+def test_a_trained_tokenizer(model, tmp_path):
     """Sentinels that are beside the model, not in it; truncation and padding have no effect."""
     path = tmp_path / "own.json"
     vocabulary = trained(
@@ -134,7 +134,7 @@ def test_a_trained_one(model, tmp_path):
         ),
     ],
 )
-def test_what_is_not_t5s(tmp_path, settings, message):
+def test_files_unlike_t5_are_refused(tmp_path, settings, message):
     with pytest.raises(DataError, match=message):
         trained(tmp_path / "own.json", **settings).encode("x")
 

@@ -71,7 +71,7 @@ def test_kind_of_model(kind, tmp_path):
     assert is_unigram(prefix.with_suffix(".model").read_bytes()) == (kind == "unigram")
 
 
-def test_what_is_no_model(small):
+def test_invalid_model_files_are_refused(small):
     model = small.file_bytes()
     rng = np.random.default_rng(3)
     for damaged in (b"\x0b", model[:-1], model[:57], b"\x0a\xff", rng.bytes(3) + b"\xff"):

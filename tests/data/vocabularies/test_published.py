@@ -45,7 +45,7 @@ def test_a_url_is_fetched_once(remote, small, home):
     assert vocabulary.encode("the river").tolist() == small.encode("the river").tolist()
 
 
-def test_what_cannot_be_fetched(monkeypatch, home):
+def test_unreachable_urls_are_refused(monkeypatch, home):
     with pytest.raises(DataError, match=r"none\.model cannot be read.*T5JAX_VOCABULARY=memory:"):
         _ = SentencePieceVocabulary(path="memory://vocabularies/none.model").vocab_size
     with pytest.raises(ConfigError, match=r"nowhere://a\.model.*pip install"):
@@ -77,7 +77,7 @@ def test_names(monkeypatch, t5, t5_model):
         SentencePieceVocabulary(path="umt5").encode("x")
 
 
-def test_the_variable_names_files_for_each(monkeypatch, small, tmp_path):
+def test_environment_variable_names_local_files(monkeypatch, small, tmp_path):
     monkeypatch.setenv(VARIABLE, f"umt5={small.path},{URL}={small.path}")
     assert SentencePieceVocabulary(path=URL).fingerprint == small.fingerprint
     assert named_vocabulary("umt5").vocab_size == 80 + 300
@@ -89,7 +89,7 @@ def test_the_variable_names_files_for_each(monkeypatch, small, tmp_path):
     }  # fmt: skip
 
 
-def test_a_store_knows_its_vocabulary_again(small, real_data, tmp_path):
+def test_vocabulary_from_a_stores_record(small, real_data, tmp_path):
     tokenizer = HuggingFaceVocabulary(path=str(real_data / "tokenizer/t5/tokenizer.json"))
     seen = set()
     for number, vocabulary in enumerate(

@@ -11,7 +11,7 @@ from t5jax.data.vocabularies import (
 )
 
 
-def test_a_copy_is_found_wherever_its_folder_is(small, tmp_path):
+def test_a_copy_is_found_after_its_folder_moved(small, tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
     named = save_vocabulary(small, one, "runs/one")
     assert named == SentencePieceVocabulary(path="runs/one/vocabulary.model")

@@ -23,7 +23,7 @@ def test_training_is_deterministic_and_t5_compatible(small, tmp_path):
     assert small.encode("the <extra_id_3> mill").tolist().count(small.sentinel_id(3)) == 1
 
 
-def test_training_reads_only_what_it_may(tmp_path):
+def test_training_limits(tmp_path):
     read = []
 
     def documents():
@@ -75,7 +75,7 @@ def test_same_ids_in_seqio(small, tmp_path):
             assert ours.decode(ids) == theirs.decode(ids)
 
 
-def test_byte_fallback_spells_what_the_text_did_not_have(small, tmp_path):
+def test_byte_fallback_of_unseen_characters(small, tmp_path):
     path = tmp_path / "bytes.model"
     vocabulary = train_sentencepiece(
         SENTENCES * 3, str(path), vocab_size=331, byte_fallback=True, character_coverage=0.985
