@@ -67,7 +67,7 @@ def t5_1_1_pretraining(
         optimizer=Adafactor(learning_rate=1.0, schedule=Rsqrt(warmup_steps=10_000)),
         mesh=mesh or MeshConfig(),
         checkpoints=CheckpointConfig(save_every_steps=1000, keep_every_steps=100_000),
-        reporting=TrackingConfig(log_every_steps=10),
+        tracking=TrackingConfig(log_every_steps=10),
     )
 
 
@@ -108,7 +108,7 @@ def nanot5_pretraining(
         ),
         mesh=mesh or MeshConfig(),
         checkpoints=CheckpointConfig(save_every_steps=1024, keep_every_steps=16_384),
-        reporting=TrackingConfig(log_every_steps=10),
+        tracking=TrackingConfig(log_every_steps=10),
     )
 
 
@@ -145,7 +145,7 @@ def paper_pretraining(
         optimizer=Adafactor(learning_rate=1.0, schedule=Rsqrt(warmup_steps=10_000)),
         mesh=mesh or MeshConfig(),
         checkpoints=CheckpointConfig(save_every_steps=4096, keep_every_steps=65_536),
-        reporting=TrackingConfig(log_every_steps=10),
+        tracking=TrackingConfig(log_every_steps=10),
     )
 
 
@@ -194,7 +194,7 @@ def t5_finetuning(
         optimizer=optimizer or Adafactor(learning_rate=1e-3, schedule=Constant()),
         mesh=mesh or MeshConfig(),
         checkpoints=CheckpointConfig(save_every_steps=5000, keep_best=1),
-        reporting=TrackingConfig(log_every_steps=10),
+        tracking=TrackingConfig(log_every_steps=10),
     )
 
 

@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from t5jax.config.field_types import check_types, walk
+from t5jax.config.migration import migrated_flags, rename_hint
 from t5jax.config.run_config import RunConfig
+from t5jax.config.serialization import to_text
 from t5jax.errors import ConfigError
 from t5jax.runtime import ExitCode
 
@@ -30,6 +32,7 @@ def load(path: str, flags: list[str] | None = None) -> RunConfig:
     check_types(config)
     config = override(config, flags or [], program=f"t5jax train {path}")
     config.check()
+    to_text(config)  # raises for what a saved run could not hold
     return config
 
 
@@ -71,7 +74,9 @@ def _mistakes_of(file: pathlib.Path) -> Iterator[None]:
 
 
 def _did_you_mean(error: Exception) -> str:
-    """For a section that was given a field which it does not have."""
+    """For a section that was given a field which it does not have, and for what was renamed."""
+    if hint := rename_hint(error):
+        return hint
     found = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
     sections = {cls.__name__: cls for cls in _sections(RunConfig)}
     if found is None or found[1] not in sections:
@@ -101,6 +106,7 @@ def override(config: RunConfig, flags: list[str], *, program: str) -> RunConfig:
         tyro.conf.AvoidSubcommands,  # an optimizer's fields can be set, not another optimizer
         tyro.conf.FlagConversionOff,  # booleans take True or False, like any other value
     )
+    flags = migrated_flags(flags)
     try:
         new = tyro.cli(RunConfig, default=config, args=flags, prog=program, config=keep_structure)
     except SystemExit as end:

@@ -98,7 +98,7 @@ class RunConfig:
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
-    reporting: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
+    tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
     runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
 
     def check(self, *, of_mixture: bool = True) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from t5jax.config.field_types import is_section, is_section_list, sections_of, walk
+from t5jax.config.migration import migrated_text, version_line
 from t5jax.config.run_config import RunConfig
 from t5jax.data.modules import import_named, import_path
 from t5jax.data.vocabularies import save_vocabulary, saved_vocabulary
@@ -15,8 +16,9 @@ from t5jax.errors import ConfigError
 
 
 def to_text(config: RunConfig) -> str:
-    """One `section.field = value` a line, as declared; which class, as `section: Class`, where the
-    field may hold several. A user's class or function is named by its import path.
+    """The version, then one `section.field = value` a line, as declared; which class, as `section:
+    Class`, where the field may hold several. A user's class or function is named by its import
+    path.
 
     Raises ConfigError for what could not be read back.
     """
@@ -26,7 +28,7 @@ def to_text(config: RunConfig) -> str:
             lines += [f"{name}: {cls}" for cls in _class_names(name, value, hint)]
         elif not is_section_list(hint):
             lines.append(f"{name} = {_literal(name, value)}")
-    return "\n".join(lines) + "\n"
+    return version_line() + "\n".join(lines) + "\n"
 
 
 def _class_names(name: str, value: Any, hint: Any) -> list[str]:
@@ -72,9 +74,12 @@ def from_record(content: Mapping[str, Any], workdir: str) -> RunConfig:
 
 
 def from_text(text: str) -> RunConfig:
-    """Inverse of `to_text`. Raises ConfigError on a line that fits no field, and for a class of a
-    user's module that cannot be imported here."""
-    values, classes = _parsed(text)
+    """Inverse of `to_text`, for text of earlier versions, too.
+
+    Raises ConfigError on a line that fits no field, and for a class of a user's module that cannot
+    be imported here.
+    """
+    values, classes = _parsed(migrated_text(text))
     config = _built("", RunConfig, values, classes)
     if left := sorted((*values, *classes)):
         raise ConfigError(f"a saved config has unknown fields: {', '.join(left)}")

@@ -7,7 +7,7 @@ from typing import Any
 from etils import epath
 
 from t5jax import runtime
-from t5jax.config import RunConfig, to_text
+from t5jax.config import RunConfig, migrated_text, to_text
 from t5jax.errors import ConfigError
 from t5jax.run.build import TrainLoader
 
@@ -36,8 +36,8 @@ def checkpoint_record(config: RunConfig, loader: TrainLoader, step: int) -> dict
 
 def changed_lines(before: str, after: str) -> list[str]:
     """Settings that differ between two effective configs, as they are now."""
-    old = set(before.splitlines())
-    return [line for line in after.splitlines() if line not in old]
+    old, new = (migrated_text(text).splitlines() for text in (before, after))
+    return [line for line in new if line not in set(old)]
 
 
 def agree_on_run(config: RunConfig) -> None:

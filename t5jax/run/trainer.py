@@ -48,7 +48,7 @@ def train(config: RunConfig) -> None:
     limits = config.runtime.step_timeout_seconds, config.runtime.first_step_timeout_seconds
     tracker = Tracker(
         config.workdir,
-        config.reporting,
+        config.tracking,
         num_train_steps=config.train.num_train_steps,
         is_primary=jax.process_index() == 0,
     )

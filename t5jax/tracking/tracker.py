@@ -44,18 +44,18 @@ class TrackingConfig:
     def __post_init__(self) -> None:
         if self.log_every_steps < 1:
             raise ConfigError(
-                f"reporting.log_every_steps = {self.log_every_steps}: must be at least 1"
+                f"tracking.log_every_steps = {self.log_every_steps}: must be at least 1"
             )
         if not self.seconds_between_lines >= 0:
             raise ConfigError(
-                f"reporting.seconds_between_lines = {self.seconds_between_lines}: must be 0 or more"
+                f"tracking.seconds_between_lines = {self.seconds_between_lines}: must be 0 or more"
             )
         if self.progress not in ("auto", "bar", "lines", "off"):
             raise ConfigError(
-                f"reporting.progress = {self.progress!r}: must be auto, bar, lines or off"
+                f"tracking.progress = {self.progress!r}: must be auto, bar, lines or off"
             )
         if self.wandb_project == "":
-            raise ConfigError("reporting.wandb_project = '': give a name, or None for no wandb")
+            raise ConfigError("tracking.wandb_project = '': give a name, or None for no wandb")
 
 
 class Tracker:

@@ -115,7 +115,7 @@ def check_wandb(project: str) -> None:
     """Raises ConfigError if wandb is wanted and not installed; does not import it."""
     if importlib.util.find_spec("wandb") is None:
         raise ConfigError(
-            f"reporting.wandb_project = {project!r}: wandb is not installed; "
+            f"tracking.wandb_project = {project!r}: wandb is not installed; "
             "run `pip install 't5jax[wandb]'`, or set it to None"
         )
 

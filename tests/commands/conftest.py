@@ -41,7 +41,7 @@ def config() -> RunConfig:
         ),
         optimizer=Adafactor(learning_rate=0.02, schedule=Constant(), min_dim_size_to_factor=16),
         checkpoints=CheckpointConfig(save_every_steps=10),
-        reporting=TrackingConfig(seconds_between_lines=0),
+        tracking=TrackingConfig(seconds_between_lines=0),
         runtime=RuntimeConfig(detect_cluster=False),
     )
 """

@@ -32,7 +32,7 @@ def config() -> RunConfig:
         decoding=DecodingConfig(max_length=13),
         evaluation=EvaluationConfig(batch_size=8),
         checkpoints=CheckpointConfig(save_every_steps=2),
-        reporting=TrackingConfig(tensorboard=False, plot=False),
+        tracking=TrackingConfig(tensorboard=False, plot=False),
     )
 """
 NUM_EXAMPLES = 11  # of a validation split; divides by no number of hosts

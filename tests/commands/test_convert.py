@@ -286,7 +286,7 @@ def config() -> RunConfig:
     config.train.eval_every_steps = 0
     config.data.inputs_length = 40
     config.checkpoints = CheckpointConfig(save_every_steps=1)
-    config.reporting.seconds_between_lines = 0
+    config.tracking.seconds_between_lines = 0
     config.runtime.detect_cluster = False
     return config
 """

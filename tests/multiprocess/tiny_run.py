@@ -27,7 +27,7 @@ def config() -> RunConfig:
         train=TrainConfig(num_train_steps={steps}, batch_size=8, eval_every_steps=0),
         optimizer=Adafactor(learning_rate=0.02, schedule=Constant(), min_dim_size_to_factor=16),
         checkpoints=CheckpointConfig(save_every_steps=5),
-        reporting=TrackingConfig(tensorboard=False, plot=False, seconds_between_lines=0),
+        tracking=TrackingConfig(tensorboard=False, plot=False, seconds_between_lines=0),
     )
 """
 

@@ -105,7 +105,7 @@ def test_closing_draws_the_curve_once(tmp_path):
     ],
 )
 def test_bad_settings_are_refused_by_name(settings, named):
-    with pytest.raises(ConfigError, match=f"reporting.{named}"):
+    with pytest.raises(ConfigError, match=f"tracking.{named}"):
         TrackingConfig(**settings)
 
 
