@@ -216,11 +216,11 @@ def _is_prepared(directory: str) -> bool:
 
 
 def _not_prepared(name: str, version: str | None, folder: str) -> str:
-    wanted = name + (f":{version}" if version else "")
+    requested = name + (f":{version}" if version else "")
     message = (
-        f"{wanted} is not prepared under {folder}. Name the directory that holds it with "
+        f"{requested} is not prepared under {folder}. Name the directory that holds it with "
         "data.tfds_data_dir (local, or gs://bucket/folder) or the variable TFDS_DATA_DIR; or "
-        f"prepare it: tfds build {wanted}; a task that `t5jax tasks NAME` shows to read "
+        f"prepare it: tfds build {requested}; a task that `t5jax tasks NAME` shows to read "
         "data.datasets_dir reads downloaded files there"
     )
     if pathlib.PurePosixPath(name).parts[:1] == ("c4",):

@@ -26,7 +26,7 @@ from t5jax.data.store import version_2
 from t5jax.data.store.documents import DocumentSource, encode_document
 from t5jax.data.store.existing import (
     code_without_source,
-    kept_of_0_1,
+    message_for_0_1,
     refuse_other_store,
     source_fingerprint,
 )
@@ -78,7 +78,7 @@ def build_cache(
     """
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    with _only_builder(directory):
+    with _build_lock(directory):
         description = json.loads(json_bytes(texts.identity()))
         jobs = _jobs(texts, split, directory, vocabulary)
         if progress:
@@ -89,7 +89,7 @@ def build_cache(
             refuse_other_store(existing, directory, texts, split, vocabulary)
             if existing.format_version == version_2.FORMAT_VERSION:
                 if progress:
-                    progress(f"cache: {directory} {kept_of_0_1(existing, texts)}")
+                    progress(f"cache: {directory} {message_for_0_1(existing, texts)}")
                 return existing
         if overwrite:
             for job in jobs:
@@ -110,7 +110,7 @@ def build_cache(
                 "field"
             )
         save_vocabulary(vocabulary, directory)
-        _remove_strangers(directory, info)
+        _remove_stale_files(directory, info)
         record = dataclasses.asdict(info)
         write_json_file(directory / META, {**record, CHECKSUM: checksum(record)})
     return info
@@ -159,8 +159,8 @@ def _build_shards(
     done = {job.name: info for job in jobs if (info := _finished(job)) is not None}
     missing = [job for job in jobs if job.name not in done]
     if missing:
-        (jobs[0].directory / META).unlink(missing_ok=True)  # it would vouch for a store in pieces
-    report = _Report(progress, len(jobs), len(done))
+        (jobs[0].directory / META).unlink(missing_ok=True)  # it marks a complete store
+    report = _ProgressReport(progress, len(jobs), len(done))
     build = functools.partial(_build_shard, texts=texts, split=split, vocabulary=vocabulary)
     if num_processes <= 1 or len(missing) <= 1:
         built = map(build, missing)
@@ -178,7 +178,7 @@ def _in_processes(
     with concurrent.futures.ProcessPoolExecutor(
         num_processes,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_die_with_parent,
+        initializer=_exit_with_parent,
     ) as pool:
         futures = [pool.submit(build, job) for job in jobs]
         try:
@@ -242,12 +242,12 @@ def _finished(job: _Job) -> ShardInfo | None:
         )
     except (FileNotFoundError, json.JSONDecodeError, TypeError, KeyError):
         return None  # never finished, or written by another version: made again
-    wanted = (job.source, job.source_fingerprint, job.vocabulary_fingerprint)
+    expected = (job.source, job.source_fingerprint, job.vocabulary_fingerprint)
     found = (info.source, info.source_fingerprint, info.vocabulary_fingerprint)
-    return info if wanted == found and sizes_fit else None
+    return info if expected == found and sizes_fit else None
 
 
-class _Report:
+class _ProgressReport:
     """A line per finished shard: `cache: 3/16 shards, 41,200 documents, 24.1 M tokens, 2.9 M/s`."""
 
     def __init__(self, progress: Callable[[str], None] | None, shards: int, kept: int):
@@ -277,8 +277,8 @@ class _Report:
                 self._progress(f"cache: left out: {line}")
 
 
-def _die_with_parent() -> None:
-    """A worker outlives a killed parent otherwise: it waits for ever on a queue nobody feeds."""
+def _exit_with_parent() -> None:
+    """Ends a worker when its parent was killed; it would wait for ever on its queue."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -290,8 +290,8 @@ def _die_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _only_builder(directory: pathlib.Path) -> Iterator[None]:
-    """The lock goes away with its process, however that ends."""
+def _build_lock(directory: pathlib.Path) -> Iterator[None]:
+    """Locks the directory for one builder; the lock ends with the process, however that ends."""
     with open(directory / ".lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -300,7 +300,7 @@ def _only_builder(directory: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def _remove_strangers(directory: pathlib.Path, info: CacheInfo) -> None:
+def _remove_stale_files(directory: pathlib.Path, info: CacheInfo) -> None:
     """Shards or features of an earlier build that had more of them, and what a kill left half
     written."""
     kinds = [f"{name}.{kind}" for name in info.features for kind in ("tokens", "ends")]

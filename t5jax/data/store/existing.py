@@ -45,7 +45,7 @@ def comparable_identities(info: CacheInfo, texts: DocumentSource) -> tuple[Any, 
     return info.source, here
 
 
-def kept_of_0_1(info: CacheInfo, texts: DocumentSource) -> str:
+def message_for_0_1(info: CacheInfo, texts: DocumentSource) -> str:
     """The message for a store of t5jax 0.1 that is kept."""
     changed = sum(
         shard.source_fingerprint != source_fingerprint(info.source, texts, info.split, shard.source)

@@ -369,11 +369,11 @@ class TokenStore:
 def _allow_open_files(number: int) -> None:
     """Every mapped shard keeps a file open; the usual limit is 1024, and may be raised."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = soft + number
+    needed = soft + number
     if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if number > soft // 4 and wanted > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        needed = min(needed, hard)
+    if number > soft // 4 and needed > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def wrong_size(path: pathlib.Path, size: int) -> str | None:

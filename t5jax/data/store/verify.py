@@ -92,16 +92,16 @@ def _check_record(path: pathlib.Path, shard: ShardInfo) -> CheckedFile:
 
 
 def _check_vocabulary(path: pathlib.Path, info: CacheInfo) -> CheckedFile:
-    wanted = info.vocabulary["fingerprint"]
+    expected = info.vocabulary["fingerprint"]
     try:
         found = vocabularies.vocabulary_from_dict(info.vocabulary, path.parent).fingerprint
-        problem = f"fingerprint {found[:12]}…, written was {wanted[:12]}…"
+        problem = f"fingerprint {found[:12]}…, written was {expected[:12]}…"
     except ConfigError:  # a package that reads it is not installed
         raise
     except Exception as error:  # parsers have errors of their own for bytes that make no sense
         found, problem = None, str(error)
     damage = f"{path} is damaged: {problem}; copy it again, or {MAKE_IT}"
-    return CheckedFile(path, _size(path), None if found == wanted else damage)
+    return CheckedFile(path, _size(path), None if found == expected else damage)
 
 
 def _size(path: pathlib.Path) -> int:

@@ -102,12 +102,12 @@ def check_sentinels_on_top(sentinel_ids: dict[int, int], vocab_size: int, path: 
     Anywhere else, the `<extra_id_0>` of a text and that of an objective would be different ids.
     """
     for index in range(len(sentinel_ids)):
-        found, wanted = sentinel_ids.get(index), vocab_size - 1 - index
-        if found != wanted:
+        found, expected = sentinel_ids.get(index), vocab_size - 1 - index
+        if found != expected:
             where = "is missing" if found is None else f"has id {found}"
             raise DataError(
                 f"vocabulary {path!r}: of {len(sentinel_ids)} sentinels <extra_id_{index}> {where}"
-                f", T5 needs it at {wanted} (of {vocab_size} ids, downwards from the top); take a "
+                f", T5 needs it at {expected} (of {vocab_size} ids, downwards from the top); take a "
                 "file without sentinels, or with them as T5's"
             )
 

@@ -92,9 +92,9 @@ def test_numbers_of_examples_are_those_of_the_real_data_tests(page):
         if name in MIXTURES or name.startswith(ANY):
             continue
         run = cells[-2]
-        said = {
+        listed = {
             (split, int(count.replace(",", "")))
             for split, count in re.findall(r"(train|validation|test) ([\d,]+)", run)
         }
-        assert said == counts.get(name, set()), name
-        assert bool(said) != run.startswith(("not run", "what is installed")), name
+        assert listed == counts.get(name, set()), name
+        assert bool(listed) != run.startswith(("not run", "what is installed")), name
