@@ -107,7 +107,7 @@ def check_sentinels_on_top(sentinel_ids: dict[int, int], vocab_size: int, path: 
             where = "is missing" if found is None else f"has id {found}"
             raise DataError(
                 f"vocabulary {path!r}: of {len(sentinel_ids)} sentinels <extra_id_{index}> {where}"
-                f", T5 needs it at {expected} (of {vocab_size} ids, downwards from the top); take a "
+                f", T5 needs it at {expected} (of {vocab_size} ids, downwards); take a "
                 "file without sentinels, or with them as T5's"
             )
 
