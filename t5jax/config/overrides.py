@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import difflib
 import importlib.util
-import os
 import pathlib
 import re
 import sys
@@ -20,9 +19,12 @@ from t5jax.config.serialization import to_text
 from t5jax.errors import ConfigError
 from t5jax.runtime import ExitCode
 
+_PRIVATE = "t5jax_config_"  # begins the module names of files that cannot be imported by name
+
 
 def load(path: str, flags: list[str] | None = None) -> RunConfig:
-    """Runs the config file, applies `--section.field value` flags, checks the result.
+    """Runs the config file (a path, or a module's name), applies `--section.field value` flags and
+    checks the result.
 
     Raises ConfigError (naming file, field, value and next step) on anything that does not fit.
     """
@@ -38,25 +40,48 @@ def load(path: str, flags: list[str] | None = None) -> RunConfig:
 
 def _run_file(path: str) -> Any:
     """What `config()` of the file returns. Its mistakes become ConfigErrors with file and line."""
-    file = pathlib.Path(path)
-    if not file.is_file():
-        near = difflib.get_close_matches(
-            str(path), map(str, pathlib.Path().glob("configs/**/*.py"))
-        )
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"there is no config file {path}{hint}")
-    spec = importlib.util.spec_from_file_location(f"t5jax_config_{file.stem}", file)
+    file, name = _find_file(path)
+    spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path} is not a Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # where the modules of data.modules are looked for, too
+    if not name.startswith(_PRIVATE):
+        sys.modules[name] = module  # `data.modules` may name the file itself
     with _mistakes_of(file):
         spec.loader.exec_module(module)
     if not callable(getattr(module, "config", None)):
         raise ConfigError(f"{path} defines no function `config() -> RunConfig`")
     with _mistakes_of(file):
         return module.config()
+
+
+def _find_file(path: str) -> tuple[pathlib.Path, str]:
+    """The config file of a path, or of a module's name (`t5jax.configs.quickstart`), and the name
+    to run it under: the module's, so that tasks registered there are found by it (`__name__`)."""
+    here = pathlib.Path.cwd()
+    if str(here) not in sys.path:
+        sys.path.insert(0, str(here))  # where the modules of data.modules are looked for, too
+    file = pathlib.Path(path)
+    if file.is_file():
+        parts = file.absolute().with_suffix("").parts
+        below = parts[len(here.parts) :] if parts[: len(here.parts)] == here.parts else ()
+        if below and all(part.isidentifier() for part in below):
+            return file, ".".join(below)
+        return file, f"{_PRIVATE}{file.stem}"
+    if all(part.isidentifier() for part in path.split(".")) and not path.endswith(".py"):
+        spec = _find_spec(path)
+        if spec is not None and spec.origin is not None:
+            return pathlib.Path(spec.origin), path
+    near = difflib.get_close_matches(path, map(str, pathlib.Path().glob("configs/**/*.py")))
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ConfigError(f"there is no config file {path}{hint}")
+
+
+def _find_spec(name: str) -> Any:
+    try:
+        return importlib.util.find_spec(name)
+    except (ModuleNotFoundError, ValueError):
+        return None
 
 
 @contextlib.contextmanager

@@ -53,6 +53,24 @@ def tiny(tmp_path) -> str:
     return write(tmp_path, TINY)
 
 
+def test_a_config_is_found_by_its_module_name_and_knows_it(tmp_path, monkeypatch):
+    """As `t5jax.configs.quickstart` of the installed package; its `__name__` is what data.modules
+    can name, whether it is found by path or by name."""
+    (tmp_path / "my_configs").mkdir()
+    file = tmp_path / "my_configs" / "named.py"
+    file.write_text(TINY.replace('workdir="runs/tiny"', 'workdir=f"runs/{__name__}"'))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    expected = "runs/my_configs.named"
+    assert load("my_configs/named.py").workdir == expected
+    assert load("my_configs.named").workdir == expected
+    assert load(str(file)).workdir == expected
+    monkeypatch.chdir("/")
+    assert load(str(file)).workdir == "runs/t5jax_config_named"
+    with pytest.raises(ConfigError, match=r"there is no config file my_configs\.nmaed"):
+        load("my_configs.nmaed")
+
+
 def write(folder: pathlib.Path, text: str) -> str:
     file = folder / "tiny.py"
     file.write_text(text)

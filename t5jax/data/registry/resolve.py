@@ -26,7 +26,12 @@ from t5jax.data.registry.resolved_task import (
     check_settings,
     resolve_task,
 )
-from t5jax.data.registry.row_format import RowFormat, find_targets_length, row_format
+from t5jax.data.registry.row_format import (
+    RowFormat,
+    find_converter,
+    find_targets_length,
+    row_format,
+)
 from t5jax.data.store.reader import MAKE_IT, META, read_info
 from t5jax.data.tasks.mixture import Stage, stages_if_known
 from t5jax.data.tasks.task import ExampleTask, Task
@@ -122,7 +127,8 @@ def check_mixture(data: DataConfig, architecture: str = "encoder_decoder") -> No
     data.check()
     check_name(data)
     if is_defined_here(data):
-        row_format(architecture, _resolved_tasks(find_definitions(data), data), data)
+        tasks = _resolved_tasks(find_definitions(data), data)
+        find_converter(architecture, tasks, data, find_targets_length(tasks, data))
 
 
 def checked_tasks(data: DataConfig) -> tuple[Task, ...]:

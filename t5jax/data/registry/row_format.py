@@ -44,7 +44,7 @@ def row_format(
     architecture: str | None, tasks: Sequence[ResolvedTask], data: DataConfig
 ) -> RowFormat:
     """The row format of the tasks for a model of this architecture (None: for no model, inputs and
-    targets apart); no file is read.
+    targets apart).
 
     Raises ConfigError for an objective that such a model cannot learn, and for a setting that has
     no effect on it.
@@ -52,7 +52,7 @@ def row_format(
     targets_length = find_targets_length(tasks, data)
     converter = "encoder_decoder"
     if architecture is not None:
-        converter = _converter(architecture, tasks, data, targets_length)
+        converter = find_converter(architecture, tasks, data, targets_length)
     settings, joined_length = {}, None
     if converter == "prefix_lm":
         settings = {"loss_on_targets_only": data.loss_on_targets_only}
@@ -89,9 +89,10 @@ def find_targets_length(tasks: Sequence[ResolvedTask], data: DataConfig) -> int:
     )
 
 
-def _converter(
+def find_converter(
     architecture: str, tasks: Sequence[ResolvedTask], data: DataConfig, targets_length: int
 ) -> str:
+    """The name of the converter; not even the vocabulary's file is read. Raises as `row_format`."""
     without_inputs = [
         task
         for task in tasks
