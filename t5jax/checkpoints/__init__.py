@@ -1,4 +1,4 @@
-"""Saving a run and finding it again: asynchronous, verified, and never back to step 0 by mistake.
+"""Checkpoints: asynchronous saving, retention policies, verified restore.
 
 The only room that knows Orbax. One step is one directory with two items: `state`, the arrays as a
 nested dict of their paths (`params/encoder/...`, `opt_state/0/...`), and `record`, what `record.py`
@@ -16,7 +16,8 @@ from t5jax.checkpoints.record import (
     read_record,
 )
 from t5jax.checkpoints.restoring import Restored, nested, restore_leaves, restore_params
-from t5jax.checkpoints.saving import CheckpointConfig, Checkpoints, CheckpointWriteError
+from t5jax.checkpoints.retention import CheckpointConfig
+from t5jax.checkpoints.saving import Checkpoints, CheckpointWriteError
 from t5jax.checkpoints.streaming import StoredStep, open_step, save_streamed
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Arrays that are worked through a block at a time, because they need not fit into memory."""
+"""Out-of-core arrays, read a block at a time."""
 
 import abc
 import itertools
@@ -13,7 +13,7 @@ Region = tuple[slice, ...]  # one slice an axis, start and stop set, step 1
 
 
 class BlockArray(abc.ABC):
-    """Somewhere an array of this shape and dtype; `read` brings a part of it.
+    """An array that need not be in memory; `read` returns a part of it.
 
     `cut_axes` are the axes along which parts are cheap to read, the cheapest first: those that lie
     outermost where the numbers are stored.

@@ -1,4 +1,4 @@
-"""A fingerprint of every array of a train state, computed where the arrays live.
+"""Fingerprints (checksums) of every array of a train state, computed on the devices.
 
 Orbax and TensorStore keep no checksum of array data: a flipped bit in a chunk is restored silently.
 So a checkpoint stores these numbers, and a restored array with other numbers is damaged.

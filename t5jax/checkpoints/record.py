@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself: the JSON record beside the arrays of a step.
+"""The JSON record of a checkpoint: metadata and fingerprints beside the arrays of a step.
 
 The record holds what the caller gave (data position, config text, environment, vocabulary), the
 metrics of the step, and shape, dtype and fingerprint of every array, all under one crc32: the
@@ -24,11 +24,11 @@ _MOST_NAMED = 10
 
 
 class DamagedError(Exception):
-    """This step cannot be believed: something in it is missing or has changed since."""
+    """A file of this step is missing, unreadable or has changed since it was written."""
 
 
 class NoUsableCheckpoint(CheckpointError):
-    """Steps exist, but none of them can be believed. Starting at step 0 would destroy the run."""
+    """Steps exist, but all are damaged. Starting at step 0 would destroy the run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +48,7 @@ class Record:
     leaves: dict[str, SavedLeaf]  # by path
 
 
-def encode(record: Record) -> dict[str, Any]:
+def encode_record(record: Record) -> dict[str, Any]:
     """The record as JSON with its checksum.
 
     Raises:
@@ -65,7 +65,7 @@ def encode(record: Record) -> dict[str, Any]:
     return {"body": body, "crc32": _checksum(body)}
 
 
-def read(directory: str | epath.Path, step: int) -> Record:
+def load_record(directory: str | epath.Path, step: int) -> Record:
     """The record of one step.
 
     Raises:
@@ -109,7 +109,7 @@ def committed_steps(directory: str | epath.Path) -> list[int]:
 
 
 def latest_record(directory: str | epath.Path) -> Record:
-    """The newest record that can be believed; see `checkpoints` for the arrays.
+    """The newest intact record; its arrays are not verified.
 
     Raises:
       CheckpointError: there is no checkpoint in the directory.
@@ -121,7 +121,7 @@ def latest_record(directory: str | epath.Path) -> Record:
     reasons = []
     for step in reversed(steps):
         try:
-            return read(directory, step)
+            return load_record(directory, step)
         except DamagedError as damage:
             reasons.append(f"step {step}: {damage}")
     raise NoUsableCheckpoint(none_usable(directory, reasons))
@@ -135,7 +135,7 @@ def read_record(directory: str | epath.Path, step: int) -> Record:
     """
     require_step(directory, step, committed_steps(directory))
     try:
-        return read(directory, step)
+        return load_record(directory, step)
     except DamagedError as damage:
         raise CheckpointError(f"checkpoint of step {step}: {damage}") from damage
 
@@ -156,8 +156,8 @@ def none_usable(directory: str | epath.Path, reasons: list[str]) -> str:
 def check_fits(
     record: Record, wanted: Mapping[str, Any], *, all_of: str | None, where: str
 ) -> None:
-    """Compares what was saved with what the model wants; saved leaves whose path begins with
-    `all_of` must all be wanted.
+    """Compares the saved arrays with those of the model; saved leaves whose path begins with
+    `all_of` must all be among them.
 
     Raises:
       CheckpointError: naming at most ten paths with both shapes. This is no damage: the config
@@ -168,10 +168,10 @@ def check_fits(
         saved = record.leaves.get(path)
         here = f"{leaf.dtype}{list(leaf.shape)}"
         if saved is None:
-            problems.append(f"{path}: not saved, the model wants {here}")
+            problems.append(f"{path}: not saved, the model has {here}")
         elif saved.shape != tuple(leaf.shape) or saved.dtype != str(leaf.dtype):
             there = f"{saved.dtype}{list(saved.shape)}"
-            problems.append(f"{path}: saved {there}, the model wants {here}")
+            problems.append(f"{path}: saved {there}, the model has {here}")
     if all_of is not None:
         for path in sorted(set(record.leaves) - set(wanted)):
             if not path.startswith(all_of):

@@ -1,4 +1,4 @@
-"""Reading checkpoints: the newest step that can be believed, by all hosts together."""
+"""Verified restore: the newest step whose fingerprints match, the same on all hosts."""
 
 import dataclasses
 import logging
@@ -36,7 +36,7 @@ logging.getLogger("asyncio").addFilter(
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Restored:
-    """What came back; `state` is the parameters alone, or a dict, if only these were asked for."""
+    """A restored step; `state` is the whole state, its parameters alone, or a dict of arrays."""
 
     step: int
     state: Any
@@ -46,14 +46,14 @@ class Restored:
 
 def restore_params(directory: str | os.PathLike[str], abstract_params, step: int | None = None,
                    log: Log = _log) -> Restored:  # fmt: skip
-    """The parameters of the newest step that can be believed, or of `step`, and nothing else.
+    """The parameters of the newest verified step, or of `step`.
 
     Args:
       abstract_params: what `params` of the state is, with shapes, dtypes and shardings.
 
     Raises:
       CheckpointError: no checkpoint there, another model, or `step` is missing or damaged.
-      NoUsableCheckpoint: there are steps, but none can be believed.
+      NoUsableCheckpoint: there are steps, but all are damaged.
     """
     wanted = {f"params/{path}": leaf for path, leaf in leaves_by_path(abstract_params).items()}
     restored = restore_leaves(directory, wanted, step, log, all_of="params/")
@@ -155,7 +155,7 @@ def _check_shardings(wanted: Mapping[str, Any]) -> None:
 
 def _read_verified(directory: epath.Path, step: int, wanted: Mapping[str, Any],
                    all_of: str | None) -> tuple[Record, list]:  # fmt: skip
-    record = _on_all_hosts(lambda: records.read(directory, step))
+    record = _on_all_hosts(lambda: records.load_record(directory, step))
     records.check_fits(record, wanted, all_of=all_of, where=f"{directory}/{step}")
     arrays = _on_all_hosts(lambda: _read_arrays(directory / str(step) / STATE, wanted))
     bad = [p for p, f in fingerprints(arrays).items() if f != record.leaves[p].fingerprint]
@@ -187,11 +187,11 @@ def _target(leaf) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _on_all_hosts(act: Callable[[], _T]) -> _T:
-    """The result of `act`, if it succeeds everywhere; else every host raises the same error."""
+def _on_all_hosts(read: Callable[[], _T]) -> _T:
+    """The result of `read`, if it succeeds everywhere; else every host raises the same error."""
     result, problem, cause = None, "", None
     try:
-        result = act()
+        result = read()
     except DamagedError as error:
         problem, cause = f"damaged:{error}", error
     except CheckpointError as error:

@@ -1,13 +1,11 @@
-"""Writing checkpoints while training goes on, and keeping the ones that were promised."""
+"""Asynchronous checkpointing with retention policies (`retention.py`)."""
 
-import dataclasses
 import errno
 import logging
-import math
 import os
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -25,38 +23,11 @@ from t5jax.checkpoints.restoring import (
     nested,
     newest_verified,
 )
+from t5jax.checkpoints.retention import CheckpointConfig, retention_policy, score
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.runtime import gather_texts
 
 _log: Log = logging.getLogger(__name__).warning
-
-
-@dataclasses.dataclass(kw_only=True, slots=True)
-class CheckpointConfig:
-    """How often to save and what to keep: the newest, every so many steps, and the best."""
-
-    save_every_steps: int = 1000
-    keep_newest: int = 3
-    keep_every_steps: int | None = None
-    keep_best: int = 0
-    best_metric: str = "validation/loss"
-    best_mode: Literal["min", "max"] = "min"
-
-    def __post_init__(self):
-        for name, least in (("save_every_steps", 1), ("keep_newest", 1), ("keep_best", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(
-                    f"checkpoints.{name}={getattr(self, name)}: must be at least {least}"
-                )
-        if self.best_mode not in ("min", "max"):
-            raise ConfigError(f"checkpoints.best_mode={self.best_mode!r}: must be 'min' or 'max'")
-        every = self.keep_every_steps
-        if every is not None and (every < 1 or every % self.save_every_steps):
-            raise ConfigError(
-                f"checkpoints.keep_every_steps={every}: must be a multiple of "
-                f"checkpoints.save_every_steps={self.save_every_steps}, else steps to keep are "
-                "never saved"
-            )
 
 
 class CheckpointWriteError(OSError):
@@ -106,11 +77,11 @@ class Checkpoints:
                 f"checkpoints.best_metric={self._config.best_metric!r} is not among the metrics "
                 f"of the run: {', '.join(sorted(numbers))}"
             )
-        self._scores[step] = self._score(numbers)
+        self._scores[step] = score(self._config, numbers)
         whole = records.Record(step=step, content=record, metrics=numbers, leaves=_describe(leaves))
         items = ocp.args.Composite(
             state=ocp.args.PyTreeSave(nested({p: x for p, x in leaves.items() if x.size})),
-            record=ocp.args.JsonSave(records.encode(whole)),
+            record=ocp.args.JsonSave(records.encode_record(whole)),
         )
         self._pending = step
         try:
@@ -131,7 +102,7 @@ class Checkpoints:
         return committed
 
     def wait(self) -> None:
-        """Until the save in progress is complete.
+        """Blocks until the save in progress is complete.
 
         Raises:
           CheckpointWriteError: it failed.
@@ -146,14 +117,15 @@ class Checkpoints:
         self._newest, self._pending = self._pending, None
 
     def close(self) -> None:
-        """Waits and lets go. Not for use while an exception passes: peers may never come."""
+        """Waits, then closes Orbax's manager. Not for use while an exception propagates: peers may
+        never come."""
         self.wait()
         if self._manager is not None:
             self._manager.close()
             self._manager = None
 
     def restore(self, abstract_state, step: int | None = None, log: Log = _log) -> Restored | None:
-        """The newest state that can be believed, or that of `step`; None if nothing was ever saved.
+        """The newest verified state, or that of `step`; None if nothing was ever saved.
 
         Args:
           abstract_state: the state with shapes, dtypes and shardings (`jax.ShapeDtypeStruct`s). The
@@ -162,7 +134,7 @@ class Checkpoints:
 
         Raises:
           CheckpointError: the checkpoint is of another model, or `step` is missing or damaged.
-          NoUsableCheckpoint: there are steps, but none can be believed.
+          NoUsableCheckpoint: there are steps, but all are damaged.
         """
         self.close()
         steps = agreed_steps(self.directory)
@@ -176,12 +148,6 @@ class Checkpoints:
             step=record.step, state=state, record=record.content, metrics=record.metrics
         )
 
-    def best_step(self) -> int | None:
-        """The committed step with the best `best_metric`; None if no step has it."""
-        scores = self._read_scores()
-        known = [step for step in sorted(scores) if not math.isnan(scores[step])]
-        return max(known, key=lambda step: (scores[step], step), default=None)
-
     def _open(self) -> ocp.CheckpointManager:
         steps = agreed_steps(self.directory)
         if steps and self._newest is None:
@@ -191,13 +157,8 @@ class Checkpoints:
             )
         self._set_aside([step for step in steps if step > (self._newest or 0)])
         self._scores = self._read_scores()
-        keep: list = [ocp.checkpoint_managers.LatestN(self._config.keep_newest)]
-        if self._config.keep_every_steps is not None:
-            keep.append(ocp.checkpoint_managers.EveryNSteps(self._config.keep_every_steps))
-        if self._config.keep_best:
-            keep.append(_KeepBest(self._scores, self._config.keep_best))
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(keep),
+            preservation_policy=retention_policy(self._config, self._scores),
             cleanup_tmp_directories=True,
             lightweight_initialize=True,  # else one damaged metadata file stops the run
         )
@@ -226,7 +187,7 @@ class Checkpoints:
             raise CheckpointWriteError(errno.EIO, f"cannot set a checkpoint aside: {problem}")
 
     def _failed(self, error: Exception) -> CheckpointWriteError:
-        """Forgets the step that failed: Orbax would go on believing it."""
+        """Drops the step that failed, which Orbax would still count as saved."""
         step, self._pending = self._pending, None
         assert step is not None
         self._scores.pop(step, None)
@@ -239,41 +200,22 @@ class Checkpoints:
             str(self.directory),
         )
 
-    def _score(self, metrics: Mapping[str, float]) -> float:
-        """Higher is better; NaN for a step without the metric."""
-        value = metrics.get(self._config.best_metric, math.nan)
-        return value if self._config.best_mode == "max" else -value
-
     def _read_scores(self) -> dict[int, float]:
         scores = {}
         for step in records.committed_steps(self.directory):
             try:
-                metrics = records.read(self.directory, step).metrics
+                metrics = records.load_record(self.directory, step).metrics
             except records.DamagedError:
                 continue  # cannot be the best; restore says why
-            scores[step] = self._score(metrics)
+            scores[step] = score(self._config, metrics)
         return scores
 
 
 class _Manager(ocp.CheckpointManager):
-    """Leaves preemption to the loop: two who ask jax with different counts mislead each other."""
+    """Without Orbax's own preemption check: jax's sync point allows one counter, the trainer's."""
 
     def reached_preemption(self, step: int) -> bool:
         return False
-
-
-@dataclasses.dataclass
-class _KeepBest:
-    """Orbax's BestN would keep any step while there are few, and cannot rank NaN."""
-
-    scores: dict[int, float]  # of the run, growing; higher is better, NaN for none
-    number: int
-
-    def should_preserve(self, checkpoints: Sequence, *, context: Any) -> Sequence[bool]:
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        known = [step for step in steps if not math.isnan(self.scores.get(step, math.nan))]
-        best = sorted(known, key=lambda step: (self.scores[step], step))[-self.number :]
-        return [step in best for step in steps]
 
 
 def _describe(leaves: Mapping[str, jax.Array]) -> dict[str, records.SavedLeaf]:

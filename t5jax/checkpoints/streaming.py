@@ -1,4 +1,4 @@
-"""A step written and read a block at a time, for states that need not fit into memory.
+"""Streaming save and restore: a step in blocks, for states larger than memory.
 
 What is on disk is what `saving` writes: Orbax's directory, whose `state` is a TensorStore database
 (OCDBT) with a zarr array for every leaf. Here the blocks go to TensorStore directly; Orbax adds the
@@ -70,15 +70,15 @@ def save_streamed(
     }
     record = Record(step=step, content=content, metrics={}, leaves=saved)
     (unfinished / records.ITEM).mkdir()
-    encoded = json.dumps(records.encode(record))
+    encoded = json.dumps(records.encode_record(record))
     (unfinished / records.ITEM / records.FILE).write_text(encoded)
     _to_disk(unfinished)
     unfinished.rename(directory / str(step))
 
 
 class StoredStep:
-    """The arrays of a step that lies in a directory, and its record; nothing is read before it is
-    asked for. Raises DamagedError when an array is not as its record says."""
+    """The arrays of a step in a directory, read lazily, and its record. Raises DamagedError when an
+    array is not as its record says."""
 
     def __init__(self, directory: epath.Path, record: Record):
         self.record = record
@@ -159,11 +159,11 @@ class StoredArray(BlockArray):
 def open_step(
     directory: str | os.PathLike[str], prefix: str, step: int | None = None, log: Log = _log
 ) -> StoredStep:
-    """The newest step whose leaves below `prefix/` can be believed, or `step`; one process.
+    """The newest step whose leaves below `prefix/` verify, or `step`; one process.
 
     Raises:
       CheckpointError: no checkpoint there, or `step` is missing or damaged.
-      NoUsableCheckpoint: there are steps, but none can be believed.
+      NoUsableCheckpoint: there are steps, but all are damaged.
     """
     directory = absolute(directory)
     steps = records.committed_steps(directory)
@@ -186,13 +186,13 @@ def open_step(
 
 
 def _verified(directory: epath.Path, step: int, prefix: str) -> StoredStep:
-    stored = StoredStep(directory, records.read(directory, step))
+    stored = StoredStep(directory, records.load_record(directory, step))
     stored.verify(prefix)
     return stored
 
 
 class _Leaf:
-    """What stands for an array in the tree that Orbax is given."""
+    """A leaf of the tree that Orbax is given, in place of a jax array."""
 
     def __init__(self, path: str, array: BlockArray):
         self.path, self.array = path, array

@@ -280,9 +280,7 @@ def test_another_model_is_not_damage(three_steps):
         opened(three_steps).restore(rows)
     assert not isinstance(caught.value, NoUsableCheckpoint)
     message = str(caught.value)
-    assert (
-        "params/token_embedder: saved float32[24, 64], the model wants float32[32, 64]" in message
-    )
+    assert "params/token_embedder: saved float32[24, 64], the model has float32[32, 64]" in message
     assert "1 arrays differ" in message
 
 
@@ -291,9 +289,7 @@ def test_another_dtype_is_refused_not_cast(three_steps):
         lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16, sharding=x.sharding),
         abstract().params,
     )
-    with pytest.raises(
-        CheckpointError, match=r"saved float32\[16\], the model wants bfloat16\[16\]"
-    ):
+    with pytest.raises(CheckpointError, match=r"saved float32\[16\], the model has bfloat16\[16\]"):
         restore_params(three_steps, half)
 
 
@@ -353,23 +349,20 @@ def test_a_record_of_a_newer_format_is_no_damage(three_steps, tmp_path):
         opened(copy).restore(abstract())
 
 
-def test_retention_keeps_what_it_promises(tmp_path):
+def test_retention_keeps_newest_periodic_and_best_steps(tmp_path):
     config = CheckpointConfig(save_every_steps=2, keep_newest=2, keep_every_steps=10, keep_best=1)
     losses = {2: 9.0, 4: 1.0, 6: 5.0, 8: float("nan"), 12: 4.0, 14: 3.0, 16: 2.0}
     metrics = {step: {"validation/loss": loss} for step, loss in losses.items()}
     store = save_steps(tmp_path, range(2, 19, 2), config, metrics)
     assert checkpoints.committed_steps(tmp_path) == [4, 10, 16, 18]
-    assert store.best_step() == 4
     store.close()
     again = Checkpoints(tmp_path, config)  # a new process knows the scores of the old one
-    assert again.best_step() == 4
     assert again.restore(abstract()).step == 18
     again.save(20, device_state(20), RECORD, {"validation/loss": 0.5})
     again.save(22, device_state(22), RECORD)
     again.save(24, device_state(24), RECORD)
     again.close()
     assert checkpoints.committed_steps(tmp_path) == [10, 20, 22, 24]
-    assert again.best_step() == 20
 
 
 def test_a_best_metric_that_does_not_exist_is_refused(tmp_path):

@@ -1,0 +1,70 @@
+"""Retention policies: which checkpoints are kept, the newest, every so many steps, and the best."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import orbax.checkpoint as ocp
+
+from t5jax.errors import ConfigError
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class CheckpointConfig:
+    """How often to save and what to keep: the newest, every so many steps, and the best."""
+
+    save_every_steps: int = 1000
+    keep_newest: int = 3
+    keep_every_steps: int | None = None
+    keep_best: int = 0
+    best_metric: str = "validation/loss"
+    best_mode: Literal["min", "max"] = "min"
+
+    def __post_init__(self):
+        for name, least in (("save_every_steps", 1), ("keep_newest", 1), ("keep_best", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"checkpoints.{name}={getattr(self, name)}: must be at least {least}"
+                )
+        if self.best_mode not in ("min", "max"):
+            raise ConfigError(f"checkpoints.best_mode={self.best_mode!r}: must be 'min' or 'max'")
+        every = self.keep_every_steps
+        if every is not None and (every < 1 or every % self.save_every_steps):
+            raise ConfigError(
+                f"checkpoints.keep_every_steps={every}: must be a multiple of "
+                f"checkpoints.save_every_steps={self.save_every_steps}, else steps to keep are "
+                "never saved"
+            )
+
+
+def score(config: CheckpointConfig, metrics: Mapping[str, float]) -> float:
+    """A step's value of `best_metric`, higher is better; NaN for a step without it."""
+    value = metrics.get(config.best_metric, math.nan)
+    return value if config.best_mode == "max" else -value
+
+
+def retention_policy(
+    config: CheckpointConfig, scores: dict[int, float]
+) -> ocp.checkpoint_managers.PreservationPolicy:
+    """Keeps a step if any of the config's rules does; `scores`, by step, grows with the run."""
+    policies: list = [ocp.checkpoint_managers.LatestN(config.keep_newest)]
+    if config.keep_every_steps is not None:
+        policies.append(ocp.checkpoint_managers.EveryNSteps(config.keep_every_steps))
+    if config.keep_best:
+        policies.append(_BestN(scores, config.keep_best))
+    return ocp.checkpoint_managers.AnyPreservationPolicy(policies)
+
+
+@dataclasses.dataclass
+class _BestN:
+    """Orbax's own BestN keeps any step while there are few, and cannot rank NaN."""
+
+    scores: dict[int, float]  # by step; higher is better, NaN where there is none
+    number: int
+
+    def should_preserve(self, checkpoints: Sequence, *, context: Any) -> Sequence[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        known = [step for step in steps if not math.isnan(self.scores.get(step, math.nan))]
+        best = sorted(known, key=lambda step: (self.scores[step], step))[-self.number :]
+        return [step in best for step in steps]
