@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from t5jax.checkpoints import read_record
-from t5jax.checkpoints.record import encode
+from t5jax.checkpoints.record import encode_record
 from t5jax.cli import main
 from t5jax.config import RunConfig, WarmStart, load, to_text
 from t5jax.data.vocabularies import ByteVocabulary
@@ -142,7 +142,7 @@ def test_arrays_that_do_not_fit_are_named(config, old_run, tmp_path):
     record = read_record(workdir / "checkpoints", 1)
     record = dataclasses.replace(record, content=record.content | {"config": to_text(config)})
     path = workdir / "checkpoints/1/record/record.json"
-    path.write_text(json.dumps(encode(record)))
+    path.write_text(json.dumps(encode_record(record)))
     with pytest.raises(ConfigError, match=r"logits_dense: missing there, this run wants float32"):
         started(config, workdir)
 
