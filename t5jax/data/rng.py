@@ -27,7 +27,7 @@ def splitmix64(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def row_keys(seed: int, row_ids_B: np.ndarray) -> np.ndarray:
+def keys_of_rows(seed: int, row_ids_B: np.ndarray) -> np.ndarray:
     """One uint64 key per row: a function of the seed and of the row's own id, of nothing else."""
     seed_key = splitmix64(np.array([(seed * 0xD1342543DE82EF95 + 1) & _MASK], np.uint64))
     return splitmix64(
@@ -62,7 +62,7 @@ def _fold(x: np.ndarray, shift: int, factor: int, scratch: np.ndarray) -> None:
 
 def integers_below(limit: int, seed: int, row_ids_B: np.ndarray) -> np.ndarray:
     """int64 [B] in [0, limit); the bias of the remainder is limit / 2**64."""
-    return (row_keys(seed, row_ids_B) % np.uint64(limit)).astype(np.int64)
+    return (keys_of_rows(seed, row_ids_B) % np.uint64(limit)).astype(np.int64)
 
 
 class Permutation:
@@ -82,7 +82,7 @@ class Permutation:
         self._b = np.uint64(math.isqrt(size - 1) + 1)
         self._a = np.uint64(-(-size // int(self._b)))
         rounds = np.arange(self._ROUNDS, dtype=np.uint64)
-        self._round_keys = splitmix64(row_keys(seed, np.array([epoch])) + rounds)
+        self._round_keys = splitmix64(keys_of_rows(seed, np.array([epoch])) + rounds)
 
     def __call__(self, index_B: np.ndarray) -> np.ndarray:
         """int64 positions in [0, size) -> int64 positions in [0, size)."""

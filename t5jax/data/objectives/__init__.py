@@ -10,7 +10,7 @@ named.py              the table of names, and `parse_objective`
 ul2.py                UL2's seven denoisers
 """
 
-from t5jax.data.objectives.base import Coded, Lengths, Objective
+from t5jax.data.objectives.base import Coded, Objective, ObjectiveLengths
 from t5jax.data.objectives.codes import unique_sentinels
 from t5jax.data.objectives.denoising import Denoising, SpanLengths
 from t5jax.data.objectives.language_modeling import (
@@ -33,8 +33,8 @@ __all__ = [
     "FullLanguageModel",
     "IidNoise",
     "LanguageModel",
-    "Lengths",
     "Objective",
+    "ObjectiveLengths",
     "PackedPrefixLM",
     "PrefixLM",
     "RandomSpans",

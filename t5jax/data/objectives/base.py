@@ -32,7 +32,7 @@ class Stream(enum.IntEnum):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Lengths:
+class ObjectiveLengths:
     """Lengths of a full row under an objective, in tokens, EOS included where a side ends with it.
 
     Where a row's lengths are drawn at random, these are the lengths to run with: what hardly any
@@ -93,7 +93,7 @@ class Objective(Protocol):
     documents_end_with_eos: ClassVar[bool]
     packs: ClassVar[bool]
 
-    def lengths(self, inputs_length: int, targets_length: int | None = None) -> Lengths:
+    def lengths(self, inputs_length: int, targets_length: int | None = None) -> ObjectiveLengths:
         """The longest text whose inputs (or targets, for objectives without inputs) fit.
 
         Raises ConfigError when a length is missing or too short for any row.

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from t5jax.data.objectives.base import Coded, Lengths
+from t5jax.data.objectives.base import Coded, ObjectiveLengths
 from t5jax.data.objectives.codes import INPUT_CODES, TARGET_CODES, CodeRow, limit_runs
 from t5jax.data.objectives.noise_masks import IidNoise, NoiseMask, mask_to_dict
-from t5jax.data.rng import row_keys
+from t5jax.data.rng import keys_of_rows
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import ConfigError
 
@@ -22,7 +22,7 @@ _ONE_PER_SPAN = ("shared_sentinel", "unique_sentinels")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class SpanLengths(Lengths):
+class SpanLengths(ObjectiveLengths):
     """Beside the lengths, the noise that they are computed from (means, where it is random)."""
 
     noise_tokens: float
@@ -149,7 +149,7 @@ class Denoising:
 
         Row b is a function of (seed, row_ids_B[b], lengths_B[b]) alone.
         """
-        return self.mask.draw(row_keys(seed, row_ids_B), length, lengths_B)
+        return self.mask.draw(keys_of_rows(seed, row_ids_B), length, lengths_B)
 
     def apply(
         self,
@@ -164,7 +164,7 @@ class Denoising:
         K and K' are what a row of L tokens needs. `lengths_B` is needed only when some row is
         shorter than L; a row of length 0 stays empty (no EOS).
         """
-        keys_B = row_keys(seed, row_ids_B)
+        keys_B = keys_of_rows(seed, row_ids_B)
         mask_BL = self.mask.draw(keys_B, tokens_BL.shape[1], lengths_B)
         unique = "unique_sentinels" in (self.inputs_code, self.targets_code)
         if unique and not self.mask.exact:  # of exact masks `check` knows the number of runs

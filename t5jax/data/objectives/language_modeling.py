@@ -11,13 +11,13 @@ import numpy as np
 
 from t5jax.data.objectives.base import (
     Coded,
-    Lengths,
+    ObjectiveLengths,
     Stream,
     end_with_eos,
     lengths_or_full,
     slices,
 )
-from t5jax.data.rng import random_bits, row_keys
+from t5jax.data.rng import keys_of_rows, random_bits
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import ConfigError
 
@@ -33,7 +33,7 @@ class LanguageModel:
     def to_dict(self) -> dict[str, Any]:
         return {"objective": self.name}
 
-    def lengths(self, inputs_length: int, targets_length: int | None = None) -> Lengths:
+    def lengths(self, inputs_length: int, targets_length: int | None = None) -> ObjectiveLengths:
         """The text that fills `targets_length`, with EOS where rows end with one; `inputs_length`
         is not used."""
         if targets_length is None:
@@ -44,7 +44,9 @@ class LanguageModel:
         least = 1 + self._added_eos
         if targets_length < least:
             raise ConfigError(f"targets_length={targets_length}: give {least} or more")
-        return Lengths(raw=targets_length - self._added_eos, inputs=0, targets=targets_length)
+        return ObjectiveLengths(
+            raw=targets_length - self._added_eos, inputs=0, targets=targets_length
+        )
 
     def check(self, *, inputs_length: int, targets_length: int, num_sentinels: int) -> None:
         """Raises ConfigError when the targets have no room for a token, and EOS if they end so."""
@@ -105,7 +107,7 @@ class PrefixLM:
     def to_dict(self) -> dict[str, Any]:
         return {"objective": self.name, **dataclasses.asdict(self)}
 
-    def lengths(self, inputs_length: int, targets_length: int | None = None) -> Lengths:
+    def lengths(self, inputs_length: int, targets_length: int | None = None) -> ObjectiveLengths:
         """As T5 cuts rows: one token shorter than `inputs_length`."""
         if inputs_length < 3:
             raise ConfigError(f"inputs_length={inputs_length}: prefix, rest and EOS need 3 tokens")
@@ -113,7 +115,7 @@ class PrefixLM:
         # Where the suffix may be all but the first token, T5 runs with equal lengths.
         targets = inputs_length if targets == inputs_length - 1 else targets
         raw = inputs_length - 1
-        return Lengths(raw=raw, inputs=inputs_length, targets=targets, joined=raw + 2)
+        return ObjectiveLengths(raw=raw, inputs=inputs_length, targets=targets, joined=raw + 2)
 
     def _longest_suffix(self, length: int | np.ndarray) -> Any:
         longest = np.rint(2 * self.suffix_fraction * (np.asarray(length) + 1)).astype(np.int64) - 1
@@ -140,7 +142,7 @@ class PrefixLM:
     ) -> Coded:
         """inputs [B, L], targets [B, K] int32; K is the longest suffix and EOS."""
         counts_B = lengths_or_full(tokens_BL, lengths_B)
-        bits_B = random_bits(row_keys(seed, row_ids_B), 1, Stream.SPLIT)[:, 0].astype(np.int64)
+        bits_B = random_bits(keys_of_rows(seed, row_ids_B), 1, Stream.SPLIT)[:, 0].astype(np.int64)
         suffix_B = np.minimum(1 + bits_B % self._longest_suffix(counts_B), counts_B)
         prefix_B = counts_B - suffix_B
         length = tokens_BL.shape[1]
@@ -169,7 +171,7 @@ class PackedPrefixLM:
     def to_dict(self) -> dict[str, Any]:
         return {"objective": self.name}
 
-    def lengths(self, inputs_length: int, targets_length: int | None = None) -> Lengths:
+    def lengths(self, inputs_length: int, targets_length: int | None = None) -> ObjectiveLengths:
         """Twice `inputs_length` tokens; raises ConfigError unless `targets_length` is the same."""
         if inputs_length < 2:
             raise ConfigError(f"inputs_length={inputs_length}: two prefixes need 2 tokens")
@@ -178,7 +180,7 @@ class PackedPrefixLM:
                 f"targets_length={targets_length}, inputs_length={inputs_length}: the packed "
                 "prefix LM fills both sides, so set the same length"
             )
-        return Lengths(raw=2 * inputs_length, inputs=inputs_length, targets=inputs_length)
+        return ObjectiveLengths(raw=2 * inputs_length, inputs=inputs_length, targets=inputs_length)
 
     def check(self, *, inputs_length: int, targets_length: int, num_sentinels: int) -> None:
         """Raises ConfigError unless the two lengths are equal."""
@@ -196,7 +198,7 @@ class PackedPrefixLM:
         counts_B = lengths_or_full(tokens_BL, lengths_B)
         second_B = np.where(counts_B < 4, 0, counts_B // 2)
         first_B = counts_B - second_B
-        bits_B = random_bits(row_keys(seed, row_ids_B), 1, Stream.SPLIT)[:, 0].astype(np.int64)
+        bits_B = random_bits(keys_of_rows(seed, row_ids_B), 1, Stream.SPLIT)[:, 0].astype(np.int64)
         shown_first_B = 1 + bits_B % np.maximum(second_B - 1, 1)
         shown_first_B = np.minimum(shown_first_B, np.maximum(first_B - 1, 0))
         shown_second_B = np.maximum(second_B - shown_first_B, 0)

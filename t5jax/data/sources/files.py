@@ -225,7 +225,7 @@ def open_bytes(path: str) -> Iterator[BinaryIO]:
             yield raw
 
 
-class Progress:
+class ReadPosition:
     """How far a file was read, in its own words: `line 3`."""
 
     def __init__(self, unit: str):
@@ -234,7 +234,7 @@ class Progress:
 
 
 @contextlib.contextmanager
-def reading(path: str, progress: Progress) -> Iterator[None]:
+def reading(path: str, progress: ReadPosition) -> Iterator[None]:
     """Turns a stream's early end into DamagedFile, with the place reached.
 
     Two things are a plain DataError, which no policy leaves out: an error of the disk or the
@@ -260,7 +260,7 @@ def reading(path: str, progress: Progress) -> Iterator[None]:
 def numbered_lines(path: str, max_bytes: int) -> Iterator[tuple[int, str | BadRecord]]:
     """(number from 1, line without its end) of a UTF-8 file; a BadRecord in place of a line that is
     not UTF-8 or longer than `max_bytes`. Raises DamagedFile where the file breaks off."""
-    progress = Progress("line")
+    progress = ReadPosition("line")
     with open_bytes(path) as stream, reading(path, progress):
         while line := stream.readline(max_bytes + 1):
             progress.count += 1

@@ -14,7 +14,7 @@ from t5jax.data.sources.crc32c import masked_crc32c
 from t5jax.data.sources.files import (
     MAX_RECORD_BYTES,
     Files,
-    Progress,
+    ReadPosition,
     check_max_record_bytes,
     open_bytes,
     reading,
@@ -57,7 +57,7 @@ class TfRecord(Files):
 def framed_records(path: str, max_bytes: int) -> Iterator[tuple[str, bytes | BadRecord]]:
     """(place, data) of the records of a TFRecord file; a BadRecord in place of data with a wrong
     checksum or of more than `max_bytes`. Raises DamagedFile where the file breaks off."""
-    progress = Progress("record")
+    progress = ReadPosition("record")
     with open_bytes(path) as stream, reading(path, progress):
         while header := stream.read(_HEADER.size):
             place = f"{path}, record {progress.count}"

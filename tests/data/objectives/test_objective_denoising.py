@@ -161,9 +161,9 @@ def test_permuting_moves_noise_tokens_only():
 
 
 def _keys(seed, rows):
-    from t5jax.data.rng import row_keys
+    from t5jax.data.rng import keys_of_rows
 
-    return row_keys(seed, np.arange(rows))
+    return keys_of_rows(seed, np.arange(rows))
 
 
 @pytest.mark.parametrize("density", [0.1, 0.15, 0.5])

@@ -226,10 +226,10 @@ def test_mask_statistics_equal_the_published_algorithm():
 
 def test_all_compositions_equally_likely():
     """7 text tokens and 4 noise tokens in 3 spans: C(6,2) * C(3,2) = 45 masks, none preferred."""
-    from t5jax.data.rng import row_keys
+    from t5jax.data.rng import keys_of_rows
 
     rows = 45 * 800
-    mask_BL = random_spans(row_keys(5, np.arange(rows)), 11, 4, 3)
+    mask_BL = random_spans(keys_of_rows(5, np.arange(rows)), 11, 4, 3)
     codes, counts = np.unique(mask_BL @ (1 << np.arange(11)), return_counts=True)
     assert len(codes) == 45 == math.comb(6, 2) * math.comb(3, 2)
     chi_square = np.sum((counts - 800) ** 2 / 800)
