@@ -9,7 +9,7 @@ from t5jax.evaluation.examples import TaskExamples
 from t5jax.evaluation.predictions import TaskPrediction
 from t5jax.metrics.averages import Average, glue_average, superglue_average
 from t5jax.metrics.confidence import with_confidence
-from t5jax.metrics.table import Result, results
+from t5jax.metrics.table import Result, metric_results
 
 BENCHMARK_AVERAGES = {"glue": glue_average, "super_glue": superglue_average}
 
@@ -43,7 +43,7 @@ def score_predictions(
             raise DataError(
                 f"task {task.task}: its metric {name} failed: {type(error).__name__}: {error}"
             ) from error
-        lines += results(task.task, values, len(targets))
+        lines += metric_results(task.task, values, len(targets))
     return lines
 
 

@@ -1,8 +1,8 @@
-"""The GLUE and SuperGLUE averages as T5 reports them: of a task's metrics first, then of the tasks.
+"""GLUE and SuperGLUE averages as T5 reports them: over a task's metrics, then over the tasks.
 
 MNLI matched and mismatched are one entry; WNLI, AX and DPR are in neither average (T5's
-`eval_utils`). Tasks go by T5's names; those with sentinels (`..._1_sentinel`) count as the task
-they stand for.
+`eval_utils`). Tasks have T5's names; a task with sentinels (`..._1_sentinel`) counts as the same
+task without.
 """
 
 import math
@@ -61,15 +61,15 @@ def superglue_average(
 
 
 def _average(
-    benchmark: str, wanted: _Entries, scores: Mapping[str, Mapping[str, float]], partial: bool
+    benchmark: str, required: _Entries, scores: Mapping[str, Mapping[str, float]], partial: bool
 ) -> Average:
     plain = _without_sentinels(scores)
     entries, missing, absent = {}, [], []
-    for name, pairs in wanted.items():
-        lacking = [f"{t}/{m}" for t, m in pairs if m not in plain.get(t, {})]
-        if lacking:
+    for name, pairs in required.items():
+        unscored = [f"{t}/{m}" for t, m in pairs if m not in plain.get(t, {})]
+        if unscored:
             missing.append(name)
-            absent += lacking
+            absent += unscored
         else:
             entries[name] = math.fsum(plain[t][m] for t, m in pairs) / len(pairs)
     if not entries or (missing and not partial):

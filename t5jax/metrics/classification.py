@@ -16,11 +16,11 @@ from t5jax.metrics.sums import SumMetric, percentages
 
 
 def check_same_kind(targets: Sequence, predictions: Sequence) -> None:
-    """Raises DataError when one side is text and the other ids, which could never agree."""
+    """Raises DataError when one side is text and the other class ids."""
     if isinstance(targets[0], str) != isinstance(predictions[0], str):
         raise DataError(
             f"target 0 is {targets[0]!r} and prediction 0 is {predictions[0]!r}: strings and class "
-            "ids cannot be compared; let the task's postprocess treat both alike"
+            "ids cannot be compared; the task's postprocess must return the same type for both"
         )
 
 

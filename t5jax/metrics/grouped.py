@@ -1,4 +1,4 @@
-"""Metrics whose unit is several examples: MultiRC's questions, ReCoRD's queries.
+"""Metrics over groups of examples: MultiRC's questions, ReCoRD's queries.
 
 Targets are dicts with a `value` and the `group` the example belongs to (MultiRC: the question's
 number; ReCoRD: passage and query); predictions are dicts with a `value`. Whole groups must be given
@@ -31,7 +31,7 @@ def _answer_confusion(targets: Sequence, predictions: Sequence) -> np.ndarray:
 
 
 # F1 over all answers (F1a of Khashabi et al. 2018), in percent: every example counts by itself.
-# The groups only say what a confidence interval must keep together.
+# The groups are the units that a confidence interval resamples.
 multirc_f1 = SumMetric(names=f1.names, statistics=_answer_confusion, score=f1.score, groups=groups)
 
 

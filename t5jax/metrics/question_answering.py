@@ -1,8 +1,8 @@
 """Exact match and token F1 of short answers (SQuAD v1.1, TriviaQA), the best over all answers.
 
-Both texts are normalised: lower case, punctuation taken out, the articles a, an, the taken out,
-white space squeezed. The two benchmarks differ in the punctuation and in what stands for it
-(evaluate-v1.1.py of Rajpurkar et al. 2016; triviaqa_evaluation.py of Joshi et al. 2017).
+Both texts are normalised: lower case, without punctuation and the articles a, an, the, single
+spaces. The two benchmarks differ in the punctuation and in its replacement (evaluate-v1.1.py of
+Rajpurkar et al. 2016; triviaqa_evaluation.py of Joshi et al. 2017).
 """
 
 import collections
@@ -59,7 +59,7 @@ def best_over_answers(
 
 
 def answers_metric(normalize: Callable[[str], str]) -> SumMetric:
-    """Exact match "em" and "f1" in percent, over texts that `normalize` made comparable.
+    """Exact match "em" and "f1" in percent, over texts normalised by `normalize`.
 
     Targets are lists of answers, predictions strings.
     """
@@ -83,7 +83,7 @@ def _span_scores(targets: Sequence, predictions: Sequence) -> np.ndarray:
 
 
 def _span_text(context: str, prediction: str) -> str:
-    """The words of the context that `start: 3 end: 6` points at; empty for any other text."""
+    """The words of the context in the span `start: 3 end: 6`; empty for any other prediction."""
     words = words_of(prediction)
     if len(words) < 4 or not (words[1].isdecimal() and words[3].isdecimal()):
         return ""
@@ -91,12 +91,12 @@ def _span_text(context: str, prediction: str) -> str:
 
 
 def words_of(text: str) -> list[str]:
-    """Words between marks and spaces, as `span_squad` counts them."""
+    """Words without punctuation, as `span_squad` counts them."""
     return re.sub(r"\W", " ", text).split()
 
 
-# SQuAD where the model gives word positions, first and last: a target is a dict of `answers` and
-# `context`, a prediction reads `start: 3 end: 6`, counted from 0 in the context's words.
+# SQuAD with predicted word positions: a target is a dict of `answers` and `context`, a prediction
+# is `start: 3 end: 6`, the first and last word of the span, counted from 0 in the context.
 span_squad = SumMetric(
     names=("em", "f1"), statistics=_span_scores, score=percentages, shares=("em",)
 )

@@ -33,12 +33,12 @@ def _correlation(function, targets: Sequence, predictions: Sequence) -> float:
     if len(x_N) < 2 or not (np.isfinite(x_N).all() and np.isfinite(y_N).all()):
         return float("nan")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a constant side: the NaN says it
+        warnings.simplefilter("ignore")  # of constant values, whose correlation is NaN
         return 100.0 * float(function(x_N, y_N)[0])
 
 
 def _numbers(values: Sequence, what: str) -> np.ndarray:
     for i, value in enumerate(values):
         if isinstance(value, str):
-            raise DataError(f"{what} {i} is the text {value!r}: let postprocess make it a number")
+            raise DataError(f"{what} {i} is the text {value!r}: postprocess must return a number")
     return np.asarray(values, np.float64)

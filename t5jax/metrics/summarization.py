@@ -1,7 +1,7 @@
 """ROUGE-1, ROUGE-2 and ROUGE-Lsum of summaries: mean F-measures, in percent.
 
-The scorer is rouge_score (no stemming), as in T5; T5 then prints the median of a random bootstrap,
-here it is the mean itself, the same in every run. Intervals: `t5jax.metrics.confidence`.
+The scorer is rouge_score (no stemming), as in T5; T5 reports the median of a random bootstrap,
+t5jax the mean, which is deterministic. Intervals: `t5jax.metrics.confidence`.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def _rouge_scores(targets: Sequence, predictions: Sequence) -> np.ndarray:
 
 
 def _sentence_lines(text: str) -> str:
-    """One sentence a line, which is how ROUGE-Lsum tells sentences apart."""
+    """One sentence a line, as ROUGE-Lsum requires."""
     return text.replace(" . ", " .\n")
 
 

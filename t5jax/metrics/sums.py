@@ -1,8 +1,8 @@
-"""Metrics that are functions of sums over examples, so that a resample costs one multiplication.
+"""Metrics as functions of sums of per-example statistics, for a fast bootstrap.
 
-Nearly every metric here first turns each example into a few numbers (a count, an F1, n-gram
-matches), adds them up, and makes its values of the sums alone. Kept apart, the two halves let a
-bootstrap score a thousand resamples without looking at a text again.
+Nearly every metric here first computes a few numbers for each example (a count, an F1, n-gram
+matches), adds them up, and computes its values from the sums alone. With the two steps separate, a
+bootstrap scores a thousand resamples without reading a text again.
 
 Shapes: N examples, K statistics.
 """
@@ -18,12 +18,13 @@ from t5jax.errors import DataError
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class SumMetric:
-    """A metric in two halves; a callable of (targets, predictions) like any other.
+    """A metric in two steps, per-example statistics and a score of their sums; called with
+    (targets, predictions) like any other.
 
-    `statistics(targets, predictions)` gives float64 [N, K]; `score` makes the values, in the order
-    of `names`, of their sum over N. `shares` are those names whose value is 100 x (units that are
-    right) / (units). `groups(targets)` names for each example the unit it belongs to, where a unit
-    is more than one example (None: each is its own).
+    `statistics(targets, predictions)` returns float64 [N, K]; `score` computes the values, in the
+    order of `names`, from their sum over N. `shares` are the names whose value is 100 x (right
+    units) / (units). `groups(targets)` returns the unit of each example, where a unit is more than
+    one example (None: each example is a unit).
     """
 
     names: tuple[str, ...]
@@ -44,7 +45,7 @@ class SumMetric:
 
 
 def percentages(sums_K: np.ndarray) -> tuple[float, ...]:
-    """Means in percent: each column but the last over the last, which counts."""
+    """Means in percent: the columns over the last one, the count."""
     return tuple(100.0 * sums_K[:-1] / sums_K[-1])
 
 
@@ -67,9 +68,9 @@ def check_texts(texts: Sequence, what: str) -> None:
 
 
 def references(targets: Sequence) -> list[list[str]]:
-    """Each target as a list of the texts that would be right; a string alone is one of one.
+    """Each target as a list of reference texts; a string is a list of one.
 
-    Raises DataError for a target without any, or with one that is no string.
+    Raises DataError for a target without references, or with one that is no string.
     """
     texts_N = [[target] if isinstance(target, str) else list(target) for target in targets]
     for i, texts in enumerate(texts_N):
@@ -83,5 +84,5 @@ def field(entries: Sequence, key: str, what: str) -> list[Any]:
     """The values under a key of dicts. Raises DataError naming the first entry that lacks it."""
     for i, entry in enumerate(entries):
         if not isinstance(entry, Mapping) or key not in entry:
-            raise DataError(f"{what} {i} is {entry!r}: wanted a dict with {key!r}")
+            raise DataError(f"{what} {i} is {entry!r}: expected a dict with {key!r}")
     return [entry[key] for entry in entries]

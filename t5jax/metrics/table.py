@@ -1,4 +1,4 @@
-"""A table of results: one line per task and metric, as aligned text, CSV or JSON."""
+"""Results table: a line for each task and metric, as aligned text, CSV or JSON."""
 
 import csv
 import dataclasses
@@ -16,7 +16,7 @@ COLUMNS = ("task", "metric", "value", "low", "high", "examples")
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """One value of one task, its interval (NaN: none known) and the examples it is over."""
+    """One metric value of a task, its confidence interval (NaN: none), its number of examples."""
 
     task: str
     metric: str
@@ -26,8 +26,10 @@ class Result:
     examples: int
 
 
-def results(task: str, values: Mapping[str, float | Estimate], examples: int) -> list[Result]:
-    """The lines of what a metric, or `with_confidence`, returned."""
+def metric_results(
+    task: str, values: Mapping[str, float | Estimate], examples: int
+) -> list[Result]:
+    """The values of a metric, or of `with_confidence`, as lines of the table."""
     lines = []
     for metric, value in values.items():
         estimate = value if isinstance(value, Estimate) else Estimate(value, math.nan, math.nan)
@@ -46,7 +48,7 @@ def as_text(lines: Iterable[Result]) -> str:
 
 
 def as_csv(lines: Iterable[Result]) -> str:
-    """A header and one line each; full precision, an empty cell for what is not a number."""
+    """A header and the lines; full precision, an empty cell for NaN and infinities."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -57,7 +59,7 @@ def as_csv(lines: Iterable[Result]) -> str:
 
 
 def as_json(lines: Iterable[Result]) -> str:
-    """A list of objects with the names of COLUMNS; full precision, null for what is no number."""
+    """A list of objects with the keys COLUMNS; full precision, null for NaN and infinities."""
     return json.dumps([_record(line) for line in lines], indent=1, allow_nan=False) + "\n"
 
 
@@ -66,7 +68,7 @@ def from_json(text: str) -> list[Result]:
     try:
         return [_result(**record) for record in json.loads(text)]
     except (ValueError, TypeError) as error:
-        raise DataError(f"no table of results: {error}") from error
+        raise DataError(f"not a results table: {error}") from error
 
 
 def _result(*, value: float | None, low: float | None, high: float | None, **rest: Any) -> Result:

@@ -61,8 +61,8 @@ bleu = sacre_bleu()
 
 
 def _chrf_statistics(targets: Sequence, predictions: Sequence) -> np.ndarray:
-    """float64 [N, 3 * 6]: n-grams of the prediction, of the reference, and those they share, of 1
-    to 6 characters, against the reference that gives the segment the highest chrF.
+    """float64 [N, 3 * 6]: counts of n-grams of the prediction, of the reference, and shared ones,
+    of 1 to 6 characters, against the reference with the highest chrF.
     """
     check_texts(predictions, "prediction")
     rows = []
@@ -75,7 +75,7 @@ def _chrf_statistics(targets: Sequence, predictions: Sequence) -> np.ndarray:
 def _shared_ngrams(text: str, reference: str) -> np.ndarray:
     counts = []
     for ours, theirs in zip(_ngrams(text), _ngrams(reference), strict=True):
-        # An order that the reference is too short for says nothing about the prediction.
+        # An order for which the reference is too short does not count.
         counts += [ours.total() if theirs else 0, theirs.total(), (ours & theirs).total()]
     return np.array(counts, np.float64)
 
@@ -89,7 +89,7 @@ def _ngrams(text: str) -> list[collections.Counter]:
 
 
 def _chrf(sums_K: np.ndarray) -> tuple[float]:
-    """F-beta of precision and recall, each averaged over the orders that both sides have."""
+    """F-beta of precision and recall, averaged over the orders that both texts have."""
     predicted_O, reference_O, shared_O = sums_K.reshape(-1, 3).T
     counts_O = (predicted_O > 0) & (reference_O > 0)
     if not shared_O[counts_O].any():

@@ -1,7 +1,7 @@
-"""Does a predicted noun phrase name the referent? (Winograd schemas in T5's form.)
+"""Matching of predicted noun phrases with the referent, for WSC (Winograd schemas) as in T5.
 
-T5 asks for the referent in words, so the phrase has to be judged: capitals and determiners do not
-matter, and a part of the phrase is enough, but "Bob" is not "Bob's hat".
+T5 predicts the referent as text. Case and determiners are ignored, and a part of the phrase
+matches, but "Bob" does not match "Bob's hat".
 """
 
 # fmt: off
@@ -25,8 +25,8 @@ def wsc_simple_match(prediction: str, reference: str) -> bool:
 
 
 def wsc_simple_label(prediction: str, reference: str) -> int:
-    """What accuracy compares with the label: 1 for a match, 0 for another phrase, and for a
-    prediction without words NO_ANSWER, which is wrong whatever the label is.
+    """The predicted label: 1 for a match, 0 for another phrase, and for a prediction without words
+    NO_ANSWER, which differs from both labels.
     """
     if not _without_determiners(prediction):
         return NO_ANSWER

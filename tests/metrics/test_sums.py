@@ -91,7 +91,7 @@ def test_predictions_and_targets_of_the_wrong_type_are_named(metric):
 @pytest.mark.parametrize(("metric", "value"), [(group_exact_match, 1), (record, ["mint"])])
 def test_grouped_metrics_name_the_entry_without_its_key(metric, value):
     whole, part = {"value": value, "group": 3}, {"value": value}
-    with pytest.raises(DataError, match=r"target 1 is .*wanted a dict with 'group'"):
+    with pytest.raises(DataError, match=r"target 1 is .*expected a dict with 'group'"):
         metric([whole, part], [part, part])
-    with pytest.raises(DataError, match=r"prediction 0 is 'a': wanted a dict with 'value'"):
+    with pytest.raises(DataError, match=r"prediction 0 is 'a': expected a dict with 'value'"):
         metric([whole, whole], ["a", part])

@@ -6,14 +6,14 @@ import json
 import math
 
 from t5jax.metrics.confidence import Estimate
-from t5jax.metrics.table import COLUMNS, as_csv, as_json, as_text, results
+from t5jax.metrics.table import COLUMNS, as_csv, as_json, as_text, metric_results
 
 LINES = [
-    *results(
+    *metric_results(
         "glue_cola_v002", {"matthews_corrcoef": Estimate(51.234567890123, 46.1, 56.789)}, 1043
     ),
-    *results("squad", {"em": 86.206, "f1": Estimate(92.196, math.nan, math.nan)}, 10570),
-    *results('odd, "name"', {"pearson_corrcoef": math.nan}, 3),
+    *metric_results("squad", {"em": 86.206, "f1": Estimate(92.196, math.nan, math.nan)}, 10570),
+    *metric_results('odd, "name"', {"pearson_corrcoef": math.nan}, 3),
 ]
 
 
