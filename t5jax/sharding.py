@@ -128,7 +128,7 @@ def on_each_device(function: Callable, rows: NamedSharding) -> Callable:
     )
 
 
-def devices_together() -> int:
+def devices_in_program() -> int:
     """How many devices what is being traced will run on, as one program."""
     return 1 if _on_its_own() else jax.device_count()
 

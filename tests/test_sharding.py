@@ -269,7 +269,7 @@ def test_a_device_on_its_own_ends_when_its_rows_do():
             lambda carry: (carry[0] + 1, carry[1] - step),
             (0, left_R),
         )
-        return took + 0 * left_R, 0 * left_R + sharding.devices_together()
+        return took + 0 * left_R, 0 * left_R + sharding.devices_in_program()
 
     left = np.array([3, 0, 0, 0, 5, 9, 1, 1, 2, 7, 0, 1, 4, 4, 6, 0])
     with sharding.use(mesh, mesh_config.rules):
@@ -277,4 +277,4 @@ def test_a_device_on_its_own_ends_when_its_rows_do():
         took, together = function(jnp.int32(2), jax.device_put(left, rows))
     np.testing.assert_array_equal(took, np.repeat([2, 0, 5, 1, 4, 1, 2, 3], 2))
     assert set(together.tolist()) == {1}
-    assert sharding.devices_together() == 8
+    assert sharding.devices_in_program() == 8

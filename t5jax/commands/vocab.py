@@ -36,7 +36,7 @@ from t5jax.data.vocabularies import (
 from t5jax.data.vocabularies.files import PUBLISHED, is_local
 from t5jax.data.vocabularies.model_file import Piece, PieceType
 from t5jax.errors import ConfigError
-from t5jax.model.resize_vocab import grow_vocabulary
+from t5jax.model.resize_vocab import resize_token_embeddings
 from t5jax.run.build import build_program, build_train_loader, resolve_mixture
 from t5jax.run.initialize import check_same_model
 from t5jax.run.provenance import checkpoint_record
@@ -171,7 +171,7 @@ def vocab_grow_command(
     loader = build_train_loader(config, resolve_mixture(config))
     old_program = build_program(dataclasses.replace(config, model=old_model))
     restored = restore_params(directory, old_program.abstract_state.params, record.step)
-    grown = grow_vocabulary(restored.state, extension.sources(), config.model.vocab_size)
+    grown = resize_token_embeddings(restored.state, extension.sources(), config.model.vocab_size)
     state = build_program(config).begin(grown)
     checkpoints = Checkpoints(target, config.checkpoints)
     grown_from = {"workdir": workdir, "step": restored.step}

@@ -1,12 +1,12 @@
-"""From a model to text: the likeliest tokens, samples, beams, and what the model thinks of a text.
+"""Decoding: greedy, sampling, beam search, and target log-likelihoods.
 
-config.py       DecodingConfig: how outputs are chosen
-stepping.py     one position after another, with what was computed before; several models as one
-adjusting.py    what is done to the logits before a token is chosen
-choosing.py     greedy decoding and sampling
-beams.py        beam search
-scoring.py      log-likelihood of given targets
-generator.py    many inputs, of any length, on any mesh
+config.py             DecodingConfig: the method and its settings
+decode_state.py       one decoding step with its KV cache; several models as an ensemble
+logits_processors.py  what changes logits before a token is chosen, top-k and top-p
+sampling.py           greedy decoding and sampling
+beam_search.py        beam search
+scoring.py            log-likelihood of given targets
+generator.py          batches of inputs of any length, on any mesh
 """
 
 from t5jax.decoding.config import DecodingConfig

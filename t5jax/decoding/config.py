@@ -1,4 +1,4 @@
-"""How outputs are chosen."""
+"""DecodingConfig: greedy decoding, sampling or beam search, and their logits processors."""
 
 import dataclasses
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
@@ -25,7 +25,7 @@ class LogitsProcessor(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class DecodingConfig:
-    """Greedy as it stands; beam search with `num_beams`, sampling with `temperature`.
+    """Greedy by default; beam search with `num_beams`, sampling with `temperature`.
 
     Lengths are in tokens of the output and count EOS.
     """
@@ -44,7 +44,7 @@ class DecodingConfig:
     num_outputs: int = 1  # of an input: samples, or the best beams
     min_length: int = 0  # no EOS among the first ones
     no_repeat_ngram: int = 0  # no n tokens in a row come twice; 0: they may
-    repetition_penalty: float = 1.0  # of tokens that were said (Keskar et al. 2019, section 4.1)
+    repetition_penalty: float = 1.0  # of tokens in the output so far (Keskar et al. 2019, 4.1)
     stop: tuple[tuple[int, ...], ...] = ()  # ids in a row after which an output ends, as after EOS
     logits_processors: tuple[LogitsProcessor, ...] = ()  # one's own, after the rules above
     seed: int = 0
@@ -105,7 +105,7 @@ class DecodingConfig:
 
     @property
     def width(self) -> int:
-        """Outputs of a row that are worked on at a time."""
+        """Outputs decoded in parallel for a row: beams or samples."""
         return self.num_outputs if self.temperature else self.num_beams
 
 

@@ -1,9 +1,9 @@
-"""Many inputs of any length through models that lie on a mesh, on any number of hosts.
+"""Batched generation and scoring of inputs of any length, on any mesh and number of hosts.
 
 Every host is given the same inputs and gets all of the results; the devices share the rows of a
-batch. Inputs are sorted by length, so that little is padded, and padded to few lengths, so that
-little is compiled. Results come in the order of the inputs and do not depend on batch, padding or
-mesh. Where every device has all of the parameters, each works on its rows on its own.
+batch. Inputs are sorted by length, so that little is padded, and padded to few bucket lengths, so
+that little is compiled. Results come in the order of the inputs and do not depend on batch, padding
+or mesh. Where every device has all of the parameters, each decodes its rows on its own.
 """
 
 import functools
@@ -14,13 +14,14 @@ import jax
 import numpy as np
 from flax import nnx
 
-from t5jax.decoding import beam_search, sampling
+from t5jax.decoding.beam_search import beam_search
 from t5jax.decoding.config import DecodingConfig
-from t5jax.decoding.decode_state import Decoded, LogitsCallback, Request, open_stepper
+from t5jax.decoding.decode_state import Decoded, LogitsProcessor, Request, init_decode_state
+from t5jax.decoding.sampling import greedy_or_sample
 from t5jax.decoding.scoring import score_targets
 from t5jax.errors import ConfigError, DataError
-from t5jax.model.layout import DecodingLayout, lay_out
-from t5jax.model.matmul import are_few_rows
+from t5jax.model.decode_weights import DecodeWeights, decode_weights
+from t5jax.model.matmul import is_small_batch
 from t5jax.sharding import on_each_device
 from t5jax.training.program import Program
 from t5jax.training.train_step import cast
@@ -33,7 +34,7 @@ class Generated(NamedTuple):
     """One output of an input."""
 
     ids: np.ndarray  # int32, without EOS and padding
-    score: float  # of `choosing.choose` or `beams.search`
+    score: float  # of `sampling.greedy_or_sample` or `beam_search.beam_search`
     ended: bool  # False: cut at max_length
 
 
@@ -69,14 +70,14 @@ class Generator:
         all_params = (params,) if isinstance(params, dict) else tuple(params)
         self.batch_size = -(-batch_size // program.replicas) * program.replicas
         with program.in_use():
-            lower = jax.jit(functools.partial(cast, dtype=program.model.dtype))
-            self._params = tuple(lower(one) for one in all_params)
+            to_compute_dtype = jax.jit(functools.partial(cast, dtype=program.model.dtype))
+            self._params = tuple(map(to_compute_dtype, all_params))
         self._defs = (program.model_def,) * len(all_params)
-        whole = all(x.is_fully_replicated for x in jax.tree.leaves(self._params))
-        self._alone = program.batch_sharding if whole else None
-        # All of the results on every host.
-        self._whole = jax.jit(lambda arrays: arrays, out_shardings=program.replicated)
-        self._for_few_rows: tuple[DecodingLayout, ...] | None = None
+        replicated = all(x.is_fully_replicated for x in jax.tree.leaves(self._params))
+        self._rows_per_device = program.batch_sharding if replicated else None
+        # Copies results to every host.
+        self._replicate = jax.jit(lambda arrays: arrays, out_shardings=program.replicated)
+        self._transposed: tuple[DecodeWeights, ...] | None = None
 
     def generate(
         self,
@@ -85,7 +86,7 @@ class Generator:
         *,
         prefixes: Sequence[np.ndarray] | None = None,
         row_numbers: Sequence[int] | None = None,
-        callback: LogitsCallback | None = None,
+        logits_processor: LogitsProcessor | None = None,
     ) -> list[list[Generated]]:
         """The outputs of every input, `config.num_outputs` each, the best first.
 
@@ -94,8 +95,8 @@ class Generator:
           prefixes: ids with which the outputs must begin, one array an input.
           row_numbers: numbers of the inputs (default: 0, 1, …); samples of a row follow from seed
             and number.
-          callback: changes the scores before a token is chosen; traced once, so a plain function
-            that is the same object in every call.
+          logits_processor: applied before a token is chosen, after the config's; traced once, so
+            a plain function that is the same object in every call.
 
         Raises DataError for ids that the vocabulary does not have and for a prefix that leaves no
         room.
@@ -112,7 +113,7 @@ class Generator:
             )
         results: list[list[Generated]] = [[]] * len(inputs)
         num_rows = self._rows_of_batch(len(inputs))
-        layouts = self._layouts(num_rows * config.width)
+        weights = self._decode_weights(num_rows * config.width)
         for rows in self._batches([len(ids) for ids in inputs]):
             request = Request(
                 self._put(_padded([inputs[row] for row in rows], num_rows)),
@@ -126,15 +127,15 @@ class Generator:
                     request,
                     config,
                     self.num_ids,
-                    callback=callback,
-                    layouts=layouts,
-                    alone=self._alone,
+                    logits_processor=logits_processor,
+                    weights=weights,
+                    rows_per_device=self._rows_per_device,
                 )
-            tokens, scores = jax.device_get(tuple(self._whole(decoded)))
-            for row, said, score in zip(rows, tokens, scores, strict=False):
+            tokens, scores = jax.device_get(tuple(self._replicate(decoded)))
+            for row, outputs, of_outputs in zip(rows, tokens, scores, strict=False):
                 results[row] = [
-                    _generated(one, value, config)
-                    for one, value in zip(said, score.tolist(), strict=True)
+                    _generated(output, score, config)
+                    for output, score in zip(outputs, of_outputs.tolist(), strict=True)
                 ]
             self._after_batch()
         return results
@@ -153,34 +154,38 @@ class Generator:
         num_rows = self._rows_of_batch(len(inputs))
         for rows in self._batches(lengths):
             tokens = self._put(_padded([inputs[row] for row in rows], num_rows))
-            wanted = self._put(_padded([targets[row] for row in rows], num_rows))
+            scored = self._put(_padded([targets[row] for row in rows], num_rows))
             with self.program.in_use():
-                scores = _score(self._defs, self._params, tokens, wanted, self.num_ids, self._alone)
-            for row, of_tokens in zip(rows, jax.device_get(self._whole(scores)), strict=False):
+                scores = _score(
+                    self._defs, self._params, tokens, scored, self.num_ids, self._rows_per_device
+                )
+            for row, of_tokens in zip(rows, jax.device_get(self._replicate(scores)), strict=False):
                 kept = of_tokens[: len(targets[row])]
                 results[row] = Scored(float(np.sum(kept, dtype=np.float64)), kept)
             self._after_batch()
         return results
 
-    def _layouts(self, num_rows: int) -> tuple[DecodingLayout, ...] | None:
-        """The weights turned for few rows, kept for all batches; None where rows are many, whose
-        layout is a matter of slicing."""
+    def _decode_weights(self, num_rows: int) -> tuple[DecodeWeights, ...] | None:
+        """The weights transposed for a small batch, kept for all batches; None for a larger one,
+        for which they are only sliced."""
         rows_of_device = num_rows // self.program.replicas
-        if not are_few_rows(rows_of_device, jax.device_count() if self._alone is None else 1):
+        if not is_small_batch(
+            rows_of_device, jax.device_count() if self._rows_per_device is None else 1
+        ):
             return None
-        if self._for_few_rows is None:
-            self._for_few_rows = _turned(self._defs, self._params, rows_of_device)
-        return self._for_few_rows
+        if self._transposed is None:
+            self._transposed = _transpose(self._defs, self._params, rows_of_device)
+        return self._transposed
 
     def _batches(self, lengths: Sequence) -> Iterator[np.ndarray]:
-        """Numbers of the inputs that go together: of about one length, the longest first, so that
-        memory runs out at once if it does."""
+        """Batches of input numbers, of similar lengths, the longest first, so that memory runs out
+        at once if it does."""
         order = sorted(range(len(lengths)), key=lambda row: lengths[row], reverse=True)
         for start in range(0, len(order), self.batch_size):
             yield np.array(order[start : start + self.batch_size])
 
     def _rows_of_batch(self, num_inputs: int) -> int:
-        """Of few inputs, hardly more than they are: 2^n for each part of the mesh."""
+        """The batch size, but for few inputs little more than they are: 2^n a shard of rows."""
         rows = self.program.replicas
         while rows < num_inputs:
             rows *= 2
@@ -201,7 +206,8 @@ class Generator:
 
 
 @functools.partial(
-    jax.jit, static_argnames=("model_defs", "config", "num_ids", "callback", "alone")
+    jax.jit,
+    static_argnames=("model_defs", "config", "num_ids", "logits_processor", "rows_per_device"),
 )
 def decode_batch(
     model_defs: tuple[nnx.GraphDef, ...],
@@ -209,36 +215,36 @@ def decode_batch(
     request: Request,
     config: DecodingConfig,
     num_ids: int,
-    callback: LogitsCallback | None = None,
-    layouts: tuple[DecodingLayout, ...] | None = None,
-    alone: jax.sharding.NamedSharding | None = None,
+    logits_processor: LogitsProcessor | None = None,
+    weights: tuple[DecodeWeights, ...] | None = None,
+    rows_per_device: jax.sharding.NamedSharding | None = None,
 ) -> Decoded:
-    """The outputs of a batch; `params` of each model in the dtype to compute in. `alone` is the
-    layout of the rows if every device has all of the parameters and decodes its rows on its own."""
+    """The outputs of a batch; `params` of each model in the compute dtype. `rows_per_device` is the
+    sharding of the rows if every device has all of the parameters and decodes its rows alone."""
 
     def decode(models, request):
-        params, layouts = models
-        stepper = open_stepper(model_defs, params, request, config, num_ids, layouts)
-        method = beam_search.search if config.num_beams > 1 else sampling.choose
-        return method(stepper, request, config, callback)
+        params, weights = models
+        state = init_decode_state(model_defs, params, request, config, num_ids, weights)
+        method = beam_search if config.num_beams > 1 else greedy_or_sample
+        return method(state, request, config, logits_processor)
 
-    return _by(alone, decode)((params, layouts), request)
+    return _on_each_device(decode, rows_per_device)((params, weights), request)
 
 
-@functools.partial(jax.jit, static_argnames=("model_defs", "num_ids", "alone"))
-def _score(model_defs, params, tokens_BS, targets_BT, num_ids, alone) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("model_defs", "num_ids", "rows_per_device"))
+def _score(model_defs, params, tokens_BS, targets_BT, num_ids, rows_per_device) -> jax.Array:
     score = lambda params, rows: score_targets(model_defs, params, rows[0], rows[1], num_ids)
-    return _by(alone, score)(params, (tokens_BS, targets_BT))
+    return _on_each_device(score, rows_per_device)(params, (tokens_BS, targets_BT))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
-def _turned(model_defs, params, num_rows) -> tuple[DecodingLayout, ...]:
+def _transpose(model_defs, params, num_rows) -> tuple[DecodeWeights, ...]:
     models = map(nnx.merge, model_defs, params)
-    return tuple(lay_out(model, num_rows, devices=1) for model in models)
+    return tuple(decode_weights(model, num_rows, devices=1) for model in models)
 
 
-def _by(alone: jax.sharding.NamedSharding | None, function: Callable) -> Callable:
-    return function if alone is None else on_each_device(function, alone)
+def _on_each_device(function: Callable, rows: jax.sharding.NamedSharding | None) -> Callable:
+    return function if rows is None else on_each_device(function, rows)
 
 
 def _bucket(length: int) -> int:
@@ -259,8 +265,8 @@ def _padded(rows: Sequence[np.ndarray], num_rows: int, length: int | None = None
     return padded
 
 
-def _generated(said: np.ndarray, score: float, config: DecodingConfig) -> Generated:
-    used = int(np.max(np.flatnonzero(said), initial=-1)) + 1
-    ids = said[:used]
+def _generated(tokens: np.ndarray, score: float, config: DecodingConfig) -> Generated:
+    used = int(np.max(np.flatnonzero(tokens), initial=-1)) + 1
+    ids = tokens[:used]
     ended = used < config.max_length or bool(used and ids[-1] == EOS_ID)
     return Generated(ids[ids != EOS_ID], score, ended)

@@ -1,4 +1,4 @@
-"""What models think of given targets.
+"""Target log-likelihood under the model, or under an ensemble.
 
 Shape suffixes: B rows, S input length, T target length, D emb_dim, V vocab.
 """
@@ -9,7 +9,7 @@ from flax import nnx
 
 from t5jax.types import Params
 
-_POSITIONS = 16  # whose logits are held at a time
+_POSITIONS = 16  # whose logits exist at a time
 
 
 def score_targets(
@@ -22,25 +22,25 @@ def score_targets(
     """Log-likelihood of every target token given the input and the targets before it.
 
     Args:
-      params: of each model, in the dtype to compute in. Logits of several are averaged.
+      params: of each model, in the compute dtype. Logits of several models are averaged.
       tokens_BS, targets_BT: int32, 0 is padding.
       num_ids: ids of the vocabulary; the table's spare rows have no probability.
 
     Returns float32 [B, T], 0 at padding.
     """
-    models = [nnx.merge(model_def, one) for model_def, one in zip(model_defs, params, strict=True)]
+    models = [nnx.merge(*pair) for pair in zip(model_defs, params, strict=True)]
     tables = [model.logits_table()[:, :num_ids] for model in models]
     hidden_TBD = tuple(
         model.hidden_of_targets(tokens_BS, targets_BT).swapaxes(0, 1) for model in models
     )
 
-    def at(position):
+    def log_prob_at(position):
         hiddens, targets_B = position
         logits_BV = sum(_logits(h, table) for h, table in zip(hiddens, tables, strict=True))
-        logprobs_BV = jax.nn.log_softmax(logits_BV / len(tables))
-        return jnp.take_along_axis(logprobs_BV, targets_B[:, None], axis=1)[:, 0]
+        log_probs_BV = jax.nn.log_softmax(logits_BV / len(tables))
+        return jnp.take_along_axis(log_probs_BV, targets_B[:, None], axis=1)[:, 0]
 
-    scores_TB = jax.lax.map(at, (hidden_TBD, targets_BT.T), batch_size=_POSITIONS)
+    scores_TB = jax.lax.map(log_prob_at, (hidden_TBD, targets_BT.T), batch_size=_POSITIONS)
     return jnp.where(targets_BT > 0, scores_TB.T, 0.0)
 
 

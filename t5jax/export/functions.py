@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from t5jax.decoding import DecodingConfig, beam_search, sampling
-from t5jax.decoding.decode_state import Request, open_stepper
+from t5jax.decoding import DecodingConfig
+from t5jax.decoding.beam_search import beam_search
+from t5jax.decoding.decode_state import Request, init_decode_state
+from t5jax.decoding.sampling import greedy_or_sample
 from t5jax.decoding.scoring import score_targets
 from t5jax.errors import ConfigError
 from t5jax.model.config import T5Config
@@ -53,9 +55,9 @@ class ExportFunctions:
         B = tokens_BS.shape[0]
         no_prefix = jnp.zeros((B, 0), jnp.int32)
         request = Request(tokens_BS, no_prefix, jnp.zeros(B, jnp.int32))
-        stepper = open_stepper(self._defs, (params,), request, self.decoding, self.num_ids)
-        method = beam_search.search if self.decoding.num_beams > 1 else sampling.choose
-        tokens_BKT, scores_BK = method(stepper, request, self.decoding)
+        state = init_decode_state(self._defs, (params,), request, self.decoding, self.num_ids)
+        method = beam_search if self.decoding.num_beams > 1 else greedy_or_sample
+        tokens_BKT, scores_BK = method(state, request, self.decoding)
         return {"tokens": tokens_BKT, "scores": scores_BK}
 
     def score(

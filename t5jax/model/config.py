@@ -1,4 +1,4 @@
-"""Shapes of the T5 family: T5Config and one function per published size.
+"""Model configuration of the T5 family: T5Config and one function per published size.
 
 Numbers: T5 1.0 from Raffel et al. 2020 (JMLR 21/140) section 2.1 and 3.6, its architectures from
 section 3.2; the others from the released configurations of T5 1.1, mT5, umT5 and ByT5.
@@ -25,10 +25,8 @@ ACTIVATIONS = ("linear", "relu", "gelu", "gelu_exact", "silu", "sigmoid", "tanh"
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class T5Config:
-    """What the model is, and (below the line) how it is computed.
-
-    Nothing below the line changes a result by more than rounding.
-    """
+    """Architecture and sizes, and (below the line) how they are computed, which changes no result
+    by more than rounding."""
 
     architecture: Architecture = "encoder_decoder"
     vocab_size: int = 32128  # rows of the embedding table: at least the vocabulary's ids
@@ -101,7 +99,7 @@ class T5Config:
             )
 
     def _check_stacks(self) -> None:
-        """Raises ConfigError for a stack that lacks, or that the architecture does not have."""
+        """Raises ConfigError for a missing stack, or one that the architecture does not have."""
         for stack, lacking in _LACKING.items():
             name, layers = f"num_{stack}_layers", getattr(self, f"num_{stack}_layers")
             if self.architecture in lacking and layers != 0:

@@ -1,4 +1,4 @@
-"""One stack that reads `inputs EOS targets EOS` from left to right: language model and prefix LM.
+"""Decoder-only models over `inputs EOS targets EOS`: causal language model and prefix LM.
 
 Raffel et al. 2020, section 3.2.1; Mesh TensorFlow's `Unitransformer`, `lm_v1.gin` and
 `lm_v1_ifa.gin`. Position t reads token t-1 (0 at the beginning) and predicts token t.
@@ -14,10 +14,10 @@ from flax import nnx
 
 from t5jax.model.attention import MASKED, Mask
 from t5jax.model.config import T5Config
-from t5jax.model.encoder_decoder import Decode, Past, Stack
+from t5jax.model.decode_weights import DecodeWeights
+from t5jax.model.encoder_decoder import DecodeStep, KVCache, Stack
 from t5jax.model.layer_stack import unstack
-from t5jax.model.layers import Attention, KeyValue, TransformerBlock, bias_of_past, stored
-from t5jax.model.layout import DecodingLayout
+from t5jax.model.layers import Attention, KeyValue, TransformerBlock, kv_cache_bias, update_kv_cache
 from t5jax.model.matmul import dense
 from t5jax.model.position import RelativePositionBias
 from t5jax.model.token_model import TokenModel, logits_of_rows, segment_ids
@@ -26,16 +26,16 @@ from t5jax.types import Batch
 
 
 class DecoderOnly(TokenModel):
-    """A language model: every position sees those before it."""
+    """A causal language model."""
 
-    sees_all_inputs = False
+    bidirectional_inputs = False
 
     def add_stacks(self, cfg: T5Config, rngs: nnx.Rngs) -> None:
         self.decoder = Stack(cfg, cfg.num_decoder_layers, rngs=rngs)
 
     def hidden(self, batch: Batch, keys_B: jax.Array | None = None) -> jax.Array:
         segments_BT = segment_ids(batch, "decoder", "decoder_target_tokens")
-        prefix_BT = batch["decoder_causal_attention"] if self.sees_all_inputs else None
+        prefix_BT = batch["decoder_causal_attention"] if self.bidirectional_inputs else None
         x_BTD = self.embed(batch["decoder_input_tokens"])
         return self.decoder(x_BTD, self._mask(segments_BT, prefix_BT), keys_B=keys_B)
 
@@ -43,8 +43,7 @@ class DecoderOnly(TokenModel):
         return Mask(segments_BT, segments_BT, causal=True, prefix=prefix_BT)
 
     def hidden_of_targets(self, tokens_BS: jax.Array, targets_BT: jax.Array) -> jax.Array:
-        """Output [B, T, D] that predicts each of the targets, given the inputs and those before;
-        0 is padding."""
+        """Teacher-forced output [B, T, D], which predicts each of the targets; 0 is padding."""
         S, T = tokens_BS.shape[1], targets_BT.shape[1]
         lengths_B1 = jnp.sum(tokens_BS > 0, axis=1, keepdims=True, dtype=jnp.int32)
         columns_D = jnp.arange(S + T)
@@ -62,11 +61,11 @@ class DecoderOnly(TokenModel):
         return jnp.take_along_axis(self._scaled(self.hidden(batch)), places_BT1, axis=1)
 
     def start_decoding(
-        self, layout: DecodingLayout, tokens_BS: jax.Array, max_length: int, num_beams: int = 1
-    ) -> tuple[Decode, Past]:
-        """Reads the inputs (0 is padding): what goes on from them, and room for `max_length`
-        positions of `num_beams` outputs a row. The first position reads the inputs' last token,
-        whatever it is given."""
+        self, weights: DecodeWeights, tokens_BS: jax.Array, max_length: int, num_beams: int = 1
+    ) -> tuple[DecodeStep, KVCache]:
+        """Prefill with the inputs (0 is padding): the decoding step, and an empty KV cache for
+        `max_length` positions of `num_beams` outputs a row. The first step reads the inputs' last
+        token, whatever it is given."""
         S = tokens_BS.shape[1]
         lengths_B = jnp.sum(tokens_BS > 0, axis=1, dtype=jnp.int32)
         # Positions 0 … length read 0 and all inputs; a prefix LM's see one another. The last of
@@ -74,27 +73,27 @@ class DecoderOnly(TokenModel):
         read_BT = jnp.pad(tokens_BS, ((0, 0), (1, 0)))
         last_B1 = jnp.take_along_axis(read_BT, lengths_B[:, None], axis=1)
         segments_BT = (jnp.arange(S + 1) <= lengths_B[:, None]).astype(jnp.int32)
-        mask = self._mask(segments_BT, segments_BT if self.sees_all_inputs else None)
+        mask = self._mask(segments_BT, segments_BT if self.bidirectional_inputs else None)
         inputs = self._keys_and_values(self.embed(read_BT), mask, S)
         sizes = (S, max_length)
         shared = self.decoder.relpos_bias if self.decoder.shared_bias else None
 
-        def decode(tokens_BK, index, past, mask_BKTK):
+        def decode(tokens_BK, index, kv_cache, mask_BKTK):
             tokens_BK = jnp.where(index == 0, last_B1, tokens_BK)
-            x_RD, new_past = self.embed(tokens_BK.reshape(-1)), []
+            x_RD, new_cache = self.embed(tokens_BK.reshape(-1)), []
             bias = self._biases(shared, index, lengths_B, sizes) if shared else None
-            for layer, old, read in zip(layout.layers, past, inputs, strict=True):
+            for layer, old, read in zip(weights.layers, kv_cache, inputs, strict=True):
                 biases = bias or self._biases(layer.relpos_bias, index, lengths_B, sizes)
                 x_RD, new = _decode_block(layer, x_RD, index, old, read, *biases, mask_BKTK)
-                new_past.append(new)
+                new_cache.append(new)
             hidden_RD = self._scaled(self.decoder.final_norm(x_RD))
-            return logits_of_rows(hidden_RD, layout.table).reshape(*tokens_BK.shape, -1), tuple(
-                new_past
+            return logits_of_rows(hidden_RD, weights.table).reshape(*tokens_BK.shape, -1), tuple(
+                new_cache
             )
 
         B, N, _, H = inputs[0].key.shape
         empty = jnp.zeros((B, N, max_length * num_beams, H), inputs[0].key.dtype)
-        return decode, (KeyValue(empty, empty),) * len(layout.layers)
+        return decode, (KeyValue(empty, empty),) * len(weights.layers)
 
     def _keys_and_values(self, x_BTD: jax.Array, mask: Mask, length: int) -> list[KeyValue]:
         """By layer, [B, N, length, H]: those of the first positions."""
@@ -102,8 +101,8 @@ class DecoderOnly(TokenModel):
 
         def body(x_BTD, layer):
             # The layer computes them, too; the compiler merges the two.
-            found = layer.self_attention.heads_first(layer.self_attention_norm(x_BTD)[:, :length])
-            return constrain(layer(x_BTD, bias_NTT, mask), "batch", None, None), found
+            cached = layer.self_attention.heads_first(layer.self_attention_norm(x_BTD)[:, :length])
+            return constrain(layer(x_BTD, bias_NTT, mask), "batch", None, None), cached
 
         _, stacked = jax.lax.scan(body, x_BTD, self.decoder.layers)
         return unstack(stacked, self.decoder.num_layers)
@@ -118,7 +117,7 @@ class DecoderOnly(TokenModel):
         """Of output position `index` to S inputs, of which each row has `lengths_B`, [B, N, 1, S]
         with the others masked; and to T outputs, [N, T]; float32."""
         S, T = sizes
-        both = self.sees_all_inputs
+        both = self.bidirectional_inputs
         # Input s of a row of n lies n + index - s before: a window of S distances, one further on
         # at every position.
         by_distance_NW = relpos_bias.by_distance(np.arange(-(S + T), S), bidirectional=both)
@@ -133,33 +132,33 @@ class PrefixLM(DecoderOnly):
     """Inputs, and the position that predicts the first target, see all inputs; targets see those
     before them. Buckets of distance are bidirectional throughout."""
 
-    sees_all_inputs = True
+    bidirectional_inputs = True
 
 
 def _decode_block(
     layer: TransformerBlock,
     x_RD: jax.Array,
     index: jax.Array,
-    past: KeyValue,
+    kv_cache: KeyValue,
     inputs: KeyValue,
     inputs_bias_BN1S: jax.Array,
     bias_NT: jax.Array,
     mask_BKTJ: jax.Array,
 ) -> tuple[jax.Array, KeyValue]:
-    """One position of a block, as `TransformerBlock.decode`; what is before the output are the
-    inputs, [B, N, S, H], which all beams of a row share."""
+    """One decoding step of a block, as `TransformerBlock.decode`; keys and values of the inputs,
+    [B, N, S, H], are shared by all beams of a row."""
     y_RD = layer.self_attention_norm(x_RD)
-    past = stored(past, layer.self_attention.keys_and_values(y_RD), index)
-    memories = (inputs, inputs_bias_BN1S), (past, bias_of_past(bias_NT, mask_BKTJ))
+    kv_cache = update_kv_cache(kv_cache, layer.self_attention.keys_and_values(y_RD), index)
+    memories = (inputs, inputs_bias_BN1S), (kv_cache, kv_cache_bias(bias_NT, mask_BKTJ))
     x_RD += _attend(layer.self_attention, y_RD, memories)
-    return layer.finish_decoding(x_RD), past
+    return layer.mlp_and_adapter(x_RD), kv_cache
 
 
 def _attend(
     attention: Attention, x_RD: jax.Array, memories: tuple[tuple[KeyValue, jax.Array], ...]
 ) -> jax.Array:
-    """As `Attention.decode`, of several stores of keys and values with a bias each, as if they lay
-    one behind the other: none is copied."""
+    """As `Attention.decode`, over the concatenation of several caches with a bias each, of which
+    none is copied."""
     B, N, _, H = memories[0][0].key.shape
     q_BKNH = dense(x_RD, attention.query).reshape(B, -1, N, H)
     f32 = {"preferred_element_type": jnp.float32}

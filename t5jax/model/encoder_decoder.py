@@ -12,10 +12,10 @@ from flax import nnx
 
 from t5jax.model.attention import MASKED, Mask
 from t5jax.model.config import T5Config
+from t5jax.model.decode_weights import DecodeWeights
 from t5jax.model.layer_stack import unstack
 from t5jax.model.layers import KeyValue, RMSNorm, TransformerBlock, dropout, split_keys
-from t5jax.model.layout import DecodingLayout
-from t5jax.model.matmul import in_parts
+from t5jax.model.matmul import in_row_blocks
 from t5jax.model.position import RelativePositionBias
 from t5jax.model.token_model import TokenModel, logits_of_rows, segment_ids
 from t5jax.sharding import constrain
@@ -23,7 +23,7 @@ from t5jax.types import Batch
 
 
 class Stack(nnx.Module):
-    """Equal blocks whose weights lie stacked along a leading `layers` axis, however they run."""
+    """Transformer blocks with weights stacked along a leading layers axis, scanned or unrolled."""
 
     def __init__(
         self, cfg: T5Config, num_layers: int, *, cross_attention: bool = False, rngs: nnx.Rngs
@@ -75,17 +75,18 @@ class Stack(nnx.Module):
         return self.relpos_bias(length, length, bidirectional=mask.bidirectional)
 
 
-Past = tuple[KeyValue, ...]  # by layer, [B, N, T K, H]: keys and values of the output so far
+# By layer, [B, N, T K, H]: keys and values of the output so far, T positions of K slots.
+KVCache = tuple[KeyValue, ...]
 
 
-class Decode(Protocol):
-    """One position of the decoder, for inputs that it has read already."""
+class DecodeStep(Protocol):
+    """One decoding step, for inputs that are encoded."""
 
     def __call__(
-        self, tokens_BK: jax.Array, index: jax.Array, past: Past, mask_BKTK: jax.Array
-    ) -> tuple[jax.Array, Past]:
+        self, tokens_BK: jax.Array, index: jax.Array, kv_cache: KVCache, mask_BKTK: jax.Array
+    ) -> tuple[jax.Array, KVCache]:
         """Logits, float32 [B, K, V], after beam k of row b has read `tokens_BK` at position
-        `index`, and the past with that position. Beam k sees what beam j has read at position t
+        `index`, and the KV cache with that position. Beam k attends to cache slot j of position t
         where `mask_BKTK[b, k, t, j]` is 0, not where it is `MASKED`; B or 1 rows."""
         ...
 
@@ -99,7 +100,7 @@ class EncoderDecoder(TokenModel):
         self.add_prompt(cfg, rngs)
 
     def add_prompt(self, cfg: T5Config, rngs: nnx.Rngs) -> None:
-        """Makes the learned vectors in front of the inputs, if there are any."""
+        """Makes prompt tuning's vectors in front of the inputs, if there are any."""
         self.has_prompt = cfg.prompt_length > 0
         if self.has_prompt:
             # Its positions have no name: like a stack's layers they lie whole on every device.
@@ -108,8 +109,8 @@ class EncoderDecoder(TokenModel):
             self.prompt = nnx.Param(prompt_PD, axes=("embed",))
 
     @property
-    def reader(self) -> Stack:
-        """The stack that reads the inputs."""
+    def encoder_stack(self) -> Stack:
+        """The stack that encodes the inputs."""
         return self.encoder
 
     def hidden(self, batch: Batch, keys_B: jax.Array | None = None) -> jax.Array:
@@ -133,11 +134,11 @@ class EncoderDecoder(TokenModel):
         more than those of the tokens where a learned prompt stands in front of them."""
         x_BSD = self.embed(tokens_BS)
         if self.has_prompt:
-            x_BSD, segments_BS = self._behind_prompt(x_BSD, segments_BS)
-        return self.reader(x_BSD, Mask(segments_BS, segments_BS), keys_B=keys_B), segments_BS
+            x_BSD, segments_BS = self._prepend_prompt(x_BSD, segments_BS)
+        return self.encoder_stack(x_BSD, Mask(segments_BS, segments_BS), keys_B=keys_B), segments_BS
 
-    def _behind_prompt(self, x_BSD: jax.Array, segments_BS: jax.Array):
-        """The prompt belongs to segment 1, the only one of a row that is not packed."""
+    def _prepend_prompt(self, x_BSD: jax.Array, segments_BS: jax.Array):
+        """Prompt tuning's vectors, in segment 1: the only one of a row that is not packed."""
         prompt_BPD = jnp.broadcast_to(self.prompt[...], (x_BSD.shape[0], *self.prompt.shape))
         x_BSD = jnp.concatenate([prompt_BPD, x_BSD], axis=1)
         segments_BS = jnp.concatenate(
@@ -146,8 +147,8 @@ class EncoderDecoder(TokenModel):
         return constrain(x_BSD, "batch", None, None), segments_BS
 
     def hidden_of_targets(self, tokens_BS: jax.Array, targets_BT: jax.Array) -> jax.Array:
-        """Output [B, T, D] that predicts each of the targets, given the inputs and those before;
-        0 is padding."""
+        """Teacher-forced decoder output [B, T, D], which predicts each of the targets; 0 is
+        padding."""
         batch = {
             "encoder_input_tokens": tokens_BS,
             "decoder_target_tokens": targets_BT,
@@ -156,33 +157,33 @@ class EncoderDecoder(TokenModel):
         return self._scaled(self.hidden(batch))
 
     def start_decoding(
-        self, layout: DecodingLayout, tokens_BS: jax.Array, max_length: int, num_beams: int = 1
-    ) -> tuple[Decode, Past]:
-        """Reads the inputs (0 is padding): what decodes them, and room for `max_length` positions
-        of `num_beams` outputs a row."""
+        self, weights: DecodeWeights, tokens_BS: jax.Array, max_length: int, num_beams: int = 1
+    ) -> tuple[DecodeStep, KVCache]:
+        """Encodes the inputs (0 is padding): the decoding step, and an empty KV cache for
+        `max_length` positions of `num_beams` outputs a row."""
         segments_BS = (tokens_BS > 0).astype(jnp.int32)
-        encoded_BSD, segments_BS = in_parts(self.encode, tokens_BS, segments_BS)
+        encoded_BSD, segments_BS = in_row_blocks(self.encode, tokens_BS, segments_BS)
         stacked = unstack(self.decoder.layers, self.decoder.num_layers)  # for many rows
         encoded = [layer.cross_attention.heads_first(encoded_BSD) for layer in stacked]
         encoded_bias_B11S = jnp.where(segments_BS > 0, 0.0, MASKED)[:, None, None]
         relpos_bias = self.decoder.relpos_bias if self.decoder.shared_bias else None
 
-        def decode(tokens_BK, index, past, mask_BKTK):
+        def decode(tokens_BK, index, kv_cache, mask_BKTK):
             bias_NT = relpos_bias.at(index, max_length) if relpos_bias is not None else None
-            x_RD, new_past = self.embed(tokens_BK.reshape(-1)), []
-            for layer, old, read in zip(layout.layers, past, encoded, strict=True):
+            x_RD, new_cache = self.embed(tokens_BK.reshape(-1)), []
+            for layer, old, memory in zip(weights.layers, kv_cache, encoded, strict=True):
                 x_RD, new = layer.decode(
-                    x_RD, old, index, bias_NT, mask_BKTK, read, encoded_bias_B11S
+                    x_RD, old, index, bias_NT, mask_BKTK, memory, encoded_bias_B11S
                 )
-                new_past.append(new)
+                new_cache.append(new)
             hidden_RD = self._scaled(self.decoder.final_norm(x_RD))
-            return logits_of_rows(hidden_RD, layout.table).reshape(*tokens_BK.shape, -1), tuple(
-                new_past
+            return logits_of_rows(hidden_RD, weights.table).reshape(*tokens_BK.shape, -1), tuple(
+                new_cache
             )
 
         B, N, _, H = encoded[0].key.shape
         empty = jnp.zeros((B, N, max_length * num_beams, H), encoded[0].key.dtype)
-        return decode, (KeyValue(empty, empty),) * len(layout.layers)
+        return decode, (KeyValue(empty, empty),) * len(weights.layers)
 
 
 def rematerialized(block, policy: str, *, in_scan: bool):

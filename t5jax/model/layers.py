@@ -1,4 +1,4 @@
-"""The layers of T5: RMSNorm, Attention, MLP (plain or gated) and the TransformerBlock made of them.
+"""The layers of T5: RMSNorm, Attention with its KV cache, MLP, Adapter, and TransformerBlock.
 
 Shape suffixes: B rows, K beams of a row, R = B K, T target/query length, S source/key length,
 D emb_dim, N heads, H head_dim, F mlp_dim. Every parameter names its axes; `sharding.py` is the only
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from t5jax.model.attention import Mask, attend
+from t5jax.model.attention import Mask, dot_product_attention
 from t5jax.model.config import T5Config
 from t5jax.model.matmul import dense
 from t5jax.model.position import RelativePositionBias
@@ -64,7 +64,7 @@ class RMSNorm(nnx.Module):
 
 
 class KeyValue(NamedTuple):
-    """Keys and values of one attention layer, [B, S, N, H] each (in decoding heads come first)."""
+    """Keys and values of one attention layer, [B, S, N, H] each; in the KV cache heads first."""
 
     key: jax.Array
     value: jax.Array
@@ -98,7 +98,7 @@ class Attention(nnx.Module):
         key, value = self.keys_and_values(memory_BSD)
         # Dropping a probability at every query at once, as T5 does, is dropping that key's value.
         value = dropout_values(value, self.dropout_rate, keys_B)
-        y_BTNH = attend(
+        y_BTNH = dot_product_attention(
             self._project(x_BTD, self.query), key, value, bias_NTS, mask, self.implementation
         )
         return dense(y_BTNH.reshape(*y_BTNH.shape[:2], -1), self.out)
@@ -107,11 +107,11 @@ class Attention(nnx.Module):
         return KeyValue(self._project(memory_BSD, self.key), self._project(memory_BSD, self.value))
 
     def heads_first(self, memory_BSD: jax.Array) -> KeyValue:
-        """Keys and values [B, N, S, H], as `decode` reads them: one head's lie together."""
+        """Keys and values [B, N, S, H], as `decode` reads them: one head's are contiguous."""
         return KeyValue(*(x.swapaxes(1, 2) for x in self.keys_and_values(memory_BSD)))
 
     def decode(self, x_RD: jax.Array, memory: KeyValue, bias_BNKS: jax.Array) -> jax.Array:
-        """Attention of one position of K beams a row to what is stored, [B, N, S, H] each.
+        """Attention of one position of K beams a row to cached keys and values, [B, N, S, H] each.
 
         The bias carries position and mask; R = B K. Returns [R, D].
         """
@@ -172,7 +172,7 @@ class Adapter(nnx.Module):
 
 
 class TransformerBlock(nnx.Module):
-    """Pre-norm residual block; with cross-attention it can look at an encoder's output."""
+    """Pre-norm residual block: self-attention, cross-attention in a decoder, MLP, adapter."""
 
     def __init__(self, cfg: T5Config, *, cross_attention: bool, rngs: nnx.Rngs):
         if cfg.per_layer_relative_bias:
@@ -197,8 +197,8 @@ class TransformerBlock(nnx.Module):
         memory: tuple[jax.Array, Mask] | None = None,
         keys_B: jax.Array | None = None,
     ) -> jax.Array:
-        """`memory` is the encoder's output [B, S, D] and who may look at it; `bias_NTT` is the
-        stack's position bias, None where every block has its own. Returns [B, T, D]."""
+        """`memory` is the encoder's output [B, S, D] with its mask; `bias_NTT` is the stack's
+        position bias, None where every block has its own. Returns [B, T, D]."""
         keys = split_keys(keys_B, 6 + self.has_adapter)
         if self.per_layer_bias:
             T = x_BTD.shape[1]
@@ -220,54 +220,54 @@ class TransformerBlock(nnx.Module):
     def decode(
         self,
         x_RD: jax.Array,
-        past: KeyValue,
+        kv_cache: KeyValue,
         index: jax.Array,
         bias_NT: jax.Array | None,
         mask_BKTJ: jax.Array,
         encoded: KeyValue,
         encoded_bias_B11S: jax.Array,
     ) -> tuple[jax.Array, KeyValue]:
-        """One position of a decoder block: (x, past with this position's keys and values stored).
+        """One decoding step of a block: (x, the KV cache with this position's keys and values).
 
-        `past` [B, N, T J, H] holds the T positions of the J = K beams, those from `index` on not
-        yet written; `mask_BKTJ` says which of them each beam goes on from (0, else very small), so
-        that beams change places without moving what is stored. `bias_NT` is the stack's bias of
-        this position to all of them. R = B K.
+        `kv_cache` [B, N, T J, H] holds T positions of J = K cache slots, those from `index` on not
+        yet written; `mask_BKTJ` is 0 at the slots of each beam's history, else very small, so that
+        beams are reordered without moving the cache. `bias_NT` is the stack's position bias of this
+        position to all of them. R = B K.
         """
         if self.per_layer_bias:
             bias_NT = self.relpos_bias.at(index, mask_BKTJ.shape[2])
         assert bias_NT is not None
         y_RD = self.self_attention_norm(x_RD)
-        past = stored(past, self.self_attention.keys_and_values(y_RD), index)
-        bias_BNKS = bias_of_past(bias_NT, mask_BKTJ)
-        x_RD += self.self_attention.decode(y_RD, past, bias_BNKS)
+        kv_cache = update_kv_cache(kv_cache, self.self_attention.keys_and_values(y_RD), index)
+        bias_BNKS = kv_cache_bias(bias_NT, mask_BKTJ)
+        x_RD += self.self_attention.decode(y_RD, kv_cache, bias_BNKS)
         y_RD = self.cross_attention_norm(x_RD)
         x_RD += self.cross_attention.decode(y_RD, encoded, encoded_bias_B11S)
-        return self.finish_decoding(x_RD), past
+        return self.mlp_and_adapter(x_RD), kv_cache
 
-    def finish_decoding(self, x_RD: jax.Array) -> jax.Array:
-        """What a block does after its attention."""
+    def mlp_and_adapter(self, x_RD: jax.Array) -> jax.Array:
+        """The sublayers after attention."""
         x_RD += self.mlp(self.mlp_norm(x_RD))
         return x_RD + self.adapter(x_RD) if self.has_adapter else x_RD
 
 
-def stored(past: KeyValue, new: KeyValue, index: jax.Array) -> KeyValue:
-    """The past, [B, N, T J, H] each, with the keys and values of position `index`, [R, N, H].
+def update_kv_cache(kv_cache: KeyValue, new: KeyValue, index: jax.Array) -> KeyValue:
+    """The KV cache, [B, N, T J, H] each, with keys and values [R, N, H] written at `index`.
 
-    A position's beams lie together, so that storing is one slice and attention reads the array as
-    it lies: XLA stores twice, into copies, where what is read has another shape than what is kept.
+    A position's slots are contiguous, so that the update is one slice and attention reads the array
+    in its own shape: XLA writes twice, into copies, where it is read in another one.
     """
-    B, N, _, H = past.key.shape
+    B, N, _, H = kv_cache.key.shape
 
     def store(old, x_RNH):
         new_BNJH = x_RNH.reshape(B, -1, N, H).swapaxes(1, 2)
         start = index * new_BNJH.shape[2]
         return jax.lax.dynamic_update_slice_in_dim(old, new_BNJH, start, axis=2)
 
-    return KeyValue(store(past.key, new.key), store(past.value, new.value))
+    return KeyValue(store(kv_cache.key, new.key), store(kv_cache.value, new.value))
 
 
-def bias_of_past(bias_NT: jax.Array, mask_BKTJ: jax.Array) -> jax.Array:
-    """[B, N, K, T J]: the bias of a position and the mask of each beam, as `stored` lays them."""
+def kv_cache_bias(bias_NT: jax.Array, mask_BKTJ: jax.Array) -> jax.Array:
+    """[B, N, K, T J]: position bias and beam mask, in the layout of the KV cache."""
     bias_BNKTJ = bias_NT[None, :, None, :, None] + mask_BKTJ[:, None]
     return bias_BNKTJ.reshape(*bias_BNKTJ.shape[:3], -1)

@@ -1,4 +1,4 @@
-"""T5's relative position bias (Raffel et al. 2020, section 2.1; buckets as in Mesh TensorFlow)."""
+"""Relative position bias (Raffel et al. 2020, section 2.1; buckets as in Mesh TensorFlow)."""
 
 import jax
 import jax.numpy as jnp
@@ -34,10 +34,10 @@ def relative_position_buckets(
 
 
 class RelativePositionBias(nnx.Module):
-    """One learned number per head and bucket of distance.
+    """One learned scalar per head and bucket of distance.
 
-    What a bucket means is the reader's choice: one table may serve a stack that looks both ways and
-    one that only looks back (`bidirectional`).
+    The meaning of a bucket depends on the call: one table may serve a bidirectional stack and a
+    causal one.
     """
 
     def __init__(self, cfg: T5Config, *, rngs: nnx.Rngs):

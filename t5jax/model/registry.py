@@ -1,4 +1,4 @@
-"""From a config to its model: the module that each architecture is."""
+"""Registry of architectures: config -> model, abstract model, initial parameters."""
 
 import jax
 from flax import nnx
@@ -7,7 +7,7 @@ from t5jax.model.config import Architecture, T5Config
 from t5jax.model.decoder_only import DecoderOnly, PrefixLM
 from t5jax.model.encoder_decoder import EncoderDecoder
 from t5jax.model.encoder_only import EncoderOnly
-from t5jax.model.shared import SharedEncoderDecoder
+from t5jax.model.shared_encoder_decoder import SharedEncoderDecoder
 from t5jax.model.token_model import TokenModel
 from t5jax.types import Params
 

@@ -1,4 +1,4 @@
-"""A model for a larger vocabulary: tables with moved, new and spare rows.
+"""Vocabulary resizing: token embedding and logits table with moved, new and spare rows.
 
 Shape suffixes: V rows of the old table, W rows of the new one, D emb_dim.
 """
@@ -12,7 +12,9 @@ from t5jax.errors import ConfigError
 from t5jax.types import Params
 
 
-def grow_vocabulary(params: Params, sources: Sequence[Sequence[int]], num_rows: int) -> Params:
+def resize_token_embeddings(
+    params: Params, sources: Sequence[Sequence[int]], num_rows: int
+) -> Params:
     """Parameters whose token table (and untied logits table) fits another vocabulary.
 
     Row i of the new table is the mean of the old rows `sources[i]`: that of the id itself where it
@@ -44,14 +46,14 @@ def grow_vocabulary(params: Params, sources: Sequence[Sequence[int]], num_rows: 
             f"the old model's table has {old_rows} rows, but its vocabulary has an id {highest}: "
             "model and vocabulary do not belong together"
         )
-    grow = lambda table_VD: _grown(np.asarray(jax.device_get(table_VD)), sources, num_rows)
-    new = {**params, "token_embedder": grow(params["token_embedder"])}
+    resize = lambda table_VD: _resize(np.asarray(jax.device_get(table_VD)), sources, num_rows)
+    new = {**params, "token_embedder": resize(params["token_embedder"])}
     if "logits_dense" in params:
-        new["logits_dense"] = np.ascontiguousarray(grow(params["logits_dense"].T).T)
+        new["logits_dense"] = np.ascontiguousarray(resize(params["logits_dense"].T).T)
     return new
 
 
-def _grown(table_VD: np.ndarray, sources: Sequence[Sequence[int]], num_rows: int) -> np.ndarray:
+def _resize(table_VD: np.ndarray, sources: Sequence[Sequence[int]], num_rows: int) -> np.ndarray:
     table_WD = np.empty((num_rows, table_VD.shape[1]), table_VD.dtype)
     table_WD[: len(sources)] = table_VD[[source[0] for source in sources]]
     for row, source in enumerate(sources):

@@ -1,4 +1,4 @@
-"""What every model has at its two ends: tokens in, logits out.
+"""Base class of the models: token embedding and logits.
 
 Shape suffixes: B rows, T length, D emb_dim, V vocab.
 """
@@ -9,15 +9,15 @@ from flax import nnx
 
 from t5jax.model.config import T5Config
 from t5jax.model.layers import fan_in_truncated, new_param
-from t5jax.model.matmul import FewRowsParam, product_of_few_rows
+from t5jax.model.matmul import TransposedParam, small_batch_matmul
 from t5jax.sharding import constrain
 from t5jax.types import Batch
 
 
 class TokenModel(nnx.Module):
-    """A model of tokens: what lies between the two tables is its own.
+    """Token embedding, the stacks of a subclass, and logits.
 
-    Raffel et al. 2020 tie the tables, T5 1.1 does not.
+    Embedding and logits are tied in Raffel et al. 2020, not in T5 1.1.
     """
 
     def __init__(self, cfg: T5Config, *, rngs: nnx.Rngs):
@@ -29,7 +29,7 @@ class TokenModel(nnx.Module):
         self.tied = cfg.tied_embeddings
 
     def add_stacks(self, cfg: T5Config, rngs: nnx.Rngs) -> None:
-        """Makes what lies between the tables."""
+        """Makes the stacks between embedding and logits."""
         raise NotImplementedError
 
     def hidden(self, batch: Batch, keys_B: jax.Array | None = None) -> jax.Array:
@@ -46,8 +46,8 @@ class TokenModel(nnx.Module):
         return constrain(logits(hidden_BTD, table_DV), "batch", None, "vocab")
 
     def hidden_and_table(self, batch: Batch, keys_B: jax.Array | None = None):
-        """Output [B, T, D] and the table [D, V] whose product with it is the logits: what a loss
-        needs that never holds all logits at once."""
+        """Output [B, T, D] and the logits table [D, V], for a loss that computes logits in
+        chunks."""
         return self._scaled(self.hidden(batch, keys_B)), self.logits_table()
 
     def embed(self, tokens: jax.Array) -> jax.Array:
@@ -68,9 +68,9 @@ def logits(hidden: jax.Array, table_DV: jax.Array) -> jax.Array:
 
 
 def logits_of_rows(hidden_RD: jax.Array, table: nnx.Param) -> jax.Array:
-    """`logits` with a table as a `DecodingLayout` has it."""
-    if isinstance(table, FewRowsParam):
-        return product_of_few_rows(hidden_RD, table[...], jnp.float32)
+    """`logits` with the table of `DecodeWeights`."""
+    if isinstance(table, TransposedParam):
+        return small_batch_matmul(hidden_RD, table[...], jnp.float32)
     return logits(hidden_RD, table[...])
 
 

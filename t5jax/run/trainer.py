@@ -27,7 +27,7 @@ from t5jax.run.validation import Validation, build_validation
 from t5jax.tracking import Tracker
 from t5jax.training.feeding import Feeder
 from t5jax.training.program import Program
-from t5jax.training.schedules import RatesAhead
+from t5jax.training.schedules import HostSchedule
 from t5jax.training.train_step import TrainState
 
 
@@ -188,7 +188,7 @@ class Trainer:
             first = "; ".join(self.loader.places_left_out[:3])
             self.tracker.event(step, "left_out", bad_records=self.num_left_out, first=first)
 
-    def _learning_rates(self, step: int, state: TrainState) -> RatesAhead:
+    def _learning_rates(self, step: int, state: TrainState) -> HostSchedule:
         """Those of the steps from `step` on.
 
         Schedules follow the updates that the optimizer has made: fewer than steps where some were
@@ -205,4 +205,4 @@ class Trainer:
                 "(init.optimizer = 'keep'): every learning rate would be 0; set 'reset', another "
                 "schedule, or init.keep_step = True with steps that count on"
             )
-        return RatesAhead(lambda n: schedule(n + np.int32(made - step)), step)
+        return HostSchedule(lambda n: schedule(n + np.int32(made - step)), step)

@@ -224,7 +224,7 @@ class CustomSchedule(Protocol):
 Schedule = Constant | Rsqrt | Linear | Cosine | WarmupStableDecay | CustomSchedule
 
 
-class RatesAhead:
+class HostSchedule:
     """The rates of a run's steps on the host, for its log, without waiting for the devices.
 
     Asking a schedule between two training steps would queue behind one of them. So a block of steps

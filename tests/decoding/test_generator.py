@@ -108,7 +108,7 @@ def test_weights_turned_for_few_rows_say_the_same(expected):
     assert plain(got) == plain(expected["greedy"])
     np.testing.assert_allclose(scores(got), scores(expected["greedy"]), atol=1e-5)
     (layout,) = one._layouts(24)
-    assert isinstance(layout.table, matmul.FewRowsParam)
+    assert isinstance(layout.table, matmul.TransposedParam)
     assert layout is one._layouts(72)[0]  # made once
     assert generator()._layouts(8) is None
 
@@ -217,7 +217,7 @@ def only_even(scores, said, index):
 @pytest.mark.slow
 def test_a_callback_changes_what_is_chosen():
     for config in CONFIGS.values():
-        for outputs in generator().generate(inputs(4), config, callback=only_even):
+        for outputs in generator().generate(inputs(4), config, logits_processor=only_even):
             assert all((one.ids % 2 == 0).all() for one in outputs)
             assert not any(one.ended for one in outputs)  # EOS is odd
 

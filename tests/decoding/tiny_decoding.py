@@ -31,8 +31,8 @@ def inputs(rows: int = 9, length: int = 13) -> np.ndarray:
 
 
 def run(
-    tokens, config, num_ids=CFG.vocab_size, cfg=CFG, weights=None, callback=None, prefix=None,
-    row_ids=None,
+    tokens, config, num_ids=CFG.vocab_size, cfg=CFG, weights=None, logits_processor=None,
+    prefix=None, row_ids=None,
 ):  # fmt: skip
     """(tokens [B, K, T], scores [B, K]); several models where `weights` is a tuple."""
     prefix = np.zeros((len(tokens), 0), np.int32) if prefix is None else prefix
@@ -40,7 +40,7 @@ def run(
     request = Request(tokens, prefix, row_ids.astype(np.int32))
     weights = weights if isinstance(weights, tuple) else (weights or params(),)
     defs = (model_def(cfg),) * len(weights)
-    decoded = decode_batch(defs, weights, request, config, num_ids, callback)
+    decoded = decode_batch(defs, weights, request, config, num_ids, logits_processor)
     return tuple(map(np.asarray, decoded))
 
 
@@ -48,12 +48,12 @@ def model_def(cfg) -> nnx.GraphDef:
     return nnx.graphdef(abstract_model(cfg))
 
 
-def teacher_forced(weights: dict, tokens, said) -> np.ndarray:
+def teacher_forced(weights: dict, tokens, outputs) -> np.ndarray:
     """Log-probabilities [B, T, V] of every next token, without a cache."""
     batch = {
         "encoder_input_tokens": tokens,
-        "decoder_input_tokens": np.pad(said, ((0, 0), (1, 0)))[:, :-1],
-        "decoder_target_tokens": np.ones_like(said),  # no position is padding
+        "decoder_input_tokens": np.pad(outputs, ((0, 0), (1, 0)))[:, :-1],
+        "decoder_target_tokens": np.ones_like(outputs),  # no position is padding
     }
     logits = np.asarray(_forward(weights, batch), np.float64)
     logits -= logits.max(axis=-1, keepdims=True)

@@ -15,7 +15,7 @@ from t5jax.decoding.scoring import score_targets
 from t5jax.model import matmul
 from t5jax.model.attention import MASKED
 from t5jax.model.config import Architecture, T5Config
-from t5jax.model.layout import lay_out
+from t5jax.model.decode_weights import decode_weights
 from t5jax.model.registry import MODULES, abstract_model
 from t5jax.types import EOS_ID
 from tests.decoding import tiny_decoding
@@ -191,7 +191,7 @@ OUTPUTS = 11
 @pytest.mark.parametrize(("architecture", "variant", "one_cpu"), DECODED)
 def test_decoding_step_by_step_equals_teacher_forcing(architecture, variant, one_cpu, monkeypatch):
     """Rows of different lengths in one batch, wider than the longest."""
-    monkeypatch.setattr(matmul, "devices_together", lambda: 1 if one_cpu else 8)
+    monkeypatch.setattr(matmul, "devices_in_program", lambda: 1 if one_cpu else 8)
     cfg = config(architecture, variant)
     params = tiny_t5.random_params(cfg)
     rows = examples(architecture, [[(length, OUTPUTS)] for length in INPUTS])
@@ -206,16 +206,16 @@ def test_decoding_step_by_step_equals_teacher_forcing(architecture, variant, one
     @jax.jit
     def run_both(params):
         model, length = tiny_t5.build(cfg, params), OUTPUTS + 4
-        layout = lay_out(model, len(tokens))
-        decode, past = model.start_decoding(layout, jnp.asarray(tokens), length)
+        layout = decode_weights(model, len(tokens))
+        decode, kv_cache = model.start_decoding(layout, jnp.asarray(tokens), length)
 
-        def step(past, index_and_tokens):
+        def step(kv_cache, index_and_tokens):
             index, tokens_B = index_and_tokens
             mask = jnp.where(jnp.arange(length) <= index, 0.0, MASKED)[None, None, :, None]
-            logits_B1V, past = decode(tokens_B[:, None], index, past, mask)
-            return past, logits_B1V[:, 0]
+            logits_B1V, kv_cache = decode(tokens_B[:, None], index, kv_cache, mask)
+            return kv_cache, logits_B1V[:, 0]
 
-        _, logits_TBV = jax.lax.scan(step, past, (jnp.arange(OUTPUTS), read.T))
+        _, logits_TBV = jax.lax.scan(step, kv_cache, (jnp.arange(OUTPUTS), read.T))
         return logits_TBV.swapaxes(0, 1), model(batch)
 
     got, whole = run_both(params)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from t5jax.model.attention import Mask, attend
+from t5jax.model.attention import Mask, dot_product_attention
 from t5jax.model.config import T5Config
 from t5jax.model.layers import Attention
 
@@ -95,7 +95,7 @@ def reference(case: Case, q, k, v, bias, dy):
 def attend_and_gradients(case: Case, implementation: str, q, k, v, bias, dy):
     @jax.jit
     def run(q, k, v, bias, dy):
-        call = lambda *args: attend(*args, case.mask(), implementation)
+        call = lambda *args: dot_product_attention(*args, case.mask(), implementation)
         y, gradients = jax.vjp(call, q, k, v, bias)
         return y, *gradients(dy)
 
@@ -132,7 +132,9 @@ def test_auto_does_not_serialise_rows_that_devices_share():
     """Of eight devices each has its rows: a loop over the batch would make them take turns."""
     case = CASES["packed decoder"]
     q, k, v, bias, _ = case.arrays()
-    text = str(jax.make_jaxpr(lambda q: attend(q, k, v, bias, case.mask(), "auto"))(q))
+    text = str(
+        jax.make_jaxpr(lambda q: dot_product_attention(q, k, v, bias, case.mask(), "auto"))(q)
+    )
     assert jax.device_count() == 8
     assert "scan" not in text
     assert "while" not in text

@@ -16,7 +16,7 @@ from flax import serialization
 from t5jax.model import matmul
 from t5jax.model.attention import MASKED
 from t5jax.model.config import T5Config
-from t5jax.model.layout import lay_out
+from t5jax.model.decode_weights import decode_weights
 from t5jax.training.losses import CrossEntropy
 from t5jax.training.train_step import cast
 from tests.model import tiny_t5
@@ -227,7 +227,7 @@ def test_a_bias_per_layer(plain):
 @pytest.mark.parametrize("one_cpu", [False, True])  # True: weights laid out for few rows
 @pytest.mark.parametrize("variant", tiny_t5.VARIANTS)
 def test_decoding_step_by_step_equals_teacher_forcing(variant, one_cpu, monkeypatch):
-    monkeypatch.setattr(matmul, "devices_together", lambda: 1 if one_cpu else 8)
+    monkeypatch.setattr(matmul, "devices_in_program", lambda: 1 if one_cpu else 8)
     cfg = tiny_t5.config(variant)
     params = tiny_t5.random_params(cfg)
     batch = tiny_t5.random_batch(cfg, **BATCH)
@@ -239,17 +239,19 @@ def test_decoding_step_by_step_equals_teacher_forcing(variant, one_cpu, monkeypa
     def run(params):
         model = tiny_t5.build(cfg, params)
 
-        def step(past, index_and_tokens):
+        def step(kv_cache, index_and_tokens):
             index, tokens_B = index_and_tokens
             mask_T = jnp.where(jnp.arange(length) <= index, 0.0, MASKED)
-            logits_B1V, past = decode(tokens_B[:, None], index, past, mask_T[None, None, :, None])
-            return past, logits_B1V[:, 0]
+            logits_B1V, kv_cache = decode(
+                tokens_B[:, None], index, kv_cache, mask_T[None, None, :, None]
+            )
+            return kv_cache, logits_B1V[:, 0]
 
         tokens_TB = batch["decoder_input_tokens"].T
         length = len(tokens_TB) + 3
         inputs = batch["encoder_input_tokens"]
-        decode, past = model.start_decoding(lay_out(model, len(inputs)), inputs, length)
-        _, logits_TBV = jax.lax.scan(step, past, (jnp.arange(len(tokens_TB)), tokens_TB))
+        decode, kv_cache = model.start_decoding(decode_weights(model, len(inputs)), inputs, length)
+        _, logits_TBV = jax.lax.scan(step, kv_cache, (jnp.arange(len(tokens_TB)), tokens_TB))
         return logits_TBV.swapaxes(0, 1), model(batch)
 
     got, want = run(params)

@@ -7,28 +7,28 @@ from flax import nnx
 
 from t5jax.model import matmul
 from t5jax.model.matmul import (
-    FewRowsParam,
-    are_few_rows,
+    TransposedParam,
     dense,
-    in_parts,
-    product_of_few_rows,
+    in_row_blocks,
+    is_small_batch,
+    small_batch_matmul,
 )
 
 
 @pytest.fixture
 def one_cpu(monkeypatch):
-    monkeypatch.setattr(matmul, "devices_together", lambda: 1)
+    monkeypatch.setattr(matmul, "devices_in_program", lambda: 1)
 
 
 def test_few_rows_are_a_known_number_between_few_and_many(one_cpu):
-    assert [are_few_rows(number) for number in (1, 8, 64, 128)] == [False, True, True, False]
+    assert [is_small_batch(number) for number in (1, 8, 64, 128)] == [False, True, True, False]
     (symbolic,) = jax.export.symbolic_shape("b")
-    assert not are_few_rows(symbolic)
+    assert not is_small_batch(symbolic)
 
 
 def test_only_one_cpu_has_few_rows():
     assert jax.device_count() == 8
-    assert not are_few_rows(8)
+    assert not is_small_batch(8)
 
 
 def test_numpy_gives_the_same_product():
@@ -36,9 +36,9 @@ def test_numpy_gives_the_same_product():
     x_RD, weight_DF = rng.normal(size=(5, 7)), rng.normal(size=(7, 11))
     x_RD, weight_DF = x_RD.astype(np.float32), weight_DF.astype(np.float32)
     want = x_RD.astype(np.float64) @ weight_DF
-    got = jax.jit(product_of_few_rows)(x_RD, weight_DF.T)
+    got = jax.jit(small_batch_matmul)(x_RD, weight_DF.T)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
-    as_is, turned = nnx.Param(weight_DF), FewRowsParam(weight_DF.T)
+    as_is, turned = nnx.Param(weight_DF), TransposedParam(weight_DF.T)
     np.testing.assert_allclose(dense(x_RD, as_is), want, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(dense(x_RD, turned), want, rtol=1e-5, atol=1e-5)
 
@@ -54,7 +54,7 @@ def test_one_cpu_works_through_a_thousand_tokens_at_a_time(one_cpu, shape, part)
         seen.append(tokens_BS.shape)
         return tokens_BS[:, :, None] * np.arange(3), segments_BS + 1
 
-    tripled, added = in_parts(function, tokens_BS, -tokens_BS)
+    tripled, added = in_row_blocks(function, tokens_BS, -tokens_BS)
     assert set(seen) == {part}
     np.testing.assert_array_equal(tripled, tokens_BS[:, :, None] * np.arange(3))
     np.testing.assert_array_equal(added, 1 - tokens_BS)

@@ -8,7 +8,7 @@ from tiny_t5 import config, random_batch, random_params
 
 from t5jax.errors import ConfigError
 from t5jax.model.registry import abstract_model
-from t5jax.model.resize_vocab import grow_vocabulary
+from t5jax.model.resize_vocab import resize_token_embeddings
 
 OLD_IDS, SENTINELS, NEW_PIECES = 47, 11, 5  # of 53 rows; the sentinels are the top ids
 
@@ -32,7 +32,7 @@ def logits(cfg, params, batch) -> np.ndarray:
 def test_old_texts_give_the_same_logits(variant):
     cfg = config(variant)
     params = random_params(cfg)
-    grown = grow_vocabulary(params, sources(), 71)
+    grown = resize_token_embeddings(params, sources(), 71)
     batch = random_batch(cfg, 5, 14, 9)
     batch = {name: np.where(ids < OLD_IDS, ids, 3) for name, ids in batch.items()}
     new_of = np.array([sources().index((i,)) for i in range(OLD_IDS)])
@@ -48,7 +48,7 @@ def test_old_texts_give_the_same_logits(variant):
 def test_rows(variant):
     cfg = config(variant)
     params = jax.tree.map(jax.numpy.asarray, random_params(cfg))
-    grown = grow_vocabulary(params, sources(), 64)
+    grown = resize_token_embeddings(params, sources(), 64)
     tables = [(params["token_embedder"], grown["token_embedder"])]
     if variant == "umT5":
         tables += [(params["logits_dense"].T, grown["logits_dense"].T)]
@@ -70,7 +70,7 @@ def test_rows(variant):
 
 def test_spare_rows_of_a_table_without_any():
     params = {"token_embedder": np.arange(12, dtype=np.float32).reshape(4, 3)}
-    grown = grow_vocabulary(params, [(0,), (1,), (2,), (0, 3), (3,)], 7)["token_embedder"]
+    grown = resize_token_embeddings(params, [(0,), (1,), (2,), (0, 3), (3,)], 7)["token_embedder"]
     assert grown[3].tolist() == [4.5, 5.5, 6.5]
     assert grown[5:].tolist() == [[4.5, 5.5, 6.5]] * 2
 
@@ -78,6 +78,6 @@ def test_spare_rows_of_a_table_without_any():
 def test_what_does_not_fit():
     params = {"token_embedder": np.zeros((4, 3), np.float32)}
     with pytest.raises(ConfigError, match=r"model\.vocab_size = 2: the new vocabulary has 3 ids"):
-        grow_vocabulary(params, [(0,), (1,), (2,)], 2)
+        resize_token_embeddings(params, [(0,), (1,), (2,)], 2)
     with pytest.raises(ConfigError, match="has 4 rows, but its vocabulary has an id 4"):
-        grow_vocabulary(params, [(0,), (1, 4)], 5)
+        resize_token_embeddings(params, [(0,), (1, 4)], 5)

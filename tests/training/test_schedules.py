@@ -12,8 +12,8 @@ from t5jax.errors import ConfigError
 from t5jax.training.schedules import (
     Constant,
     Cosine,
+    HostSchedule,
     Linear,
-    RatesAhead,
     Rsqrt,
     WarmupStableDecay,
 )
@@ -152,9 +152,9 @@ def test_fields_changed_after_construction_are_checked_by_build():
 @pytest.mark.parametrize("first", [0, 7, 8, 39])
 def test_rates_ahead_are_the_schedules(monkeypatch, first):
     """Block after block, whichever step is first; no more is asked than the next block."""
-    monkeypatch.setattr(RatesAhead, "BLOCK_STEPS", 8)
+    monkeypatch.setattr(HostSchedule, "BLOCK_STEPS", 8)
     schedule, asked = Cosine(warmup_steps=WARMUP).build(RATE, RUN), []
-    rates = RatesAhead(lambda step: (asked.append(step), schedule(step))[1], first)
+    rates = HostSchedule(lambda step: (asked.append(step), schedule(step))[1], first)
     for step in range(first, RUN):
         assert rates(step) == rates(step)
         assert rates(step) == pytest.approx(float(schedule(step)), rel=1e-6, abs=1e-9)

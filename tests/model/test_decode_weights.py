@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from t5jax.model.decode_weights import decode_weights, transpose_block
 from t5jax.model.layer_stack import unstack
-from t5jax.model.layout import lay_out, turn_block
-from t5jax.model.matmul import FewRowsParam
+from t5jax.model.matmul import TransposedParam
 from tests.model import tiny_t5
 
 
@@ -21,7 +21,7 @@ def test_a_block_turns_what_it_multiplies_with_and_nothing_else():
     model = tiny_t5.build(cfg, tiny_t5.random_params(cfg))
     block = unstack(model.decoder.layers, 2)[0]
     before = shapes(block)
-    turn_block(block)
+    transpose_block(block)
     after = shapes(block)
     kept = {name for name in before if after[name] == before[name]}
     assert {name.split("/")[-1] for name in kept} == {"scale", "embedding"}
@@ -33,8 +33,8 @@ def test_a_block_turns_what_it_multiplies_with_and_nothing_else():
 def test_few_rows_get_turned_weights_of_the_same_values(variant, num_rows, few):
     cfg = tiny_t5.config(variant)
     model = tiny_t5.build(cfg, tiny_t5.random_params(cfg))
-    layout = lay_out(model, num_rows, devices=1)
-    assert isinstance(layout.table, FewRowsParam) == few
+    layout = decode_weights(model, num_rows, devices=1)
+    assert isinstance(layout.table, TransposedParam) == few
     turned = lambda x: x[...].T if few else x[...]
     np.testing.assert_array_equal(turned(layout.table), model.logits_table())
     for layer, query in zip(layout.layers, model.decoder.layers.self_attention.query, strict=True):

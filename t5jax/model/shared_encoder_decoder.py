@@ -1,4 +1,4 @@
-"""An encoder-decoder whose encoder is the decoder without its cross-attention.
+"""Encoder-decoder with parameters shared between encoder and decoder.
 
 Raffel et al. 2020, section 3.2.2: as many parameters as a language model of the same depth, as much
 work as an encoder-decoder. What coincides is what has the same name in Mesh TensorFlow
@@ -20,5 +20,5 @@ class SharedEncoderDecoder(EncoderDecoder):
         self.add_prompt(cfg, rngs)
 
     @property
-    def reader(self) -> Stack:
+    def encoder_stack(self) -> Stack:
         return self.decoder
