@@ -1,4 +1,4 @@
-"""Beam search against a plain one in NumPy that knows nothing of caches or batches."""
+"""Beam search against one in NumPy without KV cache and batches."""
 
 import numpy as np
 import pytest
@@ -17,17 +17,17 @@ def reference(row, beams=3, alpha=0.6, length=LENGTH, prefix=()):
     penalty = lambda n: ((5.0 + n) / 6.0) ** alpha
     live, finished = [(0.0, ())], []
     for index in range(length):
-        said = np.zeros((len(live), length), np.int32)
+        history = np.zeros((len(live), length), np.int32)
         for i, (_, ids) in enumerate(live):
-            said[i, : len(ids)] = ids
-        logprobs = teacher_forced(params(), np.repeat(row[None], len(live), 0), said)[:, index]
+            history[i, : len(ids)] = ids
+        log_probs = teacher_forced(params(), np.repeat(row[None], len(live), 0), history)[:, index]
         if index < len(prefix):
             candidates = [(0.0, (*live[0][1], prefix[index]))]
         else:
             candidates = [
-                (score + logprobs[i, token], (*ids, token))
+                (score + log_probs[i, token], (*ids, token))
                 for i, (score, ids) in enumerate(live)
-                for token in range(logprobs.shape[1])
+                for token in range(log_probs.shape[1])
             ]
         candidates = sorted(candidates, reverse=True)[: 2 * beams]
         own_length = index + 1 - len(prefix)
@@ -47,12 +47,12 @@ def found():
     return run(inputs(), BEAMS)
 
 
-def test_equals_a_plain_search(found):
+def test_equals_beam_search_in_numpy(found):
     tokens, scores = found
     ended = 0
-    for row, said, of_row in zip(inputs(), tokens, scores, strict=True):
+    for row, history, of_row in zip(inputs(), tokens, scores, strict=True):
         wanted = reference(row)
-        for (score, ids), got, got_score in zip(wanted, said, of_row, strict=False):
+        for (score, ids), got, got_score in zip(wanted, history, of_row, strict=False):
             assert tuple(got[: len(ids)]) == ids
             assert not got[len(ids) :].any()
             assert got_score == pytest.approx(score, abs=1e-4)
@@ -81,7 +81,7 @@ def test_batch_padding_and_other_rows_do_not_matter(found):
     np.testing.assert_array_equal(run(tokens[4:5], BEAMS)[0], found[0][4:5])
 
 
-def test_rows_without_input_say_nothing(found):
+def test_rows_without_input_have_empty_outputs(found):
     tokens = inputs()
     tokens[[0, 3]] = 0
     got, _ = run(tokens, BEAMS)
@@ -90,7 +90,7 @@ def test_rows_without_input_say_nothing(found):
     np.testing.assert_array_equal(got[rest], found[0][rest])
 
 
-def test_a_prefix_is_said_and_costs_nothing():
+def test_a_prefix_begins_the_output_and_is_not_scored():
     tokens, prefix = inputs(), np.zeros((9, 3), np.int32)
     prefix[2], prefix[5, :1] = (17, 31, 8), 23
     got, scores = run(tokens, BEAMS, prefix=prefix)
@@ -101,7 +101,7 @@ def test_a_prefix_is_said_and_costs_nothing():
         assert scores[row, 0] == pytest.approx(wanted[0][0], abs=1e-4)
 
 
-def test_two_models_search_together():
+def test_beam_search_with_an_ensemble():
     """Equal models give what one gives; the logits of different ones are averaged."""
     one, other = params(), params(seed=9)
     alone = run(inputs(), BEAMS)

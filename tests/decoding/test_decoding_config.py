@@ -26,7 +26,7 @@ def test_refused(settings, message):
         DecodingConfig(**settings)
 
 
-def test_width_is_what_is_worked_on_at_a_time():
+def test_width_is_the_number_of_beams_or_samples():
     assert DecodingConfig().width == 1
     assert DecodingConfig(num_beams=5, num_outputs=2).width == 5
     assert DecodingConfig(temperature=0.3, num_outputs=4).width == 4

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from t5jax.decoding import DecodingConfig
-from t5jax.decoding.logits_processors import truncated
+from t5jax.decoding.logits_processors import top_k_top_p_filter
 from t5jax.types import EOS_ID
 from tests.decoding.tiny_decoding import run
 from tests.model import tiny_t5
@@ -43,10 +43,10 @@ def theirs(both, **settings):
             output_scores=True,
             **settings,
         )
-    said = outputs.sequences.numpy()[:, 1:]
-    said = np.pad(said, ((0, 0), (0, LENGTH - said.shape[1])))
-    after_end = np.cumsum(said == EOS_ID, axis=1) - (said == EOS_ID) > 0
-    return np.where(after_end, 0, said), outputs  # they fill up with EOS if padding is id 0
+    tokens = outputs.sequences.numpy()[:, 1:]
+    tokens = np.pad(tokens, ((0, 0), (0, LENGTH - tokens.shape[1])))
+    after_end = np.cumsum(tokens == EOS_ID, axis=1) - (tokens == EOS_ID) > 0
+    return np.where(after_end, 0, tokens), outputs  # they fill up with EOS if padding is id 0
 
 
 def ours(both, **settings):
@@ -108,7 +108,7 @@ def test_truncation(top_k, top_p):
     if top_p < 1:
         wanted = transformers.TopPLogitsWarper(top_p)(None, wanted)
     np.testing.assert_array_equal(
-        jax.jit(truncated, static_argnums=(1, 2))(logits, top_k, top_p), wanted
+        jax.jit(top_k_top_p_filter, static_argnums=(1, 2))(logits, top_k, top_p), wanted
     )
 
 

@@ -1,4 +1,4 @@
-"""Many inputs: their order, batch, mesh and padding do not matter; what cannot be is refused."""
+"""Generator: independence of order, batch, mesh and padding; what is refused."""
 
 import functools
 
@@ -102,19 +102,19 @@ def test_outputs_are_as_the_config_says(expected):
     assert all(best >= second for best, second in beams)
 
 
-def test_weights_turned_for_few_rows_say_the_same(expected):
+def test_transposed_weights_of_a_small_batch_give_the_same(expected):
     one = generator(batch_size=24)  # 3 rows a device, which are few; the fixture's 1 is not
     got = one.generate(inputs(), CONFIGS["greedy"])
     assert plain(got) == plain(expected["greedy"])
     np.testing.assert_allclose(scores(got), scores(expected["greedy"]), atol=1e-5)
-    (layout,) = one._layouts(24)
-    assert isinstance(layout.table, matmul.TransposedParam)
-    assert layout is one._layouts(72)[0]  # made once
-    assert generator()._layouts(8) is None
+    (weights,) = one._decode_weights(24)
+    assert isinstance(weights.table, matmul.TransposedParam)
+    assert weights is one._decode_weights(72)[0]  # made once
+    assert generator()._decode_weights(8) is None
 
 
 @pytest.mark.parametrize(("mesh", "alone"), [((8, 1, 1), True), ((4, 2, 1), False)])
-def test_devices_with_all_parameters_wait_for_nobody(mesh, alone):
+def test_devices_with_all_parameters_decode_independently(mesh, alone):
     one = generator(mesh)
     request = Request(
         one._put(np.stack([inputs()[0][:5]] * 8)),
@@ -124,7 +124,7 @@ def test_devices_with_all_parameters_wait_for_nobody(mesh, alone):
     config = DecodingConfig(max_length=3)
     with one.program.in_use():
         compiled = decode_batch.lower(
-            one._defs, one._params, request, config, NUM_IDS, alone=one._alone
+            one._defs, one._params, request, config, NUM_IDS, rows_per_device=one._rows_per_device
         ).compile()
     collectives = ("all-reduce", "all-gather", "all-to-all", "collective-permute")
     assert any(name in compiled.as_text() for name in collectives) != alone
@@ -183,7 +183,7 @@ def test_greedy_scores_are_likelihoods(expected):
 
 
 @pytest.mark.slow
-def test_models_that_answer_together():
+def test_an_ensemble_averages_logits():
     """The logits are averaged: of equal models nothing changes, and the order does not matter."""
     given, config = inputs(), CONFIGS["greedy"]
     one, other = weights(), weights(seed=7)
@@ -209,20 +209,20 @@ def test_prefixes_begin_the_outputs():
             assert all(one.ids[: len(prefix)].tolist() == prefix.tolist() for one in outputs)
 
 
-def only_even(scores, said, index):
+def only_even(scores, tokens, index):
     ids = np.arange(scores.shape[-1])
     return scores - 1e9 * ((ids % 2 == 1) | (ids == 0))
 
 
 @pytest.mark.slow
-def test_a_callback_changes_what_is_chosen():
+def test_a_logits_processor_changes_the_outputs():
     for config in CONFIGS.values():
         for outputs in generator().generate(inputs(4), config, logits_processor=only_even):
             assert all((one.ids % 2 == 0).all() for one in outputs)
             assert not any(one.ended for one in outputs)  # EOS is odd
 
 
-def test_nothing_to_do():
+def test_no_inputs():
     assert generator().generate([], CONFIGS["greedy"]) == []
     assert generator().score([], []) == []
     (outputs,) = generator().generate([np.zeros(0, np.int32)], CONFIGS["greedy"])

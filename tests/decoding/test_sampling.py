@@ -1,4 +1,4 @@
-"""Greedy decoding: where it ends, what padding does to it, what it may choose."""
+"""Greedy decoding and sampling: stopping, padding, top-k and top-p."""
 
 import dataclasses
 
@@ -25,20 +25,20 @@ def decode(tokens, num_ids=CFG.vocab_size, cfg=CFG, weights=None):
 
 
 def by_teacher_forcing(tokens):
-    """Without a cache: the whole model on everything said so far, again for every token."""
+    """Without a cache: the whole model on the output so far, again for every token."""
     model = jax.jit(lambda weights, batch: tiny_t5.build(CFG, weights)(batch))
-    said = np.zeros((len(tokens), MAX_LENGTH), np.int32)
+    output = np.zeros((len(tokens), MAX_LENGTH), np.int32)
     ended = np.zeros(len(tokens), bool)
     for index in range(MAX_LENGTH):
         batch = {
             "encoder_input_tokens": tokens,
-            "decoder_input_tokens": np.pad(said, ((0, 0), (1, 0)))[:, :-1],
-            "decoder_target_tokens": np.ones_like(said),  # no position is padding
+            "decoder_input_tokens": np.pad(output, ((0, 0), (1, 0)))[:, :-1],
+            "decoder_target_tokens": np.ones_like(output),  # no position is padding
         }
         choice = np.argmax(model(params(), batch)[:, index], axis=-1)
-        said[:, index] = np.where(ended, 0, choice)
+        output[:, index] = np.where(ended, 0, choice)
         ended |= choice == EOS_ID
-    return said
+    return output
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_batch_and_padding_do_not_matter(outputs):
     np.testing.assert_array_equal(decode(tokens[4:5]), outputs[4:5])
 
 
-def test_rows_that_fill_up_a_batch_say_nothing(outputs):
+def test_padding_rows_have_empty_outputs(outputs):
     tokens = inputs()
     tokens[[0, 3]] = 0
     got = decode(tokens)
@@ -119,7 +119,7 @@ def test_stops_when_all_rows_have_ended(outputs, monkeypatch):
 
 
 @pytest.mark.slow
-def test_samples_come_as_often_as_they_are_likely():
+def test_sample_frequencies_are_the_probabilities():
     """First tokens of many rows with one input, against the probabilities of teacher forcing."""
     num, temperature = 4000, 0.7
     row = inputs()[2]
@@ -150,11 +150,11 @@ def test_samples_belong_to_their_rows():
     for row, samples, of_row in zip(inputs(), got, scores, strict=True):
         forced = teacher_forced(params(), np.repeat(row[None], 4, axis=0), samples)
         own = np.take_along_axis(forced, samples[..., None], axis=2)[..., 0]
-        said = np.cumsum(samples == EOS_ID, axis=1) - (samples == EOS_ID) == 0
-        np.testing.assert_allclose(np.where(said, own, 0).sum(axis=1), of_row, atol=1e-4)
+        is_output = np.cumsum(samples == EOS_ID, axis=1) - (samples == EOS_ID) == 0
+        np.testing.assert_allclose(np.where(is_output, own, 0).sum(axis=1), of_row, atol=1e-4)
 
 
-def test_the_likeliest_k_and_p():
+def test_top_k_and_top_p():
     """With one candidate left a sample is the greedy choice."""
     greedy = decode(inputs())
     for rule in ({"top_k": 1}, {"top_p": 1e-6}):
@@ -165,18 +165,18 @@ def test_the_likeliest_k_and_p():
 # ---- where an output ends
 
 
-def test_stops_behind_given_tokens(outputs):
+def test_stop_sequences(outputs):
     """Behind two tokens in a row that the greedy output has, or behind one."""
     row = next(r for r in range(len(outputs)) if outputs[r, 5] and outputs[r, 4])
     pair, one = tuple(map(int, outputs[row, 4:6])), int(outputs[row, 2])
     config = DecodingConfig(max_length=MAX_LENGTH, stop=(pair, (one,)))
     got = run(inputs(), config)[0][:, 0]
-    for said, before in zip(got, outputs, strict=True):
+    for output, before in zip(got, outputs, strict=True):
         ends = [i for i, token in enumerate(before) if token == one]
         ends += [i for i in range(1, MAX_LENGTH) if tuple(before[i - 1 : i + 1]) == pair]
         end = min(ends, default=MAX_LENGTH - 1)
-        np.testing.assert_array_equal(said[: end + 1], before[: end + 1])
-        assert not said[end + 1 :].any()
+        np.testing.assert_array_equal(output[: end + 1], before[: end + 1])
+        assert not output[end + 1 :].any()
     alone = run(inputs(), DecodingConfig(max_length=MAX_LENGTH, stop=(pair,)))[0][:, 0]
     assert not alone[row, 6:].any()
     assert alone[row, 5] == pair[1]

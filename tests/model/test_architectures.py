@@ -196,10 +196,10 @@ def test_decoding_step_by_step_equals_teacher_forcing(architecture, variant, one
     params = tiny_t5.random_params(cfg)
     rows = examples(architecture, [[(length, OUTPUTS)] for length in INPUTS])
     tokens = np.zeros((len(rows), max(INPUTS) + 3), np.int32)
-    said = np.zeros((len(rows), OUTPUTS), np.int32)
+    output = np.zeros((len(rows), OUTPUTS), np.int32)
     for row, ((inputs, targets),) in enumerate(rows):
-        tokens[row, : len(inputs)], said[row] = inputs, targets
-    read = np.pad(said, ((0, 0), (1, 0)))[:, :-1]
+        tokens[row, : len(inputs)], output[row] = inputs, targets
+    read = np.pad(output, ((0, 0), (1, 0)))[:, :-1]
 
     batch = batch_of(architecture, rows, packed=False)
 
@@ -250,7 +250,7 @@ def log_probabilities(cfg, params, inputs, targets):
 
 
 @pytest.mark.parametrize("architecture", GENERATING)
-def test_greedy_says_what_the_whole_model_says(architecture):
+def test_greedy_equals_the_argmax_of_teacher_forcing(architecture):
     """Without a cache, example by example, the likeliest token again and again."""
     cfg, params, inputs, tokens = generating(architecture)
     decoding = DecodingConfig(max_length=8)
@@ -283,13 +283,13 @@ def test_beams_have_the_scores_of_their_outputs(architecture):
     for beam in range(3):
         scored = score_targets(definition, (params,), tokens, got[:, beam], cfg.vocab_size)
         for row, ids in enumerate(inputs):
-            said = np.trim_zeros(got[row, beam], "b")
-            if not len(said):  # fewer than three have ended
+            output = np.trim_zeros(got[row, beam], "b")
+            if not len(output):  # fewer than three have ended
                 continue
-            log_p = log_probabilities(cfg, params, ids, said)[np.arange(len(said)), said]
+            log_p = log_probabilities(cfg, params, ids, output)[np.arange(len(output)), output]
             assert scores[row, beam] == pytest.approx(log_p.sum(), abs=1e-4)
-            if said.all():  # 0 among given targets is padding, though random weights may say it
-                np.testing.assert_allclose(scored[row, : len(said)], log_p, atol=1e-5)
-                assert not np.any(scored[row, len(said) :])
+            if output.all():  # 0 among given targets is padding, though random weights may say it
+                np.testing.assert_allclose(scored[row, : len(output)], log_p, atol=1e-5)
+                assert not np.any(scored[row, len(output) :])
                 num_scored += 1
     assert num_scored > 5

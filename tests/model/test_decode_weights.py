@@ -1,4 +1,4 @@
-"""Where weights lie for decoding: turned for few rows, which every matrix is and nothing else."""
+"""Decode weights: transposed for small batches, every matrix and nothing else."""
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ def shapes(block) -> dict[str, tuple[int, ...]]:
     return {"/".join(str(key.key) for key in path): leaf.shape for path, leaf in flat}
 
 
-def test_a_block_turns_what_it_multiplies_with_and_nothing_else():
+def test_matrices_of_a_block_are_transposed_and_nothing_else():
     cfg = tiny_t5.config("umT5", adapter_dim=4)  # with a table of position biases of its own
     model = tiny_t5.build(cfg, tiny_t5.random_params(cfg))
     block = unstack(model.decoder.layers, 2)[0]
@@ -30,7 +30,7 @@ def test_a_block_turns_what_it_multiplies_with_and_nothing_else():
 
 @pytest.mark.parametrize("variant", ["1.0", "1.1"])  # the table of the logits is tied, and not
 @pytest.mark.parametrize(("num_rows", "few"), [(2, False), (24, True), (65, False)])
-def test_few_rows_get_turned_weights_of_the_same_values(variant, num_rows, few):
+def test_a_small_batch_gets_transposed_weights_of_the_same_values(variant, num_rows, few):
     cfg = tiny_t5.config(variant)
     model = tiny_t5.build(cfg, tiny_t5.random_params(cfg))
     layout = decode_weights(model, num_rows, devices=1)

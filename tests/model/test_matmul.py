@@ -1,4 +1,4 @@
-"""Products with few rows: the same numbers from weights that lie the other way round."""
+"""Matrix products with small batches: the same numbers from transposed weights."""
 
 import jax
 import numpy as np
@@ -20,13 +20,13 @@ def one_cpu(monkeypatch):
     monkeypatch.setattr(matmul, "devices_in_program", lambda: 1)
 
 
-def test_few_rows_are_a_known_number_between_few_and_many(one_cpu):
+def test_a_small_batch_is_a_known_number_in_a_range(one_cpu):
     assert [is_small_batch(number) for number in (1, 8, 64, 128)] == [False, True, True, False]
     (symbolic,) = jax.export.symbolic_shape("b")
     assert not is_small_batch(symbolic)
 
 
-def test_only_one_cpu_has_few_rows():
+def test_small_batches_are_of_one_cpu_only():
     assert jax.device_count() == 8
     assert not is_small_batch(8)
 

@@ -75,7 +75,7 @@ def test_spare_rows_of_a_table_without_any():
     assert grown[5:].tolist() == [[4.5, 5.5, 6.5]] * 2
 
 
-def test_what_does_not_fit():
+def test_refused():
     params = {"token_embedder": np.zeros((4, 3), np.float32)}
     with pytest.raises(ConfigError, match=r"model\.vocab_size = 2: the new vocabulary has 3 ids"):
         resize_token_embeddings(params, [(0,), (1,), (2,)], 2)
