@@ -30,7 +30,7 @@ from t5jax.decoding import DecodingConfig, Generator
 from t5jax.model.config import T5Config, t5_1_1_small
 from t5jax.sharding import MeshConfig
 from t5jax.training.losses import CrossEntropy
-from t5jax.training.program import Program
+from t5jax.training.steps import Program
 from tests.model.foreign_weights import from_hf
 
 TOKENS = 64

@@ -24,8 +24,8 @@ from t5jax.training.peft import (
     PromptTuning,
     TrainOnly,
 )
-from t5jax.training.program import Program
 from t5jax.training.schedules import Constant
+from t5jax.training.steps import Program
 
 STRATEGIES = {
     "all parameters": (AllParameters(), {}),
@@ -52,7 +52,7 @@ def program(size: str, name: str, optimizer: str) -> Program:
     return Program(
         model=SIZES[size](dtype="float32", unroll_layers="all", **needs),
         loss=CrossEntropy(),
-        tx=strategy.wrapped(OPTIMIZERS[optimizer].build(1000), 1000),
+        tx=strategy.wrap_optimizer(OPTIMIZERS[optimizer].build(1000), 1000),
         mesh_config=mesh,
         mesh=mesh.build(),
         finetuning=strategy,

@@ -47,8 +47,8 @@ def t5jax_step(options):
     from t5jax.sharding import MeshConfig
     from t5jax.training.losses import CrossEntropy
     from t5jax.training.optimizers import Adafactor, AdamW
-    from t5jax.training.program import Program
     from t5jax.training.schedules import Constant
+    from t5jax.training.steps import Program
 
     make = {"adafactor": Adafactor, "adamw": AdamW}[options.optimizer]
     optimizer = make(learning_rate=1e-3, schedule=Constant())

@@ -1,7 +1,8 @@
-"""Where arrays live: the names of their axes -> axes of the device mesh.
+"""Sharding: device mesh, and sharding rules from logical axis names to mesh axes.
 
-The model names axes ("embed", "heads", ...) and knows nothing of meshes. A run picks a mesh shape
-and a table of rules; changing the layout of a run means changing those, in its config.
+The model names the axes of its arrays ("embed", "heads", ...) and knows nothing of meshes. A run's
+config sets the mesh shape and the rules (`MeshConfig`); the sharding rule of a new axis is a field
+there and a name in `MeshConfig.rules`.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from t5jax.errors import ConfigError
 
 MESH_AXES = ("data", "fsdp", "tensor")
 AxisRules = Mapping[str, tuple[str, ...]]
-_AXES_OF_ONE_ARRAY = (  # of the logits, the tables, the kernels, the position bias
+_AXES_OF_ONE_ARRAY = (  # logits, token embedding, kernels, position bias
     ("batch", "vocab"),
     ("vocab", "embed"),
     ("embed", "heads"),
@@ -33,11 +34,11 @@ _rules: contextvars.ContextVar[AxisRules | None] = contextvars.ContextVar(
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class MeshConfig:
-    """Shape of the device mesh and the table from axis names of arrays to axes of the mesh."""
+    """Shape of the device mesh, and the sharding rules: logical axis -> mesh axes."""
 
-    data: int = -1  # replicas; -1: whatever the devices leave
-    fsdp: int = 1  # replicas that share the storage of parameters and optimizer state
-    tensor: int = 1  # devices that share each matrix product
+    data: int = -1  # data parallelism; -1: the remaining devices
+    fsdp: int = 1  # data parallelism with sharded parameters and optimizer state
+    tensor: int = 1  # tensor parallelism: devices that share each matrix product
     batch: tuple[str, ...] = ("data", "fsdp")
     vocab: tuple[str, ...] = ("tensor",)
     embed: tuple[str, ...] = ("fsdp",)
@@ -91,8 +92,8 @@ class MeshConfig:
 
 
 @contextlib.contextmanager
-def use(mesh: jax.sharding.Mesh, rules: AxisRules) -> Iterator[None]:
-    """Makes mesh and rules known to everything called inside."""
+def use_mesh(mesh: jax.sharding.Mesh, rules: AxisRules) -> Iterator[None]:
+    """Context of `constrain`: the mesh and the sharding rules."""
     token = _rules.set(rules)
     try:
         with jax.set_mesh(mesh):
@@ -102,25 +103,24 @@ def use(mesh: jax.sharding.Mesh, rules: AxisRules) -> Iterator[None]:
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
-    """Lays an activation out by the names of its axes (None: whole). No effect without rules in
-    use, and on a device on its own."""
+    """Sharding constraint on an activation by the names of its axes (None: not sharded). No effect
+    without a mesh in use and inside `on_each_device`."""
     rules = _rules.get()
-    if rules is None or _on_its_own():
+    if rules is None or _inside_shard_map():
         return x
     return jax.lax.with_sharding_constraint(x, _spec(axes, rules))
 
 
 def batch_sharding(mesh: jax.sharding.Mesh, rules: AxisRules) -> NamedSharding:
-    """Of the arrays of a batch: rows over the replicas, positions whole."""
+    """Sharding of a batch's arrays: rows over the mesh axes of "batch", positions not sharded."""
     return NamedSharding(mesh, P(rules["batch"]))
 
 
 def on_each_device(function: Callable, rows: NamedSharding) -> Callable:
-    """`function(whole, rows)`, every device computing the results of its own rows, on its own.
+    """`shard_map` of `function(replicated, rows)` over the rows, without any collectives.
 
-    `whole` (any pytree) lies whole on every device; of `rows` and of the results, the first axis is
-    laid out as the sharding says. Inside there is nothing to lay out and nobody to wait for: a loop
-    ends on a device when that device's rows have ended.
+    `replicated` (any pytree) is whole on every device; the first axis of `rows` and of the results
+    is sharded as `rows` says. A loop ends on a device when that device's rows have ended.
     """
     specs = (P(), rows.spec)
     return jax.shard_map(
@@ -129,20 +129,19 @@ def on_each_device(function: Callable, rows: NamedSharding) -> Callable:
 
 
 def devices_in_program() -> int:
-    """How many devices what is being traced will run on, as one program."""
-    return 1 if _on_its_own() else jax.device_count()
+    """Number of devices that run the program being traced together."""
+    return 1 if _inside_shard_map() else jax.device_count()
 
 
-def _on_its_own() -> bool:
+def _inside_shard_map() -> bool:
     """Whether what is being traced is inside `on_each_device`."""
     return jax.sharding.get_abstract_mesh().are_all_axes_manual
 
 
 def param_specs(model: nnx.Module, rules: AxisRules, mesh: jax.sharding.Mesh) -> dict:
-    """A PartitionSpec per parameter of an (abstract) model. A stack's leading axis stays whole.
+    """A PartitionSpec per parameter of an (abstract) model. A stack's layers axis is not sharded.
 
-    Raises:
-      ConfigError: an axis of a parameter is not divisible by the devices that should share it.
+    Raises ConfigError if an axis of a parameter is not divisible by its mesh axes.
     """
 
     def spec(path, param):
@@ -164,9 +163,8 @@ def param_specs(model: nnx.Module, rules: AxisRules, mesh: jax.sharding.Mesh) ->
 
 
 def state_shardings(abstract_state, specs: dict, mesh: jax.sharding.Mesh):
-    """Shardings of a whole TrainState. A slot of the optimizer that has the path and the shape of a
-    parameter is laid out like it; the rest (counters, Adafactor's factors) is replicated.
-    """
+    """Shardings of a whole TrainState. Optimizer state with path and shape of a parameter is
+    sharded like it; the rest (counters, Adafactor's factors) is replicated."""
     is_spec = lambda x: isinstance(x, P)
     params = jax.tree_util.tree_leaves_with_path(abstract_state.params)
     flat_specs = jax.tree.leaves(specs, is_leaf=is_spec)

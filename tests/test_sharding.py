@@ -14,8 +14,8 @@ from t5jax.model.registry import abstract_model
 from t5jax.sharding import MeshConfig, param_specs, state_shardings
 from t5jax.training.losses import CrossEntropy
 from t5jax.training.optimizers import Adafactor, AdamW, OptaxOptimizer
-from t5jax.training.program import Program
 from t5jax.training.schedules import Constant
+from t5jax.training.steps import Program
 from t5jax.training.train_step import TrainState
 from tests.model import tiny_t5
 
@@ -228,7 +228,7 @@ def test_constrain_has_no_effect_without_rules():
 def test_constrain_lays_out_by_name():
     config = MeshConfig(data=2, fsdp=2, tensor=2)
     mesh = config.build()
-    with sharding.use(mesh, config.rules):
+    with sharding.use_mesh(mesh, config.rules):
         y = jax.jit(lambda x: sharding.constrain(x, "batch", None, "vocab"))(jnp.ones((8, 5, 6)))
     want = NamedSharding(mesh, P(("data", "fsdp"), None, "tensor"))
     assert y.sharding.is_equivalent_to(want, 3)
@@ -238,7 +238,7 @@ def test_constrain_lays_out_by_name():
 
 def test_rules_end_with_their_block_even_after_an_error():
     config = MeshConfig()
-    with pytest.raises(KeyError), sharding.use(config.build(), config.rules):
+    with pytest.raises(KeyError), sharding.use_mesh(config.build(), config.rules):
         sharding.constrain(jnp.ones((8, 2)), "no_such_axis", None)
     x = jnp.ones((8, 2))
     assert sharding.constrain(x, "batch", None) is x
@@ -272,7 +272,7 @@ def test_a_device_on_its_own_ends_when_its_rows_do():
         return took + 0 * left_R, 0 * left_R + sharding.devices_in_program()
 
     left = np.array([3, 0, 0, 0, 5, 9, 1, 1, 2, 7, 0, 1, 4, 4, 6, 0])
-    with sharding.use(mesh, mesh_config.rules):
+    with sharding.use_mesh(mesh, mesh_config.rules):
         function = jax.jit(sharding.on_each_device(count_down, rows))
         took, together = function(jnp.int32(2), jax.device_put(left, rows))
     np.testing.assert_array_equal(took, np.repeat([2, 0, 5, 1, 4, 1, 2, 3], 2))

@@ -26,7 +26,7 @@ from t5jax.run.build import (
 from t5jax.sharding import MESH_AXES
 from t5jax.tracking import model_flops
 from t5jax.training.losses import predicting_side
-from t5jax.training.program import Program
+from t5jax.training.steps import Program
 from t5jax.training.train_step import TrainState
 
 

@@ -15,7 +15,7 @@ from t5jax.run.build import build_program
 from t5jax.run.provenance import environment
 from t5jax.run.restore import apply_flags, checkpoint_directory, read_saved_config
 from t5jax.training.peft import Adapters, AllParameters, PromptTuning
-from t5jax.training.program import Program
+from t5jax.training.steps import Program
 from t5jax.types import Params
 
 _NOT_WEIGHTS = {
@@ -68,7 +68,7 @@ def merge_command(workdir: str, target: str, flags: list[str], *, step: int | No
 
 
 def _check_merges(config: RunConfig, workdir: str) -> None:
-    if config.finetuning.merges:
+    if config.finetuning.has_merge:
         return
     kind = type(config.finetuning)
     reason = _NOT_WEIGHTS.get(kind)
@@ -88,7 +88,7 @@ def _difference(program: Program, params: Params, merged: Params) -> float:
 
     Raises RuntimeError if that is more than rounding.
     """
-    before, after = _logits(program, params), _logits(program.plain, merged)
+    before, after = _logits(program, params), _logits(program.without_peft, merged)
     difference = float(np.abs(before - after).max() / np.abs(before).max())
     if not difference < 1e-4:
         raise RuntimeError(f"merged logits differ by {difference:.1e} of the largest: a defect")
@@ -101,8 +101,8 @@ def _logits(program: Program, params: Params) -> np.ndarray:
     names = "encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens"
 
     def logits(params, tokens):
-        model = nnx.merge(program.model_def, program.finetuning.merged(params))
+        model = nnx.merge(program.model_def, program.finetuning.merge_parameters(params))
         return model(dict.fromkeys(names, tokens))
 
-    with program.in_use():
+    with program.use_mesh():
         return np.asarray(jax.jit(logits, out_shardings=program.replicated)(params, tokens))

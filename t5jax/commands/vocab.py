@@ -172,7 +172,7 @@ def vocab_grow_command(
     old_program = build_program(dataclasses.replace(config, model=old_model))
     restored = restore_params(directory, old_program.abstract_state.params, record.step)
     grown = resize_token_embeddings(restored.state, extension.sources(), config.model.vocab_size)
-    state = build_program(config).begin(grown)
+    state = build_program(config).init_from_params(grown)
     checkpoints = Checkpoints(target, config.checkpoints)
     grown_from = {"workdir": workdir, "step": restored.step}
     record = {**checkpoint_record(config, loader, 0), "grown_from": grown_from}

@@ -135,7 +135,7 @@ class RunConfig:
     def build_optimizer(self) -> optax.GradientTransformation:
         """That of the parameters that train. Raises ConfigError."""
         num_steps = self.train.num_train_steps
-        return self.finetuning.wrapped(self.optimizer.build(num_steps), num_steps)
+        return self.finetuning.wrap_optimizer(self.optimizer.build(num_steps), num_steps)
 
     def _check_evaluation(self) -> None:
         """Settings that need evaluations have no effect without them."""

@@ -40,7 +40,7 @@ def open_run_directory(path: str, step: int | None = None) -> SourceCheckpoint:
     stored = open_step(pathlib.Path(path) / CHECKPOINTS, "params", step, log=print)
     content = stored.record.content
     config = from_record(content, path)
-    if config.finetuning.merges:
+    if config.finetuning.has_merge:
         raise ConfigError(
             f"{path} was fine-tuned with {type(config.finetuning).__name__}, whose factors are "
             f"separate parameters: merge them first, with t5jax merge {path} TARGET, and convert "

@@ -23,7 +23,7 @@ from t5jax.errors import ConfigError, DataError
 from t5jax.model.decode_weights import DecodeWeights, decode_weights
 from t5jax.model.matmul import is_small_batch
 from t5jax.sharding import on_each_device
-from t5jax.training.program import Program
+from t5jax.training.steps import Program
 from t5jax.training.train_step import cast
 from t5jax.types import EOS_ID, Params
 
@@ -69,7 +69,7 @@ class Generator:
         self.program, self.num_ids, self._after_batch = program, num_ids, after_batch
         all_params = (params,) if isinstance(params, dict) else tuple(params)
         self.batch_size = -(-batch_size // program.replicas) * program.replicas
-        with program.in_use():
+        with program.use_mesh():
             to_compute_dtype = jax.jit(functools.partial(cast, dtype=program.model.dtype))
             self._params = tuple(map(to_compute_dtype, all_params))
         self._defs = (program.model_def,) * len(all_params)
@@ -120,7 +120,7 @@ class Generator:
                 self._put(_padded([prefixes[row] for row in rows], num_rows, longest_prefix)),
                 self._put(np.resize(numbers[rows], num_rows).astype(np.int32)),
             )
-            with self.program.in_use():
+            with self.program.use_mesh():
                 decoded = decode_batch(
                     self._defs,
                     self._params,
@@ -155,7 +155,7 @@ class Generator:
         for rows in self._batches(lengths):
             tokens = self._put(_padded([inputs[row] for row in rows], num_rows))
             scored = self._put(_padded([targets[row] for row in rows], num_rows))
-            with self.program.in_use():
+            with self.program.use_mesh():
                 scores = _score(
                     self._defs, self._params, tokens, scored, self.num_ids, self._rows_per_device
                 )

@@ -28,7 +28,7 @@ from t5jax.evaluation.scores import BENCHMARK_AVERAGES, score_predictions
 from t5jax.metrics.sums import SumMetric
 from t5jax.metrics.table import Result
 from t5jax.runtime import agree
-from t5jax.training.program import Program
+from t5jax.training.steps import Program
 from t5jax.types import Params
 
 _NO_EFFECT_ON_RESULTS = ("every_steps", "batch_size")
@@ -75,7 +75,7 @@ class Evaluator:
         """Predicts and scores all tasks.
 
         Args:
-          program: of the plain model (`Program.plain`).
+          program: of the plain model (`Program.without_peft`).
           params: its parameters, float32; of several models, whose logits are averaged.
           settings: `self.settings(program, params)`, if that is known already.
           directory: where predictions and results are written (the same on all hosts), and from

@@ -15,7 +15,7 @@ from t5jax.data.store.reader import TokenStream
 from t5jax.errors import ConfigError
 from t5jax.training.feeding import Feeder
 from t5jax.training.losses import LossSums, predicting_side
-from t5jax.training.program import Program
+from t5jax.training.steps import Program
 from t5jax.training.train_step import summary
 
 

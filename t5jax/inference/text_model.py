@@ -11,7 +11,7 @@ from t5jax.config import RunConfig
 from t5jax.data.registry.resolve import resolve
 from t5jax.decoding import DecodingConfig, Generated, Generator
 from t5jax.errors import ConfigError, DataError
-from t5jax.training.program import Program
+from t5jax.training.steps import Program
 from t5jax.types import Params
 
 

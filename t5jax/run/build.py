@@ -10,7 +10,7 @@ from t5jax.data.registry.resolve import ResolvedMixture, resolve
 from t5jax.errors import ConfigError
 from t5jax.evaluation import evaluator
 from t5jax.training.losses import with_run_settings
-from t5jax.training.program import Program
+from t5jax.training.steps import Program
 
 TrainLoader = Loader | StreamingLoader
 

@@ -33,7 +33,7 @@ from t5jax.run.build import TrainLoader
 from t5jax.run.provenance import changed_lines
 from t5jax.run.summary import run_size
 from t5jax.tracking import Tracker
-from t5jax.training.program import Program
+from t5jax.training.steps import Program
 from t5jax.training.train_step import TrainState
 
 _ADDED = ("adapter_dim", "prompt_length")  # fields that add parameters to those of the old model
@@ -166,7 +166,7 @@ def _wanted(
             f"differ):\n  {listed}\n{_advice(problems)}"
         )
     for path in fresh:
-        if not program.finetuning.trains(path.removeprefix("params/")):
+        if not program.finetuning.is_trainable(path.removeprefix("params/")):
             raise ConfigError(
                 f"init.path = {config.init.path!r} has no {path}, and finetuning = "
                 f"{type(config.finetuning).__name__} does not train it: it would stay as it "

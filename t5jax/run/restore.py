@@ -13,7 +13,7 @@ from t5jax.checkpoints import Record, latest_record, read_record, restore_params
 from t5jax.config import RunConfig, from_record, override
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.run.build import build_program
-from t5jax.training.program import Program
+from t5jax.training.steps import Program
 from t5jax.types import Params
 
 ChangeConfig = Callable[[RunConfig], RunConfig]
@@ -41,7 +41,7 @@ class SavedRun(NamedTuple):
         restored = restore_params(self.directory, self.program.abstract_state.params, step)
         params = self.program.merge(restored.state)
         fingerprint = _fingerprint(self.directory, restored.step)
-        return RestoredRun(self.config, self.program.plain, params, restored.step, fingerprint)
+        return RestoredRun(self.config, self.program.without_peft, params, restored.step, fingerprint)
 
 
 def checkpoint_directory(workdir: str) -> epath.Path:

@@ -9,7 +9,7 @@ from t5jax.config import RunConfig
 from t5jax.data.pipeline.loader import Loader
 from t5jax.run.build import TrainLoader
 from t5jax.tracking import Throughput, measure_matmul_peak, model_flops, peak_flops
-from t5jax.training.program import Program
+from t5jax.training.steps import Program
 
 
 def run_size(

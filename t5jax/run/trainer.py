@@ -26,8 +26,8 @@ from t5jax.run.summary import compiled_memory, measure_throughput
 from t5jax.run.validation import Validation, build_validation
 from t5jax.tracking import Tracker
 from t5jax.training.feeding import Feeder
-from t5jax.training.program import Program
 from t5jax.training.schedules import HostSchedule
+from t5jax.training.steps import Program
 from t5jax.training.train_step import TrainState
 
 

@@ -12,7 +12,7 @@ from t5jax.evaluation.evaluator import Evaluator
 from t5jax.evaluation.loss import SplitLosses, add_loss_sums, loss_metrics
 from t5jax.run.build import build_evaluation_loaders, build_run_evaluator
 from t5jax.tracking import Tracker
-from t5jax.training.program import Program
+from t5jax.training.steps import Program
 from t5jax.types import Params
 
 SPLIT = "validation"
@@ -80,7 +80,7 @@ class Validation:
         """The metrics of every task; predictions are kept in WORKDIR/evaluations."""
         assert self.suite is not None
         report = self.suite.evaluate(
-            program.plain,
+            program.without_peft,
             program.merge(params),
             step,
             directory=pathlib.Path(self.config.workdir) / "evaluations" / SPLIT / str(step),

@@ -1,4 +1,4 @@
-"""From this host's rows to arrays of the global batch on the devices."""
+"""Global batch arrays on the devices, from host-local rows."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ Rows = Mapping[str, np.ndarray]
 
 
 class Feeder:
-    """Knows which rows of a global batch this host's devices hold, and puts them there."""
+    """Places this host's rows of a global batch on its devices; `rows` are their numbers."""
 
     def __init__(self, sharding: jax.sharding.NamedSharding, batch_size: int):
         self._sharding, self._batch_size = sharding, batch_size
@@ -20,8 +20,8 @@ class Feeder:
     def put(self, rows: Rows) -> dict[str, jax.Array]:
         """Global arrays [batch_size, ...] from the arrays of `self.rows` alone.
 
-        Every device is given its own rows by their numbers. (`make_array_from_process_local_data`
-        would take a wrong number of local rows without a word.)
+        Every device is given its own rows by number: `make_array_from_process_local_data` accepts a
+        wrong number of local rows silently.
         """
 
         def array(local: np.ndarray) -> jax.Array:

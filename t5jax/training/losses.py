@@ -1,4 +1,4 @@
-"""What training minimises: `loss(model, batch, keys_B) -> LossSums`.
+"""Losses, `loss(model, batch, keys_B) -> LossSums`: cross-entropy, z-loss, label smoothing.
 
 Losses return sums over tokens and never means, so that microbatches, hosts and evaluation batches
 with different numbers of real tokens add up exactly; the caller divides once.
@@ -33,7 +33,7 @@ class LossSums(NamedTuple):
 
 
 def zero_sums(num_tasks: int) -> LossSums:
-    """What sums begin with."""
+    """The initial value of a sum."""
     scalars = [jnp.float32(0.0)] * (len(LossSums._fields) - 1)
     return LossSums(*scalars, tasks=jnp.zeros((num_tasks, 3)) if num_tasks else ())
 
@@ -50,7 +50,7 @@ class CustomLoss(Protocol):
 
 
 def predicting_side(batch: Mapping[str, Any]) -> str:
-    """Whose positions predict tokens: the decoder's, or the encoder's where there is no decoder."""
+    """The stack whose positions predict targets: the decoder, without one the encoder."""
     return "decoder" if "decoder_target_tokens" in batch else "encoder"
 
 
@@ -74,7 +74,7 @@ class CrossEntropy:
     normalizing_factor: float | None = None  # e.g. 2048*114, for slots made by Mesh TensorFlow
     num_chunks: int = 1  # of the target positions; only one chunk's logits exist at a time
     first_sentinel_id: int | None = None  # None: taken from the vocabulary of the run
-    num_tasks: int = 0  # of the mixture, counted by the run; 0: one task, not told apart
+    num_tasks: int = 0  # of the mixture, set by the run; 0: no sums by task
 
     def __post_init__(self) -> None:
         if self.z_loss < 0:
@@ -159,7 +159,7 @@ Loss = CrossEntropy | CustomLoss
 
 
 def with_run_settings(loss: Loss, **settings: int) -> Loss:
-    """The loss with those of the run's settings that are among its fields."""
+    """The loss with the run's settings, as far as it has such fields."""
     if not dataclasses.is_dataclass(loss):
         return loss
     names = {field.name for field in dataclasses.fields(loss)} & settings.keys()
@@ -167,15 +167,14 @@ def with_run_settings(loss: Loss, **settings: int) -> Loss:
 
 
 def divisor_of(loss: Loss, denominator: jax.Array) -> jax.Array:
-    """What to divide the objective summed over the whole batch by: as the loss says, or by its
-    denominator."""
+    """Divisor of the objective summed over the whole batch: the loss's own, or its denominator."""
     if hasattr(loss, "divisor"):
         return loss.divisor(denominator)
     return jnp.maximum(denominator, 1.0)
 
 
 def _average_per_sequence(batch: Batch, weights_BT: jax.Array):
-    """Every sequence counts 1, however long: token weights over their segment's total weight."""
+    """Per-sequence mean: token weights divided by their segment's total weight."""
     side = predicting_side(batch)
     segments_BT = batch.get(f"{side}_segment_ids", jnp.ones_like(batch[f"{side}_target_tokens"]))
     same_BTT = (segments_BT[:, :, None] == segments_BT[:, None, :]).astype(jnp.float32)
@@ -244,7 +243,7 @@ def _forward(hidden, targets, scales, table_DV, z_loss, label_smoothing):
 
 def _backward(z_loss, label_smoothing, residuals, cotangents):
     dhidden, dtable_DV = residuals
-    dtotal = cotangents[0]  # the per-token values are for reporting: no gradient through them
+    dtotal = cotangents[0]  # per-token values are metrics: no gradient through them
     scaled = lambda x: (x * dtotal).astype(x.dtype)
     return scaled(dhidden), None, None, scaled(dtable_DV)
 

@@ -1,8 +1,8 @@
 """Optimizers: a dataclass per optimizer, whose `build` makes the optax transformation.
 
 Layers stacked along a leading axis are treated each as its own tensor wherever an optimizer works
-with whole tensors (scales, clipping, factored moments). The learning rate follows the number of
-updates the optimizer has made (its own count, which a skipped step does not advance).
+with whole tensors (scales, clipping, factored moments). The learning rate is a function of the
+optimizer's own update count, which a skipped step does not advance.
 """
 
 import dataclasses

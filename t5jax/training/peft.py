@@ -1,8 +1,8 @@
-"""Fine-tuning: which parameters of a run train, and which it adds; a dataclass per strategy.
+"""Fine-tuning strategies: full, frozen parameters, adapters, LoRA, prompt tuning, unfreezing.
 
-Parameters stay one nested dict in the state and in checkpoints. Those that train are a subtree of
-it: only they have gradients and slots in the optimizer. A path is a parameter's place in the tree,
-such as `encoder/layers/mlp/wi_0`; layers lie stacked in one array, so a path means all layers.
+Parameters stay one nested dict in the state and in checkpoints. The trainable ones are a subtree of
+it: only they have gradients and optimizer state. Paths are those of `model.layer_stack`, such as
+`encoder/layers/mlp/wi_0`, which stands for all layers of the stack.
 """
 
 import dataclasses
@@ -21,54 +21,54 @@ from t5jax.model.config import T5Config
 from t5jax.model.layer_stack import layer_shape, parameter_path, parameters_by_path, stack_of
 from t5jax.types import Params
 
-_LORA = "_lora"  # `query_lora` holds the factors of what is added to `query`
+_LORA = "_lora"  # `query_lora` holds the LoRA factors of `query`
 
 
 class _Strategy:
-    """What a strategy can say. This one: everything trains, nothing is added."""
+    """Base strategy: all parameters are trainable, none are added."""
 
     __slots__ = ()
     needs_pretrained = True
-    merges = False  # it adds parameters that `merged` takes into the model's
+    has_merge = False  # adds parameters that `merge_parameters` merges into the model's
 
     def check(self, model: T5Config) -> None:
-        """Raises ConfigError if the model lacks what is to be trained."""
+        """Raises ConfigError if the model lacks the strategy's parameters."""
 
     def check_parameters(self, params: Params) -> None:
-        """Raises ConfigError if the (abstract) parameters of the model are not what is expected."""
+        """Raises ConfigError if the strategy does not fit the model's (abstract) parameters."""
 
-    def trains(self, path: str) -> bool:
+    def is_trainable(self, path: str) -> bool:
         return True
 
-    def extended(self, params: Params, key: jax.Array) -> Params:
-        """The model's parameters with those that the strategy adds, or begins in its own way."""
+    def add_parameters(self, params: Params, key: jax.Array) -> Params:
+        """The model's parameters with those that the strategy adds or initializes."""
         return params
 
-    def extended_specs(self, specs: Params) -> Params:
-        """Layouts of `extended` parameters, from those of the model's."""
+    def add_parameter_specs(self, specs: Params) -> Params:
+        """Partition specs of all parameters, from those of the model's."""
         return specs
 
-    def merged(self, params: Params) -> Params:
-        """The model's parameters, from `extended` ones or from those of the model itself."""
+    def merge_parameters(self, params: Params) -> Params:
+        """The model's parameters with the added ones merged into them, if there are any."""
         return params
 
-    def wrapped(
+    def wrap_optimizer(
         self, tx: optax.GradientTransformation, num_train_steps: int
     ) -> optax.GradientTransformation:
-        """The optimizer of the parameters that train."""
+        """The optimizer of the trainable parameters."""
         return tx
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class AllParameters(_Strategy):
-    """Everything trains: pre-training, and T5's own fine-tuning."""
+    """All parameters are trained: pre-training, and T5's own fine-tuning."""
 
     needs_pretrained = False
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class TrainOnly(_Strategy):
-    """Parameters whose path one of the regular expressions finds (`re.search`) train."""
+    """Only parameters whose path matches a regular expression (`re.search`) are trained."""
 
     patterns: tuple[str, ...]
 
@@ -76,15 +76,15 @@ class TrainOnly(_Strategy):
         _check_patterns("TrainOnly", self.patterns)
 
     def check_parameters(self, params: Params) -> None:
-        _check_found("TrainOnly", self.patterns, params)
+        _check_matches("TrainOnly", self.patterns, params)
 
-    def trains(self, path: str) -> bool:
-        return _found(self.patterns, path)
+    def is_trainable(self, path: str) -> bool:
+        return _matches(self.patterns, path)
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Freeze(_Strategy):
-    """All but the parameters whose path one of the regular expressions finds train."""
+    """Parameters whose path matches a regular expression (`re.search`) are frozen."""
 
     patterns: tuple[str, ...]
 
@@ -92,49 +92,48 @@ class Freeze(_Strategy):
         _check_patterns("Freeze", self.patterns)
 
     def check_parameters(self, params: Params) -> None:
-        _check_found("Freeze", self.patterns, params)
-        if not any(map(self.trains, _paths(params))):
+        _check_matches("Freeze", self.patterns, params)
+        if not any(map(self.is_trainable, _paths(params))):
             raise ConfigError(
                 f"finetuning.patterns = {self.patterns}: Freeze would leave nothing to train"
             )
 
-    def trains(self, path: str) -> bool:
-        return not _found(self.patterns, path)
+    def is_trainable(self, path: str) -> bool:
+        return not _matches(self.patterns, path)
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class Adapters(_Strategy):
-    """Adapter layers and all layer norms train (Raffel et al. 2020, section 3.5.1; Houlsby et al.
-    2019). `model.adapter_dim` says how wide the adapters are; the paper: 32 to 2048."""
+    """Adapter layers and all layer norms are trained (Raffel et al. 2020, section 3.5.1; Houlsby et
+    al. 2019). `model.adapter_dim` is the width of the adapters; in the paper 32 to 2048."""
 
     def check(self, model: T5Config) -> None:
         if not model.adapter_dim:
             raise ConfigError(
-                "finetuning: Adapters, but model.adapter_dim = 0: say how wide they are, e.g. 128"
+                "finetuning: Adapters, but model.adapter_dim = 0: set the adapters' width, e.g. 128"
             )
 
-    def trains(self, path: str) -> bool:
+    def is_trainable(self, path: str) -> bool:
         return "/adapter/" in path or path.endswith("norm/scale")
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class PromptTuning(_Strategy):
-    """`model.prompt_length` vectors in front of the encoder's input train (Lester et al. 2021).
-
-    They begin as rows of the token table, drawn from its first 5000, as in the paper.
-    """
+    """Prompt tuning: `model.prompt_length` vectors in front of the encoder's input are trained
+    (Lester et al. 2021). They are initialized, as in the paper, to rows of the token embedding,
+    drawn from its first 5000."""
 
     def check(self, model: T5Config) -> None:
         if not model.prompt_length:
             raise ConfigError(
-                "finetuning: PromptTuning, but model.prompt_length = 0: say how many vectors, "
+                "finetuning: PromptTuning, but model.prompt_length = 0: set the number of vectors, "
                 "e.g. 100"
             )
 
-    def trains(self, path: str) -> bool:
+    def is_trainable(self, path: str) -> bool:
         return path == "prompt"
 
-    def extended(self, params: Params, key: jax.Array) -> Params:
+    def add_parameters(self, params: Params, key: jax.Array) -> Params:
         table_VD, length = params["token_embedder"], params["prompt"].shape[0]
         # Not padding, EOS and unknown, which come first in T5's vocabularies.
         ids = jax.random.randint(key, (length,), 3, min(5000, table_VD.shape[0]))
@@ -143,11 +142,11 @@ class PromptTuning(_Strategy):
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class LoRA(_Strategy):
-    """W + (alpha / rank) · A B in place of chosen weights W; only A and B train (Hu et al. 2021).
+    """LoRA (Hu et al. 2021): W + (alpha / rank) · A B in place of W; only A and B are trained.
 
-    A is [in, rank], normal with variance 1 / in; B is [rank, out] and begins at 0; every layer of a
-    stack has its own. The sum is made in parameter space, before the model sees its parameters.
-    The patterns are regular expressions for the paths of the weights.
+    A is [in, rank], normal with variance 1 / in; B is [rank, out], initially 0; every layer of a
+    stack has its own. The sum is computed on the parameters, before the model's forward pass. The
+    patterns are regular expressions for the paths of the weights.
     """
 
     merges = True
@@ -163,12 +162,12 @@ class LoRA(_Strategy):
             raise ConfigError(f"finetuning.alpha = {self.alpha}: must be finite and above 0")
 
     def check_parameters(self, params: Params) -> None:
-        _check_found("LoRA", self.patterns, params)
-        for path, shape in self._adapted(params).items():
+        _check_matches("LoRA", self.patterns, params)
+        for path, shape in self._matching(params).items():
             if len(shape) != 2:
                 raise ConfigError(
-                    f"finetuning.patterns = {self.patterns} finds {path}, which is no matrix: "
-                    "LoRA is for weights; name those"
+                    f"finetuning.patterns = {self.patterns} matches {path}, which is not a matrix: "
+                    "LoRA is for matrices; name those"
                 )
             if self.rank >= min(shape):
                 raise ConfigError(
@@ -176,11 +175,11 @@ class LoRA(_Strategy):
                     f"{min(shape)} or more saves nothing"
                 )
 
-    def trains(self, path: str) -> bool:
+    def is_trainable(self, path: str) -> bool:
         return f"{_LORA}/" in path
 
-    def extended(self, params: Params, key: jax.Array) -> Params:
-        numbers = {path: number for number, path in enumerate(self._adapted(params))}
+    def add_parameters(self, params: Params, key: jax.Array) -> Params:
+        numbers = {path: number for number, path in enumerate(self._matching(params))}
 
         def factors(path: str, weight: jax.Array) -> Params:
             *stack, inputs, outputs = weight.shape
@@ -190,31 +189,33 @@ class LoRA(_Strategy):
 
         return self._with_factors(params, factors)
 
-    def extended_specs(self, specs: Params) -> Params:
+    def add_parameter_specs(self, specs: Params) -> Params:
         factors = lambda path, spec: {"a": P(*spec[:-1], None), "b": P(*spec[:-2], None, spec[-1])}
         return self._with_factors(specs, factors)
 
-    def merged(self, params: Params) -> Params:
+    def merge_parameters(self, params: Params) -> Params:
         result = {}
         for name, value in params.items():
             if name.endswith(_LORA):
                 continue
             if isinstance(value, dict):
-                value = self.merged(value)
+                value = self.merge_parameters(value)
             elif name + _LORA in params:
                 a, b = params[name + _LORA]["a"], params[name + _LORA]["b"]
-                # Exact wherever it is done: accelerators would round the factors.
+                # Highest precision: accelerators would round the factors.
                 change = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
                 value = value + (self.alpha / self.rank) * change
             result[name] = value
         return result
 
-    def _adapted(self, params: Params) -> dict[str, tuple[int, ...]]:
-        """Path -> shape (of one layer) of what the patterns find."""
-        return {path: shape for path, shape in _layer_shapes(params) if _found(self.patterns, path)}
+    def _matching(self, params: Params) -> dict[str, tuple[int, ...]]:
+        """Path -> shape (of one layer) of the weights that match the patterns."""
+        return {
+            path: shape for path, shape in _layer_shapes(params) if _matches(self.patterns, path)
+        }
 
     def _with_factors(self, tree: Params, factors: Callable, prefix: str = "") -> Params:
-        """The tree with `factors(path, leaf)` beside every leaf that the patterns find."""
+        """The tree with `factors(path, leaf)` beside every leaf that matches the patterns."""
         result = {}
         for name, value in tree.items():
             path = prefix + name
@@ -222,22 +223,22 @@ class LoRA(_Strategy):
                 result[name] = self._with_factors(value, factors, f"{path}/")
                 continue
             result[name] = value
-            if _found(self.patterns, path):
+            if _matches(self.patterns, path):
                 result[name + _LORA] = factors(path, value)
         return result
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class GradualUnfreezing(_Strategy):
-    """More layers train in every episode, from the top down (Raffel et al. 2020, section 3.5.1).
+    """Gradual unfreezing of layers, from the top down (Raffel et al. 2020, section 3.5.1).
 
     The run is divided into equal episodes: 12 in the paper, whose stacks have 12 layers; None: as
     many as the deeper stack has layers. In episode n of E the top ⌈n L / E⌉ of a stack's L layers
-    train, in encoder and decoder alike; token table, logits and final norms train throughout, a
-    position bias that layers share from the last episode on (T5 keeps it in the lowest layer).
+    are trained, in encoder and decoder alike; token embedding, logits and final norms throughout, a
+    position bias that layers share in the last episode (T5 keeps it in the lowest layer).
 
-    A frozen layer is not moved, but the optimizer's moments follow its gradients, so that the first
-    of its updates are not those of a cold optimizer.
+    A frozen layer is not updated, but the optimizer's moments follow its gradients, so that they
+    are warm at its first update.
     """
 
     num_episodes: int | None = None
@@ -246,7 +247,7 @@ class GradualUnfreezing(_Strategy):
         if self.num_episodes is not None and self.num_episodes < 1:
             raise ConfigError(f"finetuning.num_episodes = {self.num_episodes}: at least 1, or None")
 
-    def wrapped(
+    def wrap_optimizer(
         self, tx: optax.GradientTransformation, num_train_steps: int
     ) -> optax.GradientTransformation:
         if (self.num_episodes or 1) > num_train_steps:
@@ -255,17 +256,17 @@ class GradualUnfreezing(_Strategy):
                 "steps (train.num_train_steps)"
             )
 
-        def init(params: optax.Params) -> UpdatesMade:
-            return UpdatesMade(jnp.zeros((), jnp.int32))
+        def init(params: optax.Params) -> GradualUnfreezingState:
+            return GradualUnfreezingState(jnp.zeros((), jnp.int32))
 
         def update(updates: optax.Updates, state: Any, params: optax.Params | None = None):
             masked = self._masked(updates, state.count, num_train_steps)
-            return masked, UpdatesMade(state.count + 1)
+            return masked, GradualUnfreezingState(state.count + 1)
 
         return optax.chain(tx, optax.GradientTransformation(init, update))
 
     def episode_starts(self, num_train_steps: int, num_layers: int) -> list[int]:
-        """The first update of every episode; `num_layers` are those of the deeper stack."""
+        """First update of every episode; `num_layers` is the depth of the deeper stack."""
         number = self.num_episodes or num_layers
         return [-(-episode * num_train_steps // number) for episode in range(number)]
 
@@ -290,8 +291,8 @@ class GradualUnfreezing(_Strategy):
         return jax.tree_util.tree_map_with_path(mask, updates)
 
 
-class UpdatesMade(NamedTuple):
-    """How far gradual unfreezing is."""
+class GradualUnfreezingState(NamedTuple):
+    """The number of updates, from which the episode follows."""
 
     count: jax.Array  # int32 scalar
 
@@ -299,23 +300,25 @@ class UpdatesMade(NamedTuple):
 Strategy = AllParameters | TrainOnly | Freeze | Adapters | GradualUnfreezing | LoRA | PromptTuning
 
 
-def split(params: Params, trains: Callable[[str], bool], prefix: str = "") -> tuple[Params, Params]:
-    """(the subtree of the parameters that train, that of the others); nothing is in both."""
+def partition_params(
+    params: Params, is_trainable: Callable[[str], bool], prefix: str = ""
+) -> tuple[Params, Params]:
+    """(subtree of trainable parameters, subtree of frozen ones)."""
     trained, frozen = {}, {}
     for name, value in params.items():
         path = prefix + name
         if isinstance(value, dict):
-            parts = split(value, trains, f"{path}/")
+            parts = partition_params(value, is_trainable, f"{path}/")
             for side, part in zip((trained, frozen), parts, strict=True):
                 side |= {name: part} if part else {}
         else:
-            (trained if trains(path) else frozen)[name] = value
+            (trained if is_trainable(path) else frozen)[name] = value
     return trained, frozen
 
 
-def united(one: Params, other: Params) -> Params:
-    """Both trees; where a path is in both, what `other` has."""
-    merge = lambda a, b: united(a, b) if isinstance(a, dict) and isinstance(b, dict) else b
+def merge_trees(one: Params, other: Params) -> Params:
+    """Union of two trees; `other` wins where a path is in both."""
+    merge = lambda a, b: merge_trees(a, b) if isinstance(a, dict) and isinstance(b, dict) else b
     return one | {name: merge(one.get(name), branch) for name, branch in other.items()}
 
 
@@ -328,7 +331,7 @@ def _paths(params: Params) -> list[str]:
     return [path for path, _ in _layer_shapes(params)]
 
 
-def _found(patterns: tuple[str, ...], path: str) -> bool:
+def _matches(patterns: tuple[str, ...], path: str) -> bool:
     return any(re.search(pattern, path) for pattern in patterns)
 
 
@@ -340,15 +343,15 @@ def _check_patterns(strategy: str, patterns: tuple[str, ...]) -> None:
             re.compile(pattern)
         except re.error as error:
             raise ConfigError(
-                f"finetuning.patterns: {pattern!r} is no regular expression: {error}"
+                f"finetuning.patterns: {pattern!r} is not a regular expression: {error}"
             ) from error
 
 
-def _check_found(strategy: str, patterns: tuple[str, ...], params: Params) -> None:
+def _check_matches(strategy: str, patterns: tuple[str, ...], params: Params) -> None:
     paths = _paths(params)
     for pattern in patterns:
         if not any(re.search(pattern, path) for path in paths):
             raise ConfigError(
-                f"finetuning.patterns: {strategy}'s {pattern!r} finds none of the model's "
+                f"finetuning.patterns: {strategy}'s {pattern!r} matches none of the model's "
                 f"parameters, which are {', '.join(paths)}"
             )

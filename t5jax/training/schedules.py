@@ -1,4 +1,4 @@
-"""Learning rate schedules: a dataclass per schedule, whose `build` makes a function of the step.
+"""Learning-rate schedules: a dataclass per schedule, whose `build` makes a function of the step.
 
 Steps are counted from 0: update number n (n = 0, 1, …) is made with the rate at `step = n`, so a
 linear warm-up begins at exactly `initial_fraction` of the learning rate (0 by default, as in T5X:
@@ -225,11 +225,11 @@ Schedule = Constant | Rsqrt | Linear | Cosine | WarmupStableDecay | CustomSchedu
 
 
 class HostSchedule:
-    """The rates of a run's steps on the host, for its log, without waiting for the devices.
+    """Learning rates on the host, for logging, prefetched in blocks of steps.
 
-    Asking a schedule between two training steps would queue behind one of them. So a block of steps
-    is asked for while the block before it is in use; any step begins a block at the same multiple,
-    and gets the same bits whichever step was first.
+    Evaluating a schedule between two training steps would queue behind one of them. So a block of
+    steps is computed while the block before it is in use; blocks begin at multiples of their size,
+    so that a step's rate has the same bits in every run.
     """
 
     BLOCK_STEPS = 1 << 12
@@ -237,17 +237,18 @@ class HostSchedule:
     def __init__(self, schedule: ScheduleFn, first_step: int):
         self._schedule = schedule
         self._block = first_step // self.BLOCK_STEPS
-        self._rates = np.asarray(self._ask(self._block))
-        self._ahead = self._ask(self._block + 1)
+        self._rates = np.asarray(self._block_rates(self._block))
+        self._next_rates = self._block_rates(self._block + 1)
 
     def __call__(self, step: int) -> float:
-        """The rate of a step (from 0), of which none may come before an earlier block's."""
+        """The rate of a step (from 0); blocks of earlier calls cannot be returned to."""
         while step // self.BLOCK_STEPS > self._block:
             self._block += 1
-            self._rates, self._ahead = np.asarray(self._ahead), self._ask(self._block + 1)
+            self._rates = np.asarray(self._next_rates)
+            self._next_rates = self._block_rates(self._block + 1)
         return float(self._rates[step - self._block * self.BLOCK_STEPS])
 
-    def _ask(self, block: int) -> jax.Array:
+    def _block_rates(self, block: int) -> jax.Array:
         first = block * self.BLOCK_STEPS
         steps = np.arange(first, first + self.BLOCK_STEPS, dtype=np.int32)
         return jnp.broadcast_to(self._schedule(steps), steps.shape)  # some give one for all

@@ -1,4 +1,4 @@
-"""One optimizer step: sum the gradients of the microbatches, divide once, update."""
+"""Train step and evaluation step: gradients summed over microbatches, divided once, one update."""
 
 from typing import NamedTuple
 
@@ -14,14 +14,14 @@ from t5jax.training.losses import (
     predicting_side,
     zero_sums,
 )
-from t5jax.training.peft import AllParameters, Strategy, split, united
+from t5jax.training.peft import AllParameters, Strategy, merge_trees, partition_params
 from t5jax.types import Batch, Params
 
 _EVERYTHING = AllParameters()
 
 
 class TrainState(NamedTuple):
-    """All that changes in training, besides the position in the data."""
+    """The state of training, besides the position in the data."""
 
     step: jax.Array  # int32: batches consumed, skipped ones included
     params: Params  # float32, frozen ones too
@@ -30,7 +30,7 @@ class TrainState(NamedTuple):
 
 
 def row_keys(key: jax.Array, step: jax.Array, num_rows: int) -> jax.Array:
-    """A key per row of the global batch, so that its dropout is the same however it is cut."""
+    """A dropout key per row of the global batch: the same for any mesh and microbatches."""
     key = jax.random.fold_in(key, step)
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(num_rows))
 
@@ -48,13 +48,13 @@ def make_train_step(
     """Returns `train_step(state, batch, key) -> (state, metrics)`, for the caller to jit.
 
     `batch` holds seqio's features, int32 [B, T]; B divides by `num_microbatches`. A step whose loss
-    or gradient is not finite leaves parameters and optimizer as they were and is counted. Only what
-    `finetuning` trains is differentiated and known to `tx`.
+    or gradient is not finite leaves parameters and optimizer as they were and is counted. Only
+    trainable parameters of `finetuning` are differentiated and known to `tx`.
     """
     num_tasks = getattr(loss, "num_tasks", 0)
 
     def loss_fn(trained: Params, frozen: Params, batch: Batch, keys_B: jax.Array | None):
-        params = finetuning.merged(united(frozen, trained))
+        params = finetuning.merge_parameters(merge_trees(frozen, trained))
         model = nnx.merge(model_def, cast(params, dtype))
         sums = loss(model, batch, keys_B)
         return sums.objective, sums
@@ -73,14 +73,14 @@ def make_train_step(
             return jax.tree.map(jnp.add, totals, (grads, sums)), None
 
         # Interleaved, so that every device keeps the rows it already holds.
-        split = lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1)
+        interleave = lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1)
         zeros = jax.tree.map(jnp.zeros_like, trained), zero_sums(num_tasks)
-        return jax.lax.scan(body, zeros, jax.tree.map(split, (batch, keys_B)))[0]
+        return jax.lax.scan(body, zeros, jax.tree.map(interleave, (batch, keys_B)))[0]
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array):
         num_rows = batch[f"{predicting_side(batch)}_target_tokens"].shape[0]
         keys_B = row_keys(key, state.step, num_rows) if dropout else None
-        before, frozen = split(state.params, finetuning.trains)
+        before, frozen = partition_params(state.params, finetuning.is_trainable)
         grads, sums = summed_gradients(before, frozen, batch, keys_B)
         divisor = divisor_of(loss, sums.denominator)
         grads = jax.tree.map(lambda g: g / divisor, grads)
@@ -93,7 +93,7 @@ def make_train_step(
             (trained, opt_state),
             (before, state.opt_state),
         )
-        params = united(frozen, trained)
+        params = merge_trees(frozen, trained)
         bad_steps = jnp.where(good, 0, state.bad_steps + 1)
         metrics = {
             **summary(sums),
@@ -118,14 +118,14 @@ def make_eval_step(
     """Returns `eval_step(params, batch) -> LossSums` without dropout, for the caller to jit."""
 
     def eval_step(params: Params, batch: Batch) -> LossSums:
-        params = finetuning.merged(params)
+        params = finetuning.merge_parameters(params)
         return loss(nnx.merge(model_def, cast(params, dtype)), batch, None)
 
     return eval_step
 
 
 def cast(params: Params, dtype: str) -> Params:
-    """Parameters as the model uses them; before FSDP gathers them, so that half as much travels."""
+    """Parameters in the compute dtype; cast before FSDP gathers them, to halve communication."""
     return jax.tree.map(lambda p: p.astype(dtype), params)
 
 
@@ -142,16 +142,16 @@ def summary(sums: LossSums) -> dict:
 
 def token_counts(batch: Batch) -> dict[str, jax.Array]:
     """Share of the encoder's (inputs) and the decoder's (targets) positions that are not padding,
-    and how many tokens there are that no loss is taken of."""
+    and the number of tokens without loss."""
     names = {"inputs": "encoder_input_tokens", "targets": "decoder_target_tokens"}
     real = {
         side: (batch[name] != 0).astype(jnp.float32)
         for side, name in names.items()
         if name in batch
     }
-    learnt = batch[f"{predicting_side(batch)}_loss_weights"] != 0
-    shown = sum(jnp.sum(x) for x in real.values()) - jnp.sum(learnt.astype(jnp.float32))
+    has_loss = batch[f"{predicting_side(batch)}_loss_weights"] != 0
+    without_loss = sum(map(jnp.sum, real.values())) - jnp.sum(has_loss.astype(jnp.float32))
     return {
         **{f"non_padding_{side}": jnp.mean(x) for side, x in real.items()},
-        "input_tokens": jnp.asarray(shown),
+        "input_tokens": jnp.asarray(without_loss),
     }

@@ -9,7 +9,7 @@ from t5jax.checkpoints import Checkpoints, leaves_by_path
 from t5jax.config import RunConfig, to_text
 from t5jax.run.build import build_program
 from t5jax.run.restore import RestoredRun, open_saved_run, read_saved_config
-from t5jax.training.program import Program
+from t5jax.training.steps import Program
 from t5jax.training.train_step import TrainState
 
 

@@ -15,7 +15,7 @@ from t5jax.model.encoder_decoder import EncoderDecoder
 from t5jax.sharding import MeshConfig
 from t5jax.training.losses import CrossEntropy
 from t5jax.training.optimizers import Adafactor
-from t5jax.training.program import Program
+from t5jax.training.steps import Program
 from t5jax.types import EOS_ID
 from tests.model import tiny_t5
 
@@ -122,7 +122,7 @@ def test_devices_with_all_parameters_decode_independently(mesh, alone):
         one._put(np.arange(8, dtype=np.int32)),
     )
     config = DecodingConfig(max_length=3)
-    with one.program.in_use():
+    with one.program.use_mesh():
         compiled = decode_batch.lower(
             one._defs, one._params, request, config, NUM_IDS, rows_per_device=one._rows_per_device
         ).compile()

@@ -16,7 +16,7 @@ from t5jax.model.config import T5Config
 from t5jax.sharding import MESH_AXES, MeshConfig
 from t5jax.training.losses import CrossEntropy
 from t5jax.training.optimizers import Adafactor
-from t5jax.training.program import Program
+from t5jax.training.steps import Program
 from tests.model import tiny_t5
 
 NUM = 13  # does not divide into batches of any size used

@@ -9,8 +9,8 @@ import pytest
 from t5jax.sharding import MeshConfig
 from t5jax.training.losses import CrossEntropy
 from t5jax.training.optimizers import Adafactor
-from t5jax.training.program import Program
 from t5jax.training.schedules import Constant
+from t5jax.training.steps import Program
 from t5jax.training.train_step import TrainState
 from tests.model import tiny_t5
 from tests.model.tiny_architectures import MASK_ID, batch_of, config, examples

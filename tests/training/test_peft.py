@@ -27,11 +27,11 @@ from t5jax.training.peft import (
     PromptTuning,
     Strategy,
     TrainOnly,
-    split,
-    united,
+    merge_trees,
+    partition_params,
 )
-from t5jax.training.program import Program
 from t5jax.training.schedules import Constant
+from t5jax.training.steps import Program
 from t5jax.training.train_step import TrainState, make_train_step
 from tests.model import tiny_t5
 
@@ -65,7 +65,7 @@ def begun(name: str, cfg: T5Config, given: dict) -> dict:
 
     def begin(given: dict) -> dict:
         fresh = init_params(cfg, jax.random.key(1))
-        return STRATEGIES[name][0].extended(united(fresh, given), jax.random.key(2))
+        return STRATEGIES[name][0].add_parameters(merge_trees(fresh, given), jax.random.key(2))
 
     return jax.jit(begin)(given)
 
@@ -83,7 +83,7 @@ def trained(name: str, steps: int = 1, optimizer=ADAMW):
     """(parameters before, the state after so many steps), on one device."""
     strategy, cfg = STRATEGIES[name][0], model_of(name)
     params = begun(name, cfg, pretrained())
-    tx = strategy.wrapped(optimizer.build(STEPS), STEPS)
+    tx = strategy.wrap_optimizer(optimizer.build(STEPS), STEPS)
     step = make_train_step(
         nnx.graphdef(abstract_model(cfg)),
         CrossEntropy(),
@@ -93,7 +93,9 @@ def trained(name: str, steps: int = 1, optimizer=ADAMW):
         finetuning=strategy,
     )
     zero = jnp.zeros((), jnp.int32)
-    state = TrainState(zero, params, tx.init(split(params, strategy.trains)[0]), zero)
+    state = TrainState(
+        zero, params, tx.init(partition_params(params, strategy.is_trainable)[0]), zero
+    )
     step = jax.jit(step)
     for number in range(steps):
         state, _ = step(state, tiny_t5.random_batch(cfg, 4, 7, 5, seed=number), jax.random.key(0))
@@ -109,7 +111,7 @@ def logits_at_step_0(name: str, dtype: str):
     params, batch = pretrained(), tiny_t5.random_batch(plain, 3, 7, 5)
     cast = functools.partial(jax.tree.map, lambda x: x.astype(dtype))
     want = jax.jit(lambda p: tiny_t5.build(plain, cast(p))(batch))(params)
-    merged = STRATEGIES[name][0].merged
+    merged = STRATEGIES[name][0].merge_parameters
     got = jax.jit(lambda p: tiny_t5.build(cfg, cast(merged(p)))(batch))(begun(name, cfg, params))
     return want, got
 
@@ -130,7 +132,7 @@ def test_step_0_is_the_pretrained_model_bit_for_bit(name, dtype):
 
 def test_factors_at_step_0_add_nothing():
     given, strategy = pretrained(), STRATEGIES["lora"][0]
-    merged = jax.jit(strategy.merged)(begun("lora", model_of("lora"), given))
+    merged = jax.jit(strategy.merge_parameters)(begun("lora", model_of("lora"), given))
     assert paths(merged).keys() == paths(given).keys()
     for path, x in paths(given).items():
         np.testing.assert_array_equal(paths(merged)[path], x)
@@ -185,7 +187,7 @@ def abstract_state(strategy: Strategy, cfg: T5Config, mesh: MeshConfig | None = 
     return Program(
         model=cfg,
         loss=CrossEntropy(),
-        tx=strategy.wrapped(ADAMW.build(STEPS), STEPS),
+        tx=strategy.wrap_optimizer(ADAMW.build(STEPS), STEPS),
         mesh_config=mesh,
         mesh=mesh.build(),
         finetuning=strategy,
@@ -197,11 +199,11 @@ def test_what_trains_and_the_memory_it_takes(name):
     """AdamW: two float32 moments of each parameter that trains, and its two counts."""
     strategy, _ = STRATEGIES[name]
     state = abstract_state(strategy, model_of(name))
-    train, frozen = split(state.params, strategy.trains)
+    train, frozen = partition_params(state.params, strategy.is_trainable)
     expected = {path for path in leaves(state.params) if re.search(CHANGED.get(name, ""), path)}
     assert set(leaves(train)) == expected
     assert leaves(train).keys() | leaves(frozen).keys() == leaves(state.params).keys()
-    assert jax.tree.structure(united(frozen, train)) == jax.tree.structure(state.params)
+    assert jax.tree.structure(merge_trees(frozen, train)) == jax.tree.structure(state.params)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.opt_state))
     own_count = 4 * (name == "unfreezing")
     assert size == 8 * sum(x.size for x in jax.tree.leaves(train)) + 8 + own_count
@@ -231,14 +233,16 @@ def test_frozen_parameters_have_no_gradients():
     batch = tiny_t5.random_batch(cfg, 4, 60, 60)
 
     def flops(strategy: Strategy) -> float:
-        tx = strategy.wrapped(ADAMW.build(STEPS), STEPS)
+        tx = strategy.wrap_optimizer(ADAMW.build(STEPS), STEPS)
         step = make_train_step(
             nnx.graphdef(abstract_model(cfg)), CrossEntropy(), tx,
             dtype="float32", dropout=False, finetuning=strategy,
         )  # fmt: skip
         params = tiny_t5.random_params(cfg)
         zero = jnp.zeros((), jnp.int32)
-        state = TrainState(zero, params, tx.init(split(params, strategy.trains)[0]), zero)
+        state = TrainState(
+            zero, params, tx.init(partition_params(params, strategy.is_trainable)[0]), zero
+        )
         return jax.jit(step).lower(state, batch, jax.random.key(0)).cost_analysis()["flops"]
 
     whole = flops(AllParameters())
@@ -289,7 +293,7 @@ def test_loras_update_is_the_gradient_by_hand():
     rng = np.random.default_rng(0)
     random = lambda x: rng.normal(size=x.shape).astype(np.float32)
     definition, plain = nnx.split(Toy())
-    params = strategy.extended(nnx.to_pure_dict(plain), jax.random.key(4))
+    params = strategy.add_parameters(nnx.to_pure_dict(plain), jax.random.key(4))
     params = jax.tree.map(random, params)
     batch = tiny_t5.random_batch(tiny_t5.config(vocab_size=23), 4, 7, 5)
 
@@ -300,7 +304,7 @@ def test_loras_update_is_the_gradient_by_hand():
         )
         return (nll * batch["decoder_loss_weights"]).sum() / batch["decoder_loss_weights"].sum()
 
-    merged = strategy.merged(params)
+    merged = strategy.merge_parameters(params)
     gradients = jax.jit(jax.grad(mean_loss))(merged)
     tx = optax.sgd(1.0)
     step = make_train_step(
@@ -313,7 +317,9 @@ def test_loras_update_is_the_gradient_by_hand():
         num_microbatches=2,
     )
     zero = jnp.zeros((), jnp.int32)
-    state = TrainState(zero, params, tx.init(split(params, strategy.trains)[0]), zero)
+    state = TrainState(
+        zero, params, tx.init(partition_params(params, strategy.is_trainable)[0]), zero
+    )
     state, metrics = jax.jit(step)(state, batch, jax.random.key(0))
     squares = 0.0
     before, after = paths(params), paths(state.params)
@@ -328,13 +334,15 @@ def test_loras_update_is_the_gradient_by_hand():
         np.testing.assert_allclose(paths(merged)[path], before[path] + 1.5 * a @ b, atol=1e-5)
     assert float(metrics["grad_norm"]) == pytest.approx(squares**0.5, rel=1e-5)
     assert leaves(merged).keys() == leaves(nnx.to_pure_dict(plain)).keys()
-    assert leaves(strategy.merged(merged)).keys() == leaves(merged).keys(), "merged is merged"
+    assert leaves(strategy.merge_parameters(merged)).keys() == leaves(merged).keys(), (
+        "merged is merged"
+    )
 
 
 def test_factors_begin_as_published_and_each_with_its_own_numbers():
     strategy = LoRA(rank=5, patterns=("wi_0$", "wi_1$", "logits_dense"))
     plain = tiny_t5.random_params(tiny_t5.config(emb_dim=512))
-    params = strategy.extended(plain, jax.random.key(3))
+    params = strategy.add_parameters(plain, jax.random.key(3))
     layers = params["encoder"]["layers"]["mlp"]
     a = np.asarray(layers["wi_0_lora"]["a"])
     assert a.shape == (3, 512, 5)
@@ -363,7 +371,7 @@ def tree(encoder_layers: int, decoder_layers: int) -> dict:
 
 def moved(strategy: GradualUnfreezing, params: dict, num_steps: int) -> list[dict[str, list[bool]]]:
     """For every step, what of each parameter is moved: by layer, or the whole."""
-    tx = strategy.wrapped(optax.sgd(1.0), num_steps)
+    tx = strategy.wrap_optimizer(optax.sgd(1.0), num_steps)
     state, found = tx.init(params), []
     update = jax.jit(tx.update)
     for _ in range(num_steps):
@@ -415,7 +423,7 @@ def test_a_frozen_layer_stays_and_its_moments_follow(optimizer):
     params = jax.tree.map(random, tree(3, 2))
     free, gradual = (
         optimizer.build(STEPS),
-        GradualUnfreezing().wrapped(optimizer.build(STEPS), STEPS),
+        GradualUnfreezing().wrap_optimizer(optimizer.build(STEPS), STEPS),
     )
     states = free.init(params), gradual.init(params)
     free_update, gradual_update = jax.jit(free.update), jax.jit(gradual.update)
@@ -467,13 +475,15 @@ def first_params(name: str) -> dict:
 
 def start(name: str, tx: optax.GradientTransformation) -> TrainState:
     zero, params = np.zeros((), np.int32), first_params(name)
-    return TrainState(zero, params, tx.init(split(params, STRATEGIES[name][0].trains)[0]), zero)
+    return TrainState(
+        zero, params, tx.init(partition_params(params, STRATEGIES[name][0].is_trainable)[0]), zero
+    )
 
 
 @functools.cache
 def on_one_device(name: str):
     cfg, (strategy, _) = divisible(name), STRATEGIES[name]
-    tx = strategy.wrapped(ADAFACTOR.build(STEPS), STEPS)
+    tx = strategy.wrap_optimizer(ADAFACTOR.build(STEPS), STEPS)
     definition = nnx.graphdef(abstract_model(cfg))
     options = {"dtype": "float32", "dropout": True, "finetuning": strategy}
     step = make_train_step(definition, CrossEntropy(), tx, **options)
@@ -486,7 +496,7 @@ def on_a_mesh(name: str, mesh: tuple[int, int, int], num_microbatches: int):
     program = Program(
         model=cfg,
         loss=CrossEntropy(),
-        tx=strategy.wrapped(ADAFACTOR.build(STEPS), STEPS),
+        tx=strategy.wrap_optimizer(ADAFACTOR.build(STEPS), STEPS),
         mesh_config=config,
         mesh=config.build(),
         num_microbatches=num_microbatches,
@@ -504,7 +514,7 @@ def assert_same_update(name: str, mesh: tuple[int, int, int], num_microbatches: 
     np.testing.assert_allclose(got, want, rtol=2e-5)
     for path, x in want_params.items():
         np.testing.assert_allclose(params[path], x, rtol=1e-3, atol=1e-4, err_msg=path)
-    _, frozen = split(first_params(name), STRATEGIES[name][0].trains)
+    _, frozen = partition_params(first_params(name), STRATEGIES[name][0].is_trainable)
     for path, x in paths(frozen).items():
         np.testing.assert_array_equal(params[path], x, err_msg=path)
 
@@ -531,14 +541,14 @@ def test_the_layout_does_not_matter(name, mesh, num_microbatches):
     ("make", "reason"),
     [
         (lambda: TrainOnly(patterns=()), r"finetuning.patterns = \(\): TrainOnly needs at least"),
-        (lambda: Freeze(patterns=("a(",)), r"'a\(' is no regular expression"),
+        (lambda: Freeze(patterns=("a(",)), r"'a\(' is not a regular expression"),
         (lambda: LoRA(rank=0), "finetuning.rank = 0"),
         (lambda: LoRA(alpha=0.0), "finetuning.alpha = 0.0"),
         (lambda: GradualUnfreezing(num_episodes=0), "finetuning.num_episodes = 0"),
         (lambda: Adapters().check(T5Config()), "Adapters, but model.adapter_dim = 0"),
         (lambda: PromptTuning().check(T5Config()), "PromptTuning, but model.prompt_length = 0"),
         (
-            lambda: GradualUnfreezing(num_episodes=9).wrapped(optax.sgd(1.0), 8),
+            lambda: GradualUnfreezing(num_episodes=9).wrap_optimizer(optax.sgd(1.0), 8),
             "num_episodes = 9: the run has 8 steps",
         ),
         (lambda: T5Config(adapter_dim=-1), "model.adapter_dim = -1: must be at least 0"),
@@ -552,11 +562,11 @@ def test_settings_that_are_refused(make, reason):
 @pytest.mark.parametrize(
     ("strategy", "reason"),
     [
-        (TrainOnly(patterns=("decoder", "encodr")), "'encodr' finds none .* which are decoder/"),
-        (Freeze(patterns=("nothing",)), "Freeze's 'nothing' finds none"),
+        (TrainOnly(patterns=("decoder", "encodr")), "'encodr' matches none .* which are decoder/"),
+        (Freeze(patterns=("nothing",)), "Freeze's 'nothing' matches none"),
         (Freeze(patterns=("er", "logits")), "Freeze would leave nothing to train"),
-        (LoRA(patterns=("norm",)), "finds decoder/final_norm/scale, which is no matrix"),
-        (LoRA(patterns=("layers/mlp_norm",)), "mlp_norm/scale, which is no matrix"),
+        (LoRA(patterns=("norm",)), "matches decoder/final_norm/scale, which is not a matrix"),
+        (LoRA(patterns=("layers/mlp_norm",)), "mlp_norm/scale, which is not a matrix"),
         (LoRA(rank=15), "rank = 15: decoder/.*query is 18 x 15; a rank of 15 or more"),
     ],
 )

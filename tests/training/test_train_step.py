@@ -15,8 +15,8 @@ from t5jax.model.registry import init_params
 from t5jax.sharding import MeshConfig
 from t5jax.training.losses import CrossEntropy
 from t5jax.training.optimizers import Adafactor, AdamW
-from t5jax.training.program import Program
 from t5jax.training.schedules import Constant
+from t5jax.training.steps import Program
 from t5jax.training.train_step import TrainState, cast, make_train_step, row_keys
 from tests.model import tiny_t5
 

@@ -1,7 +1,7 @@
-"""The compiled programs of a run, with the layout of everything they touch.
+"""Compiled initialization, train step and evaluation step, with the sharding of all they touch.
 
-One place that puts model, loss, optimizer and mesh together; training, evaluation, inspection and
-benchmarks start from it.
+Model, loss, optimizer and mesh are combined here, for training, evaluation, inspection and
+benchmarks.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from t5jax import sharding
 from t5jax.model.config import T5Config
 from t5jax.model.registry import abstract_model, init_params
 from t5jax.training.losses import Loss, LossSums, with_run_settings
-from t5jax.training.peft import AllParameters, Strategy, split, united
+from t5jax.training.peft import AllParameters, Strategy, merge_trees, partition_params
 from t5jax.training.train_step import TrainState, make_eval_step, make_train_step
 from t5jax.types import Batch, Params
 
@@ -44,7 +44,7 @@ class Program:
         model = abstract_model(self.model)
         self.finetuning.check_parameters(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
         specs = sharding.param_specs(model, self.mesh_config.rules, self.mesh)
-        specs = self.finetuning.extended_specs(specs)
+        specs = self.finetuning.add_parameter_specs(specs)
         shapes = jax.eval_shape(self._init, jax.random.key(0), {})
         shardings = sharding.state_shardings(shapes, specs, self.mesh)
         return jax.tree.map(
@@ -57,21 +57,21 @@ class Program:
 
     @property
     def trained(self) -> Params:
-        """The part of the (abstract) parameters that trains."""
-        return split(self.abstract_state.params, self.finetuning.trains)[0]
+        """The trainable part of the (abstract) parameters."""
+        return partition_params(self.abstract_state.params, self.finetuning.is_trainable)[0]
 
     @functools.cached_property
-    def plain(self) -> "Program":
-        """The same for the parameters of the model alone, as `merge` makes them."""
+    def without_peft(self) -> "Program":
+        """The same for the parameters of the model alone, as `merge` returns them."""
         return dataclasses.replace(self, finetuning=AllParameters())
 
     def merge(self, params: Params) -> Params:
-        """Parameters of the model alone, with what fine-tuning added to them."""
-        if not self.finetuning.merges:
+        """Parameters of the model alone, with LoRA factors merged into them."""
+        if not self.finetuning.has_merge:
             return params
-        with self.in_use():
-            shardings = self.plain.shardings.params
-            return jax.jit(self.finetuning.merged, out_shardings=shardings)(params)
+        with self.use_mesh():
+            shardings = self.without_peft.shardings.params
+            return jax.jit(self.finetuning.merge_parameters, out_shardings=shardings)(params)
 
     @property
     def batch_sharding(self) -> jax.sharding.NamedSharding:
@@ -79,26 +79,26 @@ class Program:
 
     @property
     def replicated(self) -> jax.sharding.NamedSharding:
-        """Of an array that every device has whole."""
+        """Sharding of an array that every device has whole."""
         return jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
 
     @property
     def replicas(self) -> int:
-        """Into how many parts the rows of a batch are divided."""
+        """Number of shards of a batch's rows."""
         rows = self.batch_sharding.num_devices
         return rows // self.batch_sharding.shard_shape((rows,))[0]
 
     def init(self, seed: int, given: Params | None = None) -> TrainState:
-        """A fresh state, every device making only what it holds; but the parameters that are
-        `given`, a part of the tree, are taken as they are (and consumed)."""
-        with self.in_use():
+        """A fresh state, sharded from the start; parameters that are `given`, a part of the tree,
+        are taken as they are (and consumed)."""
+        with self.use_mesh():
             init = jax.jit(self._init, out_shardings=self.shardings, donate_argnums=1)
             return init(jax.random.key(seed), given or {})
 
-    def begin(self, params: Params) -> TrainState:
-        """A state before step 0 with these parameters, and the optimizer's first slots."""
-        with self.in_use():
-            return jax.jit(self._begin, out_shardings=self.shardings)(params)
+    def init_from_params(self, params: Params) -> TrainState:
+        """A state before step 0 with these parameters and fresh optimizer state."""
+        with self.use_mesh():
+            return jax.jit(self._init_state, out_shardings=self.shardings)(params)
 
     def compile_train_step(self, abstract_batch, key: jax.Array) -> jax.stages.Compiled:
         """`train_step(state, batch, key) -> (state, metrics)`; the state passed in is consumed."""
@@ -114,12 +114,12 @@ class Program:
         # Pinned: otherwise the second step, whose input is the first's output, compiles again.
         shardings = self.shardings, self.replicated
         jitted = jax.jit(step, out_shardings=shardings, donate_argnums=0)
-        with self.in_use():
+        with self.use_mesh():
             return jitted.lower(self.abstract_state, abstract_batch, key).compile()
 
     @functools.cached_property
     def eval_step(self):
-        """`eval_step(params, batch) -> LossSums`, jitted; of all rows together."""
+        """`eval_step(params, batch) -> LossSums`, jitted; sums over all tasks."""
         loss = with_run_settings(self.loss, num_tasks=0)
         step = make_eval_step(
             self.model_def, loss, dtype=self.model.dtype, finetuning=self.finetuning
@@ -127,7 +127,7 @@ class Program:
         jitted = jax.jit(step, out_shardings=self.replicated)
 
         def call(params, batch: Batch) -> LossSums:
-            with self.in_use():
+            with self.use_mesh():
                 return jitted(params, batch)
 
         return call
@@ -141,16 +141,17 @@ class Program:
             for name, shape in element_spec.items()
         }
 
-    def in_use(self):
-        """Context in which the model's axis names mean this mesh."""
-        return sharding.use(self.mesh, self.mesh_config.rules)
+    def use_mesh(self):
+        """Context in which the model's axis names are sharded over this mesh."""
+        return sharding.use_mesh(self.mesh, self.mesh_config.rules)
 
     def _init(self, key: jax.Array, given: Params) -> TrainState:
-        params = united(init_params(self.model, key), given)
-        params = self.finetuning.extended(params, jax.random.fold_in(key, 1))
-        return self._begin(united(params, given))  # some of the added ones may be given, too
+        params = merge_trees(init_params(self.model, key), given)
+        params = self.finetuning.add_parameters(params, jax.random.fold_in(key, 1))
+        # Some of the added ones may be given, too.
+        return self._init_state(merge_trees(params, given))
 
-    def _begin(self, params: Params) -> TrainState:
-        trained, _ = split(params, self.finetuning.trains)
+    def _init_state(self, params: Params) -> TrainState:
+        trained, _ = partition_params(params, self.finetuning.is_trainable)
         zero = jnp.zeros((), jnp.int32)
         return TrainState(zero, params, self.tx.init(trained), zero)
