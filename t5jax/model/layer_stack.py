@@ -9,8 +9,6 @@ from typing import Any
 
 import jax
 
-from t5jax.types import Params
-
 STACKS = ("encoder", "decoder")  # a stack's blocks are its attribute `layers`
 
 
@@ -19,7 +17,7 @@ def parameter_path(keys: tuple) -> str:
     return jax.tree_util.keystr(keys, simple=True, separator="/")
 
 
-def parameters_by_path(params: Params) -> dict[str, Any]:
+def parameters_by_path(params: Any) -> dict[str, Any]:
     """The leaves of the tree by path, in its order."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return {parameter_path(keys): leaf for keys, leaf in leaves}
