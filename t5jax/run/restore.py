@@ -40,8 +40,8 @@ class SavedRun(NamedTuple):
         """The verified parameters of a step, or of the newest good one."""
         restored = restore_params(self.directory, self.program.abstract_state.params, step)
         params = self.program.merge(restored.state)
-        fingerprint = _fingerprint(self.directory, restored.step)
-        return RestoredRun(self.config, self.program.without_peft, params, restored.step, fingerprint)
+        program, step = self.program.without_peft, restored.step
+        return RestoredRun(self.config, program, params, step, _fingerprint(self.directory, step))
 
 
 def checkpoint_directory(workdir: str) -> epath.Path:
