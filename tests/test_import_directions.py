@@ -34,7 +34,7 @@ ALLOWED = {
     "data.vocabularies": {"data.atomic_files", "errors", "types"},
     "data.sources": {"data.records"},
     "data.docstring_corpus": {"data.records"},
-    "data.objectives": {"data.rng", "data.vocabularies"},
+    "data.objectives": {"data.modules", "data.rng", "data.vocabularies"},
     "data.config": {"data.objectives", "data.records"},
     "data.tasks": {"data.config"},
     "data.benchmarks": {"data.tasks", "data.sources", "metrics"},

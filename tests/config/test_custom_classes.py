@@ -1,13 +1,16 @@
 """Classes and functions of a user's module in a config: loaded, changed by flags, saved as text and
 read back; the module is the one of docs/extending.md."""
 
+import json
 import pathlib
 import re
 import sys
 
+import numpy as np
 import pytest
 
 from t5jax.config import RunConfig, from_text, load, override, to_text
+from t5jax.data.objectives import objective_from_dict, parse_objective
 from t5jax.errors import ConfigError
 
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "extending.md"
@@ -32,7 +35,7 @@ def config():
         model=T5Config(vocab_size=384, emb_dim=24, num_heads=3, head_dim=5, mlp_dim=40),
         data=DataConfig(
             mixture="docstrings_span_corruption", vocabulary=ByteVocabulary(extra_ids=100),
-            inputs_length=64, cache_dir=None,
+            inputs_length=64, cache_dir=None, objective="my_parts.Reversal(keep=2)",
         ),
         train=TrainConfig(num_train_steps=30, batch_size=16),
         optimizer=my_parts.MuonForKernels(schedule=my_parts.StepDecay(at=(0.9,))),
@@ -87,6 +90,7 @@ def test_every_kind_is_loaded_changed_saved_and_read_back(folder):
     assert config.tracking.trackers == (parts.CsvTracker(file="other.csv"),)
     text = to_text(config)
     for line in (
+        "data.objective = 'my_parts.Reversal(keep=2)'",
         "optimizer: my_parts.MuonForKernels",
         "optimizer.momentum = 0.8",
         "optimizer.schedule: my_parts.StepDecay",
@@ -214,3 +218,32 @@ def test_logits_processors_must_be_hashable(folder):
     (folder / "my_parts.py").write_text(documented("my_parts.py").replace("frozen=True, ", ""))
     with pytest.raises(ConfigError, match=r"decoding.logits_processors = .*frozen=True"):
         load("own.py")
+
+
+def test_an_objective_is_named_with_its_settings_and_recorded(folder):
+    objective = parse_objective(load("own.py").data.objective)
+    parts = sys.modules["my_parts"]
+    assert objective == parts.Reversal(keep=2)
+    record = json.loads(json.dumps(objective.to_dict()))
+    assert record == {"objective": "my_parts.Reversal", "keep": 2}
+    assert objective_from_dict(record) == objective
+    rows = objective.apply(np.array([[5, 6, 7, 8], [9, 0, 0, 0]]), None, 0, None, np.array([4, 1]))
+    np.testing.assert_array_equal(rows.inputs, [[5, 6, 8, 7, 1], [9, 1, 0, 0, 0]])
+    np.testing.assert_array_equal(rows.targets, [[5, 6, 7, 8, 1], [9, 1, 0, 0, 0]])
+    config = load("own.py", ["--data.objective", "my_parts.Reversal"])
+    assert parse_objective(config.data.objective) == parts.Reversal()
+
+
+@pytest.mark.parametrize(
+    ("objective", "reason"),
+    [
+        ("my_parts.Reversed(keep=2)", r"my_parts has no Reversed; did you mean Reversal\?"),
+        ("my_part.Reversal", r"data.objective names 'my_part', .*did you mean my_parts"),
+        ("my_parts.Reversal(kept=2)", "unexpected keyword argument 'kept'"),
+        ("my_parts.Reversal(keep=64)", "keep=64: rows have 64 tokens"),
+        ("my_parts.StepDecay", "my_parts.StepDecay is no objective: it lacks name, documents_end"),
+    ],
+)
+def test_an_objective_that_does_not_fit_is_refused(folder, objective, reason):
+    with pytest.raises(ConfigError, match=reason):
+        load("own.py", ["--data.objective", objective])

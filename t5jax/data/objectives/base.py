@@ -6,10 +6,11 @@ padded with 0 at their end and described by `lengths_B`.
 
 import dataclasses
 import enum
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from t5jax.data.modules import import_path
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.types import EOS_ID
 
@@ -81,12 +82,15 @@ def _trim(rows_BK: np.ndarray, length: int) -> np.ndarray:
     return cut_BK
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A self-supervised objective: makes inputs and targets of rows of unlabelled text.
 
     `documents_end_with_eos`: the text that `apply` gets has EOS after every document, and no EOS is
     added at the ends of rows. Otherwise the text has none, and inputs and targets each end with it.
     `packs`: several examples stand in a row, so `apply` gives segments and positions.
+
+    One's own is a frozen dataclass of a module, which may inherit `to_dict` (docs/extending.md).
     """
 
     name: ClassVar[str]
@@ -121,7 +125,8 @@ class Objective(Protocol):
 
     def to_dict(self) -> dict[str, Any]:
         """A record (JSON) of which `objective_from_dict` makes an equal objective."""
-        ...
+        settings = dataclasses.asdict(self)  # pyright: ignore[reportArgumentType]
+        return {"objective": import_path(type(self)), **settings}
 
 
 def slices(

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from t5jax.data.modules import import_named
 from t5jax.data.objectives.base import Objective
 from t5jax.data.objectives.codes import INPUT_LETTERS, TARGET_LETTERS
 from t5jax.data.objectives.denoising import Denoising
@@ -41,7 +42,7 @@ _GRAMMAR = re.compile(
     rf"(iid|span_(?P<mean>\d+)|reg_(?P<least>\d+)(-(?P<most>\d+))?)_(?P<percent>\d\d?)"
     rf"_(?P<inputs>{'|'.join(INPUT_LETTERS)})_(?P<targets>{'|'.join(TARGET_LETTERS)})"
 )
-_CALL = re.compile(r"\s*(?P<name>[\w-]+)\s*(?P<settings>\(.*\))?\s*", re.DOTALL)
+_CALL = re.compile(r"\s*(?P<name>[\w.-]+)\s*(?P<settings>\(.*\))?\s*", re.DOTALL)
 
 
 def _from_grammar(name: str) -> Objective | None:
@@ -108,8 +109,8 @@ def parse_objective(text: str) -> Objective:
 
     `span_corruption`, `span_corruption(noise_density=0.25, mean_noise_span_length=5)`,
     `iid_15_u_u`, `denoising(mask=RegularSpans(noise_density=0.2), targets_code='full_text')`, and
-    whatever `str` of an objective gives. Raises ConfigError for a name, setting or value that does
-    not exist.
+    whatever `str` of an objective gives; of a user's module `my_module.MyObjective(size=3)`. Raises
+    ConfigError for a name, setting or value that does not exist.
     """
     call = _CALL.fullmatch(text)
     if call is None:
@@ -118,6 +119,8 @@ def parse_objective(text: str) -> Objective:
             "span_corruption(noise_density=0.25)"
         )
     settings = _settings(call["settings"] or "()", text)
+    if "." in call["name"]:
+        return _custom(call["name"], settings, text)
     return _with_settings(_named(call["name"]), settings, text)
 
 
@@ -125,6 +128,9 @@ def objective_from_dict(record: Mapping[str, Any]) -> Objective:
     """The objective that `to_dict` recorded."""
     fields = dict(record)
     name = fields.pop("objective", None)
+    if name is not None and "." in name:
+        tuples = {key: tuple(x) if isinstance(x, list) else x for key, x in fields.items()}
+        return _custom(name, tuples, str(record))
     if name not in _KINDS:
         raise ConfigError(f"objective {name!r} is unknown; known: {', '.join(_KINDS)}")
     if "mask" in fields:
@@ -134,6 +140,22 @@ def objective_from_dict(record: Mapping[str, Any]) -> Objective:
             raise ConfigError(f"noise mask {kind!r} is unknown; known: {', '.join(MASKS)}")
         fields["mask"] = _with_settings(MASKS[kind](), mask, str(record))
     return _with_settings(_KINDS[name](), fields, str(record))
+
+
+def _custom(path: str, settings: dict[str, Any], text: str) -> Objective:
+    """An objective of a user's module."""
+    try:
+        objective = import_named(path, "data.objective")(**settings)
+    except TypeError as error:
+        raise ConfigError(f"objective {text}: {error}") from error
+    if not isinstance(objective, Objective):
+        needed = ("name", "documents_end_with_eos", "packs", "lengths", "check", "apply")
+        missing = [name for name in needed if not hasattr(objective, name)]
+        raise ConfigError(
+            f"objective {text}: {path} is no objective: it lacks {', '.join(missing) or 'to_dict'}"
+            " (see t5jax.data.objectives.Objective, and inherit from it)"
+        )
+    return objective
 
 
 def _named(name: str) -> Any:
