@@ -75,7 +75,8 @@ class Source(Protocol):
     `DataError`; a file that breaks off raises `DamagedFile` where it does.
 
     A source may also have `shard_fingerprint(split, shard) -> str` (size and time, a checksum): a
-    cached copy of the shard is then made again when its source changed.
+    cached copy of the shard is then made again when its source changed. And `VERSION`, to be raised
+    when it gives other rows of the same data: a tokenised store of the old rows is then refused.
     """
 
     def splits(self) -> tuple[str, ...]:
