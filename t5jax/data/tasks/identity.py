@@ -30,8 +30,8 @@ _BUILTIN_FUNCTIONS = (types.BuiltinFunctionType, types.MethodDescriptorType)
 def identity_of(thing: Any, inside: tuple[int, ...] = ()) -> Any:
     """The type and settings of a source; the source text, defaults and closure of a function.
 
-    Other objects are known by their type alone. `inside` are the ids of the functions that this is
-    a part of: one may close over itself.
+    Other objects are known by their type alone. `inside` are the ids of the functions and owners of
+    methods that this is a part of: one may close over itself.
     """
     if thing is None or isinstance(thing, str | int | float | enum.Enum):
         return thing.name if isinstance(thing, enum.Enum) else thing
@@ -57,7 +57,10 @@ def _of_other(thing: Any, inside: tuple[int, ...]) -> Any:
     if isinstance(thing, set | frozenset):  # its order is another one in every process
         return sorted((identity_of(value, inside) for value in thing), key=repr)
     if isinstance(thing, types.MethodType):
-        return {"method": [identity_of(x, inside) for x in (thing.__func__, thing.__self__)]}
+        owner = thing.__self__
+        inner = (*inside, id(owner))  # it may hold the method
+        of_owner = _type_of(owner) if id(owner) in inside else identity_of(owner, inner)
+        return {"method": [identity_of(thing.__func__, inside), of_owner]}
     if isinstance(thing, _BUILTIN_FUNCTIONS):
         return {"function": thing.__qualname__}
     if isinstance(thing, os.PathLike):

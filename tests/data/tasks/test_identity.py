@@ -11,6 +11,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -92,6 +93,14 @@ def test_equal_functions_are_equal():
 class Making:
     prefix: str
     make: object
+
+
+def test_an_owner_that_holds_its_method_ends():
+    holder = Making("p", None)
+    object.__setattr__(holder, "make", types.MethodType(plain, holder))
+    function, owner = identity_of(holder.make)["method"]
+    assert function == identity_of(plain)
+    assert owner["make"]["method"] == [function, {"type": f"{__name__}.Making"}]
 
 
 def test_settings_change_the_identity():
