@@ -22,14 +22,14 @@ if (($# < 3)) || [[ ! $1 =~ ^(setup|train|log|stop)$ ]] || [[ $1 == train && $# 
     echo "usage: $0 setup|train|log|stop NAME ZONE [CONFIG [--section.field value ...]]" >&2
     exit 64
 fi
-act=$1 name=$2 zone=$3
+action=$1 name=$2 zone=$3
 shift 3
 
 on_all_hosts() {
     gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="$1"
 }
 
-case $act in
+case $action in
     setup)
         archive=$(mktemp --suffix=.tar.gz)
         trap 'rm -f "$archive"' EXIT

@@ -1,4 +1,4 @@
-"""The command line. `t5jax --help` answers at once: nothing heavy is imported before its time."""
+"""The command line; heavy packages are imported only when a command runs."""
 
 from t5jax.cli.command_line import main, split_flags
 

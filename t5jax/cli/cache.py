@@ -7,20 +7,29 @@ from t5jax.cli.command import Command
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--split", action="append", default=[], help="default: all; may be given several times"
+        "--split",
+        action="append",
+        default=[],
+        help="split to cache; default: all; may be given several times",
     )
     parser.add_argument(
-        "--num-processes", type=int, default=1, help="(1); with --verify: files read at a time"
+        "--num-processes",
+        type=int,
+        default=1,
+        help="processes (1); with --verify: files read at a time",
     )
     parser.add_argument(
-        "--new-vocabulary", type=int, metavar="PIECES", help="first train one, if there is none"
+        "--new-vocabulary",
+        type=int,
+        metavar="PIECES",
+        help="train a vocabulary first, if there is none",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace a store of something else"
+        "--overwrite", action="store_true", help="replace a store of other data or settings"
     )
     parser.add_argument(
         "--verify", action="store_true",
-        help="make nothing: read every byte of the stores that are there and compare checksums; "
+        help="build nothing: read the existing stores and compare checksums; "
         "exit code 1 when a file is damaged",
     )  # fmt: skip
 
@@ -30,7 +39,7 @@ def _cache(a: argparse.Namespace, flags: list[str]) -> int | None:
 
     if a.verify:
         if a.overwrite or a.new_vocabulary:
-            a.parser.error("--verify makes nothing: leave --overwrite and --new-vocabulary out")
+            a.parser.error("--verify builds nothing: leave --overwrite and --new-vocabulary out")
         return cache_verify_command(a.config, flags, splits=a.split, num_threads=a.num_processes)
     cache_command(
         a.config,

@@ -21,12 +21,12 @@ class Command(NamedTuple):
     name: str
     summary: str
     run: Callable[[argparse.Namespace, list[str]], int | None]  # arguments, settings -> exit code
-    subject: Literal["config", "run"] | None = None  # what it is given first: CONFIG or WORKDIR
+    subject: Literal["config", "run"] | None = None  # its first argument: CONFIG or WORKDIR
     options: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     notes: str = ""  # at the end of its help
 
     def add_to(self, commands) -> None:
-        """Makes its parser, among those of `commands`."""
+        """Adds its parser to the sub-parsers `commands`."""
         settings = {"config": SETTINGS, "run": SETTINGS_OF_A_RUN, None: ""}[self.subject]
         parser = commands.add_parser(
             self.name.split()[-1], help=self.summary, description=f"{self.summary}.",

@@ -5,14 +5,14 @@ import argparse
 from t5jax.cli.command import Command
 
 _NOTES = """\
-SOURCE is found out by what it holds:
+SOURCE is recognised by its content:
   a Hugging Face directory    config.json and safetensors: T5, T5 1.1, FLAN-T5, mT5, umT5, ByT5
   a T5X checkpoint            checkpoint_N with zarr arrays, a directory of these, or one file
   a Mesh TensorFlow one       model.ckpt-N without an ending, or the directory
   a run of t5jax              its workdir
 TARGET must not exist. It is a run's workdir, for t5jax evaluate and predict, or with --to
 huggingface a directory for transformers. It appears when everything is written and the logits of
-both models agree; conversion.txt in it is the report, conversion.json what became of every array.
+both models agree; conversion.txt in it is the report, conversion.json maps every array.
 
 examples:
   t5jax convert flan-t5-small runs/flan_t5_small
@@ -29,20 +29,22 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--to", choices=("t5jax", "huggingface"),
         help="default: huggingface of a run, t5jax of anything else",
     )  # fmt: skip
-    parser.add_argument("--step", type=int, help="of SOURCE; default: its newest")
+    parser.add_argument("--step", type=int, help="step of SOURCE; default: the newest")
     parser.add_argument(
         "--vocabulary", metavar="FILE",
         help="SentencePiece model, tokenizer.json, or t5, mt5, umt5, byt5; default: SOURCE's own",
     )  # fmt: skip
     parser.add_argument("--extra-ids", type=int, help="sentinels on top of FILE (100)")
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), help="of Hugging Face's weights (float32)"
+        "--dtype", choices=("float32", "bfloat16"), help="dtype of Hugging Face's weights (float32)"
     )
     parser.add_argument(
-        "--max-shard-size", default="5GB", help="of a file with Hugging Face's weights (5GB)"
+        "--max-shard-size", default="5GB", help="largest file of Hugging Face's weights (5GB)"
     )
     parser.add_argument(
-        "--no-slots", action="store_true", help="leave the optimizer's slots of T5X or Mesh behind"
+        "--no-slots",
+        action="store_true",
+        help="without the optimizer state of T5X or Mesh TensorFlow",
     )
     parser.add_argument(
         "--reference", choices=("auto", "transformers", "golden", "numpy"), default="auto",
@@ -70,6 +72,6 @@ def _convert(a: argparse.Namespace, flags: list[str]) -> None:
 
 
 CONVERT = Command(
-    "convert", "weights from and to Hugging Face, from T5X and Mesh TensorFlow", _convert,
+    "convert", "convert weights from and to Hugging Face, from T5X and Mesh TensorFlow", _convert,
     options=_options, notes=_NOTES,
 )  # fmt: skip

@@ -15,18 +15,28 @@ examples:
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--split", default="validation", help="(validation)")
+    parser.add_argument("--split", default="validation", help="split to evaluate (validation)")
     parser.add_argument(
-        "--tasks", nargs="+", default=[], metavar="NAME", help="answer these, not the run's own"
+        "--tasks",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="metrics of these tasks or mixtures instead of the run's own",
     )
-    parser.add_argument("--only", choices=("loss", "metrics"), help="default: what the tasks have")
-    parser.add_argument("--num-rows", type=int, help="of which losses are taken (all)")
     parser.add_argument(
-        "--baselines", action="store_true", help="unigram and bigram models beside it"
+        "--only", choices=("loss", "metrics"), help="default: whatever the tasks have"
     )
-    parser.add_argument("--output", metavar="DIR", help="of predictions (WORKDIR/evaluations)")
+    parser.add_argument("--num-rows", type=int, help="number of rows to take losses over (all)")
+    parser.add_argument(
+        "--baselines", action="store_true", help="also the losses of unigram and bigram models"
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", help="directory for predictions (WORKDIR/evaluations)"
+    )
     parser.add_argument("--submission", metavar="DIR", help="write files for GLUE and SuperGLUE")
-    parser.add_argument("--follow", action="store_true", help="every checkpoint as it appears")
+    parser.add_argument(
+        "--follow", action="store_true", help="evaluate every checkpoint as it appears"
+    )
     parser.add_argument(
         "--wait", type=float, default=3600.0, metavar="SECONDS",
         help="with --follow: how long for a new checkpoint (3600)",
@@ -34,8 +44,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-best", metavar="TASK/METRIC", help="copy the best checkpoint to WORKDIR/best"
     )
-    parser.add_argument("--lowest", action="store_true", help="with --keep-best: less is better")
-    parser.add_argument("--json", action="store_true", help="lines of JSON")
+    parser.add_argument("--lowest", action="store_true", help="with --keep-best: lower is better")
+    parser.add_argument("--json", action="store_true", help="JSON lines on standard output")
 
 
 def _evaluate(a: argparse.Namespace, flags: list[str]) -> None:
@@ -68,5 +78,5 @@ def _evaluate(a: argparse.Namespace, flags: list[str]) -> None:
 
 
 EVALUATE = Command(
-    "evaluate", "losses and metrics of a checkpoint", _evaluate, "run", _options, _EXAMPLES
+    "evaluate", "losses and task metrics of a checkpoint", _evaluate, "run", _options, _EXAMPLES
 )

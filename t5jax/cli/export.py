@@ -9,15 +9,15 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET", help="a new folder")
     parser.add_argument("--format", choices=("stablehlo", "savedmodel"), default="stablehlo")
     parser.add_argument(
-        "--inputs-length", type=int, help="tokens of an input (default: data.inputs_length)"
+        "--inputs-length", type=int, help="input length in tokens (default: data.inputs_length)"
     )
     parser.add_argument(
         "--targets-length", type=int,
-        help="tokens of a target to score (default: decoding.max_length)",
+        help="target length in tokens, to score (default: decoding.max_length)",
     )  # fmt: skip
     parser.add_argument(
         "--platforms", nargs="+", default=["cpu", "cuda", "tpu"], metavar="P",
-        help="where it is to run (cpu cuda tpu)",
+        help="platforms to compile for (cpu cuda tpu)",
     )  # fmt: skip
 
 
@@ -36,4 +36,4 @@ def _export(a: argparse.Namespace, flags: list[str]) -> None:
     )
 
 
-EXPORT = Command("export", "a run as StableHLO or as a SavedModel", _export, "run", _options)
+EXPORT = Command("export", "export a run as StableHLO or SavedModel", _export, "run", _options)

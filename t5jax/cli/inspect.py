@@ -6,9 +6,9 @@ from t5jax.cli.command import Command
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--split", default="train", help="(train)")
-    parser.add_argument("--step", type=int, default=1, help="as training counts them, from 1 (1)")
-    parser.add_argument("--rows", type=int, default=2, help="how many of the batch to show (2)")
+    parser.add_argument("--split", default="train", help="split to read (train)")
+    parser.add_argument("--step", type=int, default=1, help="training step, counted from 1 (1)")
+    parser.add_argument("--rows", type=int, default=2, help="rows of the batch to show (2)")
 
 
 def _model(a: argparse.Namespace, flags: list[str]) -> None:
@@ -23,7 +23,9 @@ def _data(a: argparse.Namespace, flags: list[str]) -> None:
     inspect_data_command(a.config, flags, split=a.split, step=a.step, num_rows=a.rows)
 
 
-INSPECT_MODEL = Command("inspect model", "parameters, shapes, shardings, memory", _model, "config")
+INSPECT_MODEL = Command(
+    "inspect model", "parameters, shapes, shardings, memory, FLOPs", _model, "config"
+)
 INSPECT_DATA = Command(
-    "inspect data", "decoded rows of a step, with masks", _data, "config", _data_options
+    "inspect data", "decoded rows of a training step, with masks", _data, "config", _data_options
 )

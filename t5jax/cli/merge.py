@@ -16,5 +16,9 @@ def _merge(a: argparse.Namespace, flags: list[str]) -> None:
 
 
 MERGE = Command(
-    "merge", "a run with LoRA factors as a run of the plain model", _merge, "run", _options
+    "merge",
+    "merge LoRA factors into the weights: a new run of the plain model",
+    _merge,
+    "run",
+    _options,
 )

@@ -20,15 +20,20 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", metavar="TEXT", nargs="*", help="default: lines of standard input")
     text_job.input_options(parser)
     text_job.text_options(parser)
-    parser.add_argument("--decoder-prefix", metavar="TEXT", default="", help="begins every output")
+    parser.add_argument(
+        "--decoder-prefix",
+        metavar="TEXT",
+        default="",
+        help="decoder prompt: every output begins with it",
+    )
     parser.add_argument(
         "--stop", metavar="TEXT", action="append", default=[],
-        help="ends an output, which is what stands before it; may be given several times",
+        help="stop string, left out of the output; may be given several times",
     )  # fmt: skip
     text_job.model_options(parser)
     text_job.output_options(parser)
-    parser.add_argument("--json", action="store_true", help="JSON lines on standard output, too")
-    parser.add_argument("--interactive", action="store_true", help="a prompt; /help there")
+    parser.add_argument("--json", action="store_true", help="JSON lines on standard output too")
+    parser.add_argument("--interactive", action="store_true", help="prompt for texts; /help there")
 
 
 def _predict(a: argparse.Namespace, flags: list[str]) -> None:

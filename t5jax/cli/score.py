@@ -14,7 +14,9 @@ examples:
 
 def _options(parser: argparse.ArgumentParser) -> None:
     text_job.input_options(parser)
-    parser.add_argument("--target-column", metavar="NAME", default="target", help="(target)")
+    parser.add_argument(
+        "--target-column", metavar="NAME", default="target", help="column of the targets (target)"
+    )
     text_job.text_options(parser)
     parser.add_argument("--tokens", action="store_true", help="every token and its log-likelihood")
     text_job.model_options(parser)

@@ -6,9 +6,9 @@ from t5jax.cli.command import SETTINGS, Command
 
 _EXAMPLES = """\
 examples:
-  t5jax tasks                                           everything that has a name
+  t5jax tasks                                           all of them
   t5jax tasks --filter translate
-  t5jax tasks super_glue_boolq_v102                     what it is, which settings it reads
+  t5jax tasks super_glue_boolq_v102                     its description and settings
   t5jax tasks docstrings:prefix_lm --config configs/quickstart.py
   t5jax tasks my_task --config configs/mine.py --split validation --html my_task.html
   t5jax tasks all_mix                                   a mixture: sizes and rates
@@ -23,16 +23,20 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="a task, a mixture, CORPUS:OBJECTIVE; default: all",
     )
     parser.add_argument(
-        "--config", help="read the task with this config's files, modules, vocabulary and lengths"
+        "--config", help="config whose files, modules, vocabulary and lengths are used"
     )
     parser.add_argument(
         "--filter", metavar="TEXT", help="only what has TEXT in name or description"
     )
-    parser.add_argument("--split", default="train", help="of the examples (train)")
-    parser.add_argument("--examples", type=int, default=3, help="how many to show (3)")
-    parser.add_argument("--scan", type=int, default=2000, help="how many to measure (2000)")
-    parser.add_argument("--html", metavar="FILE", help="write a page: rows in colour, spans, plots")
-    parser.add_argument("--json", action="store_true", help="the same as JSON")
+    parser.add_argument("--split", default="train", help="split of the examples (train)")
+    parser.add_argument("--examples", type=int, default=3, help="number of examples to show (3)")
+    parser.add_argument(
+        "--scan", type=int, default=2000, help="number of examples to measure lengths on (2000)"
+    )
+    parser.add_argument(
+        "--html", metavar="FILE", help="write an HTML page: rows in colour, noise spans, plots"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _tasks(a: argparse.Namespace, flags: list[str]) -> None:
@@ -50,6 +54,6 @@ def _tasks(a: argparse.Namespace, flags: list[str]) -> None:
 
 
 TASKS = Command(
-    "tasks", "what can be trained on, and what the model sees of it", _tasks,
+    "tasks", "list tasks and mixtures; preview the examples of one", _tasks,
     options=_options, notes=f"{_EXAMPLES}\n{SETTINGS}",
 )  # fmt: skip

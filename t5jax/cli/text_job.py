@@ -7,10 +7,14 @@ def input_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input", metavar="FILE", action="append", default=[],
         help="file or pattern, may be given several times; .jsonl, .json, .tsv, .csv, or a text a "
-        "line; gzip or zstd or not; - is standard input",
+        "line; also gzip or zstd; - is standard input",
     )  # fmt: skip
-    parser.add_argument("--format", metavar="F", help="text, jsonl, tsv or csv, whatever the name")
-    parser.add_argument("--column", metavar="NAME", default="input", help="of the inputs (input)")
+    parser.add_argument(
+        "--format", metavar="F", help="text, jsonl, tsv or csv; default: by the file's name"
+    )
+    parser.add_argument(
+        "--column", metavar="NAME", default="input", help="column of the inputs (input)"
+    )
     parser.add_argument(
         "--header", metavar="NAME", nargs="+", default=[],
         help="columns of a table whose first line does not name them",
@@ -18,10 +22,10 @@ def input_options(parser: argparse.ArgumentParser) -> None:
 
 
 def text_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--prefix", metavar="TEXT", default="", help="put before every input")
+    parser.add_argument("--prefix", metavar="TEXT", default="", help="text put before every input")
     parser.add_argument(
         "--truncate-inputs", metavar="TOKENS", type=int,
-        help="cut longer inputs, and say so; default: read whole, whatever their length",
+        help="truncate longer inputs; default: read them whole",
     )  # fmt: skip
 
 
@@ -30,14 +34,14 @@ def model_options(parser: argparse.ArgumentParser) -> None:
         "--ensemble", metavar="WORKDIR[@STEP]", action="append", default=[],
         help="average the logits with those of another checkpoint; may be given several times",
     )  # fmt: skip
-    parser.add_argument("--batch-size", type=int, default=32, help="rows at a time (32)")
+    parser.add_argument("--batch-size", type=int, default=32, help="rows of a batch (32)")
 
 
 def output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--output", metavar="FILE", help="JSON lines; goes on where an earlier job stopped"
+        "--output", metavar="FILE", help="JSON lines; an interrupted job is resumed"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace what FILE holds")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing FILE")
     parser.add_argument(
         "--shard", metavar="I/N", help="only rows I, I + N, …, into FILE-0000I-of-0000N"
     )

@@ -7,10 +7,16 @@ from t5jax.cli.command import SETTINGS, Command, workdir_option
 
 def _train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--num-pieces", type=int, default=32_000, help="without the sentinels (32 000)"
+        "--num-pieces",
+        type=int,
+        default=32_000,
+        help="number of pieces, sentinels not counted (32 000)",
     )
     parser.add_argument(
-        "--max-characters", type=int, default=100_000_000, help="of text to read (100 000 000)"
+        "--max-characters",
+        type=int,
+        default=100_000_000,
+        help="characters of text to train on (100 000 000)",
     )
     parser.add_argument(
         "--character-coverage", type=float, default=0.9995,
@@ -27,15 +33,18 @@ def _extend_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--extra-ids", type=int, help="sentinels on top of FILE (100)")
     parser.add_argument(
         "--pieces", nargs="+", default=[], metavar="PIECE",
-        help=r"texts to be one id wherever they stand, as they are; \n and \t are understood",
+        help=r"texts that become one id each, taken literally; \n and \t are understood",
     )  # fmt: skip
-    parser.add_argument("--pieces-file", metavar="FILE", help="the same, one a line")
+    parser.add_argument("--pieces-file", metavar="FILE", help="the same, one per line")
     parser.add_argument(
         "--from", dest="source", metavar="CONFIG", help="learn pieces from its text"
     )
-    parser.add_argument("--num-pieces", type=int, help="how many to learn")
+    parser.add_argument("--num-pieces", type=int, help="number of pieces to learn")
     parser.add_argument(
-        "--max-characters", type=int, default=20_000_000, help="of text to read (20 000 000)"
+        "--max-characters",
+        type=int,
+        default=20_000_000,
+        help="characters of text to learn from (20 000 000)",
     )
 
 
@@ -82,14 +91,14 @@ def _grow(a: argparse.Namespace, flags: list[str]) -> None:
 
 
 TRAIN_VOCABULARY = Command(
-    "vocab train", "a T5-compatible SentencePiece model of a config's text", _train, "config",
+    "vocab train", "train a T5-compatible SentencePiece model on a config's text", _train, "config",
     _train_options,
 )  # fmt: skip
 EXTEND_VOCABULARY = Command(
-    "vocab extend", "a SentencePiece model with more pieces; the old ids stay", _extend,
+    "vocab extend", "add pieces to a SentencePiece model; the old ids stay", _extend,
     options=_extend_options, notes=SETTINGS,
 )  # fmt: skip
 GROW_VOCABULARY = Command(
-    "vocab grow", "begin a run with another's parameters and an extended vocabulary", _grow,
+    "vocab grow", "begin a run with another run's parameters and an extended vocabulary", _grow,
     options=_grow_options, notes=SETTINGS,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""`t5jax cache CONFIG`: tokenises the run's data once, into the stores that training reads."""
+"""`t5jax cache CONFIG`: tokenises the run's data once, into stores that training reads."""
 
 import pathlib
 import sys
@@ -25,7 +25,7 @@ from t5jax.data.tasks.task import SeqioTask
 from t5jax.errors import ConfigError, DataError
 from t5jax.runtime import ExitCode
 
-DAMAGED = 1  # exit code of a check that was made and found something, as sha256sum's
+DAMAGED = 1  # exit code of --verify that found damage, as sha256sum's
 
 
 def cache_command(
@@ -55,7 +55,7 @@ def cache_verify_command(
     config_file: str, flags: list[str], *, splits: list[str], num_threads: int
 ) -> int:
     """Reads every byte of the mixture's stores: those of `splits`, or all that are there. Returns
-    the exit code; a store that is damaged does not keep the others from being read."""
+    the exit code; a damaged store does not stop the others from being read."""
     config = _with_cache_dir(load(config_file, flags))
     mixture = resolve(config.data, config.model.architecture)
     whole = [_verify(directory, num_threads) for directory in _stores(mixture, splits)]
@@ -84,7 +84,7 @@ def _trains(task: ResolvedTask, mixture: ResolvedMixture) -> bool:
 
 
 def _verify(directory: pathlib.Path, num_threads: int) -> bool:
-    """Says what a store holds, or what is wrong with its files."""
+    """Prints a store's size, or the damage to its files; whether it is intact."""
     start, num_files, num_bytes, damaged = time.monotonic(), 0, 0, 0
     try:
         for file in check_files(directory, num_threads):

@@ -1,5 +1,7 @@
-"""`t5jax convert SOURCE TARGET`: another program's checkpoint into a run, a run into Hugging Face's
-directory; a block at a time, and checked at the end."""
+"""`t5jax convert SOURCE TARGET`: foreign checkpoints to runs, runs to Hugging Face's format.
+
+Arrays are converted in blocks, and the logits of both models are compared at the end.
+"""
 
 import contextlib
 import ctypes
@@ -86,7 +88,7 @@ def convert_command(source_path: str, target: str, options: ConvertOptions) -> N
 
 
 def _direction(source_path: str, options: ConvertOptions) -> str:
-    """What to write; refuses options that have no effect on it."""
+    """The target's kind; refuses options that have no effect on it."""
     kind = detect_format(source_path)
     to = options.to or ("huggingface" if kind == "t5jax" else "t5jax")
     if (kind, to) == ("t5jax", "t5jax"):

@@ -1,6 +1,6 @@
-"""`t5jax evaluate WORKDIR`: what a checkpoint, or every checkpoint of a run, is worth on a split.
+"""`t5jax evaluate WORKDIR`: losses and task metrics of one checkpoint, or of every checkpoint.
 
-Text has a loss; tasks with metrics are answered besides, scored and put in a table.
+With --follow it is continuous evaluation beside a training run.
 """
 
 import dataclasses
@@ -39,12 +39,12 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """What is evaluated, and what becomes of it."""
+    """Command-line options."""
 
     split: str = "validation"
-    tasks: tuple[str, ...] = ()  # or mixtures, by name, answered; (): the run's, and its losses
+    tasks: tuple[str, ...] = ()  # or mixtures, for metrics; (): the run's own, and its losses
     only: Literal["loss", "metrics"] | None = None
-    num_rows: int | None = None  # of which losses are taken; None: all
+    num_rows: int | None = None  # to take losses over; None: all
     with_baselines: bool = False
     output: str | None = None  # None: WORKDIR/evaluations
     submission: str | None = None
@@ -58,14 +58,14 @@ class EvaluateOptions:
                 f"--num-rows {self.num_rows}: at least 1; without it, the whole split"
             )
         if self.tasks and self.only == "loss":
-            raise ConfigError("--tasks are answered: leave out --only loss")
+            raise ConfigError("--tasks are evaluated by metrics: leave out --only loss")
         if self.metrics_only and (self.num_rows is not None or self.with_baselines):
             raise ConfigError(
-                "--num-rows and --baselines are of losses: leave out --tasks and --only metrics"
+                "--num-rows and --baselines are about losses: leave out --tasks and --only metrics"
             )
         if self.only == "loss" and (self.submission or self.output):
             raise ConfigError(
-                "--output and --submission are of the tasks' answers: leave out --only loss"
+                "--output and --submission are about predictions: leave out --only loss"
             )
 
     @property
@@ -114,7 +114,7 @@ def _open(workdir: str, step: int | None, flags: list[str], options: EvaluateOpt
 
 
 class _Evaluation:
-    """Everything that one run is evaluated on; opened once, used for each of its steps."""
+    """Losses and metrics of one run: its data are opened once for all steps."""
 
     def __init__(self, workdir: str, saved: SavedRun, options: EvaluateOptions):
         self._workdir, self._options = workdir, options
@@ -123,7 +123,7 @@ class _Evaluation:
         loaders = {} if options.metrics_only else self._open_loaders()
         self._splits = {name: SplitLosses(x, options.num_rows) for name, x in loaders.items()}
         if self._suite is None and not loaders:
-            raise DataError(self._nothing())
+            raise DataError(self._nothing_to_evaluate())
         self._best = None
         if options.keep_best is not None:
             self._best = BestCheckpoint(pathlib.Path(workdir), options.keep_best, options.best_mode)
@@ -137,7 +137,7 @@ class _Evaluation:
             names = ", ".join(self._options.tasks) or self._config.data.mixture
             raise ConfigError(
                 f"no task of {names} has metrics and a split "
-                f"{self._options.split!r}: there is nothing to answer"
+                f"{self._options.split!r}: there is nothing to evaluate"
             )
         return suite
 
@@ -158,7 +158,7 @@ class _Evaluation:
             without = "; --only metrics needs no store" if self._suite is not None else ""
             raise DataError(f"{error}{without}") from error
 
-    def _nothing(self) -> str:
+    def _nothing_to_evaluate(self) -> str:
         data, split = self._config.data, self._options.split
         return (
             f"no task of {data.mixture} has metrics and a split {split!r}, or a store of it in "
@@ -208,10 +208,12 @@ class _Evaluation:
             progress=_Progress(),
         )
         if self._options.submission is not None and jax.process_index() == 0:
-            self._hand_in(suite, directory, pathlib.Path(self._options.submission))
+            self._write_submission(suite, directory, pathlib.Path(self._options.submission))
         return report, directory
 
-    def _hand_in(self, suite: Evaluator, directory: pathlib.Path, target: pathlib.Path) -> None:
+    def _write_submission(
+        self, suite: Evaluator, directory: pathlib.Path, target: pathlib.Path
+    ) -> None:
         written = 0
         for task in suite.tasks:
             answers = read_predictions(directory / f"{task.task}.jsonl", task)
@@ -249,7 +251,7 @@ class _Evaluation:
 
 
 def _values(losses: Losses, report: EvaluationReport | None) -> dict[str, float]:
-    """`task/metric` -> value, of losses as well."""
+    """Losses and metrics by `task/name`."""
     values = report.values if report is not None else {}
     return values | {f"{task}/{k}": v for task, found in losses.items() for k, v in found.items()}
 

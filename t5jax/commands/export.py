@@ -1,4 +1,4 @@
-"""`t5jax export WORKDIR TARGET`: a run's decoding and scoring for use without t5jax."""
+"""`t5jax export WORKDIR TARGET`: decoding and scoring as StableHLO or SavedModel."""
 
 import os
 import pathlib
@@ -27,7 +27,7 @@ def export_command(
     workdir: str, target: str, flags: list[str], *, step: int | None, file_format: str,
     inputs_length: int | None, targets_length: int | None, platforms: Sequence[str],
 ) -> None:  # fmt: skip
-    """Writes TARGET and compares it with the run; what differs is not left there."""
+    """Writes TARGET if its outputs equal those of the run."""
     for platform in platforms:
         if platform not in PLATFORMS:
             raise ConfigError(f"--platforms {platform}: choose of {', '.join(PLATFORMS)}")
@@ -76,7 +76,7 @@ def _write(
     file_format: str,
     platforms: Sequence[str],
 ) -> dict[str, Any]:
-    """Everything of an export, the check included; returns its manifest."""
+    """Writes and checks an export; returns its manifest."""
     params = jax.device_get(loaded.params[0])
     stablehlo_format = file_format == "stablehlo"
     write = stablehlo.write_stablehlo if stablehlo_format else saved_model.write_saved_model

@@ -1,4 +1,4 @@
-"""`t5jax merge WORKDIR TARGET`: a run with LoRA factors as a run of the plain model."""
+"""`t5jax merge WORKDIR TARGET`: merges LoRA factors into the weights of a new run."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ _NOT_WEIGHTS = {
 
 
 def merge_command(workdir: str, target: str, flags: list[str], *, step: int | None) -> None:
-    """Writes step 0 of a run in `target`: the same model, its factors added to their weights.
+    """Writes step 0 of a run in `target`: the same model, LoRA factors added to the weights.
 
     It can be evaluated, converted, begun with (`init.path`) and trained on, all parameters then;
     the optimizer begins anew. Raises ConfigError for a run that has nothing to merge.

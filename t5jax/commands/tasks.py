@@ -1,4 +1,4 @@
-"""`t5jax tasks [NAME] [--config CONFIG]`: what can be trained on, and what the model would see."""
+"""`t5jax tasks [NAME] [--config CONFIG]`: lists tasks and mixtures, previews one."""
 
 import dataclasses
 import itertools
@@ -24,7 +24,7 @@ _COLUMNS = 100
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TasksOptions:
-    """What the command line says beside the name and the config."""
+    """Command-line options."""
 
     split: str = "train"
     num_examples: int = 3
@@ -34,7 +34,7 @@ class TasksOptions:
     as_json: bool = False
 
     def check(self, name: str | None, config_file: str | None, flags: list[str]) -> None:
-        """Raises ConfigError for what cannot be, or would have no effect."""
+        """Raises ConfigError for impossible values and for options without an effect."""
         for option, value in (("--examples", self.num_examples), ("--scan", self.scan)):
             if value < 1:
                 raise ConfigError(f"{option} {value}: at least 1")
@@ -159,7 +159,7 @@ def _list(data: DataConfig, options: TasksOptions) -> None:
         print()
     if not wanted:
         _print_grammar()
-    print("t5jax tasks NAME                    what it is, and which settings it reads")
+    print("t5jax tasks NAME                    its description and settings")
     print(
         "t5jax tasks NAME --config CONFIG    its examples, lengths, truncation; --html FILE: a page"
     )

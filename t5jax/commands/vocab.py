@@ -188,7 +188,7 @@ def vocab_grow_command(
 
 
 def _extension(config: RunConfig, trained_with: str, workdir: str) -> Extension:
-    """The record beside the config's vocabulary; it must lead from the run's to this one."""
+    """The extension record beside the config's vocabulary, checked against both vocabularies."""
     vocabulary = config.data.vocabulary
     path = getattr(vocabulary, "path", None)
     if path is None:

@@ -49,7 +49,7 @@ def config() -> RunConfig:
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_compilation(tmp_path_factory):
-    """Every act compiles its programs anew: here without XLA's optimizations, and each once."""
+    """Every command compiles its programs anew: here without XLA's optimizations, and each once."""
     settings = {
         "jax_disable_most_optimizations": True,
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),

@@ -229,6 +229,6 @@ def test_evaluate_refuses_what_is_not_there(finished, tmp_path, capsys):
 
 
 def test_another_vocabulary_than_the_runs_is_refused(finished, capsys):
-    for act in (["evaluate", str(finished)], ["predict", str(finished), "A <extra_id_0>."]):
-        assert main([*act, "--data.vocabulary.extra-ids", "90"]) == 64
+    for command in (["evaluate", str(finished)], ["predict", str(finished), "A <extra_id_0>."]):
+        assert main([*command, "--data.vocabulary.extra-ids", "90"]) == 64
         assert "is not the one that" in capsys.readouterr().err

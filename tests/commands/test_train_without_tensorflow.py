@@ -29,9 +29,9 @@ add_mixture(Mixture(
     name="sums_and_text", tasks=("sums_of_mine", "text_span_corruption"), rate=Equal()
 ))
 """
-# An act in a process of its own, in which what is forbidden is found but fails to import; whoever
-# tries and goes on without is noticed, too.
-ACT = """
+# A command in a process of its own, in which forbidden packages are found but fail to import; an
+# attempt that is caught is noticed, too.
+COMMAND = """
 import sys
 from importlib.machinery import ModuleSpec
 
@@ -80,10 +80,10 @@ def cached(tiny_text, tmp_path, monkeypatch):
     return flags
 
 
-def act(*words):
+def run_command(*words):
     root = str(pathlib.Path(__file__).parents[2])
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": root}
-    command = [sys.executable, "-c", ACT, *words]
+    command = [sys.executable, "-c", COMMAND, *words]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
@@ -91,7 +91,7 @@ def act(*words):
 def test_a_mixture_is_trained_and_evaluated_from_its_stores(cached):
     flags = ["--train.num-train-steps", "3", "--train.eval-every-steps", "3", *cached]
     flags += ["--train.num-eval-rows", "7", "--checkpoints.save-every-steps", "3"]
-    ended = act("train", "sums.py", *flags)
+    ended = run_command("train", "sums.py", *flags)
     assert ended.returncode == 0, ended.stderr
     with open("run/metrics.jsonl") as file:
         records = [json.loads(line) for line in file]
@@ -109,7 +109,7 @@ def test_a_mixture_is_trained_and_evaluated_from_its_stores(cached):
 def test_the_stores_of_a_mixture_are_verified(cached):
     """What the mixture is made of is in its record; the module is not imported."""
     os.remove("sums_module.py")
-    ended = act("cache", "sums.py", "--verify", *cached)
+    ended = run_command("cache", "sums.py", "--verify", *cached)
     assert ended.returncode == 0, ended.stderr
     stores = [line.partition(":")[0] for line in ended.stdout.splitlines()]
     assert stores == [

@@ -261,7 +261,7 @@ def test_flags_change_values_of_every_kind(tiny):
 
 
 def test_a_list_is_emptied_by_its_flag_alone(tmp_path):
-    """Wherever the flag stands: last, before another setting, before an option of the act."""
+    """Wherever the flag stands: last, before another setting, before an option of the command."""
     files = 'train_files=("a.txt", "b.txt"), validation_files=("c.txt",), mixture='
     text = write(tmp_path, TINY.replace("mixture=", files).replace("docstrings_", "text_"))
     assert load(text).data.validation_files == ("c.txt",)

@@ -211,9 +211,9 @@ def test_tpu_vm_trains_detached_and_stops_in_order(place, monkeypatch):
     gcloud.write_text(GCLOUD)
     gcloud.chmod(0o755)
     monkeypatch.setenv("SLICE", str(home))
-    tpu_vm = lambda act, *rest: (
+    tpu_vm = lambda action, *rest: (
         subprocess.run(
-            [LAUNCH / "tpu_vm.sh", act, "my-slice", "my-zone", *rest],
+            [LAUNCH / "tpu_vm.sh", action, "my-slice", "my-zone", *rest],
             check=True,
             timeout=20,
             capture_output=True,
