@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Runs a distributed job on this machine: N processes as if they were N hosts.
+"""Simulates a multi-host job on this machine: N processes, each as one host.
 
     python launch/local.py -n 2 --devices 4 -- train configs/quickstart.py
 
-Every line of output gets its process in front. The first process that fails takes the others with
-it after a grace period; its exit code becomes that of this program, and no process stays behind.
+Every line of output begins with its process. When a process fails, the others are ended after a
+grace period; its exit code becomes that of this program, and no process is left running.
 With --kill 1:20 process 1 gets SIGKILL after 20 seconds, with --term "0:step 7" process 0 gets
 SIGTERM when it prints "step 7": rehearsals of what happens on a cluster. Needs nothing but Python.
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a command again and again, as long as its exit code says that trying again may help.
+# Restarts a command after failures that a restart may fix, by its exit code.
 #
 #   launch/restart.sh t5jax train configs/CONFIG.py --workdir runs/NAME
 #   launch/restart.sh launch/ssh.sh HOSTS configs/CONFIG.py --workdir /shared/runs/NAME

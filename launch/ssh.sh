@@ -11,8 +11,8 @@
 # for ssh: SSH_OPTIONS="-p 2222".
 #
 # The first host that fails stops the others; its exit code is that of this script. Interrupting
-# or killing the script stops the run in order: every process gets SIGTERM, saves and leaves; one
-# that has not left after T5JAX_GRACE seconds (default 300) is killed.
+# or killing the script stops the run in order: every process gets SIGTERM, saves and exits; one
+# that still runs after T5JAX_GRACE seconds (default 300) is killed.
 #
 # Has been run: with OpenSSH 9.2, two and three CPU processes on one machine: to the end, killed
 # process, unreachable host, interrupt, SIGTERM, kill -9 of this script. Not on several machines.
@@ -32,7 +32,7 @@ read -ra ssh_options <<<"${SSH_OPTIONS:-}"
 command=$(printf '%q ' "${T5JAX:-t5jax}" train "$@")
 
 # What runs on a host. Its standard input ends when the launcher lets go of it, for whatever reason:
-# then the run is asked to leave. (A terminal's hang-up would kill it without a save.)
+# then the run gets SIGTERM. (A terminal's hang-up would kill it without a save.)
 # shellcheck disable=SC2016  # expanded on the hosts
 remote='
     exec 3<&0
