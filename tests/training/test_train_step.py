@@ -10,11 +10,12 @@ import optax
 import pytest
 from flax import nnx
 
+from t5jax.checkpoints import leaves_by_path
 from t5jax.model.config import T5Config
 from t5jax.model.registry import init_params
 from t5jax.sharding import MeshConfig
 from t5jax.training.losses import CrossEntropy
-from t5jax.training.optimizers import Adafactor, AdamW
+from t5jax.training.optimizers import Adafactor, AdamW, OptaxOptimizer
 from t5jax.training.schedules import Constant
 from t5jax.training.steps import Program
 from t5jax.training.train_step import TrainState, cast, make_train_step, row_keys
@@ -25,10 +26,13 @@ OPTIMIZERS = {
     "adafactor": Adafactor(learning_rate=0.05, schedule=Constant(), min_dim_size_to_factor=20),
     "adamw": AdamW(learning_rate=0.01, schedule=Constant(), weight_decay=0.1),
 }
+MUON = OptaxOptimizer(
+    factory="optax.contrib.muon", learning_rate=0.01, schedule=Constant(), global_norm_clip=1.0
+)
 ROWS, INPUTS, TARGETS, STEPS = 32, 11, 7, 4
 
 
-VARIANTS = {"adafactor": "1.1", "adamw": "1.0"}  # tied and untied logits
+VARIANTS = {"adafactor": "1.1", "adamw": "1.0", "muon": "1.1"}  # tied and untied logits
 
 
 def divisible_model(optimizer="adafactor", **changes) -> T5Config:
@@ -45,7 +49,7 @@ def build(mesh, optimizer="adafactor", num_microbatches=1, **changes) -> Program
     return Program(
         model=divisible_model(optimizer, **changes),
         loss=CrossEntropy(first_sentinel_id=50),
-        tx=OPTIMIZERS[optimizer].build(STEPS),
+        tx=(OPTIMIZERS | {"muon": MUON})[optimizer].build(STEPS),
         mesh_config=config,
         mesh=config.build(),
         num_microbatches=num_microbatches,
@@ -114,6 +118,24 @@ def test_adafactor_does_not_depend_on_the_layout(mesh, num_microbatches, changes
 @pytest.mark.slow
 def test_adamw_does_not_depend_on_the_layout():
     assert_same_curve(build((2, 2, 2), "adamw", 2), "adamw")
+
+
+@pytest.mark.slow
+def test_muon_does_not_depend_on_the_layout():
+    assert_same_curve(build((2, 2, 2), "muon", 2), "muon")
+
+
+def test_muons_slots_lie_like_their_parameters():
+    state = build((2, 2, 2), "muon").abstract_state
+    slots = leaves_by_path(state.opt_state)
+    split = 0
+    for path, param in leaves_by_path(state.params).items():
+        found = [x for name, x in slots.items() if name.endswith(f"/{path}")]
+        assert found, f"{path} has no slot"
+        for slot in found:
+            assert (slot.shape, slot.sharding) == (param.shape, param.sharding), path
+        split += not param.sharding.is_fully_replicated
+    assert split > 10, "kernels, each with its slots, are divided"
 
 
 @pytest.mark.slow
