@@ -12,11 +12,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from t5jax.decoding.config import DecodingConfig
+from t5jax.decoding.config import DecodingConfig, LogitsProcessor
 from t5jax.decoding.decode_state import (
     Decoded,
     DecodeState,
-    LogitsProcessor,
     Request,
     beam_attention_mask,
     forced_tokens,

@@ -11,16 +11,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from t5jax.decoding.config import DecodingConfig
+from t5jax.decoding.config import DecodingConfig, LogitsProcessor
 from t5jax.decoding.logits_processors import apply_logits_processors
 from t5jax.model.attention import MASKED
 from t5jax.model.decode_weights import DecodeWeights, decode_weights
 from t5jax.model.encoder_decoder import KVCache
 from t5jax.types import EOS_ID, Params
-
-# (logits_BKV, tokens_BKT, index) -> logits_BKV, traced into the loop; only the tokens before
-# `index` are set.
-LogitsProcessor = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 class Request(NamedTuple):

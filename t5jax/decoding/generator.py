@@ -15,8 +15,8 @@ import numpy as np
 from flax import nnx
 
 from t5jax.decoding.beam_search import beam_search
-from t5jax.decoding.config import DecodingConfig
-from t5jax.decoding.decode_state import Decoded, LogitsProcessor, Request, init_decode_state
+from t5jax.decoding.config import DecodingConfig, LogitsProcessor
+from t5jax.decoding.decode_state import Decoded, Request, init_decode_state
 from t5jax.decoding.sampling import greedy_or_sample
 from t5jax.decoding.scoring import score_targets
 from t5jax.errors import ConfigError, DataError

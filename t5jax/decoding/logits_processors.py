@@ -14,7 +14,7 @@ from t5jax.decoding.config import DecodingConfig
 from t5jax.decoding.top_k import fast_top_k
 from t5jax.types import EOS_ID
 
-MASKED = -jnp.inf
+_FILTERED = -jnp.inf
 
 
 def apply_logits_processors(
@@ -27,7 +27,7 @@ def apply_logits_processors(
         scores_BKV = _no_repeat_ngram(scores_BKV, tokens_BKT, index, config.no_repeat_ngram)
     if config.min_length:
         is_eos_V = jnp.arange(scores_BKV.shape[-1]) == EOS_ID
-        scores_BKV = jnp.where(is_eos_V & (index < config.min_length), MASKED, scores_BKV)
+        scores_BKV = jnp.where(is_eos_V & (index < config.min_length), _FILTERED, scores_BKV)
     return scores_BKV
 
 
@@ -51,7 +51,9 @@ def _no_repeat_ngram(scores_BKV, tokens_BKT, index, n: int):
         position = jnp.maximum(index + 1 - (n - 1) + j, 0)
         latest = jax.lax.dynamic_index_in_dim(history, position, axis=2)
         again &= history[:, :, j : j + num_starts] == latest
-    return jnp.where(_marked(scores_BKV.shape, history[:, :, n - 1 :], again), MASKED, scores_BKV)
+    return jnp.where(
+        _marked(scores_BKV.shape, history[:, :, n - 1 :], again), _FILTERED, scores_BKV
+    )
 
 
 def _with_start(tokens_BKT):
@@ -71,11 +73,11 @@ def top_k_top_p_filter(logits_BKV: jax.Array, top_k: int, top_p: float) -> jax.A
     the fewest that have the probability p together, are masked (Holtzman et al. 2020)."""
     if 0 < top_k < logits_BKV.shape[-1]:
         least = fast_top_k(logits_BKV, top_k)[0][..., -1:]
-        logits_BKV = jnp.where(logits_BKV < least, MASKED, logits_BKV)
+        logits_BKV = jnp.where(logits_BKV < least, _FILTERED, logits_BKV)
     if top_p < 1.0:
         falling = jnp.sort(logits_BKV, axis=-1, descending=True)
         before = jnp.cumsum(jax.nn.softmax(falling), axis=-1) - jax.nn.softmax(falling)
         kept = jnp.sum(before < top_p, axis=-1, keepdims=True)
         least = jnp.take_along_axis(falling, kept - 1, axis=-1)
-        logits_BKV = jnp.where(logits_BKV < least, MASKED, logits_BKV)
+        logits_BKV = jnp.where(logits_BKV < least, _FILTERED, logits_BKV)
     return logits_BKV

@@ -6,11 +6,10 @@ Shape suffixes: B rows, K outputs of a row, T output length, V vocab.
 import jax
 import jax.numpy as jnp
 
-from t5jax.decoding.config import DecodingConfig
+from t5jax.decoding.config import DecodingConfig, LogitsProcessor
 from t5jax.decoding.decode_state import (
     Decoded,
     DecodeState,
-    LogitsProcessor,
     Request,
     beam_attention_mask,
     forced_tokens,

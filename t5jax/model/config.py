@@ -20,7 +20,7 @@ Architecture = Literal[
 AttentionImplementation = Literal["auto", "einsum", "per_example"]
 Remat = Literal["none", "dots", "full"]
 _LACKING = {"encoder": ("decoder_only", "prefix_lm"), "decoder": ("encoder_only",)}
-ACTIVATIONS = ("linear", "relu", "gelu", "gelu_exact", "silu", "sigmoid", "tanh")
+ACTIVATION_NAMES = ("linear", "relu", "gelu", "gelu_exact", "silu", "sigmoid", "tanh")
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -64,9 +64,9 @@ class T5Config:
                 'or two for a gated MLP, e.g. ("gelu", "linear")'
             )
         for name in self.mlp_activations:
-            if name not in ACTIVATIONS:
+            if name not in ACTIVATION_NAMES:
                 raise ConfigError(
-                    f"model.mlp_activations: {name!r} is not one of {', '.join(ACTIVATIONS)}"
+                    f"model.mlp_activations: {name!r} is not one of {', '.join(ACTIVATION_NAMES)}"
                 )
         if self.relpos_num_buckets % 4:
             raise ConfigError(

@@ -128,7 +128,7 @@ class DecoderOnly(TokenModel):
         return inputs_BNS[:, :, None], relpos_bias.at(index, T, bidirectional=both)
 
 
-class PrefixLM(DecoderOnly):
+class PrefixDecoderOnly(DecoderOnly):
     """Inputs, and the position that predicts the first target, see all inputs; targets see those
     before them. Buckets of distance are bidirectional throughout."""
 

@@ -4,7 +4,7 @@ import jax
 from flax import nnx
 
 from t5jax.model.config import Architecture, T5Config
-from t5jax.model.decoder_only import DecoderOnly, PrefixLM
+from t5jax.model.decoder_only import DecoderOnly, PrefixDecoderOnly
 from t5jax.model.encoder_decoder import EncoderDecoder
 from t5jax.model.encoder_only import EncoderOnly
 from t5jax.model.shared_encoder_decoder import SharedEncoderDecoder
@@ -15,7 +15,7 @@ MODULES: dict[Architecture, type[TokenModel]] = {
     "encoder_decoder": EncoderDecoder,
     "shared_encoder_decoder": SharedEncoderDecoder,
     "decoder_only": DecoderOnly,
-    "prefix_lm": PrefixLM,
+    "prefix_lm": PrefixDecoderOnly,
     "encoder_only": EncoderOnly,
 }
 

@@ -95,17 +95,12 @@ def adafactor(
         count = jnp.zeros((), jnp.int32)
         return AdafactorState(count, *_transpose(params, len(_SLOTS), slots))
 
-    def rates_at(count: jax.Array) -> _Rates:
-        learning_rate = schedule(count)
-        # Before the offset there is nothing to average yet: β = 0, as at the first step.
-        steps = jnp.maximum(count - step_offset, 0).astype(jnp.float32) + 1.0
-        decay = weight_decay * learning_rate**weight_decay_exponent if weight_decay else None
-        return _Rates(learning_rate, 1.0 - steps**-decay_rate, decay)
-
     def update(updates: optax.Updates, state: Any, params: optax.Params | None = None):
         if params is None:
             raise ValueError("Adafactor's steps are relative to the parameters: pass `params`")
-        rates = rates_at(state.count)
+        learning_rate = schedule(state.count)
+        decay = weight_decay * learning_rate**weight_decay_exponent if weight_decay else None
+        rates = _Rates(learning_rate, _moment_decay(state.count - step_offset, decay_rate), decay)
 
         def update_one(path, grad, param, *slots):
             used = used_slots(path, param)
@@ -123,6 +118,11 @@ def adafactor(
         return changes, AdafactorState(state.count + 1, *slots)
 
     return optax.GradientTransformation(init, update)
+
+
+def _moment_decay(count: jax.Array, decay_rate: float) -> jax.Array:
+    """β; before the offset (count < 0) there is no average yet: 0, as at the first step."""
+    return 1.0 - (jnp.maximum(count, 0).astype(jnp.float32) + 1.0) ** -decay_rate
 
 
 def _used_slots(

@@ -1,11 +1,9 @@
 """Global batch arrays on the devices, from host-local rows."""
 
-from collections.abc import Mapping
-
 import jax
 import numpy as np
 
-Rows = Mapping[str, np.ndarray]
+from t5jax.types import Batch
 
 
 class Feeder:
@@ -17,7 +15,7 @@ class Feeder:
         rows = [np.arange(batch_size)[index] for index in slices if index is not None]
         self.rows = np.unique(np.concatenate(rows))  # sorted; each device's are contiguous here
 
-    def put(self, rows: Rows) -> dict[str, jax.Array]:
+    def put(self, rows: Batch) -> Batch:
         """Global arrays [batch_size, ...] from the arrays of `self.rows` alone.
 
         Every device is given its own rows by number: `make_array_from_process_local_data` accepts a

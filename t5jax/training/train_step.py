@@ -61,27 +61,16 @@ def make_train_step(
 
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
 
-    def summed_gradients(
-        trained: Params, frozen: Params, batch: Batch, keys_B
-    ) -> tuple[Params, LossSums]:
-        if num_microbatches == 1:
-            (_, sums), grads = grad_fn(trained, frozen, batch, keys_B)
-            return grads, sums
-
-        def body(totals, microbatch):
-            (_, sums), grads = grad_fn(trained, frozen, *microbatch)
-            return jax.tree.map(jnp.add, totals, (grads, sums)), None
-
-        # Interleaved, so that every device keeps the rows it already holds.
-        interleave = lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1)
-        zeros = jax.tree.map(jnp.zeros_like, trained), zero_sums(num_tasks)
-        return jax.lax.scan(body, zeros, jax.tree.map(interleave, (batch, keys_B)))[0]
-
     def train_step(state: TrainState, batch: Batch, key: jax.Array):
         num_rows = batch[f"{predicting_side(batch)}_target_tokens"].shape[0]
         keys_B = row_keys(key, state.step, num_rows) if dropout else None
         before, frozen = partition_params(state.params, finetuning.is_trainable)
-        grads, sums = summed_gradients(before, frozen, batch, keys_B)
+        grads, sums = accumulate_gradients(
+            lambda *rows: grad_fn(before, frozen, *rows),
+            (batch, keys_B),
+            num_microbatches,
+            (before, zero_sums(num_tasks)),
+        )
         divisor = divisor_of(loss, sums.denominator)
         grads = jax.tree.map(lambda g: g / divisor, grads)
         grad_norm = optax.global_norm(grads)
@@ -106,6 +95,26 @@ def make_train_step(
         return TrainState(state.step + 1, params, opt_state, bad_steps), metrics
 
     return train_step
+
+
+def accumulate_gradients(grad_fn, rows, num_microbatches: int, like) -> tuple[Params, LossSums]:
+    """Gradient accumulation: gradients and loss sums, added up over the microbatches of `rows`.
+
+    `grad_fn(batch, keys_B)` is a `value_and_grad` with LossSums beside its value; `like` has the
+    shapes of the result.
+    """
+    if num_microbatches == 1:
+        (_, sums), grads = grad_fn(*rows)
+        return grads, sums
+
+    def body(totals, microbatch):
+        (_, sums), grads = grad_fn(*microbatch)
+        return jax.tree.map(jnp.add, totals, (grads, sums)), None
+
+    # Interleaved, so that every device keeps the rows it already holds.
+    interleave = lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1)
+    zeros = jax.tree.map(jnp.zeros_like, like)
+    return jax.lax.scan(body, zeros, jax.tree.map(interleave, rows))[0]
 
 
 def make_eval_step(

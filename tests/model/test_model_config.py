@@ -5,7 +5,7 @@ import pytest
 
 from t5jax.errors import ConfigError
 from t5jax.model import layers
-from t5jax.model.config import ACTIVATIONS, SIZES, T5Config, t5_1_1_small, t5_small
+from t5jax.model.config import ACTIVATION_NAMES, SIZES, T5Config, t5_1_1_small, t5_small
 from t5jax.model.registry import abstract_model
 
 # Counted from the released configurations (embeddings, bias tables and norms included).
@@ -101,7 +101,7 @@ def test_stacks_lie_along_a_leading_axis():
 
 
 def test_every_activation_of_the_config_exists():
-    assert set(ACTIVATIONS) == set(layers.ACTIVATIONS)
+    assert set(ACTIVATION_NAMES) == set(layers.ACTIVATIONS)
 
 
 @pytest.mark.parametrize(
