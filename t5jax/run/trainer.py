@@ -53,7 +53,7 @@ def train(config: RunConfig) -> None:
         is_primary=jax.process_index() == 0,
     )
     with runtime.Watchdog(*limits) as watchdog, runtime.Preemption() as preemption, tracker:
-        tracker.say(f"workdir {config.workdir}")
+        tracker.message(f"workdir {config.workdir}")
         Trainer(config, program, loader, validation, tracker, watchdog, preemption).run()
 
 

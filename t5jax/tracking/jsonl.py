@@ -40,7 +40,7 @@ class RecordLog:
 
     def __init__(self, path: pathlib.Path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        repair(path)
+        cut_torn_line(path)
         self._file = open(path, "ab")  # noqa: SIM115 (as long as the log lives)
 
     def append(self, record: Record) -> None:
@@ -53,7 +53,7 @@ class RecordLog:
 
 
 def make_record(kind: str, step: int, fields: Mapping[str, Any], **extra: Any) -> Record:
-    """A record of `fields`, which are `plain`; the bits of a loss are written beside it."""
+    """A record of `fields`, which are Python scalars; the bits of a loss are written beside it."""
     clash = RESERVED & fields.keys()
     assert not clash, f"{kind} at step {step}: the names {sorted(clash)} are the record's own"
     if kind in (TRAIN, EVALUATION):
@@ -66,7 +66,7 @@ def make_record(kind: str, step: int, fields: Mapping[str, Any], **extra: Any) -
     return record
 
 
-def plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+def python_scalars(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Scalars of NumPy or JAX, of any rank-0 form, as Python's own, exactly; the rest as it is."""
     return {
         name: value.item() if hasattr(value, "item") else value for name, value in fields.items()
@@ -89,7 +89,7 @@ def loss_hex(loss: float) -> str:
     return ctypes.c_float(loss).value.hex()
 
 
-def repair(path: pathlib.Path) -> int:
+def cut_torn_line(path: pathlib.Path) -> int:
     """Cuts a torn last line off `path`, in place; returns the number of bytes removed."""
     if not path.exists():
         return 0

@@ -166,11 +166,11 @@ def _style(axes, shown: list[np.ndarray], title: str) -> None:
         axes.legend(loc="upper right", frameon=True, framealpha=0.9, edgecolor="#dddddd")
 
 
-def main() -> None:
+def _main() -> None:
     parser = argparse.ArgumentParser(description="Draw the loss curve of a run.")
     parser.add_argument("workdir", help="the run's directory, which holds metrics.jsonl")
     print(plot_run(parser.parse_args().workdir) or "no steps recorded yet")
 
 
 if __name__ == "__main__":
-    main()
+    _main()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from t5jax.errors import ConfigError
-from t5jax.tracking.jsonl import EVALUATION, RESUMED, TRAIN, RecordLog, make_record, plain
+from t5jax.tracking.jsonl import EVALUATION, RESUMED, TRAIN, RecordLog, make_record, python_scalars
 from t5jax.tracking.keys import eval_key
 from t5jax.tracking.progress import (
     NoProgress,
@@ -103,7 +103,7 @@ class Tracker:
         """Logs the metrics of the `step`-th step, counted from 1; call it for every step."""
         if not self._is_primary:
             return
-        metrics = plain(metrics)
+        metrics = python_scalars(metrics)
         if self.due(step):
             self._log.append(make_record(TRAIN, step, metrics))
             self._write_scalars(step, metrics)
@@ -117,7 +117,7 @@ class Tracker:
         """
         if not self._is_primary:
             return
-        metrics = plain(metrics)
+        metrics = python_scalars(metrics)
         keyed = {eval_key(split, name): value for name, value in metrics.items()}
         self._log.append(make_record(EVALUATION, step, keyed, split=split))
         self._write_scalars(step, keyed)
@@ -134,7 +134,7 @@ class Tracker:
         assert kind not in (TRAIN, EVALUATION), f"{kind} is no event"
         if not self._is_primary:
             return
-        fields = plain(fields)
+        fields = python_scalars(fields)
         if kind == RESUMED:
             for writer in self._writers:
                 writer.restart(step)
@@ -145,8 +145,8 @@ class Tracker:
         words = [f"step {step}", kind.replace("_", " "), *format_fields(fields)]
         self._progress.message("  ".join(words))
 
-    def say(self, text: str) -> None:
-        """Shows a line among the progress; nothing is recorded."""
+    def message(self, text: str) -> None:
+        """Prints a line between those of the progress; nothing is logged."""
         if self._is_primary:
             self._progress.message(text)
 

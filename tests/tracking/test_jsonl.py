@@ -14,7 +14,7 @@ import pytest
 
 from t5jax.errors import DataError
 from t5jax.tracking import current_records, read_metrics
-from t5jax.tracking.jsonl import RecordLog, make_record, plain, repair
+from t5jax.tracking.jsonl import RecordLog, cut_torn_line, make_record, python_scalars
 
 WRITE_FOREVER = """
 import itertools, os, pathlib, sys
@@ -28,7 +28,7 @@ for step in itertools.count(int(sys.argv[2])):
 
 
 def train(step, **metrics):
-    return make_record("train", step, plain({f"train/{k}": x for k, x in metrics.items()}))
+    return make_record("train", step, python_scalars({f"train/{k}": x for k, x in metrics.items()}))
 
 
 def test_nothing_appended_is_lost_or_torn_by_kill_9(tmp_path):
@@ -63,7 +63,7 @@ def test_a_torn_last_line_is_left_out_and_cut_off_on_reopening(tmp_path, torn):
     whole = path.read_bytes()
     path.write_bytes(whole + torn.encode())
     assert [record["step"] for record in read_metrics(path)] == [1]
-    assert repair(path) == len(torn.encode())
+    assert cut_torn_line(path) == len(torn.encode())
     assert path.read_bytes() == whole
 
     path.write_bytes(whole + torn.encode())
@@ -76,12 +76,12 @@ def test_a_torn_last_line_is_left_out_and_cut_off_on_reopening(tmp_path, torn):
 def test_a_file_that_is_one_torn_line_becomes_empty_and_a_whole_one_stays(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b"x" * 200_003)
-    assert repair(path) == 200_003
+    assert cut_torn_line(path) == 200_003
     assert path.read_bytes() == b""
-    assert repair(path) == 0
+    assert cut_torn_line(path) == 0
     path.write_bytes(b"{}\n")
-    assert repair(path) == 0
-    assert repair(tmp_path / "absent") == 0
+    assert cut_torn_line(path) == 0
+    assert cut_torn_line(tmp_path / "absent") == 0
 
 
 def test_damage_before_the_last_line_is_named(tmp_path):

@@ -44,7 +44,7 @@ def test_every_line_is_one_record(tmp_path):
 
 def test_what_is_only_said_is_not_recorded(tmp_path, capfd):
     with make_tracker(tmp_path, progress="lines") as tracker:
-        tracker.say("workdir runs/x")
+        tracker.message("workdir runs/x")
     assert capfd.readouterr() == ("", "workdir runs/x\n")
     assert (tmp_path / "metrics.jsonl").read_text() == ""
 
@@ -76,7 +76,7 @@ def test_other_processes_write_and_print_nothing(tmp_path, capfd):
     config = TrackingConfig(progress="lines")
     workdir = tmp_path / "run"
     with Tracker(workdir, config, num_train_steps=2, is_primary=False) as tracker:
-        tracker.say("nothing")
+        tracker.message("nothing")
         tracker.event(0, "started")
         tracker.train(1, {"train/loss": 1.0})
         tracker.evaluation(1, "validation", {"loss": 1.0})
