@@ -103,7 +103,7 @@ def test_mesh_has_all_devices_and_lets_xla_propagate():
 # ---- parameters
 
 
-def test_layout_of_every_parameter():
+def test_sharding_of_every_parameter():
     config = MeshConfig(data=2, fsdp=2, tensor=2)
     specs = by_path(param_specs(abstract_model(MODEL), config.rules, config.build()))
     fsdp, tensor = ("fsdp",), ("tensor",)
@@ -130,7 +130,7 @@ def test_layout_of_every_parameter():
     assert specs == want
 
 
-def test_rules_change_the_layout():
+def test_rules_change_the_sharding():
     config = MeshConfig(data=2, fsdp=2, tensor=2, embed=(), vocab=("fsdp", "tensor"))
     specs = by_path(param_specs(abstract_model(MODEL), config.rules, config.build()))
     assert specs["token_embedder"] == P(("fsdp", "tensor"), None)
@@ -178,7 +178,7 @@ SLOTS = {  # optimizer -> how many slots shaped like a parameter each parameter 
 
 
 @pytest.mark.parametrize("name", SLOTS)
-def test_slots_lie_like_their_parameters(name):
+def test_slots_are_sharded_like_their_parameters(name):
     """Each parameter's slots have its own layout, whatever tree the optimizer keeps them in."""
     optimizer, num_slots = SLOTS[name]
     state = program(optimizer.build(10)).abstract_state
@@ -207,7 +207,7 @@ def test_factors_are_replicated_and_small():
     assert state.step.sharding.spec == state.bad_steps.sharding.spec == P()
 
 
-def test_the_same_path_with_another_shape_is_not_laid_out_alike():
+def test_the_same_path_with_another_shape_is_replicated():
     mesh = MeshConfig(data=2, fsdp=2, tensor=2).build()
     shape = lambda *dims: jax.ShapeDtypeStruct(dims, jnp.float32)
     slots = {"whole": {"a": {"w": shape(4, 6)}}, "factor": {"a": {"w": shape(6)}}}
@@ -225,7 +225,7 @@ def test_constrain_has_no_effect_without_rules():
     assert sharding.constrain(x, "batch", None) is x
 
 
-def test_constrain_lays_out_by_name():
+def test_constrain_shards_by_axis_name():
     config = MeshConfig(data=2, fsdp=2, tensor=2)
     mesh = config.build()
     with sharding.use_mesh(mesh, config.rules):
@@ -256,7 +256,7 @@ def test_batch_sharding_divides_rows_only():
 # ---- devices on their own
 
 
-def test_a_device_on_its_own_ends_when_its_rows_do():
+def test_on_each_device_loops_end_with_the_devices_rows():
     mesh_config = MeshConfig(data=4, fsdp=2)
     mesh = mesh_config.build()
     rows = sharding.batch_sharding(mesh, mesh_config.rules)

@@ -24,7 +24,7 @@ from t5jax.model.decode_weights import DecodeWeights, decode_weights
 from t5jax.model.matmul import is_small_batch
 from t5jax.sharding import on_each_device
 from t5jax.training.steps import Program
-from t5jax.training.train_step import cast
+from t5jax.training.train_step import cast_params
 from t5jax.types import EOS_ID, Params
 
 _SHORTEST = 16  # inputs are padded to this, or to 2^n or 3 · 2^(n-1) above it
@@ -70,7 +70,7 @@ class Generator:
         all_params = (params,) if isinstance(params, dict) else tuple(params)
         self.batch_size = -(-batch_size // program.replicas) * program.replicas
         with program.use_mesh():
-            to_compute_dtype = jax.jit(functools.partial(cast, dtype=program.model.dtype))
+            to_compute_dtype = jax.jit(functools.partial(cast_params, dtype=program.model.dtype))
             self._params = tuple(map(to_compute_dtype, all_params))
         self._defs = (program.model_def,) * len(all_params)
         replicated = all(x.is_fully_replicated for x in jax.tree.leaves(self._params))

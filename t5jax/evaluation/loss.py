@@ -16,7 +16,7 @@ from t5jax.errors import ConfigError
 from t5jax.training.feeding import Feeder
 from t5jax.training.losses import LossSums, predicting_side
 from t5jax.training.steps import Program
-from t5jax.training.train_step import summary
+from t5jax.training.train_step import mean_metrics
 
 
 def evaluate_loss(
@@ -63,7 +63,7 @@ def add_loss_sums(sums: Sequence[LossSums]) -> LossSums:
 def loss_metrics(sums: LossSums) -> dict[str, float]:
     """Means in nats per target token: loss, text_loss (on text tokens: no sentinels, no EOS),
     accuracy, perplexity, text_perplexity; and target_tokens."""
-    metrics = {name: float(x) for name, x in summary(sums).items()}
+    metrics = {name: float(x) for name, x in mean_metrics(sums).items()}
     del metrics["z_loss"]
     return {
         **metrics,

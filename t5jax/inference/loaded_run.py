@@ -13,7 +13,7 @@ from t5jax.evaluation.config import Ranking
 from t5jax.evaluation.report import EvaluationReport
 from t5jax.inference import Prediction, TextModel, TextOptions, TextScore
 from t5jax.inference.text_model import best_output
-from t5jax.model.config import differences
+from t5jax.model.config import architecture_differences
 from t5jax.run.build import build_run_evaluator
 from t5jax.run.restore import RestoredRun, apply_flags, open_saved_run, read_saved_config
 
@@ -230,7 +230,7 @@ def _parse_checkpoint(text: str) -> tuple[str, int | None]:
 def _check_compatible(first: RunConfig, other: RunConfig, workdir: str) -> None:
     if first.data.vocabulary.fingerprint != other.data.vocabulary.fingerprint:
         raise ConfigError(f"ensemble: {workdir} has another vocabulary; their ids mean other texts")
-    for name, expected, value in differences(first.model, other.model):
+    for name, expected, value in architecture_differences(first.model, other.model):
         raise ConfigError(
             f"ensemble: model.{name} of {workdir} is {value!r}, not {expected!r}: models of an "
             "ensemble must have the same shape"

@@ -131,9 +131,8 @@ class T5Config:
 _COMPUTING = ("dropout_rate", "dtype", "attention", "unroll_layers", "remat")
 
 
-def differences(one: T5Config, other: T5Config) -> list[tuple[str, Any, Any]]:
-    """(field, value of one, value of the other) where they are not the same model, however each is
-    computed: fields that parameters say nothing about are left out."""
+def architecture_differences(one: T5Config, other: T5Config) -> list[tuple[str, Any, Any]]:
+    """(field, value of one, value of the other) of the fields that determine the parameters."""
     names = [field.name for field in dataclasses.fields(T5Config) if field.name not in _COMPUTING]
     pairs = [(name, getattr(one, name), getattr(other, name)) for name in names]
     return [found for found in pairs if found[1] != found[2]]

@@ -27,7 +27,7 @@ from t5jax.checkpoints import (
 )
 from t5jax.config import RunConfig, from_text, to_text
 from t5jax.errors import ConfigError
-from t5jax.model.config import T5Config, differences
+from t5jax.model.config import T5Config, architecture_differences
 from t5jax.model.registry import abstract_model
 from t5jax.run.build import TrainLoader
 from t5jax.run.provenance import changed_lines
@@ -126,7 +126,7 @@ def check_same_model(
 ) -> None:
     """Raises ConfigError for a field that parameters depend on and that differs, but for `free`
     ones and for what the new model adds."""
-    for name, before, now in differences(old, new):
+    for name, before, now in architecture_differences(old, new):
         added = name in _ADDED and not before
         if name not in free and not added:
             hint = "; `t5jax vocab grow` makes a larger table" * (name == "vocab_size")

@@ -55,7 +55,7 @@ def make_train_step(
 
     def loss_fn(trained: Params, frozen: Params, batch: Batch, keys_B: jax.Array | None):
         params = finetuning.merge_parameters(merge_trees(frozen, trained))
-        model = nnx.merge(model_def, cast(params, dtype))
+        model = nnx.merge(model_def, cast_params(params, dtype))
         sums = loss(model, batch, keys_B)
         return sums.objective, sums
 
@@ -85,7 +85,7 @@ def make_train_step(
         params = merge_trees(frozen, trained)
         bad_steps = jnp.where(good, 0, state.bad_steps + 1)
         metrics = {
-            **summary(sums),
+            **mean_metrics(sums),
             **({"tasks": sums.tasks} if num_tasks else {}),
             "grad_norm": grad_norm,
             "param_norm": optax.global_norm(params),
@@ -128,17 +128,17 @@ def make_eval_step(
 
     def eval_step(params: Params, batch: Batch) -> LossSums:
         params = finetuning.merge_parameters(params)
-        return loss(nnx.merge(model_def, cast(params, dtype)), batch, None)
+        return loss(nnx.merge(model_def, cast_params(params, dtype)), batch, None)
 
     return eval_step
 
 
-def cast(params: Params, dtype: str) -> Params:
+def cast_params(params: Params, dtype: str) -> Params:
     """Parameters in the compute dtype; cast before FSDP gathers them, to halve communication."""
     return jax.tree.map(lambda p: p.astype(dtype), params)
 
 
-def summary(sums: LossSums) -> dict:
+def mean_metrics(sums: LossSums) -> dict:
     """Means per token of summed losses; works on arrays and on numbers."""
     return {
         "loss": sums.loss / sums.weight,

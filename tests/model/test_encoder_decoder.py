@@ -18,7 +18,7 @@ from t5jax.model.attention import MASKED
 from t5jax.model.config import T5Config
 from t5jax.model.decode_weights import decode_weights
 from t5jax.training.losses import CrossEntropy
-from t5jax.training.train_step import cast
+from t5jax.training.train_step import cast_params
 from tests.model import tiny_t5
 from tests.model.foreign_weights import flattened, from_hf, from_t5x
 from tests.model.tiny_t5 import assert_close
@@ -200,7 +200,7 @@ def test_remat_is_in_the_program(remat, unroll, times):
 def test_bfloat16_is_close_to_float32(plain):
     cfg, params, batch, want = plain
     low = dataclasses.replace(cfg, dtype="bfloat16")
-    got = run_plainly(low, cast(params, "bfloat16"), batch)
+    got = run_plainly(low, cast_params(params, "bfloat16"), batch)
     assert got.dtype == jnp.float32
     assert 1e-4 < np.sqrt(np.mean((got - want) ** 2) / np.mean(want**2)) < 0.03
 

@@ -69,7 +69,7 @@ CASES = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "mesh", "num_microbatches"), CASES)
-def test_the_update_does_not_depend_on_the_layout(architecture, mesh, num_microbatches):
+def test_the_update_does_not_depend_on_the_mesh(architecture, mesh, num_microbatches):
     want, want_params = reference(architecture)
     got, params = train(program(architecture, mesh, num_microbatches))
     for step, (x, y) in enumerate(zip(got, want, strict=True)):

@@ -232,7 +232,7 @@ def largest_array(jaxpr) -> int:
 
 
 @pytest.mark.parametrize(("num_chunks", "holds_all"), [(1, True), (8, False), (9, False)])
-def test_all_logits_never_exist_at_once(num_chunks, holds_all):
+def test_only_one_chunk_of_logits_exists_at_a_time(num_chunks, holds_all):
     rows, length, width, vocab = 3, 64, 5, 2048
     all_logits = rows * length * vocab
     batch = {

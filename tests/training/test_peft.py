@@ -130,7 +130,7 @@ def test_step_0_is_the_pretrained_model_bit_for_bit(name, dtype):
     np.testing.assert_array_equal(got, want)
 
 
-def test_factors_at_step_0_add_nothing():
+def test_lora_factors_at_step_0_add_nothing():
     given, strategy = pretrained(), STRATEGIES["lora"][0]
     merged = jax.jit(strategy.merge_parameters)(begun("lora", model_of("lora"), given))
     assert paths(merged).keys() == paths(given).keys()
@@ -145,7 +145,7 @@ def test_step_0_with_adapters_in_bfloat16():
     np.testing.assert_allclose(got, want, atol=0.05)
 
 
-def test_a_prompt_begins_as_rows_of_the_token_table():
+def test_a_prompt_is_initialized_from_token_embeddings():
     cfg, given = model_of("prompt"), pretrained()
     params = begun("prompt", cfg, given)
     table = given["token_embedder"]
@@ -195,7 +195,7 @@ def abstract_state(strategy: Strategy, cfg: T5Config, mesh: MeshConfig | None = 
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_what_trains_and_the_memory_it_takes(name):
+def test_trainable_parameters_and_their_memory(name):
     """AdamW: two float32 moments of each parameter that trains, and its two counts."""
     strategy, _ = STRATEGIES[name]
     state = abstract_state(strategy, model_of(name))
@@ -211,7 +211,7 @@ def test_what_trains_and_the_memory_it_takes(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGED)
-def test_only_what_trains_changes_and_has_slots(name):
+def test_only_trainable_parameters_change_and_have_slots(name):
     """Two steps, because the factors A of LoRA have no gradient in the first. AdamW decays weights
     whether they have a gradient or not."""
     before, state = trained(name, steps=2)
@@ -250,7 +250,7 @@ def test_frozen_parameters_have_no_gradients():
     assert 0.55 * whole < flops(TrainOnly(patterns=("^encoder/layers/mlp_norm",))) < 0.8 * whole
 
 
-def test_slots_and_factors_share_the_layout_of_their_weights():
+def test_slots_and_lora_factors_are_sharded_like_their_weights():
     cfg = tiny_t5.config(vocab_size=60, emb_dim=24, num_heads=4, mlp_dim=28, adapter_dim=6)
     mesh = MeshConfig(data=2, fsdp=2, tensor=2)
     for strategy in (LoRA(rank=2), Adapters()):
@@ -339,7 +339,7 @@ def test_loras_update_is_the_gradient_by_hand():
     )
 
 
-def test_factors_begin_as_published_and_each_with_its_own_numbers():
+def test_lora_factors_are_initialized_as_published():
     strategy = LoRA(rank=5, patterns=("wi_0$", "wi_1$", "logits_dense"))
     plain = tiny_t5.random_params(tiny_t5.config(emb_dim=512))
     params = strategy.add_parameters(plain, jax.random.key(3))
@@ -382,7 +382,7 @@ def moved(strategy: GradualUnfreezing, params: dict, num_steps: int) -> list[dic
     return found
 
 
-def test_layers_thaw_from_the_top_a_pair_an_episode():
+def test_gradual_unfreezing_starts_at_the_top_layers():
     """Three episodes of ten steps begin at steps 0, 4 and 7."""
     found = moved(GradualUnfreezing(), tree(3, 2), 10)
     encoder = [sum(step["encoder/layers/w"]) for step in found]
@@ -530,7 +530,7 @@ LAYOUTS = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("mesh", "num_microbatches"), LAYOUTS)
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_the_layout_does_not_matter(name, mesh, num_microbatches):
+def test_fine_tuning_does_not_depend_on_the_mesh(name, mesh, num_microbatches):
     assert_same_update(name, mesh, num_microbatches)
 
 

@@ -150,7 +150,7 @@ def test_fields_changed_after_construction_are_checked_by_build():
 
 
 @pytest.mark.parametrize("first", [0, 7, 8, 39])
-def test_rates_ahead_are_the_schedules(monkeypatch, first):
+def test_host_schedule_equals_the_schedule(monkeypatch, first):
     """Block after block, whichever step is first; no more is asked than the next block."""
     monkeypatch.setattr(HostSchedule, "BLOCK_STEPS", 8)
     schedule, asked = Cosine(warmup_steps=WARMUP).build(RATE, RUN), []

@@ -18,7 +18,7 @@ from t5jax.training.losses import CrossEntropy
 from t5jax.training.optimizers import Adafactor, AdamW, OptaxOptimizer
 from t5jax.training.schedules import Constant
 from t5jax.training.steps import Program
-from t5jax.training.train_step import TrainState, cast, make_train_step, row_keys
+from t5jax.training.train_step import TrainState, cast_params, make_train_step, row_keys
 from tests.model import tiny_t5
 
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)]  # data, fsdp, tensor
@@ -110,22 +110,22 @@ def assert_same_curve(program: Program, optimizer: str):
         ),
     ],
 )
-def test_adafactor_does_not_depend_on_the_layout(mesh, num_microbatches, changes):
+def test_adafactor_does_not_depend_on_the_mesh(mesh, num_microbatches, changes):
     program = build(mesh, "adafactor", num_microbatches, **changes)
     assert_same_curve(program, "adafactor")
 
 
 @pytest.mark.slow
-def test_adamw_does_not_depend_on_the_layout():
+def test_adamw_does_not_depend_on_the_mesh():
     assert_same_curve(build((2, 2, 2), "adamw", 2), "adamw")
 
 
 @pytest.mark.slow
-def test_muon_does_not_depend_on_the_layout():
+def test_muon_does_not_depend_on_the_mesh():
     assert_same_curve(build((2, 2, 2), "muon", 2), "muon")
 
 
-def test_muons_slots_lie_like_their_parameters():
+def test_muons_state_is_sharded_like_its_parameters():
     state = build((2, 2, 2), "muon").abstract_state
     slots = leaves_by_path(state.opt_state)
     split = 0
@@ -145,7 +145,7 @@ def test_muons_slots_lie_like_their_parameters():
 )
 @pytest.mark.parametrize("mesh", MESHES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_every_layout(optimizer, mesh, num_microbatches):
+def test_every_mesh_and_number_of_microbatches(optimizer, mesh, num_microbatches):
     assert_same_curve(build(mesh, optimizer, num_microbatches), optimizer)
 
 
@@ -157,7 +157,7 @@ def test_remat_and_unrolling(optimizer, changes):
 
 
 @pytest.mark.slow
-def test_the_state_keeps_its_layout():
+def test_the_state_keeps_its_sharding():
     _, state = reference("adafactor")
     wanted = build((8, 1, 1)).abstract_state
     for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(wanted), strict=True):
@@ -324,7 +324,7 @@ def test_sums_of_each_task_do_not_depend_on_microbatches(num_microbatches):
         np.testing.assert_allclose(x, y, rtol=1e-6)
 
 
-def test_dropout_of_a_row_is_the_same_however_the_batch_is_cut():
+def test_dropout_of_a_row_does_not_depend_on_microbatches():
     tx = optax.sgd(0.1)
     run = lambda batch, **options: bigram_step(tx, dropout=True, **options)(
         bigram_state(tx), batch, jax.random.key(9)
@@ -404,7 +404,7 @@ class Rooted:
 
 def test_parameters_are_cast_and_their_gradients_are_not():
     params = bigram_params()
-    assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(cast(params, "bfloat16")))
+    assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(cast_params(params, "bfloat16")))
     tx = optax.sgd(0.1)
     state, _ = bigram_step(tx, dtype="bfloat16")(
         bigram_state(tx), bigram_batch(), jax.random.key(0)
