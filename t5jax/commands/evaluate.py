@@ -192,7 +192,7 @@ class _Evaluation:
         )
         return {name: split.baselines(train[name]) for name, split in self._splits.items()}
 
-    def _answer(
+    def _generate(
         self, restored: RestoredRun, suite: Evaluator
     ) -> tuple[EvaluationReport, pathlib.Path]:
         settings = suite.settings(restored.program, restored.params)

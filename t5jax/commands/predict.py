@@ -42,7 +42,7 @@ def predict_command(
             print("a text a line; the end is Ctrl-D (or see --interactive)", file=sys.stderr)
     kind = JobKind(
         command="predict",
-        added=PREDICTION_KEYS,
+        result_keys=PREDICTION_KEYS,
         settings=lambda run: _settings(run, column, options, text_options),
         process_rows=lambda run, counts: _processor(run, counts, column, text_options),
         format_record=None if as_json else format_prediction,

@@ -26,7 +26,7 @@ def score_command(
     """Scores the two columns of `inputs`: input and target."""
     kind = JobKind(
         command="score",
-        added=SCORE_KEYS,
+        result_keys=SCORE_KEYS,
         settings=lambda run: {
             **job_settings(run, "score", inputs.columns, options),
             "prefix": text_options.prefix,

@@ -97,7 +97,7 @@ class JobKind(NamedTuple):
     """How a command makes records of rows."""
 
     command: str
-    added: frozenset[str]  # keys of a record beside the columns of its row
+    result_keys: frozenset[str]  # of a record, beside the columns of its row
     settings: Callable[[LoadedRun], dict[str, Any]]  # all that determines the records
     process_rows: Callable[[LoadedRun, InputCounts], ProcessRows]
     format_record: Callable[[dict[str, Any]], str] | None = None  # on standard output; None: JSON
@@ -105,7 +105,7 @@ class JobKind(NamedTuple):
 
 def run_text_job(source: RowSource, kind: JobKind, options: JobOptions, flags: list[str]) -> None:
     """Runs the job. Errors in the input are raised before the model is read."""
-    scanned = None if source.from_stdin else scan_rows(source.rows(), kind.added)
+    scanned = None if source.from_stdin else scan_rows(source.rows(), kind.result_keys)
     monitor = JobMonitor()
     run = load_with_flags(
         options.workdir,
@@ -126,7 +126,7 @@ def run_text_job(source: RowSource, kind: JobKind, options: JobOptions, flags: l
     num_rows = None if scanned is None else num_shard_rows(scanned.num_rows, shard)
     with monitor.running(run.config.runtime, resumable=options.output is not None):
         run_batch_job(
-            check_column_names(source.rows(), kind.added),
+            check_column_names(source.rows(), kind.result_keys),
             kind.process_rows(run, counts),
             output,
             window=batches * run.texts.batch_size,
@@ -142,7 +142,7 @@ def run_text_job(source: RowSource, kind: JobKind, options: JobOptions, flags: l
 def job_settings(
     run: LoadedRun, command: str, columns: Sequence[str], options: JobOptions
 ) -> dict[str, Any]:
-    """What determines the records of a job, for every command."""
+    """The settings that determine a job's records, common to all commands."""
     return {
         "command": command,
         "checkpoints": [f"{one.workdir}, step {one.step}" for one in run.members],
@@ -171,11 +171,11 @@ def _writer(run: LoadedRun, kind: JobKind, options: JobOptions) -> RecordWriter:
     if options.output is None:
         return StreamWriter(sys.stdout, kind.format_record)
     path = shard_path(options.output, parse_shard(options.shard) if options.shard else None)
-    return OutputFile(path, kind.settings(run), kind.added, overwrite=options.overwrite)
+    return OutputFile(path, kind.settings(run), kind.result_keys, overwrite=options.overwrite)
 
 
 def _progress(num_rows: int | None, source: RowSource, options: JobOptions) -> RowProgress | None:
-    """On the process that writes; not for a few texts, nor between the answers on a terminal."""
+    """On the process that writes; not for a few texts, nor between outputs on a terminal."""
     few = isinstance(source, CommandLineTexts)
     if jax.process_index() != 0 or few or (options.output is None and sys.stdout.isatty()):
         return None

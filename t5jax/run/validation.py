@@ -24,7 +24,7 @@ class Validation:
 
     config: RunConfig
     loaders: dict[str, Loader]  # by task, for the losses; empty: none are taken
-    suite: Evaluator | None  # of tasks that are answered
+    evaluator: Evaluator | None  # of tasks that are answered
 
     def __post_init__(self) -> None:
         num_rows = self.config.train.num_eval_rows
@@ -58,7 +58,9 @@ class Validation:
         return bool(self.loaders) and self._falls_on(step, self.config.train.eval_every_steps)
 
     def _answers_due(self, step: int) -> bool:
-        return self.suite is not None and self._falls_on(step, self.config.evaluation.every_steps)
+        return self.evaluator is not None and self._falls_on(
+            step, self.config.evaluation.every_steps
+        )
 
     def _falls_on(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.config.train.num_train_steps
@@ -78,8 +80,8 @@ class Validation:
 
     def _answers(self, step, program, params, tracker, after_batch) -> dict[str, float]:
         """The metrics of every task; predictions are kept in WORKDIR/evaluations."""
-        assert self.suite is not None
-        report = self.suite.evaluate(
+        assert self.evaluator is not None
+        report = self.evaluator.evaluate(
             program.without_peft,
             program.merge(params),
             step,
@@ -101,7 +103,7 @@ def build_validation(config: RunConfig, mixture: ResolvedMixture) -> Validation:
 
     Raises DataError when there is nothing, ConfigError for a best metric that no task has.
     """
-    loaders, suite = {}, None
+    loaders, evaluator = {}, None
     if config.train.eval_every_steps:
         loaders = build_evaluation_loaders(config, mixture, SPLIT, config.train.num_eval_rows)
         if not loaders:
@@ -112,21 +114,21 @@ def build_validation(config: RunConfig, mixture: ResolvedMixture) -> Validation:
                 "train.num_eval_rows = None"
             )
     if config.evaluation.every_steps:
-        suite = build_run_evaluator(config, SPLIT)
-        if suite is None:
+        evaluator = build_run_evaluator(config, SPLIT)
+        if evaluator is None:
             raise ConfigError(
                 f"evaluation.every_steps = {config.evaluation.every_steps}, but no task of "
                 f"{config.data.mixture} has metrics and a split {SPLIT!r}: set it to 0"
             )
-    _check_best_metric(config, suite)
-    return Validation(config, loaders, suite)
+    _check_best_metric(config, evaluator)
+    return Validation(config, loaders, evaluator)
 
 
-def _check_best_metric(config: RunConfig, suite: Evaluator | None) -> None:
+def _check_best_metric(config: RunConfig, evaluator: Evaluator | None) -> None:
     wanted = config.checkpoints.best_metric.removeprefix(f"{SPLIT}/")
-    if not config.checkpoints.keep_best or "/" not in wanted or suite is None:
+    if not config.checkpoints.keep_best or "/" not in wanted or evaluator is None:
         return
-    known = suite.metric_names()
+    known = evaluator.metric_names()
     if known is not None and wanted not in known:
         raise ConfigError(
             f"checkpoints.best_metric = {config.checkpoints.best_metric!r}: the tasks have "
