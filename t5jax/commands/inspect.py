@@ -132,7 +132,7 @@ def _runs(marks: str) -> str:
 
 def inspect_model_command(config_file: str, flags: list[str]) -> None:
     config = load(config_file, flags)
-    runtime.start(config.runtime)
+    runtime.start_distributed(config.runtime)
     num_devices = jax.device_count()
     config.check_mesh(num_devices)
     program = Program(

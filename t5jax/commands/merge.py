@@ -38,7 +38,7 @@ def merge_command(workdir: str, target: str, flags: list[str], *, step: int | No
     directory = epath.Path(target) / "checkpoints"
     if committed_steps(directory):
         raise ConfigError(f"{target} holds a run already; choose another folder")
-    runtime.start(config.runtime)
+    runtime.start_distributed(config.runtime)
     config.check_mesh(jax.device_count(), trains=False)
     program = build_program(config)
     source = checkpoint_directory(workdir)

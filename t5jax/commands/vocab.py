@@ -164,7 +164,7 @@ def vocab_grow_command(
     target = epath.Path(config.workdir) / "checkpoints"
     if committed_steps(target):
         raise ConfigError(f"workdir = {config.workdir!r} holds a run already; choose another")
-    runtime.start(config.runtime)
+    runtime.start_distributed(config.runtime)
     if jax.process_count() > 1:
         raise ConfigError("`t5jax vocab grow` rewrites whole tables: start it on one host")
     config.check_mesh(jax.device_count())

@@ -38,8 +38,9 @@ class JobMonitor:
 
     @contextlib.contextmanager
     def running(self, config: runtime.RuntimeConfig, *, resumable: bool) -> Iterator[None]:
-        """Context of the job, after `runtime.start`. `resumable`: a later job resumes from what
-        this one has written; otherwise nothing is gained by ending later than the signal asks."""
+        """Context of the job, after `runtime.start_distributed`. `resumable`: a later job resumes
+        from what this one has written; otherwise nothing is gained by ending later than the signal
+        asks."""
         with contextlib.ExitStack() as stack:
             if resumable or jax.process_count() > 1:
                 self._preemption = stack.enter_context(runtime.Preemption())

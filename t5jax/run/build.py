@@ -88,7 +88,7 @@ def build_run_evaluator(
 def build_program(config: RunConfig, num_tasks: int = 1) -> Program:
     """Model, loss, optimizer and mesh of the run; with several tasks the loss is summed by task.
 
-    Uses devices, so after `runtime.start`.
+    Uses devices, so after `runtime.start_distributed`.
     """
     settings = {"first_sentinel_id": config.data.vocabulary.first_sentinel_id}
     if num_tasks > 1:

@@ -95,7 +95,7 @@ def read_saved_config(
 
 def open_saved_run(config: RunConfig, workdir: str) -> SavedRun:
     """The run of a config that `read_saved_config` gave. Uses devices."""
-    runtime.start(config.runtime)
+    runtime.start_distributed(config.runtime)
     config.check_mesh(jax.device_count(), trains=False)
     return SavedRun(config, build_program(config), checkpoint_directory(workdir))
 

@@ -37,7 +37,7 @@ def train(config: RunConfig) -> None:
     Raises ConfigError, DataError or CheckpointError before anything compiles where it can;
     TooManyBadSteps, Preempted and OSError (a checkpoint could not be written) on the way.
     """
-    runtime.start(config.runtime)
+    runtime.start_distributed(config.runtime)
     config.check_mesh(jax.device_count())
     agree_on_run(config)
     mixture = resolve_mixture(config)

@@ -4,7 +4,7 @@ Nothing here imports jax before it is needed, so that `t5jax --help` answers at 
 """
 
 from t5jax.runtime.agreement import agree, check_shared_directory, gather_texts, is_probe_file
-from t5jax.runtime.distributed import RuntimeConfig, start
+from t5jax.runtime.distributed import RuntimeConfig, start_distributed
 from t5jax.runtime.exits import ExitCode, Preempted, TooManyBadSteps, run_guarded
 from t5jax.runtime.preemption import Preemption
 from t5jax.runtime.watchdog import Watchdog
@@ -21,5 +21,5 @@ __all__ = [
     "gather_texts",
     "is_probe_file",
     "run_guarded",
-    "start",
+    "start_distributed",
 ]

@@ -47,7 +47,7 @@ class RuntimeConfig:
             _check_address(self.coordinator_address)
 
 
-def start(config: RuntimeConfig) -> int:
+def start_distributed(config: RuntimeConfig) -> int:
     """Starts `jax.distributed` if the run has several processes; returns their number.
 
     The three flags, or else the three variables of ENVIRONMENT, name coordinator and processes;

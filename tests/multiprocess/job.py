@@ -124,7 +124,7 @@ def restoring(directory: str) -> None:
 
 
 def main() -> None:
-    count = runtime.start(runtime.RuntimeConfig(heartbeat_timeout_seconds=10))
+    count = runtime.start_distributed(runtime.RuntimeConfig(heartbeat_timeout_seconds=10))
     assert count == jax.process_count()
     globals()[sys.argv[1]](sys.argv[2] if len(sys.argv) > 2 else None)
 

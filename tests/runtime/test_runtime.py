@@ -29,8 +29,8 @@ def python(script: str) -> subprocess.CompletedProcess:
 
 
 def test_alone_without_flags_or_cluster():
-    assert runtime.start(RuntimeConfig()) == 1
-    assert runtime.start(RuntimeConfig(detect_cluster=False)) == 1
+    assert runtime.start_distributed(RuntimeConfig()) == 1
+    assert runtime.start_distributed(RuntimeConfig(detect_cluster=False)) == 1
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_wrong_or_partial_flags_are_refused(monkeypatch, flags, variables, messa
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=message):
-        runtime.start(RuntimeConfig(**flags))
+        runtime.start_distributed(RuntimeConfig(**flags))
 
 
 @pytest.mark.parametrize(
