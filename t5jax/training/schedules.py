@@ -113,14 +113,8 @@ class Linear:
 
     def build(self, learning_rate: float, num_train_steps: int) -> ScheduleFn:
         _check_run(self, learning_rate, num_train_steps)
-
-        def rate(step: ArrayLike) -> jax.Array:
-            step = _float32(step)
-            left = _remaining(step, num_train_steps - self.warmup_steps, num_train_steps)
-            value = self.final_fraction + (1.0 - self.final_fraction) * left
-            return _float32(learning_rate * _ramp(self, step) * value)
-
-        return rate
+        decay_steps = num_train_steps - self.warmup_steps
+        return _warmup_and_decay(self, learning_rate, num_train_steps, decay_steps, lambda u: u)
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -146,15 +140,9 @@ class Cosine:
 
     def build(self, learning_rate: float, num_train_steps: int) -> ScheduleFn:
         _check_run(self, learning_rate, num_train_steps)
-
-        def rate(step: ArrayLike) -> jax.Array:
-            step = _float32(step)
-            left = _remaining(step, num_train_steps - self.warmup_steps, num_train_steps)
-            cosine = 0.5 * (1.0 - jnp.cos(jnp.pi * left))
-            value = self.final_fraction + (1.0 - self.final_fraction) * cosine
-            return _float32(learning_rate * _ramp(self, step) * value)
-
-        return rate
+        decay_steps = num_train_steps - self.warmup_steps
+        half_cosine = lambda u: 0.5 * (1.0 - jnp.cos(jnp.pi * u))
+        return _warmup_and_decay(self, learning_rate, num_train_steps, decay_steps, half_cosine)
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -200,15 +188,8 @@ class WarmupStableDecay:
                 f"{self.decay_fraction} ({decay_steps:g} steps) do not fit into "
                 f"{num_train_steps} training steps: make one of them smaller"
             )
-
-        def rate(step: ArrayLike) -> jax.Array:
-            step = _float32(step)
-            left = _remaining(step, decay_steps, num_train_steps)
-            shaped = 1.0 - jnp.sqrt(1.0 - left) if self.shape == "sqrt" else left
-            value = self.final_fraction + (1.0 - self.final_fraction) * shaped
-            return _float32(learning_rate * _ramp(self, step) * value)
-
-        return rate
+        shape = (lambda u: 1.0 - jnp.sqrt(1.0 - u)) if self.shape == "sqrt" else lambda u: u
+        return _warmup_and_decay(self, learning_rate, num_train_steps, decay_steps, shape)
 
 
 @runtime_checkable
@@ -264,6 +245,25 @@ def _ramp(schedule, step: jax.Array) -> jax.Array:
         return jnp.ones_like(step)
     start = schedule.initial_fraction
     return start + (1.0 - start) * jnp.minimum(1.0, step / schedule.warmup_steps)
+
+
+def _warmup_and_decay(
+    schedule,
+    learning_rate: float,
+    num_train_steps: int,
+    decay_steps: float,
+    shape: Callable[[jax.Array], jax.Array],
+) -> ScheduleFn:
+    """r · ramp(s) · (final + (1 - final) · shape(u)), where u falls from 1 to 0 over the last
+    `decay_steps`."""
+
+    def rate(step: ArrayLike) -> jax.Array:
+        step = _float32(step)
+        decay = shape(_remaining(step, decay_steps, num_train_steps))
+        value = schedule.final_fraction + (1.0 - schedule.final_fraction) * decay
+        return _float32(learning_rate * _ramp(schedule, step) * value)
+
+    return rate
 
 
 def _remaining(step: jax.Array, decay_steps: float, num_train_steps: int) -> jax.Array:
