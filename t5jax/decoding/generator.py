@@ -57,7 +57,7 @@ class Generator:
         batch_size: int = 32,
         after_batch: Callable[[], None] = lambda: None,
     ):
-        """`params` are float32 and laid out as the program says; `num_ids` is the vocabulary's
+        """`params` are float32, sharded as in the program; `num_ids` is the vocabulary's
         number of ids. `batch_size` is rounded up to what the mesh divides."""
         if batch_size < 1:
             raise ConfigError(f"batch_size = {batch_size}: at least 1")

@@ -189,7 +189,7 @@ class CustomOptimizer(Protocol):
 
     def build(self, num_train_steps: int) -> optax.GradientTransformation:
         """The transformation, of parameters that are stacked: see `per_layer`. A slot that has the
-        path and the shape of a parameter is laid out over the mesh like it."""
+        path and the shape of a parameter is sharded like it."""
         ...
 
     def learning_rate_at(self, num_train_steps: int) -> ScheduleFn:

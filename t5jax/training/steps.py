@@ -24,7 +24,7 @@ from t5jax.types import Batch, Params
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Program:
-    """Jitted functions over one mesh. Arrays of a batch are laid out by `batch_sharding`."""
+    """Jitted functions over one mesh. Batches have the sharding `batch_sharding`."""
 
     model: T5Config
     loss: Loss
