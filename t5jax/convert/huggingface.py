@@ -138,8 +138,8 @@ def _resolve_embedding_tables(
         )
     if own_head and scaled:
         notes.append(
-            "the logits are not scaled: umT5 was trained without, whatever config.json says since "
-            "transformers 5"
+            "the logits are not scaled: umT5 was trained without, although config.json of "
+            "transformers 5 has it"
         )
     if not own_head and not scaled:
         arrays[HEAD] = arrays[SHARED]

@@ -30,7 +30,7 @@ class JobPreempted(runtime.Preempted):
 
 
 class JobMonitor:
-    """Watchdog and preemption of a job: `after_batch` beats the one and acts on the other."""
+    """Watchdog and preemption of a job, which calls `after_batch` after every batch."""
 
     def __init__(self):
         self._preemption: runtime.Preemption | None = None
@@ -38,9 +38,8 @@ class JobMonitor:
 
     @contextlib.contextmanager
     def running(self, config: runtime.RuntimeConfig, *, resumable: bool) -> Iterator[None]:
-        """Context of the job, after `runtime.start_distributed`. `resumable`: a later job resumes
-        from what this one has written; otherwise nothing is gained by ending later than the signal
-        asks."""
+        """Context of the job, after `runtime.start_distributed`. At a signal a `resumable` job, and
+        one of several processes, ends after the current batch; any other ends at once."""
         with contextlib.ExitStack() as stack:
             if resumable or jax.process_count() > 1:
                 self._preemption = stack.enter_context(runtime.Preemption())

@@ -1,4 +1,4 @@
-"""Classification by ranking: the answer is the option to which the model gives most likelihood.
+"""Rank classification: the prediction is the option with the highest log-likelihood.
 
 Every option of an example is scored as a target (log-likelihood in nats, summed over its tokens);
 longer options are at a disadvantage, which dividing by the number of tokens takes away.
