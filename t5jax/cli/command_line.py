@@ -38,7 +38,10 @@ examples:
   t5jax convert flan-t5-small runs/flan_t5_small    from Hugging Face, T5X, Mesh TensorFlow
   t5jax convert runs/flan_t5_small out --to huggingface
 """
-GROUPS = {"inspect": "look at a model or its data before a run", "vocab": "vocabularies"}
+GROUPS = {
+    "inspect": "look at a model or its data before a run",
+    "vocab": "train, extend or grow a vocabulary",
+}
 COMMANDS = (
     TRAIN,
     EVALUATE,

@@ -72,6 +72,6 @@ def _convert(a: argparse.Namespace, flags: list[str]) -> None:
 
 
 CONVERT = Command(
-    "convert", "convert weights from and to Hugging Face, from T5X and Mesh TensorFlow", _convert,
+    "convert", "from and to Hugging Face, from T5X, Mesh TensorFlow", _convert,
     options=_options, notes=_NOTES,
 )  # fmt: skip

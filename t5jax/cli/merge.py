@@ -17,7 +17,7 @@ def _merge(a: argparse.Namespace, flags: list[str]) -> None:
 
 MERGE = Command(
     "merge",
-    "merge LoRA factors into the weights: a new run of the plain model",
+    "merge LoRA factors into the weights of a new run",
     _merge,
     "run",
     _options,

@@ -11,6 +11,4 @@ def _train(a: argparse.Namespace, flags: list[str]) -> None:
     train_command(a.config, flags)
 
 
-TRAIN = Command(
-    "train", "run a config to its end; resumes what its workdir holds", _train, "config"
-)
+TRAIN = Command("train", "train a config's run, or resume it", _train, "config")
