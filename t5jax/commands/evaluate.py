@@ -119,27 +119,27 @@ class _Evaluation:
     def __init__(self, workdir: str, saved: SavedRun, options: EvaluateOptions):
         self._workdir, self._options = workdir, options
         self._config, self._replicas = saved.config, saved.program.replicas
-        self._suite = self._open_suite()
+        self._evaluator = self._build_evaluator()
         loaders = {} if options.metrics_only else self._open_loaders()
         self._splits = {name: SplitLosses(x, options.num_rows) for name, x in loaders.items()}
-        if self._suite is None and not loaders:
+        if self._evaluator is None and not loaders:
             raise DataError(self._nothing_to_evaluate())
         self._best = None
         if options.keep_best is not None:
             self._best = BestCheckpoint(pathlib.Path(workdir), options.keep_best, options.best_mode)
 
-    def _open_suite(self) -> Evaluator | None:
+    def _build_evaluator(self) -> Evaluator | None:
         if self._options.only == "loss":
             return None
-        suite = build_run_evaluator(self._config, self._options.split, self._options.tasks)
+        evaluator = build_run_evaluator(self._config, self._options.split, self._options.tasks)
         needed = self._options.submission or self._options.output
-        if suite is None and (needed or self._options.metrics_only):
+        if evaluator is None and (needed or self._options.metrics_only):
             names = ", ".join(self._options.tasks) or self._config.data.mixture
             raise ConfigError(
                 f"no task of {names} has metrics and a split "
                 f"{self._options.split!r}: there is nothing to evaluate"
             )
-        return suite
+        return evaluator
 
     @functools.cached_property
     def _mixture(self) -> ResolvedMixture:
@@ -155,7 +155,7 @@ class _Evaluation:
                 replicas=self._replicas,
             )
         except DataError as error:
-            without = "; --only metrics needs no store" if self._suite is not None else ""
+            without = "; --only metrics needs no store" if self._evaluator is not None else ""
             raise DataError(f"{error}{without}") from error
 
     def _nothing_to_evaluate(self) -> str:
@@ -168,8 +168,8 @@ class _Evaluation:
     def evaluate(self, restored: RestoredRun) -> None:
         losses = {name: self._loss(restored, name) for name in self._splits}
         report = directory = None
-        if self._suite is not None:
-            report, directory = self._generate(restored, self._suite)
+        if self._evaluator is not None:
+            report, directory = self._generate(restored, self._evaluator)
         if jax.process_index() == 0:
             self._print(restored.step, losses, report, directory)
         if self._best is not None and self._best.update(restored.step, _values(losses, report)):
@@ -193,13 +193,13 @@ class _Evaluation:
         return {name: split.baselines(train[name]) for name, split in self._splits.items()}
 
     def _generate(
-        self, restored: RestoredRun, suite: Evaluator
+        self, restored: RestoredRun, evaluator: Evaluator
     ) -> tuple[EvaluationReport, pathlib.Path]:
-        settings = suite.settings(restored.program, restored.params)
+        settings = evaluator.settings(restored.program, restored.params)
         output = self._options.output or pathlib.Path(self._workdir) / "evaluations"
         directory = pathlib.Path(output) / self._options.split / str(restored.step)
         directory = evaluation_directory(directory, settings)
-        report = suite.evaluate(
+        report = evaluator.evaluate(
             restored.program,
             restored.params,
             restored.step,
@@ -208,20 +208,20 @@ class _Evaluation:
             progress=_Progress(),
         )
         if self._options.submission is not None and jax.process_index() == 0:
-            self._write_submission(suite, directory, pathlib.Path(self._options.submission))
+            self._write_submission(evaluator, directory, pathlib.Path(self._options.submission))
         return report, directory
 
     def _write_submission(
-        self, suite: Evaluator, directory: pathlib.Path, target: pathlib.Path
+        self, evaluator: Evaluator, directory: pathlib.Path, target: pathlib.Path
     ) -> None:
         written = 0
-        for task in suite.tasks:
-            answers = read_predictions(directory / f"{task.task}.jsonl", task)
-            made = write_submission(target, task, answers)
+        for task in evaluator.tasks:
+            predictions = read_predictions(directory / f"{task.task}.jsonl", task)
+            made = write_submission(target, task, predictions)
             if made is not None:
                 file, replaced = made
                 note = f"; {replaced} that name no class count as the first" if replaced else ""
-                _say(f"{file}: {len(answers)} predictions of {task.task}{note}")
+                _say(f"{file}: {len(predictions)} predictions of {task.task}{note}")
                 written += 1
         if not written:
             raise ConfigError(
