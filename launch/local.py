@@ -224,20 +224,33 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     options = _arguments(argv)
     rest = options.arguments[1:] if options.arguments[:1] == ["--"] else options.arguments
-    job = Job(
-        [*shlex.split(options.program), *rest],
-        options.n,
-        devices=options.devices,
-        faults=tuple(options.faults),
-        output=sys.stdout,
-    )
-    # A notice to this program is one to the job, which then saves and leaves by itself.
-    signal.signal(signal.SIGTERM, lambda *_: job.send(signal.SIGTERM))
-    signal.signal(signal.SIGHUP, lambda *_: job.send(signal.SIGTERM))
+    jobs: list[Job] = []
+    early = threading.Event()
+
+    def leave(*_) -> None:
+        """A notice to this program is one to the job, which then saves and leaves by itself."""
+        for job in jobs:
+            job.send(signal.SIGTERM)
+        if not jobs:
+            early.set()
+
+    # Before anything starts: a signal that came in between would end this program alone.
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGHUP, leave)
     try:
+        job = Job(
+            [*shlex.split(options.program), *rest],
+            options.n,
+            devices=options.devices,
+            faults=tuple(options.faults),
+            output=sys.stdout,
+        )
+        jobs.append(job)
+        if early.is_set():
+            job.send(signal.SIGTERM)
         return job.wait(grace_seconds=options.grace, timeout_seconds=options.timeout).code
     except KeyboardInterrupt:
-        return 130  # wait() has killed everything
+        return 130  # the job has killed everything
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("default_signals")
 LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
 
 # As ssh: runs its last argument, on the "host" before it, where nothing inherits ignored signals.

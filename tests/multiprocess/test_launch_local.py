@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("default_signals")
 HERE = pathlib.Path(__file__).resolve().parent
 LAUNCHER = HERE.parent.parent / "launch" / "local.py"
 JOB = HERE / "job.py"
@@ -95,6 +96,27 @@ def test_the_program_passes_signals_on_and_leaves_nothing(number):
     launcher.communicate(timeout=20)
     expected = 130 if number == signal.SIGINT else 128 + signal.SIGTERM
     assert launcher.returncode == expected
+    assert not any(pathlib.Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_processes_are_being_started_leaves_nothing(number):
+    script = (
+        f"import signal, sys; sys.path.insert(0, {str(LAUNCHER.parent)!r}); import local\n"
+        "start = local.Job._start_process\n"
+        "def interrupted(self, command, index, environment):\n"
+        "    start(self, command, index, environment)\n"
+        "    print('pid', self._processes[-1].pid, flush=True)\n"
+        f"    if index == 0: signal.raise_signal({int(number)})\n"
+        "local.Job._start_process = interrupted\n"
+        "sys.exit(local.main(['-n', '2', '--program', 'sleep 60']))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30
+    )
+    assert ended.returncode == (130 if number == signal.SIGINT else 128 + signal.SIGTERM)
+    pids = [line.split()[1] for line in ended.stdout.splitlines() if line.startswith("pid")]
+    assert pids
     assert not any(pathlib.Path(f"/proc/{pid}").exists() for pid in pids)
 
 

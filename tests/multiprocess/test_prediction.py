@@ -14,7 +14,7 @@ from tests.commands.saved_runs import save_run
 from tests.multiprocess import tiny_run
 from tests.multiprocess.test_launch_local import codes, local
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("default_signals")]
 ROWS = 3000
 SETTINGS = ("--decoding.max-length", "8", "--decoding.num-beams", "2")
 

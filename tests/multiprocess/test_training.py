@@ -12,7 +12,7 @@ import pytest
 from tests.multiprocess import tiny_run
 from tests.multiprocess.test_launch_local import codes, local, spread_of_exits
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("default_signals")]
 STEPS = 12
 
 

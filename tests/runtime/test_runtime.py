@@ -16,6 +16,8 @@ from t5jax.checkpoints import CheckpointWriteError, NoUsableCheckpoint
 from t5jax.errors import CheckpointError, ConfigError, DataError
 from t5jax.runtime import RuntimeConfig, exits, lifeline, watchdog
 
+pytestmark = pytest.mark.usefixtures("default_signals")
+
 
 @pytest.fixture(autouse=True)
 def no_launcher(monkeypatch):
