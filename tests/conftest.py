@@ -4,6 +4,13 @@ import collections
 import gc
 import os
 import pathlib
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+from tests.signals import defaults_for_children
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
@@ -12,14 +19,24 @@ os.environ["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
 # Tests compile for longer than they compute; those of parity are run with XLA_FLAGS= (see .ci/run).
 # The emitters that XLA's CPU backend had before take half the time that its fusion emitters take;
 # programs cut in parts, to be compiled by several threads, take a third longer on a core.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+FLAGS = (
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_use_fusion_emitters=false",  # unknown to JAX 0.11, which has nothing else
     "--xla_cpu_parallel_codegen_split_count=1",
 )
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import pytest
+
+def known(flags: Sequence[str]) -> bool:
+    """Whether the installed XLA knows them all: it ends a process that gives it others."""
+    command = [sys.executable, "-c", "import jax; jax.devices()"]
+    environment = os.environ | {"XLA_FLAGS": " ".join(flags)}
+    return subprocess.run(command, env=environment, capture_output=True).returncode == 0
+
+
+if "XLA_FLAGS" not in os.environ:  # it is set in the workers that pytest-xdist starts
+    flags = FLAGS if known(FLAGS) else [flag for flag in FLAGS if known([flag])]
+    os.environ["XLA_FLAGS"] = " ".join(flags)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # Compiled programs stay, and are many objects: looking through them for garbage is a tenth of the
 # time that tests take.
@@ -35,6 +52,13 @@ def real_data() -> pathlib.Path:
     path = pathlib.Path(root)
     assert path.is_dir(), f"T5JAX_TEST_DATA={root} is not a directory"
     return path
+
+
+@pytest.fixture
+def default_signals():
+    """For tests that send signals: they work under `nohup` and in background jobs too."""
+    with defaults_for_children():
+        yield
 
 
 @pytest.fixture(scope="session")
