@@ -21,6 +21,7 @@ from t5jax.decoding.decode_state import (
     forced_tokens,
     has_no_input,
     is_finished,
+    prefix_lengths,
     process_logits,
 )
 from t5jax.decoding.top_k import fast_top_k
@@ -55,7 +56,7 @@ def beam_search(
     T5X's rule a beam that did not end is not divided, and ranks behind those that ended.
     """
     B, K, T = request.tokens_BS.shape[0], config.num_beams, config.max_length
-    prefix_length_B = jnp.sum(request.prefix_BP > 0, axis=1)
+    prefix_length_B = prefix_lengths(request)
 
     def step(state: _BeamState) -> _BeamState:
         index = state.index

@@ -102,6 +102,13 @@ def forced_tokens(request: Request, index: jax.Array) -> jax.Array:
     return jnp.where(index < P, request.prefix_BP[:, jnp.minimum(index, P - 1)], 0)
 
 
+def prefix_lengths(request: Request) -> jax.Array:
+    """int32 [B]: the tokens of each output's prefix. An empty array is not used: inside
+    `on_each_device` JAX 0.11's XLA crashes over one while it compiles."""
+    B, P = request.prefix_BP.shape
+    return jnp.sum(request.prefix_BP > 0, axis=1) if P else jnp.zeros(B, jnp.int32)
+
+
 def is_finished(
     tokens_BKT: jax.Array, next_BK: jax.Array, index: jax.Array, config: DecodingConfig
 ):

@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import pathlib
+import subprocess
 import sys
 
 import jax
@@ -108,6 +111,27 @@ def test_arguments_and_standard_input_give_the_same(workdir, capsys, monkeypatch
     assert capsys.readouterr().out == by_argument
     assert main(["predict", workdir, texts[0], *SHORT]) == 0
     assert capsys.readouterr().out == json.loads(by_argument.splitlines()[0])["filled"] + "\n"
+
+
+def test_beams_on_two_devices_in_a_process_of_its_own(workdir):
+    """Of its own, since XLA of JAX 0.11 ended it where an empty array (here: no prefix) was used
+    on each device. One device on its own compiles another program, which did not crash."""
+    said, texts = [], [text for text in TEXTS if text]
+    for devices in (1, 2):
+        command = [sys.executable, "-m", "t5jax", "predict", workdir, "--json", *texts]
+        ended = subprocess.run(
+            [*command, *SHORT, "--decoding.num-beams", "4", "--decoding.num-outputs", "2"],
+            env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)},
+            cwd=pathlib.Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+        )
+        assert ended.returncode == 0, ended.stderr
+        said.append([json.loads(line) for line in ended.stdout.splitlines()])
+    for alone, shared in zip(*said, strict=True):
+        assert len(set(alone["outputs"])) == 2
+        assert shared["outputs"] == alone["outputs"]
+        assert shared["scores"] == pytest.approx(alone["scores"], abs=1e-4)
 
 
 def test_columns_shards_and_ensembles(workdir, saved, tmp_path):
