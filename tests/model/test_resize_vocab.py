@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from tiny_t5 import config, random_batch, random_params
+from tiny_t5 import assert_close, config, random_batch, random_params
 
 from t5jax.errors import ConfigError
 from t5jax.model.registry import abstract_model
@@ -41,7 +41,8 @@ def test_old_texts_give_the_same_logits(variant):
     new = logits(config(variant, vocab_size=71), grown, {**batch, **tokens})
     assert new.shape == (5, 9, 71)
     assert any((tokens[name] != batch[name]).any() for name in tokens), "sentinels have moved"
-    np.testing.assert_array_equal(new[..., new_of], old[..., :OLD_IDS])
+    # Products of other shapes: a CPU with wider vectors adds in another order.
+    assert_close(new[..., new_of], old[..., :OLD_IDS], 1e-5)
 
 
 @pytest.mark.parametrize("variant", ["1.0", "umT5"])

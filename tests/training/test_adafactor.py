@@ -186,7 +186,7 @@ def test_equals_the_formula(case):
 
 
 def test_a_stack_is_its_layers_each_on_its_own():
-    """Bit for bit, operation by operation (under jit the fusions differ, and so a last bit may)."""
+    """To the last bits: means over arrays of other shapes may be added in another order."""
     tx = Adafactor(schedule=Constant(), learning_rate=0.1, beta1=0.9).build(9)
     for name in ("encoder/layers/mlp/wi", "encoder/layers/mlp_norm/scale"):
 
@@ -201,7 +201,7 @@ def test_a_stack_is_its_layers_each_on_its_own():
         together = run(lambda x: x, lambda x, name=name: nested({name: x}))
         for i in range(3):
             alone = run(lambda x, i=i: x[i], lambda x: {"layer": x})
-            np.testing.assert_array_equal(together[i], alone, err_msg=name)
+            np.testing.assert_allclose(together[i], alone, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_equals_optax_where_nothing_is_stacked():
