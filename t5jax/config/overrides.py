@@ -94,8 +94,12 @@ def _mistakes_of(file: pathlib.Path) -> Iterator[None]:
         own = [f for f in frames if pathlib.Path(f.filename).absolute() == file.absolute()]
         line = error.lineno if isinstance(error, SyntaxError) else own[-1].lineno if own else None
         place = str(file) if line is None else f"{file}, line {line}"
-        what = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{place}: {what}{_did_you_mean(error)}") from error
+        what, hint = str(error), _did_you_mean(error)
+        if hint:  # in the place of Python's own, which there is from 3.13 on
+            what = re.sub(r"\. Did you mean '\w+'\?$", "", what)
+        if not isinstance(error, ConfigError):
+            what = f"{type(error).__name__}: {what}"
+        raise ConfigError(f"{place}: {what}{hint}") from error
 
 
 def _did_you_mean(error: Exception) -> str:
