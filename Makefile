@@ -7,8 +7,12 @@ CONFIG := configs/quickstart.py
 RUN := runs/quickstart
 QUICKSTART_FLAGS ?=
 TESTS := $(BIN)/python -m pytest
+FAST := -n 2 --dist loadfile -m "not slow and not parity"
+# Pythons that get the newest packages that pyproject.toml allows, unless PINS="jax<0.12" or the like.
+MATRIX ?= 3.12 3.13
+PINS ?=
 
-.PHONY: quickstart test test-all lint format bench docs lock clean
+.PHONY: quickstart test test-matrix test-newest test-all lint format bench docs lock clean
 
 quickstart: $(VENV)/installed
 	test -e runs/data/docstrings/validation/META.json || \
@@ -27,7 +31,25 @@ quickstart: $(VENV)/installed
 	@echo "  t5jax inspect model configs/t5_1_1_base_c4.py          # a real size"
 
 test: $(VENV)/installed
-	$(TESTS) -n 2 --dist loadfile -m "not slow and not parity"
+	$(TESTS) $(FAST)
+
+# The fast tests with the lock, then with each Python of MATRIX.
+test-matrix: $(UV)
+	@failed=; for part in test test-newest; do \
+		$(MAKE) --no-print-directory $$part || failed="$$failed $$part"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "test-matrix: FAILED:$$failed"; exit 1; fi
+
+test-newest: $(UV)
+	@failed=; for version in $(MATRIX); do \
+		if ! .ci/find_python $$version $(UV) >/dev/null; then \
+			echo "test-newest: SKIPPED Python $$version, which is not installed here"; continue; \
+		fi; \
+		$(MAKE) --no-print-directory $(VENV)-$$version/installed && \
+		$(UV) pip list --python $(VENV)-$$version/bin/python | grep -E "^(jax|flax|optax|numpy) " && \
+		$(VENV)-$$version/bin/python -m pytest $(FAST) || failed="$$failed $$version"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "test-newest: FAILED on Python$$failed"; exit 1; fi
 
 test-all: $(VENV)/installed-parity
 	$(TESTS) -n 2 --dist loadfile -m "not parity"
@@ -65,7 +87,7 @@ lock: $(VENV)/installed
 		-o requirements-docs.lock
 
 clean:
-	rm -rf $(VENV) runs build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-* runs build dist .pytest_cache .ruff_cache
 
 $(VENV)/bin/uv:
 	$(PYTHON) -m venv $(VENV)
@@ -76,6 +98,13 @@ $(VENV)/bin/uv:
 $(VENV)/installed: $(UV) requirements.lock pyproject.toml
 	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+# Made anew each time that pyproject.toml changes, so that nothing older than the newest stays.
+$(VENV)-%/installed: $(UV) pyproject.toml
+	"$$(.ci/find_python $* $(UV))" -m venv --clear $(VENV)-$*
+	$(UV) pip install --quiet --compile-bytecode --python $(VENV)-$*/bin/python \
+		-e ".[dev]" $(foreach pin,$(PINS),'$(pin)')
 	@touch $@
 
 # pip, not uv: it takes a CPU build of torch where the machine is set up to offer one.
