@@ -184,12 +184,6 @@ def test_a_subclass_of_a_built_in_class_is_a_class_of_its_own(folder):
             "unhashable type: 'list'; .*frozen=True",
         ),
         (
-            "def config():",
-            "@dataclasses.dataclass\nclass Local:\n    def __call__(self, *_):\n        pass\n\n\n"
-            "def config():\n    my_parts.FocalLoss = lambda gamma: Local()",
-            "loss: Local is defined in t5jax_config_own, which other processes cannot import: move",
-        ),
-        (
             "my_parts.FocalLoss(gamma=1.0)",
             "lambda *_: None",
             "loss: .*config.<locals>.<lambda> cannot be imported: define it at the top of a module",
@@ -204,6 +198,34 @@ def test_a_subclass_of_a_built_in_class_is_a_class_of_its_own(folder):
 def test_what_a_saved_run_could_not_hold_is_refused(folder, old, new, reason):
     with pytest.raises(ConfigError, match=reason):
         changed(folder, old, new)
+
+
+LOCAL = """
+@dataclasses.dataclass
+class Local:
+    scale: float = 1.0
+
+    def __call__(self, model, batch, keys_B):
+        return CrossEntropy()(model, batch, keys_B)
+
+
+def config():"""
+
+
+def test_a_class_of_the_config_file_itself(folder, tmp_path_factory):
+    """Taken where the file can be imported by its name, from the folder that t5jax starts in."""
+    text = CONFIG.replace("def config():", LOCAL).replace(
+        "my_parts.FocalLoss(gamma=1.0)", "Local()"
+    )
+    (folder / "own.py").write_text(text)
+    config = load("own.py", ["--loss.scale", "3"])
+    assert "loss: own.Local\nloss.scale = 3.0\n" in to_text(config)
+    assert from_text(to_text(config)) == config
+    del sys.modules["own"]
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "own.py"
+    elsewhere.write_text(text)
+    with pytest.raises(ConfigError, match="Local is defined in t5jax_config_own, which other proc"):
+        load(str(elsewhere))
 
 
 def test_values_that_text_cannot_hold_are_refused(folder):
