@@ -155,7 +155,7 @@ def test_damaged_files(several, tmp_path):
     ("rename", "message"),
     [
         (lambda name: name.replace("decoder/", "transformer/"), "decoder-only"),
-        (lambda name: name.replace("shared/", "encoder/"), "tables of their own"),
+        (lambda name: name.replace("shared/", "encoder/"), "separate token tables"),
         (lambda name: f"model/{name}", "holds no Mesh TensorFlow T5"),
     ],
 )

@@ -141,7 +141,7 @@ def test_what_the_command_line_names(piece_file, with_sentinels):
     assert vocabulary_by_name("umt5", None).extra_ids == 300
     with pytest.raises(ConfigError, match="no such file"):
         vocabulary_by_name("nowhere.model", None)
-    with pytest.raises(ConfigError, match="has its own"):
+    with pytest.raises(ConfigError, match="defines its own"):
         vocabulary_by_name("t5", 50)
 
 
