@@ -116,5 +116,5 @@ def test_the_config_has_no_other_rule():
     """A new rule belongs into this comparison."""
     compared = {"max_length", "num_beams", "length_penalty", "beam_rule", "top_k", "top_p",
                 "num_outputs", "min_length", "no_repeat_ngram", "repetition_penalty"}  # fmt: skip
-    ours_alone = {"temperature", "stop", "seed"}
+    ours_alone = {"temperature", "stop", "seed", "logits_processors"}
     assert {f.name for f in dataclasses.fields(DecodingConfig)} == compared | ours_alone
