@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 CONFIG := configs/quickstart.py
 RUN := runs/quickstart
+DATA := runs/data/quickstart
+BLANK := 'An array of the same <extra_id_0> as the first input.'
 QUICKSTART_FLAGS ?=
 TESTS := $(BIN)/python -m pytest
 FAST := -n 2 --dist loadfile -m "not slow and not parity"
@@ -14,14 +16,13 @@ PINS ?=
 
 .PHONY: quickstart test test-matrix test-newest test-all lint format bench docs lock clean
 
-quickstart: $(VENV)/installed
-	test -e runs/data/docstrings/validation/META.json || \
-		$(BIN)/t5jax cache $(CONFIG) --new-vocabulary 1000
+quickstart: $(VENV)/installed $(DATA)/quickstart.mixture.json
 	$(BIN)/t5jax train $(CONFIG) $(QUICKSTART_FLAGS)
-	$(BIN)/t5jax evaluate $(RUN)
-	@echo; echo "A sentence with blanks, and what the model makes of it:"
-	@echo '  Returns the <extra_id_0> of the array along the given <extra_id_1>.'
-	@$(BIN)/t5jax predict $(RUN) 'Returns the <extra_id_0> of the array along the given <extra_id_1>.' | sed 's/^/  /'
+	@echo; echo "On source files that training never saw, with the class that is most frequent there beside it:"
+	@$(BIN)/t5jax evaluate $(RUN) --only metrics --show 3
+	@echo; echo "A sentence of no file, and the model's word for its blank:"
+	@echo '  '$(BLANK)
+	@$(BIN)/t5jax predict $(RUN) $(BLANK) | sed 's/^/  /'
 	@echo; echo "Loss curve: $(RUN)/loss.png    TensorBoard: $(BIN)/tensorboard --logdir $(RUN)"
 	@echo "Next:"
 	@echo "  source $(BIN)/activate"
@@ -29,6 +30,13 @@ quickstart: $(VENV)/installed
 	@echo "  t5jax predict $(RUN) 'The <extra_id_0> must be a string.'"
 	@echo "  t5jax inspect data $(CONFIG) --step 10                 # what the model sees"
 	@echo "  t5jax inspect model configs/t5_1_1_base_c4.py          # a real size"
+
+# Text, vocabulary and token stores, once; who is killed goes on with the same command.
+$(DATA)/quickstart.mixture.json: | $(VENV)/installed
+	$(BIN)/python -m t5jax.data.docstring_corpus.rows $(DATA)/text
+	test -e $(DATA)/vocabulary.model || \
+		$(BIN)/t5jax vocab train $(CONFIG) --num-pieces 2000 --max-characters 5000000
+	$(BIN)/t5jax cache $(CONFIG)
 
 test: $(VENV)/installed
 	$(TESTS) $(FAST)

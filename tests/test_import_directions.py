@@ -33,7 +33,7 @@ ALLOWED = {
     "data.modules": {"data.tensorflow_import"},
     "data.vocabularies": {"data.atomic_files", "errors", "types"},
     "data.sources": {"data.records"},
-    "data.docstring_corpus": {"data.records"},
+    "data.docstring_corpus": {"data.records", "data.sources"},
     "data.objectives": {"data.modules", "data.rng", "data.vocabularies"},
     "data.config": {"data.objectives", "data.records"},
     "data.tasks": {"data.config"},

@@ -26,7 +26,8 @@ Every run is a Python config file; --section.field VALUE changes a value of it.
 """
 EPILOG = """\
 examples:
-  t5jax cache configs/quickstart.py --new-vocabulary 1000    vocabulary and tokens, once
+  python -m t5jax.data.docstring_corpus.rows runs/data/quickstart/text      its text
+  t5jax cache configs/quickstart.py --new-vocabulary 2000    vocabulary and tokens, once
   t5jax train configs/quickstart.py --train.num-train-steps 2000
   t5jax train configs/quickstart.py --help          every setting, with its value
   t5jax evaluate runs/quickstart

@@ -7,6 +7,7 @@ from t5jax.cli.command import Command
 _EXAMPLES = """\
 examples:
   t5jax evaluate runs/mine                              losses and metrics of the newest step
+  t5jax evaluate runs/mine --show 3                     and three answers of each task
   t5jax evaluate runs/mine --tasks glue_cola_v002 squad_v010_allanswers --decoding.num-beams 4
   t5jax evaluate runs/mine --evaluation.ranking total   rank the classes instead of decoding
   t5jax evaluate runs/mine --follow --keep-best glue/average
@@ -45,6 +46,10 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--keep-best", metavar="TASK/METRIC", help="copy the best checkpoint to WORKDIR/best"
     )
     parser.add_argument("--lowest", action="store_true", help="with --keep-best: lower is better")
+    parser.add_argument(
+        "--show", type=int, default=0, metavar="N",
+        help="print N predictions of each task, the most confident ones, beside the targets",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="JSON lines on standard output")
 
 
@@ -69,6 +74,7 @@ def _evaluate(a: argparse.Namespace, flags: list[str]) -> None:
         submission=a.submission,
         keep_best=a.keep_best,
         best_mode="min" if a.lowest else "max",
+        show=a.show,
         as_json=a.json,
     )
     if a.follow:

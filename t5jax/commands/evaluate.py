@@ -23,6 +23,7 @@ from t5jax.evaluation.evaluator import Evaluator, evaluation_directory
 from t5jax.evaluation.loss import Baselines, SplitLosses
 from t5jax.evaluation.predictions import read_predictions
 from t5jax.evaluation.report import EvaluationReport
+from t5jax.evaluation.samples import most_confident
 from t5jax.evaluation.submission import write_submission
 from t5jax.run.build import build_evaluation_loaders, build_run_evaluator, resolve_mixture
 from t5jax.run.restore import (
@@ -50,6 +51,7 @@ class EvaluateOptions:
     submission: str | None = None
     keep_best: str | None = None
     best_mode: BestMode = "max"
+    show: int = 0  # predictions of each task
     as_json: bool = False
 
     def __post_init__(self) -> None:
@@ -63,9 +65,13 @@ class EvaluateOptions:
             raise ConfigError(
                 "--num-rows and --baselines are about losses: leave out --tasks and --only metrics"
             )
-        if self.only == "loss" and (self.submission or self.output):
+        if self.only == "loss" and (self.submission or self.output or self.show):
             raise ConfigError(
-                "--output and --submission are about predictions: leave out --only loss"
+                "--output, --submission and --show are about predictions: leave out --only loss"
+            )
+        if self.show < 0 or (self.show and self.as_json):
+            raise ConfigError(
+                f"--show {self.show}: 0 or more predictions of each task, not with --json"
             )
 
     @property
@@ -132,7 +138,7 @@ class _Evaluation:
         if self._options.only == "loss":
             return None
         evaluator = build_run_evaluator(self._config, self._options.split, self._options.tasks)
-        needed = self._options.submission or self._options.output
+        needed = self._options.submission or self._options.output or self._options.show
         if evaluator is None and (needed or self._options.metrics_only):
             names = ", ".join(self._options.tasks) or self._config.data.mixture
             raise ConfigError(
@@ -168,10 +174,13 @@ class _Evaluation:
     def evaluate(self, restored: RestoredRun) -> None:
         losses = {name: self._loss(restored, name) for name in self._splits}
         report = directory = None
+        shown: list[str] = []
         if self._evaluator is not None:
             report, directory = self._generate(restored, self._evaluator)
+            shown = self._shown_predictions(self._evaluator, directory)
         if jax.process_index() == 0:
             self._print(restored.step, losses, report, directory)
+            print("".join(shown), end="", flush=True)
         if self._best is not None and self._best.update(restored.step, _values(losses, report)):
             if jax.process_index() == 0:
                 save_vocabulary(self._config.data.vocabulary, f"{self._workdir}/best")
@@ -210,6 +219,16 @@ class _Evaluation:
         if self._options.submission is not None and jax.process_index() == 0:
             self._write_submission(evaluator, directory, pathlib.Path(self._options.submission))
         return report, directory
+
+    def _shown_predictions(self, evaluator: Evaluator, directory: pathlib.Path) -> list[str]:
+        """Of each task some predictions as text; read on every host."""
+        if not self._options.show:
+            return []
+        files = [directory / f"{task.task}.jsonl" for task in evaluator.tasks]
+        return [
+            most_confident(task, read_predictions(file, task), self._options.show)
+            for task, file in zip(evaluator.tasks, files, strict=True)
+        ]
 
     def _write_submission(
         self, evaluator: Evaluator, directory: pathlib.Path, target: pathlib.Path
@@ -262,7 +281,8 @@ def _records(
     where = {"step": step, "split": split}
     records = [{**where, "task": name, **metrics} for name, metrics in losses.items()]
     if report is not None:
-        records.append({**where, "metrics": report.values, "notes": report.notes})
+        found = {"metrics": report.values, "majority": report.majority, "notes": report.notes}
+        records.append({**where, **found})
     return records
 
 

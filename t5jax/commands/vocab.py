@@ -24,7 +24,7 @@ from t5jax.data.config import DataConfig
 from t5jax.data.records import Rejected, counted
 from t5jax.data.registry.resolve import checked_tasks
 from t5jax.data.registry.texts import task_documents
-from t5jax.data.tasks.task import Task
+from t5jax.data.tasks.task import Task, TextTask
 from t5jax.data.vocabularies import (
     DEFAULT_SENTINELS,
     Extension,
@@ -42,6 +42,7 @@ from t5jax.run.initialize import check_same_model
 from t5jax.run.provenance import checkpoint_record
 from t5jax.run.restore import checkpoint_directory
 
+_SENTINEL = re.compile(r"<extra_id_\d+>")
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 
 
@@ -208,14 +209,17 @@ def _extension(config: RunConfig, trained_with: str, workdir: str) -> Extension:
 
 
 def _documents(data: DataConfig) -> Iterator[str]:
-    """Texts of the train splits of the config's tasks, a document of each in turn."""
-    for documents in itertools.zip_longest(*(_texts(task, data) for task in checked_tasks(data))):
+    """Texts of the train splits of the config's tasks, a document of each in turn; a task that is
+    only evaluated has none."""
+    trained = [task for task in checked_tasks(data) if "train" in task.splits]
+    for documents in itertools.zip_longest(*(_texts(task, data) for task in trained)):
         for document in documents:
             yield from document or ()
 
 
 def _texts(task: Task, data: DataConfig) -> Iterator[list[str]]:
-    """The strings of each document: its text, or inputs and targets."""
+    """The strings of each document: its text, or inputs and targets without the sentinels, which
+    are ids of their own."""
     texts, rejected = task_documents(task, data), Rejected()
     for shard in texts.shards("train"):
         for document in texts.documents("train", shard, rejected):
@@ -225,6 +229,8 @@ def _texts(task: Task, data: DataConfig) -> Iterator[list[str]]:
                     f"data.mixture = {data.mixture}: task {task.name} gives ids, not texts; train "
                     "a vocabulary on a task of text"
                 )
+            if not isinstance(task, TextTask):  # in a document they are text
+                strings = [_SENTINEL.sub(" ", text) for text in strings]
             yield strings
     if rejected.records or rejected.damaged_files:
         print(

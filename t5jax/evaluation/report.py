@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -31,6 +32,12 @@ class EvaluationReport:
         values = {f"{line.task}/{line.metric}": line.value for line in self.lines}
         averages = benchmark_averages(self.lines)
         return values | {f"{name}/average": x.value for name, x in averages.items()}
+
+    @property
+    def majority(self) -> dict[str, float]:
+        """`task/metric` -> value of the majority-class baseline, of those that have one."""
+        found = {f"{line.task}/{line.metric}": line.majority for line in self.lines}
+        return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def __str__(self) -> str:
         """The table, and the notes below it."""

@@ -9,6 +9,7 @@ from t5jax.evaluation.examples import TaskExamples
 from t5jax.evaluation.predictions import TaskPrediction
 from t5jax.metrics.averages import Average, glue_average, superglue_average
 from t5jax.metrics.confidence import with_confidence
+from t5jax.metrics.majority import majority_baseline
 from t5jax.metrics.table import Result, metric_results
 
 BENCHMARK_AVERAGES = {"glue": glue_average, "super_glue": superglue_average}
@@ -38,12 +39,13 @@ def score_predictions(
                 level=config.confidence_level,
                 samples=config.bootstrap_samples,
             )
+            majority = majority_baseline(metric, targets)
         except (ValueError, KeyError, TypeError, IndexError, ZeroDivisionError) as error:
             name = getattr(metric, "__name__", type(metric).__name__)
             raise DataError(
                 f"task {task.task}: its metric {name} failed: {type(error).__name__}: {error}"
             ) from error
-        lines += metric_results(task.task, values, len(targets))
+        lines += metric_results(task.task, values, len(targets), majority)
     return lines
 
 

@@ -30,7 +30,11 @@ def _correct(targets: Sequence, predictions: Sequence) -> np.ndarray:
 
 
 accuracy = SumMetric(
-    names=("accuracy",), statistics=_correct, score=percentages, shares=("accuracy",)
+    names=("accuracy",),
+    statistics=_correct,
+    score=percentages,
+    shares=("accuracy",),
+    of_classes=True,
 )
 
 
@@ -43,7 +47,7 @@ def binary_f1(positive=1, negative=0) -> SumMetric:
     if positive == negative:
         raise ConfigError(f"positive={positive!r}, negative={negative!r}: give two classes")
     statistics = functools.partial(binary_confusion, positive=positive, negative=negative)
-    return SumMetric(names=("f1",), statistics=statistics, score=_f1_of_confusion)
+    return SumMetric(names=("f1",), statistics=statistics, score=_f1_of_confusion, of_classes=True)
 
 
 def binary_confusion(
@@ -82,6 +86,7 @@ def mean_multiclass_f1(num_classes: int) -> SumMetric:
         names=(f"mean_{num_classes}class_f1",),
         statistics=functools.partial(_class_counts, classes=tuple(range(num_classes))),
         score=_mean_f1,
+        of_classes=True,
     )
 
 
@@ -121,7 +126,7 @@ def _matthews(sums_K: np.ndarray) -> tuple[float]:
 # correlation coefficient" (2004), for two classes Matthews' own; 0 where either side is constant
 # and the ratio is 0 / 0 (as in scikit-learn, which T5 calls).
 matthews_corrcoef = SumMetric(
-    names=("matthews_corrcoef",), statistics=_matthews_counts, score=_matthews
+    names=("matthews_corrcoef",), statistics=_matthews_counts, score=_matthews, of_classes=True
 )
 
 

@@ -24,7 +24,8 @@ class SumMetric:
     `statistics(targets, predictions)` returns float64 [N, K]; `score` computes the values, in the
     order of `names`, from their sum over N. `shares` are the names whose value is 100 x (right
     units) / (units). `groups(targets)` returns the unit of each example, where a unit is more than
-    one example (None: each example is a unit).
+    one example (None: each example is a unit). `of_classes`: targets are classes, so that the
+    majority class is a baseline (`metrics.majority`).
     """
 
     names: tuple[str, ...]
@@ -32,6 +33,7 @@ class SumMetric:
     score: Callable[[np.ndarray], tuple[float, ...]]
     shares: tuple[str, ...] = ()
     groups: Callable[[Sequence], list[Hashable]] | None = None
+    of_classes: bool = False
 
     def __call__(self, targets: Sequence, predictions: Sequence) -> dict[str, float]:
         """{name: value}. Raises DataError for lists that are empty or of different lengths."""

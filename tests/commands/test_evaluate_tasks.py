@@ -76,6 +76,22 @@ def test_losses_and_the_table_are_printed(trained, capsys):
     assert said.splitlines()[-1] == f"predictions: {trained}/evaluations/validation/4"
 
 
+def test_answers_and_the_majority_class_are_shown(trained, capsys):
+    said = evaluated(capsys, trained, "--only", "metrics", "--show", "2").out
+    file = trained / "evaluations" / "validation" / "4" / f"{TASK}.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    first = max(rows, key=lambda row: row["score"])
+    shown = f"  {first['inputs']}\n    -> {first['prediction']}   (target: {first['targets']})\n"
+    assert f"{TASK}: of the different answers the " in said
+    assert shown in said
+    targets = [row["targets"] for row in rows]
+    share = 100 * max(map(targets.count, targets)) / len(targets)
+    (line,) = [line for line in said.splitlines() if line.startswith(f"{TASK}  accuracy")]
+    assert line.split()[-2:] == [f"{share:.2f}", str(len(rows))]
+    record = json.loads(evaluated(capsys, trained, "--only", "metrics", "--json").out)
+    assert record["majority"] == {f"{TASK}/accuracy": pytest.approx(share)}
+
+
 def test_following_evaluates_every_step_and_keeps_the_best(run, capsys):
     words = (run, "--only", "metrics", "--follow", "--keep-best", f"{TASK}/accuracy")
     said = evaluated(capsys, *words)
@@ -189,6 +205,9 @@ def test_several_models_answer_together(run, tmp_path):
         (("--data.cache-dir", "nowhere"), "t5jax cache CONFIG; --only metrics needs no store"),
         (("--follow", "--step", "2"), "--follow takes every step"),
         (("--lowest",), "give --keep-best TASK/METRIC"),
+        (("--show", "-1"), "--show -1: 0 or more answers"),
+        (("--show", "3", "--json"), "without --json"),
+        (("--show", "3", "--only", "loss"), "leave out --only loss"),
         (("--evaluation.batch-size", "0"), "evaluation.batch_size = 0: at least 1"),
     ],
 )

@@ -10,8 +10,13 @@ from sentencepiece import sentencepiece_model_pb2
 
 from t5jax.checkpoints import Checkpoints, read_record
 from t5jax.cli import main
+from t5jax.commands.vocab import train_vocabulary
 from t5jax.config import load, to_text
-from t5jax.data.vocabularies import Extension, SentencePieceVocabulary
+from t5jax.data.config import DataConfig
+from t5jax.data.registry import add_mixture, add_task
+from t5jax.data.sources import TextFiles
+from t5jax.data.tasks import Equal, ExampleTask, Mixture
+from t5jax.data.vocabularies import Extension, SentencePieceVocabulary, train_sentencepiece
 from t5jax.model.registry import init_params
 from t5jax.runtime import ExitCode
 
@@ -64,6 +69,45 @@ def test_settings_of_training_reach_the_file(folder):
     proto.ParseFromString(pathlib.Path(other).read_bytes())
     assert proto.trainer_spec.byte_fallback
     assert proto.trainer_spec.character_coverage == pytest.approx(0.99)
+
+
+def test_sentinels_and_tasks_that_are_only_evaluated_give_no_text(tmp_path):
+    for split in ("train", "validation"):
+        rows = [f"{split} sentence number {n} of the story" for n in range(300)]
+        (tmp_path / f"{split}.txt").write_text("\n\n".join(rows))
+    train, validation = ((str(tmp_path / f"{s}.txt"),) for s in ("train", "validation"))
+    asked = ExampleTask(
+        name="asked_only",
+        description="",
+        source=lambda data: TextFiles(validation_files=validation),
+        examples=lambda row: [{"inputs": row.text("text"), "targets": "yes"}],
+        splits=("validation",),
+    )
+    filled = ExampleTask(
+        name="filled",
+        description="",
+        source=lambda data: TextFiles(train_files=train),
+        examples=lambda row: [{"inputs": "<extra_id_0> of", "targets": "<extra_id_10> the story"}],
+        splits=("train",),
+    )
+    tasks = (add_task(asked).name, add_task(filled).name, "text_span_corruption")
+    mixture = add_mixture(Mixture(name="asked_mix", tasks=tasks, rate=Equal()))
+    data = DataConfig(
+        mixture=mixture.name,
+        train_files=train,
+        vocabulary=SentencePieceVocabulary(path=str(tmp_path / "new.model")),
+        targets_length=128,
+        cache_dir=None,
+    )
+    train_vocabulary(data, num_pieces=50)
+    texts = (tmp_path / "train.txt").read_text().split("\n\n")
+    of_train = train_sentencepiece(
+        [part for text in texts for part in (" of", " the story", text)],
+        str(tmp_path / "other.model"),
+        vocab_size=50,
+        num_chars=20_000_000,
+    )
+    assert data.vocabulary.fingerprint == of_train.fingerprint
 
 
 def test_extended(folder, extended):

@@ -5,8 +5,11 @@ import io
 import json
 import math
 
+import pytest
+
+from t5jax.errors import DataError
 from t5jax.metrics.confidence import Estimate
-from t5jax.metrics.table import COLUMNS, as_csv, as_json, as_text, metric_results
+from t5jax.metrics.table import COLUMNS, as_csv, as_json, as_text, from_json, metric_results
 
 LINES = [
     *metric_results(
@@ -27,11 +30,28 @@ def test_text_is_aligned():
     )
 
 
+def test_the_majority_class_stands_beside_the_value():
+    lines = [*metric_results("sst2", {"accuracy": 88.5}, 872, {"accuracy": 50.917}), LINES[1]]
+    assert as_text(lines) == (
+        "task   metric    value  interval  majority  examples\n"
+        "sst2   accuracy  88.50         -     50.92       872\n"
+        "squad  em        86.21         -         -     10570\n"
+    )
+    assert from_json(as_json(lines))[0].majority == 50.917
+
+
+def test_tables_of_before_are_read():
+    old = [{k: v for k, v in row.items() if k != "majority"} for row in json.loads(as_json(LINES))]
+    assert as_text(from_json(json.dumps(old))) == as_text(LINES)
+    with pytest.raises(DataError, match="no table of results"):
+        from_json('[{"task": "squad"}]')
+
+
 def test_csv_reads_back():
     rows = list(csv.DictReader(io.StringIO(as_csv(LINES))))
     assert tuple(rows[0]) == COLUMNS
     assert float(rows[0]["value"]) == 51.234567890123
-    assert list(rows[1].values()) == ["squad", "em", "86.206", "", "", "10570"]
+    assert list(rows[1].values()) == ["squad", "em", "86.206", "", "", "10570", ""]
     assert (rows[3]["task"], rows[3]["value"]) == ('odd, "name"', "")
 
 
@@ -44,6 +64,7 @@ def test_json_reads_back():
         "low": 46.1,
         "high": 56.789,
         "examples": 1043,
+        "majority": None,
     }
     assert (rows[2]["value"], rows[2]["low"]) == (92.196, None)
     assert rows[3]["value"] is None

@@ -107,24 +107,28 @@ class Docstrings:
         return digest.hexdigest()
 
     def _folders(self) -> tuple[str, ...]:
-        paths = sysconfig.get_paths()
-        return self.roots or tuple(
-            dict.fromkeys(paths[key] for key in ("stdlib", "purelib", "platlib"))
-        )
+        return self.roots or _installed_roots()
+
+
+def _installed_roots() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    return tuple(dict.fromkeys(paths[key] for key in ("stdlib", "purelib", "platlib")))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _File:
+class SourceFile:
+    """A file of Python source."""
+
     path: str
     name: str  # relative to its root: the same on every machine
     size: int
 
 
-def python_files(roots: Iterable[str]) -> dict[str, list[_File]]:
+def python_files(roots: Iterable[str]) -> dict[str, list[SourceFile]]:
     """Source files by package (top-level name without leading underscores), without tests and
     vendored copies."""
     standard_library = sysconfig.get_paths()["stdlib"]
-    files: dict[str, list[_File]] = defaultdict(list)
+    files: dict[str, list[SourceFile]] = defaultdict(list)
     for root in roots:
         for folder, folders, names in os.walk(root):
             folders[:] = sorted(
@@ -141,8 +145,13 @@ def python_files(roots: Iterable[str]) -> dict[str, list[_File]]:
                 relative = pathlib.PurePath(os.path.relpath(path, root))
                 top = relative.parts[0].removesuffix(".py").lstrip("_")
                 package = STANDARD_LIBRARY if root == standard_library else top
-                files[package].append(_File(path, relative.as_posix(), os.stat(path).st_size))
+                files[package].append(SourceFile(path, relative.as_posix(), os.stat(path).st_size))
     return files
+
+
+def installed_files() -> dict[str, list[SourceFile]]:
+    """Source files of the standard library and of every installed package, as `python_files`."""
+    return python_files(_installed_roots())
 
 
 def validation_packages(sizes: dict[str, int]) -> set[str]:
@@ -189,13 +198,13 @@ def _corpus(target_bytes: int, min_words: int, roots: tuple[str, ...]) -> dict[s
 
 
 def _documents(
-    files: Iterable[_File], budget: int, min_words: int, seen: set[bytes]
+    files: Iterable[SourceFile], budget: int, min_words: int, seen: set[bytes]
 ) -> Iterator[str]:
     """Documents of the files until their bytes exceed the budget; `seen` holds the paragraphs used
     so far."""
     used = 0
     for file in files:
-        for docstring in documentation_strings(_source_text(file.path)):
+        for docstring in documentation_strings(source_text(file.path)):
             paragraphs = [text for text in prose(docstring) if _is_new(text, seen)]
             text = "\n".join(paragraphs)
             if text and len(text.split()) >= min_words:
@@ -216,7 +225,7 @@ def _is_new(paragraph: str, seen: set[bytes]) -> bool:
     return True
 
 
-def _source_text(path: str) -> str:
+def source_text(path: str) -> str:
     """A file's text; empty when it is in no encoding that Python accepts (such files exist to test
     that)."""
     raw = pathlib.Path(path).read_bytes()

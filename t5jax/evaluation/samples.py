@@ -1,0 +1,21 @@
+"""Sample predictions of a task as text: input, prediction, target."""
+
+from collections.abc import Sequence
+
+from t5jax.evaluation.examples import TaskExamples
+from t5jax.evaluation.predictions import TaskPrediction
+
+
+def most_confident(task: TaskExamples, predictions: Sequence[TaskPrediction], number: int) -> str:
+    """The predictions with the highest scores, right or wrong, no text twice: the input, and below
+    it the prediction and the target."""
+    by_score = sorted(range(len(predictions)), key=lambda i: -predictions[i].score)
+    by_text: dict[str, int] = {}
+    for i in by_score:
+        by_text.setdefault(predictions[i].text, i)
+    chosen = list(by_text.values())[:number]
+    lines = [f"{task.task}: the {len(chosen)} most confident of the different predictions"]
+    for i in chosen:
+        target = f"   (target: {task.examples[i].targets})" if task.has_targets else ""
+        lines += [f"  {task.examples[i].inputs}", f"    -> {predictions[i].text}{target}"]
+    return "\n".join(lines) + "\n"
