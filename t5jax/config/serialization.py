@@ -113,7 +113,7 @@ def _built(name: str, hint: Any, values: dict[str, Any], classes: dict[str, str]
             items.append(_built(f"{name}.{len(items)}", typing.get_args(hint)[0], values, classes))
         return tuple(items)
     cls = _class(name, hint, classes.pop(name, None))
-    if not dataclasses.is_dataclass(cls):
+    if not isinstance(cls, type) or not dataclasses.is_dataclass(cls):
         return cls  # a function
     hints, arguments = typing.get_type_hints(cls), {}
     for field in dataclasses.fields(cls):

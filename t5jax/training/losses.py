@@ -168,8 +168,9 @@ def with_run_settings(loss: Loss, **settings: int) -> Loss:
 
 def divisor_of(loss: Loss, denominator: jax.Array) -> jax.Array:
     """Divisor of the objective summed over the whole batch: the loss's own, or its denominator."""
-    if hasattr(loss, "divisor"):
-        return loss.divisor(denominator)
+    divisor = getattr(loss, "divisor", None)
+    if divisor is not None:
+        return divisor(denominator)
     return jnp.maximum(denominator, 1.0)
 
 

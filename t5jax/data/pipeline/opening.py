@@ -59,6 +59,7 @@ def open_in_order(
         components = [_in_memory(task, mixture, split, num_rows) for task in tasks]
     else:
         tasks = [task for task in mixture.tasks if task.directory(data, split).is_dir()]
+        _check_cached(mixture)
         components = _open_stores(mixture, tasks, split, shuffle=False)
     return {
         component.name: Loader(
@@ -132,6 +133,14 @@ def _open_stores(
         rows = make_rows(task, store.streams, mixture, shuffle=shuffle)
         components.append(Component(name=task.name, rows=rows, store=store))
     return components
+
+
+def _check_cached(mixture: ResolvedMixture) -> None:
+    """Raises DataError where no store of any split is there: that is no split without examples."""
+    data, (first, *_) = mixture.data, mixture.tasks
+    folders = {task.directory(data, TRAIN).parent for task in mixture.tasks}
+    if not any(folder.is_dir() for folder in folders):
+        TokenStore.open(first.directory(data, TRAIN), data.vocabulary)
 
 
 def _in_memory(

@@ -265,7 +265,7 @@ def _joined(parts: list[ast.AST]) -> list[ast.AST]:
     found: list[ast.AST] = []
     for part in parts:
         if isinstance(part, ast.Constant) and found and isinstance(found[-1], ast.Constant):
-            found[-1] = ast.Constant(found[-1].value + part.value)
+            found[-1] = ast.Constant(f"{found[-1].value}{part.value}")
         elif not (isinstance(part, ast.Constant) and part.value == ""):
             found.append(part)
     return found
