@@ -6,8 +6,8 @@ import json
 import sys
 
 import pytest
-import zstandard
 
+from t5jax.data.sources.zstd import library
 from t5jax.errors import ConfigError, DataError
 from t5jax.inference.input_rows import InputFiles, check_column_names, scan_rows
 
@@ -19,7 +19,7 @@ def write(path, text: str):
     if path.suffix == ".gz":
         data = gzip.compress(data)
     if path.suffix == ".zst":
-        data = zstandard.compress(data)
+        data = library.compress(data)
     path.write_bytes(data)
     return str(path)
 

@@ -2,7 +2,7 @@
 of `t5jax.data.records.Source`: splits, shards, records.
 
 files.py         files of a config: patterns, local or remote (fsspec), gzip and zstd, their lines
-zstd.py          zstd that notices a truncated file
+zstd.py          zstd streams
 lines.py         JsonLines (AllenAI's C4 and mC4), TextFiles, Tsv (CSV too)
 parquet.py       Parquet
 tfrecord.py      TfRecord: files of tf.train.Example, without TensorFlow; crc32c.py: their checksum

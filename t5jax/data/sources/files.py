@@ -2,8 +2,8 @@
 
 A path is local, a URL of any fsspec protocol (`gs://`, `s3://`, `memory://` …), or `-`, which is
 standard input where a single path is read (no pattern names it). gzip and zstd are
-found by their magic. Whatever ends too early is a `DamagedFile`: the usual readers of zstd
-(Python's) and of gzip (TensorFlow's) take truncated files for whole ones.
+found by their magic. Whatever ends too early is a `DamagedFile`: TensorFlow's reader of gzip takes
+truncated files for whole ones.
 
 Lines are counted from 1, as editors do; rows and records from 0, as indices do.
 """
@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from t5jax.data.records import BadRecord, DamagedFile, Record
-from t5jax.data.sources.zstd import ZSTD_MAGIC, ZstdError, ZstdReader
+from t5jax.data.sources.zstd import ZSTD_MAGIC, ZstdError, open_zstd
 from t5jax.errors import ConfigError, DataError
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -213,7 +213,7 @@ def open_bytes(path: str) -> Iterator[BinaryIO]:
         if magic[:2] == GZIP_MAGIC:
             yield gzip.GzipFile(fileobj=raw)  # pyright: ignore[reportReturnType]
         elif magic == ZSTD_MAGIC:
-            yield ZstdReader.buffered(raw)
+            yield open_zstd(raw)
         else:
             for suffix, kind in ((".gz", "gzip"), (".zst", "zstd")):
                 if path.endswith(suffix):

@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-import zstandard
 
 from t5jax.data.records import BadRecordPolicy, DamagedFile, Rejected, Row
 from t5jax.data.sources import ArrayRecord, JsonLines, Parquet, TextFiles, TfRecord, Tsv
 from t5jax.data.sources.crc32c import masked_crc32c
+from t5jax.data.sources.zstd import library
 from t5jax.errors import DataError
 
 TEXTS = [f"text {i}, which squared is {i * i}: " + "äx"[i % 2] * (7 * i % 53) for i in range(900)]
@@ -71,7 +71,7 @@ def parquet(table: dict[str, Any]) -> bytes:
 
 
 def zstd(content: bytes) -> bytes:
-    return zstandard.ZstdCompressor(write_checksum=True).compress(content)
+    return library.compress(content, options={library.CompressionParameter.checksum_flag: 1})
 
 
 def flipped(content: bytes, place: int) -> bytes:
@@ -281,6 +281,10 @@ REFUSED = {
         "a.json.zst",
         lambda: zstd(json_lines(TEXTS[:500])) + flipped(zstd(json_lines(TEXTS[500:])), -900),
         r"a\.json\.zst, after line \d+: the compressed data is damaged",
+    ),
+    "zstd with garbage after it": Fault(
+        "a.json.zst", lambda: zstd(json_lines()) + b"garbage",
+        r"a\.json\.zst, after line 900: the compressed data is damaged",
     ),
     "empty file": Fault("a.json", lambda: b"", r"a\.json: the file holds no records"),
     "gzip of nothing": Fault("a.json.gz", lambda: gzip.compress(b""), "holds no records"),

@@ -9,9 +9,9 @@ import sys
 
 import fsspec
 import pytest
-import zstandard
 
 from t5jax.data.sources import ArrayRecord, JsonLines, Parquet, TextFiles, TfRecord, Tsv
+from t5jax.data.sources.zstd import library
 from t5jax.errors import ConfigError, DataError
 
 TEXTS = ["A first text.", "Zwölf Boxkämpfer\njagen Viktor.", "A third; 日本語 too."]
@@ -29,8 +29,7 @@ def texts_of(source, split="train") -> list[str]:
 
 def frames(content: bytes) -> bytes:
     """Two zstd frames, as `zstd` makes of two files joined."""
-    compress = zstandard.ZstdCompressor().compress
-    return compress(content[:31]) + compress(content[31:])
+    return library.compress(content[:31]) + library.compress(content[31:])
 
 
 @pytest.mark.parametrize(
@@ -58,10 +57,20 @@ def test_compression_is_detected_by_magic_bytes(tmp_path, name, pack):
 def test_a_large_zstd_file_is_read_in_pieces(tmp_path):
     texts = [f"{i}: " + "x" * (i % 997) for i in range(3000)]
     path = tmp_path / "a.zst"
-    with zstandard.open(path, "wb") as file:
+    with library.open(path, "wb") as file:
         file.write(lines(texts))
     assert path.stat().st_size * 20 < len(lines(texts))
     assert texts_of(JsonLines(train_files=(str(path),))) == texts
+
+
+def test_a_zstd_file_with_the_longest_window_is_read(tmp_path):
+    """As `zstd --ultra --long=31` packs archives; the frame is spelled out, of one raw block."""
+    content = lines()
+    block = (len(content) << 3 | 1).to_bytes(3, "little")
+    path = tmp_path / "a.jsonl.zst"
+    window_of_2_gb = bytes([0, 21 << 3])
+    path.write_bytes(b"\x28\xb5\x2f\xfd" + window_of_2_gb + block + content)
+    assert texts_of(JsonLines(train_files=(str(path),))) == TEXTS
 
 
 def test_patterns_expand_in_order_and_a_shard_is_a_file(tmp_path):
@@ -185,7 +194,7 @@ def test_importing_sources_imports_no_framework():
     code = (
         "import sys, t5jax.data.sources\n"
         "heavy = {'tensorflow', 'tensorflow_datasets', 'seqio', 'jax', 'pyarrow', 'fsspec', "
-        "'datasets', 'zstandard', 'array_record', 'langdetect'} & set(sys.modules)\n"
+        "'datasets', 'array_record', 'langdetect'} & set(sys.modules)\n"
         "sys.exit(f'imported: {heavy}' if heavy else 0)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
