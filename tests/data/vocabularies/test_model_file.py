@@ -1,4 +1,7 @@
-"""The reader and writer of SentencePiece's files against the protobuf runtime."""
+"""The pieces of SentencePiece's files, and models with others."""
+
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -74,6 +77,21 @@ def test_kind_of_model(kind, tmp_path):
 def test_invalid_model_files_are_refused(small):
     model = small.file_bytes()
     rng = np.random.default_rng(3)
-    for damaged in (b"\x0b", model[:-1], model[:57], b"\x0a\xff", rng.bytes(3) + b"\xff"):
+    not_utf8 = b"\x0a\x03\x0a\x01\xff"
+    for damaged in (b"\x0b", model[:-1], model[:57], b"\x0a\xff", not_utf8, rng.bytes(3) + b"\xff"):
         with pytest.raises(DataError, match="not a SentencePiece model"):
             read_pieces(damaged)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["t5jax.data.vocabularies", "tensorflow_text, seqio"])
+def test_the_message_is_registered_once_beside_tensorflows(first):
+    """TensorFlow and its text operators are built with protobuf and SentencePiece too."""
+    code = (
+        f"import {first}\n"
+        "import t5jax.data.vocabularies.model_file as ours, tensorflow_text, seqio\n"
+        "piece = ours.Piece('a', -1.5)\n"
+        "assert ours.read_pieces(ours.with_more_pieces(b'', [piece])) == [piece]"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
