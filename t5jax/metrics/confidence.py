@@ -6,10 +6,12 @@ groups of them (MultiRC's questions). A value that is a share of right units get
 instead, which is sound near 0 and 100, where a bootstrap collapses to a point.
 
 The draws are raw words of NumPy's Philox, a function of the seed that does not change between
-versions. Shapes: N examples, U units, S samples, K statistics.
+versions. That, and resamples without a value, are why this is not `scipy.stats.bootstrap`: its
+draws are NumPy's `integers`, and one undefined resample makes its bounds NaN (measured on Pearson's
+r of three rows). It is no faster: 0.5 s against 0.35 for one value of SQuAD's 10,570 answers and
+for both, from the same sums. Shapes: N examples, U units, S samples, K statistics.
 """
 
-import statistics
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -90,56 +92,24 @@ def paired_difference(
     first = _Resampler(metric, targets, predictions, units_N, num_units)
     other = _Resampler(metric, targets, other_predictions, units_N, num_units)
     values_S, other_S = first.values(samples, seed), other.values(samples, seed)
-    return _differences(first, values_S, other, other_S, level, num_units)
-
-
-def unpaired_difference(
-    metric: Metric,
-    targets: Sequence,
-    predictions: Sequence,
-    other_targets: Sequence,
-    other_predictions: Sequence,
-    *,
-    level: float = 0.95,
-    samples: int = 1000,
-    seed: int = 0,
-) -> dict[str, Estimate]:
-    """{name: Estimate} of the value on one set of examples minus that on another, resampled apart.
-
-    For two test sets (or languages); for two systems on one set `paired_difference` is narrower.
-    """
-    _check_settings(level, samples, seed)
-    check_pairs(targets, predictions)
-    check_pairs(other_targets, other_predictions)
-    units_N, num_units = _units(metric, targets, None)
-    other_N, num_others = _units(metric, other_targets, None)
-    first = _Resampler(metric, targets, predictions, units_N, num_units)
-    other = _Resampler(metric, other_targets, other_predictions, other_N, num_others)
-    values_S, other_S = first.values(samples, seed), other.values(samples, seed, stream=1)
-    return _differences(first, values_S, other, other_S, level, min(num_units, num_others))
+    return {
+        name: Estimate(
+            value - other.value[name],
+            *_percentiles(values_S[name] - other_S[name], level, num_units),
+        )
+        for name, value in first.value.items()
+    }
 
 
 def wilson_interval(right: int, total: int, *, level: float = 0.95) -> tuple[float, float]:
     """Bounds in [0, 1] for the probability behind `right` of `total` (Wilson 1927)."""
-    _check_counts(right, total, level)
-    z = statistics.NormalDist().inv_cdf((1 + level) / 2)
-    share, spread = right / total, z * z / total
-    middle = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * np.sqrt(share * (1 - share) / total + spread / (4 * total))
-    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+    from scipy.stats import binomtest
 
-
-def exact_interval(right: int, total: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Bounds in [0, 1] that hold at least `level` of the time (Clopper and Pearson 1934); wider
-    than Wilson's, which hold it on average.
-    """
-    from scipy.special import betaincinv
-
-    _check_counts(right, total, level)
-    tail = (1 - level) / 2
-    low = 0.0 if right == 0 else float(betaincinv(right, total - right + 1, tail))
-    high = 1.0 if right == total else float(betaincinv(right + 1, total - right, 1 - tail))
-    return low, high
+    _check_level(level)
+    if not 0 <= right <= total or total < 1:
+        raise DataError(f"{right} right of {total}: wanted 0 <= right <= total and total >= 1")
+    bounds = binomtest(right, total).proportion_ci(level, method="wilson")
+    return float(bounds.low), float(bounds.high)
 
 
 class _Resampler:
@@ -166,13 +136,13 @@ class _Resampler:
             self._members = np.split(order_N, bounds)
             self.value = {k: float(v) for k, v in metric(targets, predictions).items()}
 
-    def values(self, samples: int, seed: int, stream: int = 0) -> dict[str, np.ndarray]:
+    def values(self, samples: int, seed: int) -> dict[str, np.ndarray]:
         """{name: float64 [S]}: the metric's values on each resample."""
-        rows = [self._again(units_U) for units_U in self._draws(samples, seed, stream)]
+        rows = [self._again(units_U) for units_U in self._draws(samples, seed)]
         return {name: np.array([row[name] for row in rows]) for name in self.value}
 
-    def _draws(self, samples: int, seed: int, stream: int) -> Iterator[np.ndarray]:
-        generator = np.random.Philox(key=np.array([seed, stream], np.uint64))
+    def _draws(self, samples: int, seed: int) -> Iterator[np.ndarray]:
+        generator = np.random.Philox(key=np.array([seed, 0], np.uint64))
         for _ in range(samples):
             # The remainder's bias is U / 2**64.
             yield (generator.random_raw(self._num_units) % np.uint64(self._num_units)).astype(
@@ -211,23 +181,6 @@ def _percentiles(values_S: np.ndarray, level: float, num_units: int) -> tuple[fl
     return float(low), float(high)
 
 
-def _differences(
-    first: _Resampler,
-    values_S: dict[str, np.ndarray],
-    other: _Resampler,
-    other_S: dict[str, np.ndarray],
-    level: float,
-    num_units: int,
-) -> dict[str, Estimate]:
-    return {
-        name: Estimate(
-            value - other.value[name],
-            *_percentiles(values_S[name] - other_S[name], level, num_units),
-        )
-        for name, value in first.value.items()
-    }
-
-
 def _check_settings(level: float, samples: int, seed: int) -> None:
     _check_level(level)
     if samples < _FEWEST_SAMPLES:
@@ -239,9 +192,3 @@ def _check_settings(level: float, samples: int, seed: int) -> None:
 def _check_level(level: float) -> None:
     if not 0.0 < level < 1.0:
         raise ConfigError(f"level={level}: give a probability between 0 and 1, such as 0.95")
-
-
-def _check_counts(right: int, total: int, level: float) -> None:
-    _check_level(level)
-    if not 0 <= right <= total or total < 1:
-        raise DataError(f"{right} right of {total}: wanted 0 <= right <= total and total >= 1")
