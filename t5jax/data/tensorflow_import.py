@@ -34,17 +34,6 @@ def import_tensorflow() -> Any:
     return tensorflow
 
 
-def import_tfds() -> Any:
-    """The `tensorflow_datasets` module, progress bars off. Raises ConfigError when it is not the
-    one installed."""
-    import_tensorflow()
-    with deferred_stderr():
-        tfds = _installed("tensorflow_datasets")
-    check_version("tensorflow-datasets", tfds.__version__)
-    tfds.disable_progress_bar()
-    return tfds
-
-
 def import_seqio() -> Any:
     """The `seqio` module. Raises ConfigError when it is not the version that was installed."""
     import_tensorflow()

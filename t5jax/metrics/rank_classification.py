@@ -4,13 +4,11 @@ Every option of an example is scored as a target (log-likelihood in nats, summed
 longer options are at a disadvantage, which dividing by the number of tokens takes away.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from t5jax.errors import DataError
-from t5jax.metrics.classification import accuracy, f1, mean_multiclass_f1
-from t5jax.metrics.sums import check_pairs
 
 
 def choose(
@@ -39,30 +37,3 @@ def choose(
             values = values / sizes
         chosen.append(int(values.argmax()))
     return chosen
-
-
-def rank_classification(
-    correct: Sequence[int | Collection[int]],
-    scores: Sequence[Sequence[float]],
-    lengths: Sequence[Sequence[int]] | None = None,
-) -> dict[str, float]:
-    """{"accuracy": ...} in percent, and F1 where all examples share the same options.
-
-    `correct` is the index of the right option, or several where more than one is right. F1 (only
-    for single indices and one number of options) is, as T5's, "f1" of option 1 when there are two
-    options, and "mean_<n>class_f1", unweighted over options, when there are more. Raises DataError
-    as `choose` does, and for an index without an option.
-    """
-    check_pairs(correct, scores)
-    chosen = choose(scores, lengths)
-    right = [{c} if isinstance(c, (int, np.integer)) else set(c) for c in correct]
-    for i, (indices, options) in enumerate(zip(right, scores, strict=True)):
-        if not indices or not indices <= set(range(len(options))):
-            raise DataError(f"example {i} has {len(options)} options, correct is {correct[i]!r}")
-    hits = [c if c in indices else min(indices) for indices, c in zip(right, chosen, strict=True)]
-    values = accuracy(hits, chosen)
-    num_options = {len(options) for options in scores}
-    if len(num_options) == 1 and num_options != {1} and all(len(s) == 1 for s in right):
-        n = num_options.pop()
-        values |= f1(hits, chosen) if n == 2 else mean_multiclass_f1(n)(hits, chosen)
-    return values

@@ -11,7 +11,6 @@ from t5jax.errors import DataError
 from t5jax.metrics.classification import accuracy, f1, matthews_corrcoef, mean_multiclass_f1
 from t5jax.metrics.grouped import group_exact_match, multirc_f1, record
 from t5jax.metrics.question_answering import span_squad, squad, trivia_qa
-from t5jax.metrics.rank_classification import rank_classification
 from t5jax.metrics.regression import pearson_corrcoef, spearman_corrcoef
 from t5jax.metrics.summarization import rouge
 from t5jax.metrics.sums import SumMetric, percentages
@@ -56,13 +55,6 @@ def test_every_metric_refuses_lists_that_do_not_fit(name):
         metric([], [])
     with pytest.raises(DataError, match="5 targets but 4 predictions"):
         metric([target] * 5, [prediction] * 4)
-
-
-def test_rank_classification_refuses_lists_that_do_not_fit():
-    with pytest.raises(DataError, match="no examples to score"):
-        rank_classification([], [])
-    with pytest.raises(DataError, match="2 targets but 1 predictions"):
-        rank_classification([0, 1], [[0.5, 0.25]])
 
 
 def test_values_are_those_of_the_sums():

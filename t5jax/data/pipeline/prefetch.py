@@ -1,7 +1,6 @@
 """Batches made ahead by a thread while the devices work."""
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -31,7 +30,6 @@ class Prefetcher(Iterator[T]):
         if depth < 1:
             raise ConfigError(f"prefetch depth={depth}: give 1 or more batches")
         self.step = first_step
-        self.seconds_waited = 0.0
         self._produce, self._end_step, self._depth = produce, end_step, depth
         self._ready: deque[T] = deque()
         self._failure: BaseException | None = None
@@ -43,12 +41,10 @@ class Prefetcher(Iterator[T]):
         self._thread.start()
 
     def __next__(self) -> T:
-        started = time.monotonic()
         with self._changed:
             if self._end_step is not None and self.step >= self._end_step:
                 raise StopIteration
             self._changed.wait_for(lambda: self._ready or self._failure or self._closed)
-            self.seconds_waited += time.monotonic() - started
             if self._closed:
                 raise RuntimeError("this Prefetcher is closed")
             if not self._ready:

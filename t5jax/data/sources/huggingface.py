@@ -19,7 +19,7 @@ class HuggingFace:
     `save_to_disk` wrote included.
 
     A shard is 50,000 rows; with `streaming=True` nothing is stored first and a shard is a file of
-    the data set. Columns come as `datasets` decodes them; class labels stay ints (`label_names`).
+    the data set. Columns come as `datasets` decodes them; class labels stay ints.
     Data sets that run code of their own are refused by `datasets`, and stay so.
     """
 
@@ -68,14 +68,6 @@ class HuggingFace:
     def shard_fingerprint(self, split: str, shard: str) -> str:
         """`datasets`' own fingerprint of the split's content; when streaming, the revision."""
         return str(self.revision) if self.streaming else self._split(split)._fingerprint
-
-    def label_names(self, column: str) -> tuple[str, ...]:
-        """Names of the values of a class label. Raises DataError when the column is none."""
-        feature = (self._split(self.splits()[0]).features or {}).get(column)
-        names = getattr(feature, "names", None)
-        if not names:
-            raise DataError(f"{self.path}: column {column!r} is no class label")
-        return tuple(names)
 
     def _split(self, split: str) -> Any:
         splits = self._splits()

@@ -36,7 +36,7 @@ class Tfds:
 
     `version=None` takes the newest version that is prepared. `data_dir=None` means the variable
     TFDS_DATA_DIR, or TFDS's default directory. Bytes are decoded as UTF-8, features within
-    features are dicts and lists, class labels are ints (`label_names`).
+    features are dicts and lists, class labels are ints.
 
     Files in formats `tfrecord` and `array_record` are read. C4's configs are `c4/en`,
     `c4/en.noclean`, `c4/realnewslike`, `c4/webtextlike` and `c4/multilingual`, whose splits are
@@ -82,15 +82,6 @@ class Tfds:
         """The data set's version and what changes with the file: a cached copy of its tokens is
         made again when they change."""
         return f"{self._prepared().folder}: {file_fingerprint(shard)}"
-
-    def label_names(self, column: str) -> tuple[str, ...]:
-        """Names of the values of a class label. Raises DataError when the column is none, or was
-        prepared without names."""
-        path = f"{self._prepared().folder}/{column}.labels.txt"
-        if not file_exists(path):
-            raise DataError(f"{self.name}: column {column!r} is no class label with names ({path})")
-        with open_raw(path) as file:
-            return tuple(file.read().decode("utf-8").splitlines())
 
     def _split(self, split: str) -> dict[str, int]:
         splits = self._prepared().splits

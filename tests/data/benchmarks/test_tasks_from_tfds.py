@@ -36,9 +36,11 @@ BOOLQ = {"question": "is tea hot", "passage": "Tea -- hot.", "idx": 5, "label": 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    from t5jax.data.tensorflow_import import import_tensorflow, import_tfds
+    import tensorflow_datasets as tfds
 
-    tf, tfds = import_tensorflow(), import_tfds()
+    from t5jax.data.tensorflow_import import import_tensorflow
+
+    tf = import_tensorflow()
     text, features = tfds.features.Text(), tfds.features
     index = features.FeaturesDict({"paragraph": tf.int32, "question": tf.int32, "answer": tf.int32})
     answers = features.Sequence({"text": text, "answer_start": tf.int32})

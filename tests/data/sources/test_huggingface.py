@@ -1,7 +1,6 @@
 """Data sets through the package `datasets`, where it is installed."""
 
 import json
-import pathlib
 import pickle
 import sys
 
@@ -68,10 +67,6 @@ def test_rows_of_a_local_folder(folder, monkeypatch):
         source.shards("dev")
     with pytest.raises(DataError, match="'0-7' is no shard of the train split"):
         next(source.records("train", "0-7"))
-    if (pathlib.Path(folder) / "dataset_dict.json").exists():
-        assert source.label_names("label") == ("no", "yes")
-    with pytest.raises(DataError, match="column 'text' is no class label"):
-        source.label_names("text")
 
 
 def test_streaming_gives_the_same(tmp_path):
