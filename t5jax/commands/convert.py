@@ -28,6 +28,7 @@ from t5jax.convert.verify import Reference, check_logits, compare_arrays, write_
 from t5jax.data.vocabularies import ByteVocabulary, Vocabulary
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.run.provenance import environment
+from t5jax.tracking.progress import text_bar
 
 _BYT5_ROWS = 384
 
@@ -246,13 +247,10 @@ class _Progress:
     """On a terminal the array in work, on one line that is written over; elsewhere nothing."""
 
     def __init__(self):
-        self._shown = sys.stderr.isatty()
-        self._width = shutil.get_terminal_size().columns - 1 if self._shown else 0
+        self._bar = text_bar(sys.stderr, leave=False)
 
     def __call__(self, what: str) -> None:
-        if self._shown:
-            print(f"\r\x1b[2K{what[: self._width]}", end="", file=sys.stderr, flush=True)
+        self._bar.set_description_str(what)
 
     def done(self) -> None:
-        if self._shown:
-            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+        self._bar.close()

@@ -8,7 +8,6 @@ import functools
 import json
 import pathlib
 import sys
-import time
 from typing import Any, Literal
 
 import jax
@@ -33,9 +32,9 @@ from t5jax.run.restore import (
     open_saved_run,
     read_saved_config,
 )
+from t5jax.tracking.progress import CountProgress
 
 Losses = dict[str, dict[str, float]]  # by task
-_SECONDS_BETWEEN_LINES = 10.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -287,15 +286,17 @@ def _records(
 
 
 class _Progress:
-    """Says on standard error how far the answers are."""
+    """Progress of the predictions on standard error, for tasks that take a while."""
 
     def __init__(self):
-        self._said = time.monotonic()
+        self._shown: dict[str, CountProgress] = {}
 
     def __call__(self, task: str, done: int, total: int) -> None:
-        if time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES:
-            self._said = time.monotonic()
-            _say(f"{task}: {done:,} of {total:,} answered")
+        if jax.process_index() == 0:
+            if task not in self._shown:
+                unit = f"examples of {task} predicted"
+                self._shown[task] = CountProgress(sys.stderr, total, unit, patient=True)
+            self._shown[task].update(done)
 
 
 def _say(text: str) -> None:

@@ -15,8 +15,8 @@ import jax
 from t5jax import runtime
 from t5jax.data.records import Row
 from t5jax.errors import ConfigError
-from t5jax.inference.progress import RowProgress
 from t5jax.inference.record_writers import RecordWriter
+from t5jax.tracking.progress import CountProgress
 
 # Rows (whose other columns are left alone) and their numbers in the input -> a record each.
 ProcessRows = Callable[[Sequence[Row], Sequence[int]], list[dict[str, Any]]]
@@ -60,7 +60,7 @@ class JobMonitor:
 
 def run_batch_job(
     rows: Iterator[Row], process_rows: ProcessRows, output: RecordWriter, *, window: int,
-    shard: tuple[int, int] = (0, 1), progress: RowProgress | None = None,
+    shard: tuple[int, int] = (0, 1), progress: CountProgress | None = None,
 ) -> int:  # fmt: skip
     """Processes every row of a shard (I of N: rows I, I + N, …) that has no record yet; returns
     their number. One window of rows is held in memory."""
@@ -68,14 +68,14 @@ def run_batch_job(
     try:
         done, remaining = output.resume(itertools.islice(rows, index, None, count), window)
         first = done
-        if progress is not None:
-            progress.begin(done)
+        if progress is not None and done:
+            progress.message(f"resuming after {done:,} existing rows")
         while batch := list(itertools.islice(remaining, window)):
             numbers = [index + count * number for number in range(done, done + len(batch))]
             output.write(process_rows(batch, numbers))
             done += len(batch)
             if progress is not None:
-                progress.rows(done)
+                progress.update(done)
         return done - first
     finally:
         output.close()

@@ -23,8 +23,8 @@ from t5jax.inference.batch_job import (
 from t5jax.inference.input_rows import CommandLineTexts, check_column_names, scan_rows
 from t5jax.inference.loaded_run import LoadedRun, load_with_flags
 from t5jax.inference.output_file import OutputFile, shard_path
-from t5jax.inference.progress import RowProgress
 from t5jax.inference.record_writers import RecordWriter, StreamWriter, writer_of_process
+from t5jax.tracking.progress import CountProgress
 
 _BATCHES_OF_A_WINDOW = 16  # rows are batched by length within a window
 
@@ -174,9 +174,9 @@ def _writer(run: LoadedRun, kind: JobKind, options: JobOptions) -> RecordWriter:
     return OutputFile(path, kind.settings(run), kind.result_keys, overwrite=options.overwrite)
 
 
-def _progress(num_rows: int | None, source: RowSource, options: JobOptions) -> RowProgress | None:
+def _progress(num_rows: int | None, source: RowSource, options: JobOptions) -> CountProgress | None:
     """On the process that writes; not for a few texts, nor between outputs on a terminal."""
     few = isinstance(source, CommandLineTexts)
     if jax.process_index() != 0 or few or (options.output is None and sys.stdout.isatty()):
         return None
-    return RowProgress(sys.stderr, num_rows)
+    return CountProgress(sys.stderr, num_rows, "rows")

@@ -117,6 +117,68 @@ class ProgressBar:
         self._bar.close()
 
 
+class CountProgress:
+    """Items done, items a second, and the time left: a tqdm bar on a terminal,
+    elsewhere a line every `seconds_between_lines`, and the last one.
+
+    The first line comes at once; with `patient`, only when `seconds_between_lines` are over.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        total: int | None,
+        unit: str,
+        *,
+        seconds_between_lines: float = 10.0,
+        patient: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._stream, self._total, self._unit = stream, total, unit
+        self._seconds, self._clock = seconds_between_lines, clock
+        self._pace = Pace(clock)
+        self._shown = not patient
+        self._printed_at = clock() if patient else float("-inf")
+        self._bar = text_bar(stream, leave=True)
+
+    def message(self, text: str) -> None:
+        self._bar.write(text, file=self._stream)
+        self._stream.flush()
+
+    def update(self, done: int) -> None:
+        """`done` items of `total`; the last closes the display."""
+        self._pace.step(done)
+        last = done == self._total
+        if not self._bar.disable:
+            self._bar.set_description_str(self._line(done), refresh=False)
+            self._bar.update()
+            if last:
+                self._bar.close()
+        elif (last and self._shown) or self._clock() - self._printed_at >= self._seconds:
+            self._shown, self._printed_at = True, self._clock()
+            self.message(self._line(done))
+
+    def _line(self, done: int) -> str:
+        of = "" if self._total is None else f"/{self._total:,}"
+        parts = [f"{done:,}{of} {self._unit}"]
+        per_item = self._pace.seconds_left(done + 1)
+        if per_item:
+            parts.append(f"{1 / per_item:.3g} {self._unit.split()[0]}/s")
+        if self._total is not None:
+            parts.append(format_eta(self._pace.seconds_left(self._total)))
+        return "  ".join(parts)
+
+
+def text_bar(stream: TextIO, *, leave: bool) -> Any:
+    """A tqdm bar that is its description, one line written over; nothing but on a terminal."""
+    import tqdm
+
+    disable = not stream.isatty()
+    return tqdm.tqdm(
+        file=stream, leave=leave, disable=disable, dynamic_ncols=True, bar_format="{desc}"
+    )
+
+
 class Pace:
     """Seconds per step over the last reports. The first report only starts the clock: compiling and
     restoring lie before it. Pauses between later steps count, because they will come again."""

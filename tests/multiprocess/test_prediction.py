@@ -87,7 +87,7 @@ def test_a_job_that_is_killed_and_taken_away_ends_as_if_it_had_not_been(folder, 
     assert after_kill < after_notice < ROWS
     ended = run(folder, output)
     assert ended.returncode == 0, ended.stderr
-    assert f"going on after {after_notice:,} rows" in ended.stderr
+    assert f"resuming after {after_notice:,} existing rows" in ended.stderr
     assert output.read_bytes() == whole
 
 

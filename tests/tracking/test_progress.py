@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from t5jax.tracking import Tracker, TrackingConfig
-from t5jax.tracking.progress import ProgressLines, format_count, format_eta
+from t5jax.tracking.progress import CountProgress, ProgressLines, format_count, format_eta
 
 METRICS = {
     "train/loss": 4.3124,
@@ -177,3 +177,48 @@ def test_counts_have_three_digits_and_a_unit(value, text):
 def test_time_left_is_hours_minutes_seconds():
     assert format_eta(192.4) == "eta 0:03:12"
     assert format_eta(None) == "eta ?"
+
+
+# ---- CountProgress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def counted(stream, total, steps, **settings) -> str:
+    clock = Clock()
+    progress = CountProgress(stream, total, "rows", clock=clock, **settings)
+    for seconds, done in steps:
+        clock.now += seconds
+        progress.update(done)
+    return stream.getvalue()
+
+
+def test_count_progress_prints_at_a_bounded_rate_and_the_last():
+    steps = [(20, 10), (1, 20), (1, 30), (10, 50), (1, 100)]
+    lines = counted(io.StringIO(), 100, steps).splitlines()
+    assert lines[0] == "10/100 rows  eta ?"
+    assert [line.split()[0] for line in lines] == ["10/100", "50/100", "100/100"]
+    assert lines[1] == "50/100 rows  3.33 rows/s  eta 0:00:15"
+
+
+def test_count_progress_without_a_total_shows_a_rate():
+    assert counted(io.StringIO(), None, [(1, 8), (20, 48)]).splitlines()[1] == "48 rows  2 rows/s"
+
+
+def test_count_progress_excludes_earlier_items_from_the_rate():
+    assert "10 rows/s" in counted(io.StringIO(), 1000, [(30, 600), (10, 700)]).splitlines()[1]
+
+
+def test_patient_count_progress_is_silent_for_fast_work():
+    assert counted(io.StringIO(), 3, [(1, 1), (1, 2), (1, 3)], patient=True) == ""
+    slow = counted(io.StringIO(), 3, [(9, 1), (9, 2), (1, 3)], patient=True)
+    assert [line.split()[0] for line in slow.splitlines()] == ["2/3", "3/3"]
+
+
+def test_count_progress_on_a_terminal_is_one_line():
+    text = counted(Terminal(), 20, [(1, 10), (1, 20)])
+    assert text.count("\n") == 1
+    assert text.split("\r")[-1].rstrip() == "20/20 rows  10 rows/s  eta 0:00:00"
