@@ -1,4 +1,9 @@
-"""The plots of a task's page, as SVG: small, without a library, coloured by the page's style."""
+"""The plots of a task's page, as SVG, coloured by the page's style, a bar with its numbers on it.
+
+Not matplotlib's, whose SVG has its own colours in the dark too, says nothing of a bar below the
+pointer, and is full of `http:` and `url(#…)` where the page is checked to fetch nothing (31 in a
+histogram of 30 bars, whose 15 kB are 4 here).
+"""
 
 import html
 from collections.abc import Sequence
