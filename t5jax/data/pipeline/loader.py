@@ -3,6 +3,8 @@
 Nothing here has a position to lose. Row i of the run belongs to a task (`mixing.py`) and is that
 task's j-th row (`rows/`), so any host computes its own rows of any step, for any number of hosts
 and any cut into batches, and a checkpoint of the data is one integer beside what it refers to.
+No library's iterator: tf.data's holds a position, and hangs (measured) when it is restored with
+another batch size.
 """
 
 import dataclasses
