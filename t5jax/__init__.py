@@ -20,8 +20,7 @@ from t5jax.version import __version__
 if TYPE_CHECKING:
     from t5jax import metrics, recipes, testing
     from t5jax.checkpoints import CheckpointConfig
-    from t5jax.config import RunConfig, TrainConfig, WarmStart
-    from t5jax.config import load as load_config
+    from t5jax.config import RunConfig, TrainConfig, WarmStart, load_config
     from t5jax.data import objectives
     from t5jax.data.config import DataConfig
     from t5jax.data.records import BadColumn, Row
@@ -71,7 +70,7 @@ if TYPE_CHECKING:
 _EXPORTS: dict[str, tuple[str | tuple[str, str], ...]] = {
     "t5jax.inference.loaded_run": ("load", "LoadedRun"),
     "t5jax.run.trainer": ("train",),
-    "t5jax.config": (("load_config", "load"), "RunConfig", "TrainConfig", "WarmStart"),
+    "t5jax.config": ("load_config", "RunConfig", "TrainConfig", "WarmStart"),
     "t5jax.model.config": ("T5Config", ("sizes", "")),
     "t5jax.data.config": ("DataConfig",),
     "t5jax.decoding.config": ("DecodingConfig",),

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from t5jax.config import load
+from t5jax.config import load_config
 from t5jax.data.records import BadColumn, Row
 from t5jax.data.registry.definitions import find_definitions
 from t5jax.data.registry.resolve import checked_tasks, find_stages
@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 @pytest.fixture
 def data(monkeypatch):
     monkeypatch.chdir(ROOT)
-    return load("configs/quickstart.py").data
+    return load_config("configs/quickstart.py").data
 
 
 @pytest.fixture

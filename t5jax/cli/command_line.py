@@ -162,6 +162,6 @@ def _add_group(commands, name: str):
 
 
 def _show_settings(a: argparse.Namespace, flags: list[str]) -> None:
-    from t5jax.config import load, override
+    from t5jax.config import load_config, override
 
-    override(load(a.config, flags), ["--help"], program=f"{a.parser.prog} {a.config}")
+    override(load_config(a.config, flags), ["--help"], program=f"{a.parser.prog} {a.config}")

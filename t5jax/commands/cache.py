@@ -5,7 +5,7 @@ import sys
 import time
 
 from t5jax.commands.vocab import train_vocabulary
-from t5jax.config import RunConfig, load
+from t5jax.config import RunConfig, load_config
 from t5jax.data.config import DataConfig
 from t5jax.data.registry.definitions import find_definitions
 from t5jax.data.registry.resolve import (
@@ -38,7 +38,7 @@ def cache_command(
     new_vocabulary: int | None = None,
 ) -> None:
     """`new_vocabulary` pieces are trained first, if the config's vocabulary is not there yet."""
-    config = _with_cache_dir(load(config_file, flags))
+    config = _with_cache_dir(load_config(config_file, flags))
     data = config.data
     if new_vocabulary and not pathlib.Path(getattr(data.vocabulary, "path", "")).is_file():
         train_vocabulary(data, num_pieces=new_vocabulary)
@@ -56,7 +56,7 @@ def cache_verify_command(
 ) -> int:
     """Reads every byte of the mixture's stores: those of `splits`, or all that are there. Returns
     the exit code; a damaged store does not stop the others from being read."""
-    config = _with_cache_dir(load(config_file, flags))
+    config = _with_cache_dir(load_config(config_file, flags))
     mixture = resolve(config.data, config.model.architecture)
     whole = [_verify(directory, num_threads) for directory in _stores(mixture, splits)]
     return ExitCode.DONE if all(whole) else DAMAGED

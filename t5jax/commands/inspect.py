@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from t5jax import runtime
-from t5jax.config import RunConfig, load
+from t5jax.config import RunConfig, load_config
 from t5jax.data.pipeline.loader import Loader
 from t5jax.data.records import counted
 from t5jax.data.registry.definitions import find_definitions
@@ -36,7 +36,7 @@ def inspect_data_command(
     for name, value, least in (("--step", step, 1), ("--rows", num_rows, 1)):
         if value < least:
             raise ConfigError(f"{name} {value}: at least {least}")
-    config = load(config_file, flags)
+    config = load_config(config_file, flags)
     mixture = resolve_mixture(config)
     loaders: dict[str, TrainLoader] = {}
     if split == "train":
@@ -131,7 +131,7 @@ def _runs(marks: str) -> str:
 
 
 def inspect_model_command(config_file: str, flags: list[str]) -> None:
-    config = load(config_file, flags)
+    config = load_config(config_file, flags)
     runtime.start_distributed(config.runtime)
     num_devices = jax.device_count()
     config.check_mesh(num_devices)

@@ -75,14 +75,14 @@ def _data(name: str | None, config_file: str | None, flags: list[str]) -> DataCo
     """
     if config_file is None:
         return DataConfig(mixture=name or "none", vocabulary=ByteVocabulary(), cache_dir=None)
-    from t5jax.config import load, override
+    from t5jax.config import load_config, override
 
     of_name = [] if name is None else ["--data.mixture", name]
-    return override(load(config_file), [*flags, *of_name], program="t5jax tasks").data
+    return override(load_config(config_file), [*flags, *of_name], program="t5jax tasks").data
 
 
 def _show_task(task: Task, data: DataConfig, options: TasksOptions) -> None:
-    from t5jax.commands import task_report
+    from t5jax.data.inspect import task_report
     from t5jax.data.inspect.task_preview import preview
 
     shown = preview(
@@ -95,15 +95,15 @@ def _show_task(task: Task, data: DataConfig, options: TasksOptions) -> None:
     if options.as_json:
         print(_json({**dataclasses.asdict(task_report.entry_of(shown)), **shown.numbers()}))
     elif options.html:
-        from t5jax.commands import task_page
+        from t5jax.data.inspect import task_page
 
-        _write(options.html, task_page.of_task(shown))
+        _write(options.html, task_page.task_page(shown))
     else:
-        print(task_report.of_task(shown), end="")
+        print(task_report.task_report(shown), end="")
 
 
 def _show_mixture(mixture: Mixture, data: DataConfig, options: TasksOptions) -> None:
-    from t5jax.commands import task_report
+    from t5jax.data.inspect import task_report
     from t5jax.data.inspect.mixture_preview import preview_mixture
 
     shown = preview_mixture(mixture, data)
@@ -112,20 +112,20 @@ def _show_mixture(mixture: Mixture, data: DataConfig, options: TasksOptions) -> 
         stages = [{"from_step": s.from_step, "share_of_examples": s.shares} for s in shown.stages]
         print(_json({**about, "sizes": shown.sizes, "stages": stages, "missing": shown.missing}))
     elif options.html:
-        from t5jax.commands import task_page
+        from t5jax.data.inspect import task_page
 
-        _write(options.html, task_page.of_mixture(shown))
+        _write(options.html, task_page.mixture_page(shown))
     else:
-        print(task_report.of_mixture(shown), end="")
+        print(task_report.mixture_report(shown), end="")
 
 
 def _describe(about: Entry, options: TasksOptions) -> None:
-    from t5jax.commands import task_report
+    from t5jax.data.inspect import task_report
 
     if options.as_json:
         print(_json(dataclasses.asdict(about)))
         return
-    print(task_report.of_entry(about), end="")
+    print(task_report.entry_report(about), end="")
     print(f"\n`t5jax tasks {about.name} --config CONFIG` shows its examples, lengths and rows")
 
 

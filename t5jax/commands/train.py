@@ -1,8 +1,8 @@
 """`t5jax train CONFIG`: runs a config to its end, resuming what its workdir holds."""
 
-from t5jax.config import load
+from t5jax.config import load_config
 from t5jax.run.trainer import train
 
 
 def train_command(config_file: str, flags: list[str]) -> None:
-    train(load(config_file, flags))
+    train(load_config(config_file, flags))

@@ -19,7 +19,7 @@ from t5jax.checkpoints import (
     read_record,
     restore_params,
 )
-from t5jax.config import RunConfig, describe_run, from_text, load
+from t5jax.config import RunConfig, describe_run, from_text, load_config
 from t5jax.data.config import DataConfig
 from t5jax.data.records import Rejected, counted
 from t5jax.data.registry.resolve import checked_tasks
@@ -55,7 +55,7 @@ def vocab_train_command(
     character_coverage: float = 0.9995,
     byte_fallback: bool = False,
 ) -> None:
-    data = load(config_file, flags).data
+    data = load_config(config_file, flags).data
     path = getattr(data.vocabulary, "path", "")
     if pathlib.Path(path).is_file():
         raise ConfigError(f"data.vocabulary.path = {path} exists; delete it or name another file")
@@ -127,7 +127,7 @@ def vocab_extend_command(
     texts = pieces + (_lines_of(pieces_file) if pieces_file else [])
     new_pieces = [Piece(_unescape(text), 0.0, PieceType.USER_DEFINED) for text in texts]
     if config_file is not None and num_pieces is not None:
-        documents = _documents(load(config_file, flags).data)
+        documents = _documents(load_config(config_file, flags).data)
         new_pieces += learn_pieces(old, documents, num_pieces, num_chars=max_characters)
     new, extension = extend_vocabulary(old, new_pieces, output)
     print(
@@ -151,7 +151,7 @@ def vocab_grow_command(
     config's vocabulary, which `t5jax vocab extend` made of the run's. The optimizer begins anew.
     Raises ConfigError or CheckpointError when run, extension and config do not fit each other.
     """
-    config = load(config_file, flags)
+    config = load_config(config_file, flags)
     directory = checkpoint_directory(workdir)
     record = latest_record(directory) if step is None else read_record(directory, step)
     old_model = from_text(record.content["config"]).model

@@ -22,7 +22,7 @@ from t5jax.runtime import ExitCode
 _PRIVATE = "t5jax_config_"  # begins the module names of files that cannot be imported by name
 
 
-def load(path: str, flags: list[str] | None = None) -> RunConfig:
+def load_config(path: str, flags: list[str] | None = None) -> RunConfig:
     """Runs the config file (a path, or a module's name), applies `--section.field value` flags and
     checks the result.
 

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import conversion_memory
 from t5jax.checkpoints import open_step, read_record, restore_params
 from t5jax.cli import main
-from t5jax.config import WarmStart, from_text, load
+from t5jax.config import WarmStart, from_text, load_config
 from t5jax.convert import verify
 from t5jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary, train_sentencepiece
 from t5jax.model.config import T5Config
@@ -353,7 +353,7 @@ def test_memory_follows_the_largest_array(tmp_path):
 
 @pytest.mark.slow
 def test_factors_of_lora_have_to_be_merged(tiny_text, tmp_path, capsys):
-    config = load(str(tiny_text / "tiny.py"), ["--train.num-train-steps", "50"])
+    config = load_config(str(tiny_text / "tiny.py"), ["--train.num-train-steps", "50"])
     tuned = dataclasses.replace(
         config, finetuning=LoRA(rank=3), init=WarmStart(path="elsewhere"), workdir="tuned"
     )

@@ -13,7 +13,7 @@ import pytest
 import t5jax
 from t5jax.checkpoints import read_record
 from t5jax.cli import main
-from t5jax.config import from_text, load
+from t5jax.config import from_text, load_config
 
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "extending.md"
 PARTS = """
@@ -90,7 +90,7 @@ def test_its_loss_was_minimised_and_plain_cross_entropy_reported(folder):
 def test_config_and_checkpoint_name_its_classes(folder):
     text = (folder / "own" / "config.txt").read_text()
     assert text == read_record(folder / "own" / "checkpoints", 4).content["config"]
-    assert from_text(text) == load("own.py", [*FLAGS, "--train.num-train-steps", "4"])
+    assert from_text(text) == load_config("own.py", [*FLAGS, "--train.num-train-steps", "4"])
     assert "loss: my_parts.FocalLoss\nloss.gamma = 1.0\n" in text
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import t5jax
 from t5jax.cli import main
-from t5jax.config import load
+from t5jax.config import load_config
 from t5jax.data.registry import names
 from t5jax.errors import ConfigError
 from t5jax.runtime import ExitCode
@@ -39,7 +39,9 @@ def trained(config):
 @pytest.fixture(scope="module")
 def saved(config, tmp_path_factory):
     """A run that was never trained, with random weights after steps 2 and 4."""
-    return save_run(load(str(config)), tmp_path_factory.mktemp("saved") / "run", steps=(2, 4))
+    return save_run(
+        load_config(str(config)), tmp_path_factory.mktemp("saved") / "run", steps=(2, 4)
+    )
 
 
 @pytest.fixture

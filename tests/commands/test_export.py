@@ -7,7 +7,7 @@ import pytest
 
 import t5jax
 from t5jax.cli import main
-from t5jax.config import load
+from t5jax.config import load_config
 from t5jax.errors import DataError
 from t5jax.export import stablehlo
 from t5jax.export.exported_run import ExportedRun
@@ -20,7 +20,7 @@ TEXTS = ["A <extra_id_0> b", "c", "Wörter und mehr"]
 @pytest.fixture(scope="module")
 def workdir(tiny_text, tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved") / "run"
-    config = load(str(tiny_text / "tiny.py"), ["--workdir", str(folder)])
+    config = load_config(str(tiny_text / "tiny.py"), ["--workdir", str(folder)])
     return str(save_run(config, folder, steps=(30,)))
 
 

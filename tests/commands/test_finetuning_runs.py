@@ -11,7 +11,7 @@ import pytest
 
 from t5jax.checkpoints import leaves_by_path, read_record, restore_params
 from t5jax.cli import main
-from t5jax.config import RunConfig, WarmStart, from_text, load, to_text
+from t5jax.config import RunConfig, WarmStart, from_text, load_config, to_text
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.run import build
 from t5jax.run.build import build_program
@@ -39,7 +39,7 @@ RUNS: dict[str, tuple[Strategy, dict]] = {
 
 @pytest.fixture(scope="module")
 def plain(tiny_text) -> RunConfig:
-    return load(str(tiny_text / "tiny.py"), ["--train.num-train-steps", "50"])
+    return load_config(str(tiny_text / "tiny.py"), ["--train.num-train-steps", "50"])
 
 
 @pytest.fixture(scope="module")
@@ -185,10 +185,10 @@ def config_file(plain: RunConfig, folder: pathlib.Path, strategy: str) -> str:
 def test_flags_change_a_strategy(plain, tmp_path):
     file = config_file(plain, tmp_path, "LoRA(rank=2)")
     flags = "--finetuning.rank 5 --finetuning.patterns wi_0 wo --init.path runs/x"
-    config = load(file, flags.split())
+    config = load_config(file, flags.split())
     assert config.finetuning == LoRA(rank=5, patterns=("wi_0", "wo"))
     file = config_file(plain, tmp_path, "GradualUnfreezing()")
-    config = load(file, ["--finetuning.num-episodes", "4", "--init.path", "runs/x"])
+    config = load_config(file, ["--finetuning.num-episodes", "4", "--init.path", "runs/x"])
     assert config.finetuning == GradualUnfreezing(num_episodes=4)
 
 
@@ -206,7 +206,7 @@ def test_flags_change_a_strategy(plain, tmp_path):
 )
 def test_configs_that_are_refused(plain, tmp_path, strategy, flags, reason):
     with pytest.raises(ConfigError, match=reason):
-        load(config_file(plain, tmp_path, strategy), flags.split())
+        load_config(config_file(plain, tmp_path, strategy), flags.split())
 
 
 def test_a_prompt_and_packed_rows_are_refused(plain, monkeypatch):

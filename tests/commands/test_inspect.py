@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from t5jax.cli import main
-from t5jax.config import load
+from t5jax.config import load_config
 from t5jax.model.registry import init_params
 from t5jax.run.build import build_evaluation_loaders, build_train_loader, resolve_mixture
 
@@ -27,7 +27,7 @@ def table(said: str) -> dict[str, list[str]]:
 def test_every_parameter_is_listed_with_its_count(tiny_text, capsys):
     said = inspect(capsys, "model", str(tiny_text / "tiny.py"))
     rows = table(said)
-    model = load(str(tiny_text / "tiny.py")).model
+    model = load_config(str(tiny_text / "tiny.py")).model
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     expected = {
         jax.tree_util.keystr(path, simple=True, separator="/"): x
@@ -80,7 +80,7 @@ def test_sizes_that_do_not_divide_are_named(tiny_text, capsys, flags, reason):
 def test_rows_are_shown_decoded_with_their_masks_and_origins(tiny, capsys):
     config = str(tiny / "tiny.py")
     said = inspect(capsys, "data", config, "--step", "3", "--rows", "2")
-    run = load(config)
+    run = load_config(config)
     loader = build_train_loader(run, resolve_mixture(run))
     rows = loader.rows(2)  # the loader counts from 0
     assert f"{loader.num_rows:,} rows, {loader.num_steps:,} steps of 16 rows" in said
@@ -99,7 +99,7 @@ def test_rows_are_shown_decoded_with_their_masks_and_origins(tiny, capsys):
 
 def test_marks_count_what_is_there(tiny, capsys):
     said = inspect(capsys, "data", str(tiny / "tiny.py"), "--rows", "1", "--split", "validation")
-    run = load(str(tiny / "tiny.py"))
+    run = load_config(str(tiny / "tiny.py"))
     (loader,) = build_evaluation_loaders(run, resolve_mixture(run), "validation").values()
     row = loader.rows(0)
     inputs = row["encoder_input_tokens"][0]

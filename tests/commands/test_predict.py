@@ -13,7 +13,7 @@ import pytest
 
 import t5jax
 from t5jax.cli import main
-from t5jax.config import load
+from t5jax.config import load_config
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.inference import TextOptions
 from t5jax.inference.interactive import run_interactive
@@ -29,7 +29,9 @@ SHORT = ["--decoding.max-length", LENGTH]
 def workdir(tiny_text, tmp_path_factory):
     """The folder of a run of tiny.py with random parameters at steps 20 and 30."""
     folder = tmp_path_factory.mktemp("saved") / "run"
-    return str(save_run(load(str(tiny_text / "tiny.py"), ["--workdir", str(folder)]), folder))
+    return str(
+        save_run(load_config(str(tiny_text / "tiny.py"), ["--workdir", str(folder)]), folder)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +251,9 @@ def test_mistakes_are_named(run, workdir, tmp_path):
 @pytest.mark.slow
 def test_an_ensemble_of_other_shapes_is_refused(tiny_text, workdir, tmp_path):
     flags = ["--workdir", str(tmp_path / "other"), "--model.mlp-dim", "16"]
-    other = save_run(load(str(tiny_text / "tiny.py"), flags), tmp_path / "other", steps=(30,))
+    other = save_run(
+        load_config(str(tiny_text / "tiny.py"), flags), tmp_path / "other", steps=(30,)
+    )
     with pytest.raises(ConfigError, match=r"model\.mlp_dim of .* is 16, not 40"):
         t5jax.load(workdir, ensemble=[str(other)])
 

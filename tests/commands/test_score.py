@@ -10,7 +10,7 @@ import pytest
 
 import t5jax
 from t5jax.cli import main
-from t5jax.config import load
+from t5jax.config import load_config
 from tests.commands.saved_runs import restore_run, save_run
 from tests.model import numpy_t5
 
@@ -20,7 +20,7 @@ PAIRS = [("a question", "an answer"), ("b", ""), ("", "x"), ("Wörter", "<extra_
 @pytest.fixture(scope="module")
 def workdir(tiny_text, tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved") / "run"
-    config = load(str(tiny_text / "tiny.py"), ["--workdir", str(folder)])
+    config = load_config(str(tiny_text / "tiny.py"), ["--workdir", str(folder)])
     return str(save_run(config, folder, steps=(30,)))
 
 

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from t5jax.cli import main
-from t5jax.config import EVALUATION_METRICS, load
+from t5jax.config import EVALUATION_METRICS, load_config
 from t5jax.run.build import build_evaluation_loaders, build_train_loader, resolve_mixture
 
 
@@ -57,9 +57,9 @@ def targets_length() -> int:
 
 
 def test_a_run_leaves_its_config_its_curve_and_its_events(finished, tiny):
-    from t5jax.config import from_text, load
+    from t5jax.config import from_text, load_config
 
-    assert from_text((finished / "config.txt").read_text()) == load(str(tiny / "tiny.py"))
+    assert from_text((finished / "config.txt").read_text()) == load_config(str(tiny / "tiny.py"))
     assert (finished / "loss.png").read_bytes().startswith(b"\x89PNG")
     (events,) = (finished / "tensorboard").iterdir()
     assert "tfevents" in events.name
@@ -160,7 +160,7 @@ def test_what_a_killed_start_leaves_does_not_stop_the_next(tiny, tmp_path):
 
 
 def test_evaluation_takes_no_more_rows_at_a_time_than_training(tiny):
-    config = load(str(tiny / "tiny.py"), ["--train.num-microbatches", "2"])
+    config = load_config(str(tiny / "tiny.py"), ["--train.num-microbatches", "2"])
     mixture = resolve_mixture(config)
     assert build_train_loader(config, mixture).batch_size == 16
     loaders = build_evaluation_loaders(config, mixture, "validation")

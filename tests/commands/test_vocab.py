@@ -11,7 +11,7 @@ from sentencepiece import sentencepiece_model_pb2
 from t5jax.checkpoints import Checkpoints, read_record
 from t5jax.cli import main
 from t5jax.commands.vocab import train_vocabulary
-from t5jax.config import load, to_text
+from t5jax.config import load_config, to_text
 from t5jax.data.config import DataConfig
 from t5jax.data.registry import add_mixture, add_task
 from t5jax.data.sources import TextFiles
@@ -121,7 +121,7 @@ def test_extended(folder, extended):
 @pytest.fixture(scope="module")
 def old_run(folder, extended) -> pathlib.Path:
     """What a run of old.py would have left, as far as growing reads it: saved in a moment."""
-    config = load(str(folder / "old.py"))
+    config = load_config(str(folder / "old.py"))
     params = init_params(config.model, jax.random.key(7))
     record = {"config": to_text(config), "vocabulary": extended.old_fingerprint}
     checkpoints = Checkpoints(folder / "run/checkpoints", config.checkpoints)
@@ -199,4 +199,4 @@ def test_a_published_vocabulary_is_not_trained(folder, capsys):
     flags = ["--data.vocabulary.path", "t5"]
     assert main(["vocab", "train", str(folder / "old.py"), *flags]) == ExitCode.CONFIG
     assert "data.vocabulary.path = t5 is a published file" in capsys.readouterr().err
-    assert load(str(folder / "old.py"), flags).data.vocabulary.path == "t5"
+    assert load_config(str(folder / "old.py"), flags).data.vocabulary.path == "t5"

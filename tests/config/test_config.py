@@ -13,7 +13,7 @@ import pytest
 
 from t5jax.checkpoints import CheckpointConfig
 from t5jax.cli import split_flags
-from t5jax.config import RunConfig, TrainConfig, from_text, load, override, to_text
+from t5jax.config import RunConfig, TrainConfig, from_text, load_config, override, to_text
 from t5jax.config.migration import VERSION
 from t5jax.data.config import DataConfig
 from t5jax.data.vocabularies import ByteVocabulary
@@ -62,13 +62,13 @@ def test_a_config_is_found_by_its_module_name_and_knows_it(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     expected = "runs/my_configs.named"
-    assert load("my_configs/named.py").workdir == expected
-    assert load("my_configs.named").workdir == expected
-    assert load(str(file)).workdir == expected
+    assert load_config("my_configs/named.py").workdir == expected
+    assert load_config("my_configs.named").workdir == expected
+    assert load_config(str(file)).workdir == expected
     monkeypatch.chdir("/")
-    assert load(str(file)).workdir == "runs/t5jax_config_named"
+    assert load_config(str(file)).workdir == "runs/t5jax_config_named"
     with pytest.raises(ConfigError, match=r"there is no config file my_configs\.nmaed"):
-        load("my_configs.nmaed")
+        load_config("my_configs.nmaed")
 
 
 def write(folder: pathlib.Path, text: str) -> str:
@@ -94,7 +94,7 @@ def run_config(**changes) -> RunConfig:
 def refused(path: str, *flags: str, capsys) -> str:
     """What a user reads; the exit code is checked."""
     with pytest.raises(SystemExit) as end:
-        load(path, list(flags))
+        load_config(path, list(flags))
     assert end.value.code == 64
     out, err = capsys.readouterr()
     return " ".join((out + err).replace("│", " ").split())
@@ -105,7 +105,7 @@ def refused(path: str, *flags: str, capsys) -> str:
 
 @functools.cache
 def shipped(name: str) -> RunConfig:
-    return load(str(ROOT / "configs" / f"{name}.py"))
+    return load_config(str(ROOT / "configs" / f"{name}.py"))
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
@@ -245,9 +245,9 @@ def test_flags_change_values_of_every_kind(tiny):
         --optimizer.rms_scaled True --optimizer.schedule.warmup-steps 4 --model.unroll-layers all
         --data.vocabulary.extra-ids 99 --data.targets-length None --checkpoints.keep-every-steps
         2000 --mesh.data -1 --mesh.mlp data tensor --mesh.heads --model.dtype=float32"""
-    config = load(tiny, flags.split())
+    config = load_config(tiny, flags.split())
     expected = dataclasses.replace(
-        load(tiny),
+        load_config(tiny),
         workdir="runs/other",
         mesh=MeshConfig(mlp=("data", "tensor"), heads=()),
         checkpoints=CheckpointConfig(keep_every_steps=2000),
@@ -264,7 +264,7 @@ def test_a_list_is_emptied_by_its_flag_alone(tmp_path):
     """Wherever the flag stands: last, before another setting, before an option of the command."""
     files = 'train_files=("a.txt", "b.txt"), validation_files=("c.txt",), mixture='
     text = write(tmp_path, TINY.replace("mixture=", files).replace("docstrings_", "text_"))
-    assert load(text).data.validation_files == ("c.txt",)
+    assert load_config(text).data.validation_files == ("c.txt",)
     for line in (
         "--data.validation-files",
         "--data.validation_files --data.seed 3",
@@ -272,10 +272,10 @@ def test_a_list_is_emptied_by_its_flag_alone(tmp_path):
     ):
         words, flags = split_flags(["cache", text, *line.split()])
         assert "--data.validation-files" not in words
-        data = load(text, flags).data
+        data = load_config(text, flags).data
         assert (data.train_files, data.validation_files) == (("a.txt", "b.txt"), ())
     other = "--data.train-files --data.mixture docstrings_span_corruption --data.validation-files"
-    data = load(text, other.split()).data
+    data = load_config(text, other.split()).data
     assert (data.train_files, data.validation_files) == ((), ())
 
 
@@ -284,11 +284,13 @@ def test_other_ways_to_spell_an_empty_list_are_refused(tiny, spelt):
     reason = r"mesh.relpos_buckets = \('.*',\): .* give --mesh.relpos-buckets with nothing after it"
     for flags in (["--mesh.relpos-buckets", spelt], [f"--mesh.relpos-buckets={spelt}"]):
         with pytest.raises(ConfigError, match=reason):
-            load(tiny, flags)
+            load_config(tiny, flags)
 
 
 def test_a_union_section_keeps_its_class(tiny):
-    config = load(tiny, ["--optimizer.beta1", "0.8", "--optimizer.schedule.final-fraction", "0.1"])
+    config = load_config(
+        tiny, ["--optimizer.beta1", "0.8", "--optimizer.schedule.final-fraction", "0.1"]
+    )
     assert config.optimizer == AdamW(
         learning_rate=0.003, beta1=0.8, schedule=Cosine(final_fraction=0.1)
     )
@@ -297,8 +299,8 @@ def test_a_union_section_keeps_its_class(tiny):
 
 
 def test_loading_leaves_nothing_behind(tiny):
-    load(tiny, ["--model.emb-dim", "48"])
-    assert load(tiny).model.emb_dim == 24
+    load_config(tiny, ["--model.emb-dim", "48"])
+    assert load_config(tiny).model.emb_dim == 24
 
 
 @pytest.mark.parametrize(
@@ -365,15 +367,15 @@ def test_flags_that_do_not_fit_are_refused(tiny, capsys, flags, words):
 )
 def test_settings_that_do_not_fit_together_are_refused(tiny, flags, reason):
     with pytest.raises(ConfigError, match=reason):
-        load(tiny, flags.split())
+        load_config(tiny, flags.split())
 
 
 def test_help_shows_every_setting_with_its_value(tiny, capsys):
     with pytest.raises(SystemExit) as end:
-        load(tiny, ["--help"])
+        load_config(tiny, ["--help"])
     assert end.value.code == 0
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    for line in golden_text(load(tiny)).splitlines():
+    for line in golden_text(load_config(tiny)).splitlines():
         name = line.split(" = ")[0].split(":")[0].replace("_", "-")
         if " = " in line:
             assert f"--{name} " in said, name
@@ -398,14 +400,14 @@ def test_help_shows_every_setting_with_its_value(tiny, capsys):
     ],
 )
 def test_sizes_that_do_not_divide_the_mesh(tiny, flags, devices, reason):
-    config = load(tiny, flags.split())
+    config = load_config(tiny, flags.split())
     with pytest.raises(ConfigError, match=reason):
         config.check_mesh(devices)
 
 
 def test_meshes_that_fit(tiny):
     for flags, devices in (("", 8), ("--mesh.fsdp 8", 8), ("--mesh.tensor 3", 6), ("", 1)):
-        load(tiny, flags.split()).check_mesh(devices)
+        load_config(tiny, flags.split()).check_mesh(devices)
 
 
 # ---- config files
@@ -418,9 +420,9 @@ def test_a_missing_file_gets_a_suggestion(tmp_path, monkeypatch):
     with pytest.raises(
         ConfigError, match=r"no config file configs/quikstart\.py; did you mean con"
     ):
-        load("configs/quikstart.py")
+        load_config("configs/quikstart.py")
     with pytest.raises(ConfigError, match=r"no config file configs$"):
-        load("configs")
+        load_config("configs")
 
 
 @pytest.mark.parametrize(
@@ -446,12 +448,12 @@ def test_a_missing_file_gets_a_suggestion(tmp_path, monkeypatch):
 def test_mistakes_in_a_file_are_named(tmp_path, old, new, reason):
     assert old in TINY
     with pytest.raises(ConfigError, match=reason) as found:
-        load(write(tmp_path, TINY.replace(old, new)))
+        load_config(write(tmp_path, TINY.replace(old, new)))
     assert "\n" not in str(found.value).strip()
 
 
 def test_a_whole_number_is_a_float_and_no_other_type_is_mixed_up(tmp_path):
-    config = load(write(tmp_path, TINY.replace("learning_rate=0.003", "learning_rate=1")))
+    config = load_config(write(tmp_path, TINY.replace("learning_rate=0.003", "learning_rate=1")))
     assert config.optimizer.learning_rate == 1
 
 
@@ -459,7 +461,7 @@ def test_a_file_that_is_not_python(tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text("train: {}\n")
     with pytest.raises(ConfigError, match=r"its name must end in \.py"):
-        load(str(file))
+        load_config(str(file))
 
 
 def test_recipes_take_any_model():
@@ -494,7 +496,7 @@ def write_golden_texts() -> None:
     for golden in GOLDEN.glob("*.txt"):
         golden.unlink()
     for file in CONFIGS:
-        (GOLDEN / f"{file.stem}.txt").write_text(golden_text(load(str(file))))
+        (GOLDEN / f"{file.stem}.txt").write_text(golden_text(load_config(str(file))))
         print(GOLDEN / f"{file.stem}.txt")
 
 

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from t5jax.config import RunConfig, from_text, load, override, to_text
+from t5jax.config import RunConfig, from_text, load_config, override, to_text
 from t5jax.data.objectives import objective_from_dict, parse_objective
 from t5jax.errors import ConfigError
 
@@ -72,14 +72,14 @@ def folder(tmp_path, monkeypatch):
 def changed(folder: pathlib.Path, old: str, new: str) -> RunConfig:
     assert old in CONFIG
     (folder / "own.py").write_text(CONFIG.replace(old, new))
-    return load("own.py")
+    return load_config("own.py")
 
 
 def test_every_kind_is_loaded_changed_saved_and_read_back(folder):
     flags = """--optimizer.momentum 0.8 --optimizer.schedule.at 0.2 0.4 --loss.gamma 0.5
         --optimizer.schedule.factor 0.5 --decoding.logits-processors.0.penalty 2
         --decoding.logits_processors.0.tokens 8 9 --tracking.trackers.0.file other.csv"""
-    config = load("own.py", flags.split())
+    config = load_config("own.py", flags.split())
     parts = sys.modules["my_parts"]
     schedule = parts.StepDecay(at=(0.2, 0.4), factor=0.5)
     assert config.optimizer == parts.MuonForKernels(momentum=0.8, schedule=schedule)
@@ -110,7 +110,7 @@ def test_every_kind_is_loaded_changed_saved_and_read_back(folder):
 
 
 def test_a_fresh_process_imports_the_module_from_its_working_directory(folder):
-    text = to_text(load("own.py"))
+    text = to_text(load_config("own.py"))
     del sys.modules["my_parts"]
     sys.path[:] = [path for path in sys.path if path != str(folder)]
     read = from_text(text)
@@ -119,7 +119,7 @@ def test_a_fresh_process_imports_the_module_from_its_working_directory(folder):
 
 
 def test_a_module_that_is_not_there_is_named_with_what_to_do(folder, tmp_path_factory, monkeypatch):
-    text = to_text(load("own.py"))
+    text = to_text(load_config("own.py"))
     del sys.modules["my_parts"]
     sys.path[:] = [path for path in sys.path if path != str(folder)]
     elsewhere = tmp_path_factory.mktemp("elsewhere")
@@ -136,13 +136,13 @@ def test_a_module_that_is_not_there_is_named_with_what_to_do(folder, tmp_path_fa
 
 
 def test_a_class_that_has_gone_is_named_with_the_nearest(folder):
-    text = to_text(load("own.py")).replace("my_parts.FocalLoss", "my_parts.FocusLoss")
+    text = to_text(load_config("own.py")).replace("my_parts.FocalLoss", "my_parts.FocusLoss")
     with pytest.raises(ConfigError, match=r"my_parts has no FocusLoss; did you mean FocalLoss\?"):
         from_text(text)
 
 
 def test_a_module_that_fails_is_an_error_of_the_config(folder):
-    text = to_text(load("own.py"))
+    text = to_text(load_config("own.py"))
     del sys.modules["my_parts"]
     (folder / "my_parts.py").write_text("import no_such_module_of_anybody\n")
     with pytest.raises(ConfigError, match="imports 'no_such_module_of_anybody', which is not inst"):
@@ -218,14 +218,14 @@ def test_a_class_of_the_config_file_itself(folder, tmp_path_factory):
         "my_parts.FocalLoss(gamma=1.0)", "Local()"
     )
     (folder / "own.py").write_text(text)
-    config = load("own.py", ["--loss.scale", "3"])
+    config = load_config("own.py", ["--loss.scale", "3"])
     assert "loss: own.Local\nloss.scale = 3.0\n" in to_text(config)
     assert from_text(to_text(config)) == config
     del sys.modules["own"]
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "own.py"
     elsewhere.write_text(text)
     with pytest.raises(ConfigError, match="Local is defined in t5jax_config_own, which other proc"):
-        load(str(elsewhere))
+        load_config(str(elsewhere))
 
 
 def test_values_that_text_cannot_hold_are_refused(folder):
@@ -239,11 +239,11 @@ def test_values_that_text_cannot_hold_are_refused(folder):
 def test_logits_processors_must_be_hashable(folder):
     (folder / "my_parts.py").write_text(documented("my_parts.py").replace("frozen=True, ", ""))
     with pytest.raises(ConfigError, match=r"decoding.logits_processors = .*frozen=True"):
-        load("own.py")
+        load_config("own.py")
 
 
 def test_an_objective_is_named_with_its_settings_and_recorded(folder):
-    objective = parse_objective(load("own.py").data.objective)
+    objective = parse_objective(load_config("own.py").data.objective)
     parts = sys.modules["my_parts"]
     assert objective == parts.Reversal(keep=2)
     record = json.loads(json.dumps(objective.to_dict()))
@@ -252,7 +252,7 @@ def test_an_objective_is_named_with_its_settings_and_recorded(folder):
     rows = objective.apply(np.array([[5, 6, 7, 8], [9, 0, 0, 0]]), None, 0, None, np.array([4, 1]))
     np.testing.assert_array_equal(rows.inputs, [[5, 6, 8, 7, 1], [9, 1, 0, 0, 0]])
     np.testing.assert_array_equal(rows.targets, [[5, 6, 7, 8, 1], [9, 1, 0, 0, 0]])
-    config = load("own.py", ["--data.objective", "my_parts.Reversal"])
+    config = load_config("own.py", ["--data.objective", "my_parts.Reversal"])
     assert parse_objective(config.data.objective) == parts.Reversal()
 
 
@@ -268,4 +268,4 @@ def test_an_objective_is_named_with_its_settings_and_recorded(folder):
 )
 def test_an_objective_that_does_not_fit_is_refused(folder, objective, reason):
     with pytest.raises(ConfigError, match=reason):
-        load("own.py", ["--data.objective", objective])
+        load_config("own.py", ["--data.objective", objective])

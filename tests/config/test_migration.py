@@ -15,7 +15,7 @@ from t5jax.config import (
     TrainConfig,
     WarmStart,
     from_text,
-    load,
+    load_config,
     migrated_text,
     migration,
     override,
@@ -291,4 +291,4 @@ def test_flags_of_0_1_are_taken_and_named(caplog):
 def test_a_config_file_of_0_1_is_told_the_new_name(tmp_path, text, reason):
     (tmp_path / "old.py").write_text(text)
     with pytest.raises(ConfigError, match=reason):
-        load(str(tmp_path / "old.py"))
+        load_config(str(tmp_path / "old.py"))

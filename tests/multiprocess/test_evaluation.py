@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from t5jax.config import load
+from t5jax.config import load_config
 from tests.commands import glue_run
 from tests.commands.saved_runs import save_run
 from tests.multiprocess.test_launch_local import local
@@ -20,7 +20,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("glue")
     config = glue_run.write(folder)
     cache_command(str(config), [], splits=[], num_processes=1, overwrite=False)
-    return save_run(load(str(config)), folder / "run", steps=(4,))
+    return save_run(load_config(str(config)), folder / "run", steps=(4,))
 
 
 def evaluate(run, output, processes):

@@ -22,10 +22,10 @@ SETTINGS = ("--decoding.max-length", "8", "--decoding.num-beams", "2")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> pathlib.Path:
     """A run with random parameters, and texts of many lengths."""
-    from t5jax.config import load
+    from t5jax.config import load_config
 
     folder = tmp_path_factory.mktemp("tiny")
-    config = load(str(tiny_run.write_config(folder, 1)))
+    config = load_config(str(tiny_run.write_config(folder, 1)))
     save_run(config, folder / "run", steps=(5,))
     with open(folder / "in.jsonl", "w") as file:
         for i in range(ROWS):

@@ -11,7 +11,7 @@ import pytest
 from t5jax.checkpoints import read_record
 from t5jax.checkpoints.record import encode_record
 from t5jax.cli import main
-from t5jax.config import RunConfig, WarmStart, load, to_text
+from t5jax.config import RunConfig, WarmStart, load_config, to_text
 from t5jax.data.vocabularies import ByteVocabulary
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.run.build import build_program
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 @pytest.fixture(scope="module")
 def config(tiny_text) -> RunConfig:
-    return load(str(tiny_text / "tiny.py"), ["--train.num-train-steps", "50"])
+    return load_config(str(tiny_text / "tiny.py"), ["--train.num-train-steps", "50"])
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_a_schedule_that_has_ended_is_refused(tiny, old_run, tmp_path, capsys):
     text = (tiny / "tiny.py").read_text().replace("schedules import Constant", "schedules import *")
     text = text.replace("schedule=Constant()", "schedule=Linear()")
     (tmp_path / "linear.py").write_text(text)
-    assert load(str(tmp_path / "linear.py")).optimizer.schedule == Linear()
+    assert load_config(str(tmp_path / "linear.py")).optimizer.schedule == Linear()
     words = ["train", str(tmp_path / "linear.py"), "--workdir", str(tmp_path / "run")]
     words += ["--init.path", str(old_run), "--init.optimizer", "keep"]
     assert main(words) == 64

@@ -48,7 +48,7 @@ _FIRST_NAME = re.compile(r"[`~:]*([\w.-]+)")
 _WORDS = range(4, 25)  # of a sentence
 
 
-def gather(packages: Mapping[str, Iterable[SourceFile]]) -> dict[str, list[Columns]]:
+def collect_rows(packages: Mapping[str, Iterable[SourceFile]]) -> dict[str, list[Columns]]:
     """`split/kind` -> rows, of kinds `sentences`, `packages` and `types`."""
     rows: dict[str, list[Columns]] = defaultdict(list)
     split_of: dict[str, str] = {}
@@ -76,7 +76,7 @@ def write(directory: str) -> None:
     missing = [name for name in PACKAGES if name not in installed]
     if missing:
         raise DataError(f"not installed: {', '.join(missing)}; install them, or change PACKAGES")
-    for name, rows in gather({name: installed[name] for name in PACKAGES}).items():
+    for name, rows in collect_rows({name: installed[name] for name in PACKAGES}).items():
         path = pathlib.Path(directory, f"{name}.jsonl")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))

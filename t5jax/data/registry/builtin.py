@@ -9,6 +9,6 @@ from t5jax.data.tasks.task import Task
 TABLE: dict[str, Task | Mixture] = {**TEXT_TASKS, **SUPERVISED_TASKS, **MIXTURES}
 
 
-def find(name: str) -> Task | Mixture | None:
+def find_in_table(name: str) -> Task | Mixture | None:
     """The task or mixture of a name of the table, or of the form CORPUS:OBJECTIVE."""
     return TABLE.get(name) or text_task(name)

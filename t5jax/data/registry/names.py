@@ -50,7 +50,7 @@ def find_builtin(name: str) -> Task | Mixture | None:
     """The task or mixture that t5jax brings under a name."""
     from t5jax.data.registry import builtin as tables
 
-    return tables.find(name)
+    return tables.find_in_table(name)
 
 
 def builtin_names() -> list[str]:

@@ -5,7 +5,13 @@ import json
 import pytest
 
 from t5jax.data.docstring_corpus import rows as rows_module
-from t5jax.data.docstring_corpus.rows import CLASSES, VALIDATION_SHARE, gather, share_of, type_name
+from t5jax.data.docstring_corpus.rows import (
+    CLASSES,
+    VALIDATION_SHARE,
+    collect_rows,
+    share_of,
+    type_name,
+)
 from t5jax.data.docstring_corpus.source import python_files
 from t5jax.errors import DataError
 
@@ -39,7 +45,7 @@ def files(tmp_path_factory):
 
 
 def test_rows(files):
-    rows = gather(files)
+    rows = collect_rows(files)
     assert {"text": "Whether the tea of pot 7 of nltk is hot.", "type": "bool"} in (
         rows["train/types"] + rows["validation/types"]
     )
@@ -53,8 +59,8 @@ def test_rows(files):
 
 
 def test_files_are_of_one_split_and_texts_come_once(files):
-    twice = gather({**files, "again": files["other"]})
-    assert twice == gather(files)
+    twice = collect_rows({**files, "again": files["other"]})
+    assert twice == collect_rows(files)
     for package, own in files.items():
         for file in own:
             held_out = share_of(file.name) < VALIDATION_SHARE
@@ -80,15 +86,15 @@ def test_a_text_of_one_split_is_not_in_the_other(files, tmp_path):
         f'def pour():\n    """Pours tea.\n\n    {entry}{text}\n    """\n'
     )
     same = sorted(python_files([str(tmp_path)])["same"], key=lambda file: file.name != train)
-    found = gather({**files, "same": same})
+    found = collect_rows({**files, "same": same})
     assert {"text": text, "package": "same"} in found["train/sentences"]
     assert {"text": text, "type": "bool"} not in found["validation/types"]
-    alone = gather({**files, "same": same[1:]})
+    alone = collect_rows({**files, "same": same[1:]})
     assert {"text": text, "type": "bool"} in alone["validation/types"]
 
 
 def test_classes_are_balanced(files):
-    rows = gather(files)
+    rows = collect_rows(files)
     for split in ("train", "validation"):
         counts = [
             sum(row["package"] == name for row in rows[f"{split}/packages"]) for name in CLASSES
@@ -131,7 +137,7 @@ def test_files(files, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(rows_module, "PACKAGES", (*CLASSES, "other"))
     rows_module.write(str(tmp_path))
     said = capsys.readouterr().out
-    for name, rows in gather(files).items():
+    for name, rows in collect_rows(files).items():
         lines = (tmp_path / f"{name}.jsonl").read_text().splitlines()
         assert [json.loads(line) for line in lines] == rows
         assert f"{name}.jsonl: {len(rows):,} rows" in said

@@ -19,7 +19,7 @@ SHARES = (
 )
 
 
-def of_entry(about: Entry) -> str:
+def entry_report(about: Entry) -> str:
     """Name, description and what is known without opening the source."""
     optional = [f"data.{name} (optional)" for name in about.settings if name not in about.required]
     settings = [*(f"data.{name}" for name in about.required), *optional]
@@ -45,9 +45,9 @@ def objective_in_force(about: Entry) -> str:
     return f"{about.objective}, from data.objective; the task's own is {about.own_objective}"
 
 
-def of_task(shown: TaskPreview) -> str:
+def task_report(shown: TaskPreview) -> str:
     """The task, its first examples, then what was measured."""
-    parts = [of_entry(entry_of(shown)), "\n"]
+    parts = [entry_report(entry_of(shown)), "\n"]
     for number, example in enumerate(shown.examples):
         parts.append(_example(number, example, shown))
     parts += ["\n", _measured(shown), "\n"]
@@ -55,9 +55,9 @@ def of_task(shown: TaskPreview) -> str:
     return "".join(parts)
 
 
-def of_mixture(shown: MixturePreview) -> str:
+def mixture_report(shown: MixturePreview) -> str:
     """The tasks with their sizes, and their shares of the examples at every stage."""
-    lines = [of_entry(entry(shown.mixture)).splitlines()[0]]
+    lines = [entry_report(entry(shown.mixture)).splitlines()[0]]
     lines.append(_line("rate", textwrap.shorten(str(shown.mixture.rate), 200, placeholder=" …")))
     if shown.stages:
         lines.append(_line("shares", SHARES))

@@ -12,11 +12,11 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from t5jax.commands import svg_plots
-from t5jax.commands.task_report import SHARES, entry_of, objective_in_force, scanned, truncation
+from t5jax.data.inspect import svg_plots
 from t5jax.data.inspect.catalog import entry
 from t5jax.data.inspect.mixture_preview import MixturePreview
 from t5jax.data.inspect.task_preview import Lengths, Shown, TaskPreview
+from t5jax.data.inspect.task_report import SHARES, entry_of, objective_in_force, scanned, truncation
 from t5jax.data.vocabularies.token_text import TokenTexts, run_text
 from t5jax.version import __version__
 
@@ -24,7 +24,7 @@ _HERE = pathlib.Path(__file__).parent
 _BINS, _TOP_PIECES, _HUES, _OPEN_ROWS = 30, 24, 6, 2
 
 
-def of_task(shown: TaskPreview) -> str:
+def task_page(shown: TaskPreview) -> str:
     """The page of a task, as HTML."""
     texts = TokenTexts(shown.vocabulary)
     return _rendered(
@@ -48,7 +48,7 @@ def of_task(shown: TaskPreview) -> str:
     )
 
 
-def of_mixture(shown: MixturePreview) -> str:
+def mixture_page(shown: MixturePreview) -> str:
     """The page of a mixture: the rates of its tasks as bars, at every stage."""
     return _rendered(
         "task_page_mixture.html.jinja",
