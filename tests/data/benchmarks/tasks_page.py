@@ -98,7 +98,9 @@ def examples() -> dict[str, str]:
                 if task.corpus in texts
             }
         for name in names_of_objectives():
-            found[ANY + name] = _of_text(builtin.find(f"jsonl:{name}"), vocabulary, any_text)
+            found[ANY + name] = _of_text(
+                builtin.find_in_table(f"jsonl:{name}"), vocabulary, any_text
+            )
     return dict.fromkeys(TEXT_TASKS, NO_EXAMPLE) | found
 
 

@@ -164,7 +164,7 @@ def text_root(real_data, tmp_path_factory):
 
 @pytest.mark.parametrize(("name", "split", "count", "more"), TEXT_RUNS)
 def test_text_is_read_whole(real_data, text_root, name, split, count, more):
-    task = builtin.find(name)
+    task = builtin.find_in_table(name)
     more = {
         key: tuple(f"{text_root}/{path}" for path in value) if key.endswith("_files") else value
         for key, value in more.items()

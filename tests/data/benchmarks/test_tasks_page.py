@@ -42,7 +42,7 @@ def test_names_in_one_line_are_of_one_corpus_and_objective(page):
         names = re.findall("`([^`]+)`", line.split("|")[1]) if line.startswith("| `") else []
         if names and names[0].startswith(ANY):
             names = [name.replace(ANY, "jsonl:") for name in names]
-        tasks = [builtin.find(name) for name in names]
+        tasks = [builtin.find_in_table(name) for name in names]
         if len(tasks) > 1:
             assert len({(task.corpus, task.objective) for task in tasks}) == 1, names
 
