@@ -47,7 +47,7 @@ ALLOWED = {
         "data.store",
     },
     "data.pipeline": {"data.registry"},
-    "data.inspect": {"data.pipeline"},
+    "data.inspect": {"data.pipeline", "version"},
     "decoding": {"training"},
     "evaluation": {"checkpoints", "data.pipeline", "decoding"},
     "config": {"evaluation", "tracking"},

@@ -84,7 +84,7 @@ def test_answers_and_the_majority_class_are_shown(trained, capsys):
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     first = max(rows, key=lambda row: row["score"])
     shown = f"  {first['inputs']}\n    -> {first['prediction']}   (target: {first['targets']})\n"
-    assert f"{TASK}: of the different answers the " in said
+    assert " most confident of the different predictions" in said
     assert shown in said
     targets = [row["targets"] for row in rows]
     share = 100 * max(map(targets.count, targets)) / len(targets)

@@ -382,7 +382,10 @@ def test_a_store_of_a_task_that_tokenises_itself_claims_no_bytes(mine, tiny_text
     ("module", "reason"),
     [
         ("my_task", "there is no my_task.py in {}, and no installed module of that name (did you "),
-        ("my_task", "(did you mean my_tasks?); start t5jax in the folder that it lies in, or"),
+        (
+            "my_task",
+            "(did you mean my_tasks?); start t5jax in the folder that it lies in, name",
+        ),
         ("others", "(did you mean below.others?)"),
         ("below.other", "there is no below/other.py in {}, and no installed"),
         ("my_tasks.py", "that is a file: write it as `import` takes it, my_tasks"),

@@ -14,7 +14,7 @@ from t5jax.evaluation.submission import SUBMISSION_FORMATS, write_submission
 
 
 def task_examples(name: str, examples: list[dict]) -> TaskExamples:
-    task = builtin.find(name)
+    task = builtin.find_in_table(name)
     assert isinstance(task, ExampleTask)
     assert task.postprocess is not None
     evaluated = [
@@ -125,7 +125,7 @@ def test_superglue_multirc_nests_answers_in_questions_in_passages(tmp_path):
 
 
 def test_every_format_is_of_a_task_and_sentinels_count_as_the_task(tmp_path):
-    assert all(isinstance(builtin.find(name), ExampleTask) for name in SUBMISSION_FORMATS)
+    assert all(isinstance(builtin.find_in_table(name), ExampleTask) for name in SUBMISSION_FORMATS)
     name = "super_glue_boolq_v102_1_sentinel"
     row = {"idx": 4, "targets": "<extra_id_0> False"}
     found, lines, _ = submit(tmp_path, name, [row], ["<extra_id_0> True"])

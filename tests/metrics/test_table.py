@@ -43,7 +43,7 @@ def test_the_majority_class_stands_beside_the_value():
 def test_tables_of_before_are_read():
     old = [{k: v for k, v in row.items() if k != "majority"} for row in json.loads(as_json(LINES))]
     assert as_text(from_json(json.dumps(old))) == as_text(LINES)
-    with pytest.raises(DataError, match="no table of results"):
+    with pytest.raises(DataError, match="not a results table"):
         from_json('[{"task": "squad"}]')
 
 

@@ -8,13 +8,7 @@ import enum
 from collections.abc import Iterable
 from typing import Any
 
-from google.protobuf.message import DecodeError
-from sentencepiece import sentencepiece_model_pb2
-
 from t5jax.errors import DataError
-
-# The module makes its classes when it is imported, so that pyright knows none of them.
-ModelProto: Any = sentencepiece_model_pb2.ModelProto  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class PieceType(enum.IntEnum):
@@ -69,15 +63,25 @@ def is_unigram(model: bytes) -> bool:
     return trainer.model_type == trainer.UNIGRAM
 
 
+def _model_proto() -> Any:
+    """The message class; imported here because the processes that tokenise start faster without."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    # The module makes its classes when it is imported, so that pyright knows none of them.
+    return sentencepiece_model_pb2.ModelProto  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def _parsed(model: bytes) -> Any:
+    from google.protobuf.message import DecodeError
+
     try:
-        return ModelProto.FromString(model)
+        return _model_proto().FromString(model)
     except DecodeError as error:
         raise DataError(f"not a SentencePiece model, or cut short: {error}") from error
 
 
 def _of_pieces(pieces: Iterable[Piece]) -> Any:
-    proto = ModelProto()
+    proto = _model_proto()()
     for piece in pieces:
         message = proto.pieces.add(piece=piece.text, score=piece.score)
         if piece.type != PieceType.NORMAL:  # the default, which SentencePiece leaves out

@@ -35,28 +35,28 @@ class TwoLanguages:
 
 
 def test_a_name_is_a_corpus_and_an_objective():
-    task = builtin.find("docstrings:span_5_15_u_u")
+    task = builtin.find_in_table("docstrings:span_5_15_u_u")
     assert isinstance(task, TextTask)
     assert (task.corpus, task.objective) == ("docstrings", parse_objective("span_5_15_u_u"))
-    assert builtin.find("jsonl:prefix_lm").objective == PrefixLM()
-    assert builtin.find("docstrings_span_corruption").objective == SpanCorruption()
+    assert builtin.find_in_table("jsonl:prefix_lm").objective == PrefixLM()
+    assert builtin.find_in_table("docstrings_span_corruption").objective == SpanCorruption()
 
 
 def test_what_is_no_name():
-    assert builtin.find("nothing:prefix_lm") is None
-    assert builtin.find("docstrings") is None
+    assert builtin.find_in_table("nothing:prefix_lm") is None
+    assert builtin.find_in_table("docstrings") is None
     with pytest.raises(
         ConfigError, match="objective 'prefix_ml' is unknown; did you mean prefix_lm"
     ):
-        builtin.find("c4:prefix_ml")
+        builtin.find_in_table("c4:prefix_ml")
     with pytest.raises(ConfigError, match=r"give them as data\.objective='prefix_lm"):
-        builtin.find("c4:prefix_lm(suffix_fraction=0.3)")
+        builtin.find_in_table("c4:prefix_lm(suffix_fraction=0.3)")
 
 
 def test_ul2_is_seven_tasks_with_modes_over_one_corpus():
-    mixture = builtin.find("jsonl:ul2")
+    mixture = builtin.find_in_table("jsonl:ul2")
     assert isinstance(mixture, Mixture)
-    tasks = [builtin.find(name) for name in mixture.tasks]
+    tasks = [builtin.find_in_table(name) for name in mixture.tasks]
     assert len(tasks) == 7
     assert {task.corpus for task in tasks} == {"jsonl"}
     assert sorted(task.prefix for task in tasks) == ["[NLG] "] * 4 + ["[NLU] "] * 2 + ["[S2S] "]
@@ -64,13 +64,13 @@ def test_ul2_is_seven_tasks_with_modes_over_one_corpus():
 
 
 def test_languages_of_mc4_are_splits_of_one_data_set():
-    task = builtin.find("mc4_zh-Latn:span_corruption")
+    task = builtin.find_in_table("mc4_zh-Latn:span_corruption")
     source = task.source(data(tfds_data_dir="somewhere"))
     assert source == SplitNames(
         source=Tfds(name="c4/multilingual", data_dir="somewhere"),
         names={"train": "zh-Latn", "validation": "zh-Latn-validation"},
     )
-    assert builtin.find("mc4_german:span_corruption") is None
+    assert builtin.find_in_table("mc4_german:span_corruption") is None
 
 
 def test_split_names():
