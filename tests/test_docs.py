@@ -67,3 +67,17 @@ def test_every_command_has_its_module_in_cli_and_in_commands():
     assert len(words) > 10
     for folder in ("cli", "commands"):
         assert words <= tree(PACKAGE / folder), folder
+
+
+def test_files_named_in_docs_and_in_rooms_docstrings_are_there():
+    for path in sorted(PACKAGE.rglob("__init__.py")):
+        text = ast.get_docstring(ast.parse(path.read_text())) or ""
+        for name in re.findall(r"^(\w+\.py)\b", text, re.M):
+            assert (path.parent / name).exists(), (path, name)
+    folders = (PACKAGE, *(ROOT / name for name in ("configs", "tests", "launch", "benchmarks")))
+    existing = {path.name for folder in folders for path in folder.rglob("*.py")}
+    yours = {"my_run.py", "reviews.py", "finetune.py", "my_parts.py", "my_task.py", "my_tasks.py"}
+    yours |= {"utils.py", "common.py"}  # names that the design page forbids
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        named = set(re.findall(r"\b([a-z]\w*\.py)\b", page.read_text()))
+        assert named - existing - yours == set(), page.name

@@ -10,7 +10,6 @@ batch_job.py       the batch inference job: rows in, records out, window by wind
 output_records.py  the keys of an output record
 output_file.py     a JSON lines file that an interrupted job resumes
 record_writers.py  where records go: a file, a stream, nowhere
-progress.py        rows, rows a second, time left
 """
 
 from t5jax.inference.blanks import fill_blanks

@@ -149,7 +149,7 @@ class LoRA(_Strategy):
     patterns are regular expressions for the paths of the weights.
     """
 
-    merges = True
+    has_merge = True
     rank: int = 8
     alpha: float = 16.0
     patterns: tuple[str, ...] = (r"attention/(query|value)$",)

@@ -4,7 +4,8 @@ names.py           look-up by name: t5jax's, the user's own (`add_task`, `add_mi
 builtin.py         every task and mixture that t5jax brings, in one table
 corpora.py         corpora of plain text, and the tasks that objectives make of them
 texts.py           documents and examples of a task, with the policy for bad records
-mixture_record.py  a mixture as training needs it
+definitions.py     what a name is made of: tasks, rates, mixtures inside
+resolve.py         a run's mixture, resolved once; resolved_task.py, row_format.py: its parts
 """
 
 from t5jax.data.registry.names import (
