@@ -20,7 +20,7 @@ t5jax.add_task(
     t5jax.ExampleTask(
         name="last_word",
         description="the last word",
-        source=lambda data: t5jax.Tsv(train_files=("rows.tsv",), validation_files=("rows.tsv",)),
+        source=lambda data: t5jax.Tsv(train_files=("rows.tsv",), validation_files=("dev.tsv",)),
         examples=examples,
         metrics=(t5jax.metrics.accuracy,),
     )
@@ -79,7 +79,9 @@ def run(installed: pathlib.Path, *words: str) -> str:
 def test_a_task_of_ones_own_trains_and_the_run_loads(installed):
     work = installed / "work"
     (work / "own.py").write_text(OWN)
-    (work / "rows.tsv").write_text("text\n" + "".join(f"a word {n}\n" for n in range(30)))
+    for name, numbers in (("rows.tsv", range(30)), ("dev.tsv", range(30, 41))):
+        rows = "".join(f"a word {n}\n" for n in numbers)
+        (work / name).write_text(f"text\n{rows}")
     run(installed, "t5jax", "cache", "own.py")
     assert "finished" in run(installed, "t5jax", "train", "own.py")
     code = "import t5jax; print(t5jax.__file__, t5jax.load('own').predict(['last: a word 7']))"
