@@ -19,8 +19,9 @@ from t5jax.data.vocabularies import save_vocabulary
 from t5jax.errors import CheckpointError, ConfigError, DataError
 from t5jax.evaluation.continuous import BestCheckpoint, BestMode, poll_checkpoints
 from t5jax.evaluation.evaluator import Evaluator, evaluation_directory
+from t5jax.evaluation.examples import TaskExamples
 from t5jax.evaluation.loss import Baselines, SplitLosses
-from t5jax.evaluation.predictions import read_predictions
+from t5jax.evaluation.predictions import TaskPrediction, read_predictions
 from t5jax.evaluation.report import EvaluationReport
 from t5jax.evaluation.samples import most_confident
 from t5jax.evaluation.submission import write_submission
@@ -35,6 +36,7 @@ from t5jax.run.restore import (
 from t5jax.tracking.progress import CountProgress
 
 Losses = dict[str, dict[str, float]]  # by task
+TasksPredictions = list[tuple[TaskExamples, list[TaskPrediction]]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,13 @@ def _open(workdir: str, step: int | None, flags: list[str], options: EvaluateOpt
         workdir, step, change, command="evaluate", of_mixture=not options.tasks
     )
     return open_saved_run(config, workdir)
+
+
+def _read_all_predictions(evaluator: Evaluator, directory: pathlib.Path) -> TasksPredictions:
+    """Of every task; called on every host, because reading agrees on what was written."""
+    return [
+        (task, read_predictions(directory / f"{task.task}.jsonl", task)) for task in evaluator.tasks
+    ]
 
 
 class _Evaluation:
@@ -215,26 +224,22 @@ class _Evaluation:
             directory=directory,
             progress=_Progress(),
         )
-        if self._options.submission is not None and jax.process_index() == 0:
-            self._write_submission(evaluator, directory, pathlib.Path(self._options.submission))
+        if self._options.submission is not None:
+            predictions = _read_all_predictions(evaluator, directory)
+            if jax.process_index() == 0:
+                self._write_submission(predictions, pathlib.Path(self._options.submission))
         return report, directory
 
     def _shown_predictions(self, evaluator: Evaluator, directory: pathlib.Path) -> list[str]:
-        """Of each task some predictions as text; read on every host."""
+        """Of each task some predictions as text."""
         if not self._options.show:
             return []
-        files = [directory / f"{task.task}.jsonl" for task in evaluator.tasks]
-        return [
-            most_confident(task, read_predictions(file, task), self._options.show)
-            for task, file in zip(evaluator.tasks, files, strict=True)
-        ]
+        pairs = _read_all_predictions(evaluator, directory)
+        return [most_confident(task, found, self._options.show) for task, found in pairs]
 
-    def _write_submission(
-        self, evaluator: Evaluator, directory: pathlib.Path, target: pathlib.Path
-    ) -> None:
+    def _write_submission(self, pairs: TasksPredictions, target: pathlib.Path) -> None:
         written = 0
-        for task in evaluator.tasks:
-            predictions = read_predictions(directory / f"{task.task}.jsonl", task)
+        for task, predictions in pairs:
             made = write_submission(target, task, predictions)
             if made is not None:
                 file, replaced = made
