@@ -14,8 +14,7 @@ from t5jax import runtime
 from t5jax.config import RunConfig, load_config
 from t5jax.data.pipeline.loader import Loader
 from t5jax.data.records import counted
-from t5jax.data.registry.definitions import find_definitions
-from t5jax.data.registry.resolve import resolve_definitions
+from t5jax.data.registry.resolve import defined_row_format
 from t5jax.errors import ConfigError, DataError
 from t5jax.run.build import (
     TrainLoader,
@@ -180,10 +179,7 @@ def _print_totals(config: RunConfig, program: Program, num_devices: int) -> None
     for name, tree in (("parameters", state.params), ("optimizer state", state.opt_state)):
         print(f"{name:16s} {_gigabytes(tree):8.3f} GB per device, {_whole(tree):8.3f} GB in all")
     print(f"gradients        {_gigabytes(trained):8.3f} GB per device")
-    mixture = resolve_definitions(
-        find_definitions(config.data), config.data, config.model.architecture
-    )
-    lengths = mixture.row_format.lengths
+    lengths = defined_row_format(config.data, config.model.architecture).lengths
     flops = model_flops(config.model, config.train.batch_size, *lengths)
     sides = zip(lengths, ("inputs", "targets") if all(lengths) else ("tokens",) * 2, strict=True)
     shown = " and ".join(f"{length} {side}" for length, side in sides if length)

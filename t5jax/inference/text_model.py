@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from t5jax.config import RunConfig
-from t5jax.data.registry.resolve import resolve
+from t5jax.data.registry.resolve import defined_row_format
 from t5jax.decoding import DecodingConfig, Generated, Generator
 from t5jax.errors import ConfigError, DataError
 from t5jax.training.steps import Program
@@ -176,7 +176,7 @@ def _end_of_inputs(config: RunConfig) -> np.ndarray:
     """int32 ids appended to an input: EOS, or nothing where a language model continues it."""
     architecture, data = config.model.architecture, config.data
     reads_inputs = architecture != "decoder_only" or (
-        resolve(data, architecture).row_format.converter != "lm"
+        defined_row_format(data, architecture).converter != "lm"
     )
     return np.array([data.vocabulary.eos_id] * reads_inputs, np.int32)
 

@@ -25,6 +25,7 @@ from t5jax.data.registry.resolved_task import (
     check_lengths,
     check_settings,
     resolve_task,
+    store_name,
 )
 from t5jax.data.registry.row_format import (
     RowFormat,
@@ -32,6 +33,7 @@ from t5jax.data.registry.row_format import (
     find_targets_length,
     row_format,
 )
+from t5jax.data.store.build import cache_directory
 from t5jax.data.store.reader import MAKE_IT, META, read_info
 from t5jax.data.tasks.mixture import Stage, stages_if_known
 from t5jax.data.tasks.task import ExampleTask, Task
@@ -120,6 +122,12 @@ def resolve_definitions(
     )
 
 
+def defined_row_format(data: DataConfig, architecture: str) -> RowFormat:
+    """The row format that the tasks' definitions give; no store is read. Raises ConfigError as
+    `resolve`."""
+    return row_format(architecture, _resolved_tasks(find_definitions(data), data), data)
+
+
 def check_mixture(data: DataConfig, architecture: str = "encoder_decoder") -> None:
     """Raises ConfigError for settings that are out of range, missing, without effect, or do not fit
     tasks and architecture. Files are not opened, and the user's modules are not imported: their
@@ -162,7 +170,7 @@ def _size(task: Task, data: DataConfig) -> int | None:
     if TRAIN not in task.splits:
         return 0
     if data.cache_dir is not None:
-        directory = resolve_task(task, data).directory(data, TRAIN)
+        directory = cache_directory(data.cache_dir, store_name(task), TRAIN)
         if (directory / META).is_file():
             return read_info(directory).documents
     return task.num_examples if isinstance(task, ExampleTask) else None

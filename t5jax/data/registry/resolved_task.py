@@ -84,12 +84,17 @@ class ResolvedTask:
         return cache_directory(data.cache_dir, self.store, split)
 
 
+def store_name(task: Task) -> str:
+    """The folder of a task's stores; tasks over the same text share one."""
+    return task.corpus if isinstance(task, TextTask) else task.name
+
+
 def resolve_task(task: Task, data: DataConfig) -> ResolvedTask:
     """A task's definition with the settings of `data`."""
     return _resolve_task(
         data,
         name=task.name,
-        store=task.corpus if isinstance(task, TextTask) else task.name,
+        store=store_name(task),
         own_objective=task.objective,
         prefix=task.prefix,
         eos=task.eos if isinstance(task, SeqioTask) else {},

@@ -21,7 +21,7 @@ from t5jax.data.registry.resolve import (
 )
 from t5jax.data.registry.resolved_task import resolve_task
 from t5jax.data.tasks import Custom, ExampleTask, Mixture, Proportional, Scheduled, TextTask
-from t5jax.data.vocabularies import ByteVocabulary
+from t5jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary
 from t5jax.errors import ConfigError, DataError
 from tests.data.rows_in_memory import Rows
 
@@ -162,6 +162,15 @@ def test_sizes_are_those_of_the_stores(tmp_path):
     texts = texts_of_shards([numbered([3, 0, 7], first=5), numbered([2] * 9, first=20)])
     build_cache(texts, "train", directory, vocabulary=VOCABULARY)
     assert find_sizes(tasks, data) == {"first_text": 12, "only_evaluated": 0}
+
+
+def test_sizes_read_no_vocabulary(tmp_path):
+    """A mixture can be looked at before its vocabulary is there, prefixes or not."""
+    data = config(cache_dir=str(tmp_path))
+    data.vocabulary = SentencePieceVocabulary(path=str(tmp_path / "none.model"))
+    tasks = (registry.find_task("second_text", data),)
+    assert tasks[0].prefix
+    assert find_sizes(tasks, data) == {"second_text": None}
 
 
 def test_rates_that_cannot_be_are_refused():
