@@ -6,7 +6,6 @@ import numpy as np
 
 from t5jax.data.objectives import Denoising, Objective, PrefixLM, SpanCorruption
 from t5jax.data.vocabularies import Vocabulary
-from t5jax.types import EOS_ID, PAD_ID
 
 _SENTINELS = ("unique_sentinels", "shared_sentinel")
 
@@ -31,7 +30,7 @@ def original(
     where it cannot be told: the objective leaves no trace of it, a row was cut, or bytes of the
     text are taken for sentinels.
     """
-    found = _stretches(objective, _text(inputs), _text(targets), vocabulary)
+    found = _stretches(objective, _text(inputs, vocabulary), _text(targets, vocabulary), vocabulary)
     together = np.concatenate([np.zeros(0, np.int32), *(stretch.ids for stretch in found)])
     return found if np.array_equal(together, text) else ()
 
@@ -83,8 +82,8 @@ def _in_place(inputs: np.ndarray, targets: np.ndarray) -> tuple[Stretch, ...]:
     )
 
 
-def _text(ids: np.ndarray) -> np.ndarray:
-    return ids[(ids != EOS_ID) & (ids != PAD_ID)]
+def _text(ids: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    return ids[(ids != vocabulary.eos_id) & (ids != vocabulary.pad_id)]
 
 
 def _not_empty(stretches: list[Stretch]) -> tuple[Stretch, ...]:

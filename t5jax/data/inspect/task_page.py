@@ -108,12 +108,13 @@ def _row(shown: TaskPreview, texts: TokenTexts, row: int) -> dict[str, Any]:
     sides = []
     for name, side in (("inputs", "encoder"), ("targets", "decoder")):
         tokens = shown.rows[f"{side}_{'input' if side == 'encoder' else 'target'}_tokens"][row]
-        if not len(tokens) or not (tokens != 0).any():
+        is_token = tokens != shown.vocabulary.pad_id
+        if not is_token.any():
             continue
         weights = shown.rows["decoder_loss_weights"][row] if side == "decoder" else tokens * 0
         segments = shown.rows.get(f"{side}_segment_ids")
         positions = shown.rows.get(f"{side}_positions")
-        last = int(np.flatnonzero(tokens)[-1]) + 1
+        last = int(np.flatnonzero(is_token)[-1]) + 1
         boxes = _boxes(
             tokens[:last],
             weights[:last],
@@ -121,7 +122,7 @@ def _row(shown: TaskPreview, texts: TokenTexts, row: int) -> dict[str, Any]:
             np.arange(last) if positions is None else positions[row][:last],
             texts,
         )
-        count = f"{np.count_nonzero(tokens):,} of {len(tokens):,}"
+        count = f"{np.count_nonzero(is_token):,} of {len(tokens):,}"
         padding = len(tokens) - last
         sides.append({"name": name, "count": count, "boxes": list(boxes), "padding": padding})
     heading = f"row {shown.row_ids[row]:,}"
@@ -189,7 +190,7 @@ def _with_blanks(shown: TaskPreview, ids: np.ndarray) -> Iterator[dict[str, Any]
     for run in np.split(ids, borders):
         if shown.vocabulary.is_text(run[:1])[0]:
             yield _run(run_text(shown.vocabulary, run))
-        elif run[0] >= shown.vocabulary.first_sentinel_id:
+        elif shown.vocabulary.is_sentinel(run[:1])[0]:
             yield _run(" ")
             yield _run(run_text(shown.vocabulary, run[:1]).strip(), number)
             number += 1

@@ -32,7 +32,7 @@ from t5jax.data.store.reader import TokenStream
 from t5jax.data.tasks.task import SeqioTask, Task
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError
-from t5jax.types import EOS_ID, Batch
+from t5jax.types import Batch
 
 QUANTILES = (50, 90, 95, 99, 100)  # in percent
 
@@ -223,7 +223,8 @@ def _look_at_text(
     assert isinstance(rows, TextRows)
     assert task.objective is not None
     features = rows.read(np.arange(rows.num_rows))
-    counts = {"inputs": (features.inputs != 0), "targets": (features.targets != 0)}
+    pad_id = data.vocabulary.pad_id
+    counts = {"inputs": features.inputs != pad_id, "targets": features.targets != pad_id}
     full = slice(None, -1 if rows.num_rows > 1 else None)  # the last row has what is left
     lengths = {"documents": Lengths(tokens=np.diff(streams["text"].offsets()))}
     limits = {"inputs": data.inputs_length, "targets": features.targets.shape[1]}
@@ -316,12 +317,13 @@ def _rows_shown(rows: Rows, num_rows: int) -> dict[str, Any]:
 
 
 def _shown(inputs: np.ndarray, targets: np.ndarray, vocabulary: Vocabulary) -> Shown:
-    inputs, targets = inputs[inputs != 0], targets[targets != 0]
+    pad_id, eos_id = vocabulary.pad_id, vocabulary.eos_id
+    inputs, targets = inputs[inputs != pad_id], targets[targets != pad_id]
     return Shown(
         inputs=inputs,
         targets=targets,
-        inputs_text=vocabulary.decode(inputs[inputs != EOS_ID]),
-        targets_text=vocabulary.decode(targets[targets != EOS_ID]),
+        inputs_text=vocabulary.decode(inputs[inputs != eos_id]),
+        targets_text=vocabulary.decode(targets[targets != eos_id]),
     )
 
 
@@ -341,10 +343,9 @@ def _id_counts(streams: dict[str, TokenStream], vocabulary: Vocabulary) -> np.nd
 
 
 def _sentinel_counts(inputs: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """int64 [sentinels]: how often each stands in the inputs; the i-th id from the top is i's."""
-    first = vocabulary.first_sentinel_id
-    found = np.bincount(inputs[inputs >= first] - first, minlength=vocabulary.num_sentinels)
-    return found[::-1]
+    """int64 [sentinels]: how often each stands in the inputs."""
+    counts = np.bincount(inputs.ravel(), minlength=vocabulary.vocab_size)
+    return counts[list(vocabulary.sentinel_ids)]
 
 
 def _round_width(total: int, num_bins: int) -> int:

@@ -1,7 +1,7 @@
 """The protocol of an objective: rows of token ids to inputs and targets.
 
 Shapes: B rows, L tokens of a row's text, K tokens of inputs or targets. Rows shorter than L are
-padded with 0 at their end and described by `lengths_B`.
+padded at their end and described by `lengths_B`. Padding and EOS are the vocabulary's.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import numpy as np
 
 from t5jax.data.modules import import_path
 from t5jax.data.vocabularies import Vocabulary
-from t5jax.types import EOS_ID
+from t5jax.types import EOS_ID, PAD_ID
 
 
 class Stream(enum.IntEnum):
@@ -47,7 +47,7 @@ class ObjectiveLengths:
 
 
 class Coded(NamedTuple):
-    """Inputs and targets of rows, as an objective makes them: int32 [B, K] each, padded with 0.
+    """Inputs and targets of rows, as an objective makes them: int32 [B, K] each, padded.
 
     Segments (1, 2, ...; 0 is padding) and positions (0, 1, ... in each segment) are there only for
     objectives that put several examples into one row.
@@ -60,7 +60,14 @@ class Coded(NamedTuple):
     inputs_positions: np.ndarray | None = None
     targets_positions: np.ndarray | None = None
 
-    def trimmed(self, inputs_length: int, targets_length: int) -> "Coded":
+    def trimmed(
+        self,
+        inputs_length: int,
+        targets_length: int,
+        *,
+        pad_id: int = PAD_ID,
+        eos_id: int = EOS_ID,
+    ) -> "Coded":
         """Inputs and targets cut to the lengths; a row that was cut ends with EOS.
 
         As T5's `append_eos_after_trim`. Rows with segments are never longer than they were asked
@@ -70,15 +77,16 @@ class Coded(NamedTuple):
             assert self.inputs.shape[1] <= inputs_length, (self.inputs.shape, inputs_length)
             assert self.targets.shape[1] <= targets_length, (self.targets.shape, targets_length)
         return self._replace(
-            inputs=_trim(self.inputs, inputs_length), targets=_trim(self.targets, targets_length)
+            inputs=_trim(self.inputs, inputs_length, pad_id, eos_id),
+            targets=_trim(self.targets, targets_length, pad_id, eos_id),
         )
 
 
-def _trim(rows_BK: np.ndarray, length: int) -> np.ndarray:
+def _trim(rows_BK: np.ndarray, length: int, pad_id: int, eos_id: int) -> np.ndarray:
     if rows_BK.shape[1] <= length:
         return rows_BK
     cut_BK = rows_BK[:, :length].copy()
-    cut_BK[rows_BK[:, length] != 0, -1] = EOS_ID
+    cut_BK[rows_BK[:, length] != pad_id, -1] = eos_id
     return cut_BK
 
 
@@ -130,22 +138,24 @@ class Objective(Protocol):
 
 
 def slices(
-    tokens_BL: np.ndarray, starts_B: np.ndarray, counts_B: np.ndarray, width: int
+    tokens_BL: np.ndarray, starts_B: np.ndarray, counts_B: np.ndarray, width: int, pad_id: int
 ) -> np.ndarray:
-    """int32 [B, width]: `counts_B` tokens of each row from `starts_B` on, then zeros."""
+    """int32 [B, width]: `counts_B` tokens of each row from `starts_B` on, then padding."""
     columns_K = np.arange(width)
     if tokens_BL.shape[1] == 0:
-        return np.zeros((len(tokens_BL), width), np.int32)
+        return np.full((len(tokens_BL), width), pad_id, np.int32)
     places_BK = np.minimum(starts_B[:, None] + columns_K, tokens_BL.shape[1] - 1)
     taken_BK = np.take_along_axis(tokens_BL, places_BK, axis=1).astype(np.int32)
-    taken_BK[columns_K >= counts_B[:, None]] = 0
+    taken_BK[columns_K >= counts_B[:, None]] = pad_id
     return taken_BK
 
 
-def end_with_eos(rows_BK: np.ndarray, counts_B: np.ndarray, exists_B: np.ndarray) -> np.ndarray:
+def end_with_eos(
+    rows_BK: np.ndarray, counts_B: np.ndarray, exists_B: np.ndarray, eos_id: int
+) -> np.ndarray:
     """The rows, in place, with EOS behind their `counts_B` tokens where they exist."""
     rows_B = np.flatnonzero(exists_B)
-    rows_BK[rows_B, counts_B[rows_B]] = EOS_ID
+    rows_BK[rows_B, counts_B[rows_B]] = eos_id
     return rows_BK
 
 

@@ -3,19 +3,20 @@
 The letters are those of the names of T5's published objectives (`iid_15_u_u`). A target code is an
 input code of the mask's complement. Docstrings name the function of T5's preprocessors.
 
-Shapes: B rows, L tokens before a code, K tokens after it. Rows end with EOS, then zeros; a row of
-length 0 stays empty.
+Shapes: B rows, L tokens before a code, K tokens after it. Rows end with EOS, then padding; a row
+of length 0 stays empty.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
 
 from t5jax.data.objectives.base import Stream, end_with_eos, lengths_or_full
 from t5jax.data.rng import random_bits
-from t5jax.data.vocabularies import UNK_ID, Vocabulary
-from t5jax.types import EOS_ID
+from t5jax.data.vocabularies import Vocabulary
+from t5jax.types import EOS_ID, PAD_ID
 
 RANDOM_SHARE = 0.1  # of the noise tokens of BERT's code
 
@@ -29,6 +30,11 @@ class CodeRow:
     keys_B: np.ndarray
     vocabulary: Vocabulary
     lengths_B: np.ndarray | None = None
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """(pad, eos) of the vocabulary."""
+        return self.vocabulary.pad_id, self.vocabulary.eos_id
 
 
 Code = Callable[[np.ndarray, np.ndarray, CodeRow], np.ndarray]
@@ -85,7 +91,7 @@ def drop(tokens_BL: np.ndarray, mask_BL: np.ndarray, row: CodeRow) -> np.ndarray
     if row.lengths_B is not None:
         keep_BL &= np.arange(mask_BL.shape[1]) < row.lengths_B[:, None]
     exists_B = lengths_or_full(tokens_BL, row.lengths_B) > 0
-    return _kept(tokens_BL.astype(np.int32), keep_BL, row.width, exists_B)
+    return _kept(tokens_BL.astype(np.int32), keep_BL, row.width, row.ends, exists_B)
 
 
 def shared_sentinel(tokens_BL: np.ndarray, mask_BL: np.ndarray, row: CodeRow) -> np.ndarray:
@@ -95,24 +101,27 @@ def shared_sentinel(tokens_BL: np.ndarray, mask_BL: np.ndarray, row: CodeRow) ->
     if row.lengths_B is not None:
         keep_BL &= np.arange(mask_BL.shape[1]) < row.lengths_B[:, None]
     coded_BL = np.where(starts_BL, row.vocabulary.sentinel_id(0), tokens_BL).astype(np.int32)
-    return _kept(coded_BL, keep_BL, row.width)
+    return _kept(coded_BL, keep_BL, row.width, row.ends)
 
 
 def _unique_sentinels(tokens_BL: np.ndarray, mask_BL: np.ndarray, row: CodeRow) -> np.ndarray:
-    first = row.vocabulary.sentinel_id(0)
-    return unique_sentinels(tokens_BL, mask_BL, first, row.width, row.lengths_B)
+    sentinels = np.array(row.vocabulary.sentinel_ids, np.int32)
+    return unique_sentinels(tokens_BL, mask_BL, sentinels, row.width, row.lengths_B, row.ends)
 
 
 def unique_sentinels(
     tokens_BL: np.ndarray,
     mask_BL: np.ndarray,
-    first_sentinel: int,
+    sentinels: np.ndarray | int,
     width: int,
     lengths_B: np.ndarray | None = None,
+    ends: tuple[int, int] = (PAD_ID, EOS_ID),
 ) -> np.ndarray:
-    """int32 [B, width]: every run of the mask becomes one sentinel, numbered downwards from
-    `first_sentinel` (`<extra_id_0>`), then EOS, then zeros. The published
-    `noise_span_to_unique_sentinel`; with the mask's complement, `nonnoise_span_to_unique_sentinel`.
+    """int32 [B, width]: every run of the mask becomes a sentinel, then EOS, then padding.
+
+    `ends` are (pad, eos). `sentinels` are ids, `<extra_id_0>` first; one id means the ids downwards
+    from it. The published `noise_span_to_unique_sentinel`; with the mask's complement,
+    `nonnoise_span_to_unique_sentinel`.
     """
     starts_BL = run_starts(mask_BL)
     keep_BL = starts_BL | ~mask_BL
@@ -125,8 +134,9 @@ def unique_sentinels(
     places = np.flatnonzero(starts_BL)
     first_run_B = np.searchsorted(places, np.arange(len(mask_BL)) * length)
     numbers = np.arange(len(places)) - first_run_B[places // length]
-    coded_BL.ravel()[places] = first_sentinel - numbers
-    return _kept(coded_BL, keep_BL, width)
+    numbered = sentinels - numbers if isinstance(sentinels, int) else sentinels[numbers]
+    coded_BL.ravel()[places] = numbered
+    return _kept(coded_BL, keep_BL, width, ends)
 
 
 INPUT_CODES: dict[str, Code] = {
@@ -197,17 +207,19 @@ def _kept(
     coded_BL: np.ndarray,
     keep_BL: np.ndarray,
     width: int,
+    ends: tuple[int, int],
     exists_B: np.ndarray | None = None,
 ) -> np.ndarray:
-    """int32 [B, width]: the kept tokens of each row, EOS, zeros.
+    """int32 [B, width]: the kept tokens of each row, EOS, padding; `ends` are (pad, eos).
 
     Without `exists_B` the rows that exist are those that keep something.
     """
     counts_B = _count(keep_BL)
-    out_BK = np.zeros((len(keep_BL), width), np.int32)
+    pad_id, eos_id = ends
+    out_BK = np.full((len(keep_BL), width), pad_id, np.int32)
     if np.all(counts_B == width - 1):
         out_BK[:, :-1] = coded_BL[keep_BL].reshape(len(keep_BL), width - 1)
-        out_BK[:, -1] = EOS_ID
+        out_BK[:, -1] = eos_id
         return out_BK
     long_B = np.flatnonzero(counts_B > width - 1)
     if len(long_B):
@@ -215,21 +227,31 @@ def _kept(
         keep_BL[long_B] &= np.cumsum(keep_BL[long_B], axis=1) <= width - 1
         counts_B[long_B] = width - 1
     out_BK[np.arange(width) < counts_B[:, None]] = coded_BL[keep_BL]
-    return end_with_eos(out_BK, counts_B, counts_B > 0 if exists_B is None else exists_B)
+    exists_B = counts_B > 0 if exists_B is None else exists_B
+    return end_with_eos(out_BK, counts_B, exists_B, eos_id)
 
 
 def _whole(coded_BL: np.ndarray, row: CodeRow) -> np.ndarray:
     counts_B = lengths_or_full(coded_BL, row.lengths_B)
     length = coded_BL.shape[1]
-    out_BK = np.zeros((len(coded_BL), row.width), np.int32)
+    pad_id, eos_id = row.ends
+    out_BK = np.full((len(coded_BL), row.width), pad_id, np.int32)
     out_BK[:, :length] = coded_BL
     if row.lengths_B is not None:
-        out_BK[:, :length][np.arange(length) >= counts_B[:, None]] = 0
-    return end_with_eos(out_BK, counts_B, counts_B > 0)
+        out_BK[:, :length][np.arange(length) >= counts_B[:, None]] = pad_id
+    return end_with_eos(out_BK, counts_B, counts_B > 0, eos_id)
 
 
 def _random_ids(tokens_BL: np.ndarray, row: CodeRow) -> np.ndarray:
     """int64 [B, L], uniform over the ids that are text."""
-    first = UNK_ID + 1
+    vocabulary = row.vocabulary
+    special = (*row.ends, vocabulary.unk_id, *vocabulary.sentinel_ids)
+    ids = _without(special, vocabulary.vocab_size)
     bits_BL = random_bits(row.keys_B, tokens_BL.shape[1], Stream.RANDOM_IDS)
-    return first + bits_BL.astype(np.int64) % (row.vocabulary.first_sentinel_id - first)
+    return ids[bits_BL.astype(np.int64) % len(ids)]
+
+
+@functools.lru_cache(maxsize=4)
+def _without(special: tuple[int, ...], vocab_size: int) -> np.ndarray:
+    """int64: the ids that are not special, ascending."""
+    return np.setdiff1d(np.arange(vocab_size, dtype=np.int64), special)

@@ -63,9 +63,10 @@ class LanguageModel:
         """inputs [B, 0], targets [B, L] int32, or [B, L + 1] with EOS; nothing is random."""
         counts_B = lengths_or_full(tokens_BL, lengths_B)
         width = tokens_BL.shape[1] + self._added_eos
-        targets_BK = slices(tokens_BL, np.zeros_like(counts_B), counts_B, width)
+        none_B, pad_id = np.zeros_like(counts_B), vocabulary.pad_id
+        targets_BK = slices(tokens_BL, none_B, counts_B, width, pad_id)
         if self._added_eos:
-            targets_BK = end_with_eos(targets_BK, counts_B, counts_B > 0)
+            targets_BK = end_with_eos(targets_BK, counts_B, counts_B > 0, vocabulary.eos_id)
         return Coded(np.zeros((len(tokens_BL), 0), np.int32), targets_BK)
 
     @property
@@ -147,11 +148,12 @@ class PrefixLM:
         prefix_B = counts_B - suffix_B
         length = tokens_BL.shape[1]
         width = int(self._longest_suffix(length)) + 1
-        inputs_BL = slices(tokens_BL, np.zeros_like(prefix_B), prefix_B, length)
-        targets_BK = slices(tokens_BL, prefix_B, suffix_B, width)
+        pad_id, eos_id = vocabulary.pad_id, vocabulary.eos_id
+        inputs_BL = slices(tokens_BL, np.zeros_like(prefix_B), prefix_B, length, pad_id)
+        targets_BK = slices(tokens_BL, prefix_B, suffix_B, width, pad_id)
         return Coded(
-            end_with_eos(inputs_BL, prefix_B, counts_B > 0),
-            end_with_eos(targets_BK, suffix_B, counts_B > 0),
+            end_with_eos(inputs_BL, prefix_B, counts_B > 0, eos_id),
+            end_with_eos(targets_BK, suffix_B, counts_B > 0, eos_id),
         )
 
 
@@ -203,13 +205,16 @@ class PackedPrefixLM:
         shown_first_B = np.minimum(shown_first_B, np.maximum(first_B - 1, 0))
         shown_second_B = np.maximum(second_B - shown_first_B, 0)
         width = tokens_BL.shape[1] - tokens_BL.shape[1] // 2
-        none_B = np.zeros_like(counts_B)
-        inputs = _two_pieces(tokens_BL, (none_B, first_B), (shown_first_B, shown_second_B), width)
+        none_B, pad_id = np.zeros_like(counts_B), vocabulary.pad_id
+        inputs = _two_pieces(
+            tokens_BL, (none_B, first_B), (shown_first_B, shown_second_B), width, pad_id
+        )
         targets = _two_pieces(
             tokens_BL,
             (shown_first_B, first_B + shown_second_B),
             (first_B - shown_first_B, second_B - shown_second_B),
             width,
+            pad_id,
         )
         return Coded(inputs[0], targets[0], inputs[1], targets[1], inputs[2], targets[2])
 
@@ -219,6 +224,7 @@ def _two_pieces(
     starts: tuple[np.ndarray, np.ndarray],
     counts: tuple[np.ndarray, np.ndarray],
     width: int,
+    pad_id: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(tokens, segments, positions), int32 [B, width], of two pieces of each row."""
     columns_K = np.arange(width)
@@ -229,6 +235,8 @@ def _two_pieces(
     places_BK = np.clip(places_BK, 0, tokens_BL.shape[1] - 1)
     tokens_BK = np.take_along_axis(tokens_BL, places_BK, axis=1)
     segments_BK = np.where(in_first_BK, 1, 2)
-    found = [np.where(inside_BK, x, 0) for x in (tokens_BK, segments_BK, positions_BK)]
+    outside = (pad_id, 0, 0)
+    kinds = zip((tokens_BK, segments_BK, positions_BK), outside, strict=True)
+    found = [np.where(inside_BK, x, padding) for x, padding in kinds]
     tokens_BK, segments_BK, positions_BK = (x.astype(np.int32) for x in found)
     return tokens_BK, segments_BK, positions_BK

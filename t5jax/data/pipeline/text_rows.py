@@ -147,7 +147,12 @@ class TextRows:
         inputs_length, targets_length = self._shape
         return self.objective.apply(
             tokens_BL, ids_B, self._mask_seed, self.vocabulary, lengths_B if ragged else None
-        ).trimmed(inputs_length - len(self._prefix), targets_length)
+        ).trimmed(
+            inputs_length - len(self._prefix),
+            targets_length,
+            pad_id=self.vocabulary.pad_id,
+            eos_id=self.vocabulary.eos_id,
+        )
 
     def _tokens(self, starts_B: np.ndarray) -> np.ndarray:
         tokens_BL = self.stream.read_rows(starts_B, self.raw)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from t5jax.data.objectives import SpanCorruption
+from t5jax.data.seqio_bridge.vocabularies import TextVocabulary
 from t5jax.data.tensorflow_import import import_seqio, import_tensorflow
 from t5jax.data.vocabularies import DEFAULT_SENTINELS
 from t5jax.errors import ConfigError
@@ -45,14 +46,14 @@ class SpanCorruptionPreprocessor:
         self.objective.check(
             inputs_length=inputs_length,
             targets_length=self.sequence_length["targets"],
-            num_sentinels=vocabulary.extra_ids or DEFAULT_SENTINELS,
+            num_sentinels=len(_sentinel_ids(vocabulary)),
         )
         dataset = dataset.map(
             lambda example: example["targets"], num_parallel_calls=tf.data.AUTOTUNE
         )
         dataset = dataset.filter(lambda tokens: tf.size(tokens) > 0)
         rows = rows_of_tokens(dataset, self.objective.lengths(inputs_length).raw)
-        return corrupt_rows(rows, self.objective, vocabulary.vocab_size)
+        return corrupt_rows(rows, self.objective, _sentinel_ids(vocabulary))
 
 
 def rows_of_tokens(dataset, length: int):
@@ -82,16 +83,24 @@ def rows_of_tokens(dataset, length: int):
     return dataset.flat_map(cut)
 
 
-def corrupt_rows(dataset, objective: SpanCorruption, vocab_size: int):
-    """Rows of tokens -> {"inputs", "targets"}: every noise span one sentinel, counted down from
-    vocab_size - 1."""
+def _sentinel_ids(vocabulary) -> tuple[int, ...]:
+    """Of a seqio vocabulary: those of ours that it stands for, or the top ids, downwards."""
+    if isinstance(vocabulary, TextVocabulary):
+        return vocabulary.vocabulary.sentinel_ids
+    last = vocabulary.vocab_size - 1
+    return tuple(range(last, last - (vocabulary.extra_ids or DEFAULT_SENTINELS), -1))
+
+
+def corrupt_rows(dataset, objective: SpanCorruption, sentinel_ids: tuple[int, ...]):
+    """Rows of tokens -> {"inputs", "targets"}: every noise span one sentinel, `sentinel_ids` in
+    order."""
 
     @seqio.map_over_dataset(num_seeds=2)
     def corrupt(tokens, seeds):
         mask = random_spans_mask(tf.size(tokens), objective, seeds)
         return {
-            "inputs": tf_unique_sentinels(tokens, mask, vocab_size),
-            "targets": tf_unique_sentinels(tokens, ~mask, vocab_size),
+            "inputs": tf_unique_sentinels(tokens, mask, sentinel_ids),
+            "targets": tf_unique_sentinels(tokens, ~mask, sentinel_ids),
         }
 
     return corrupt(dataset)
@@ -123,8 +132,9 @@ def random_composition(items, parts, seed):
     return tf.concat([cuts, [items]], 0) - tf.concat([[0], cuts], 0)
 
 
-def tf_unique_sentinels(tokens, mask, vocab_size: int):
+def tf_unique_sentinels(tokens, mask, sentinel_ids: tuple[int, ...]):
     """The tokens with every run of the mask replaced by one sentinel."""
     starts = mask & ~tf.concat([[False], mask[:-1]], 0)
-    sentinels = vocab_size - tf.cumsum(tf.cast(starts, tokens.dtype))
+    numbers = tf.maximum(tf.cumsum(tf.cast(starts, tf.int32)) - 1, 0)
+    sentinels = tf.gather(tf.constant(sentinel_ids, tokens.dtype), numbers)
     return tf.boolean_mask(tf.where(starts, sentinels, tokens), starts | ~mask)

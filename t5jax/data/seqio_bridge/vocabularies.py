@@ -25,8 +25,18 @@ class TextVocabulary(seqio.Vocabulary):
         self.vocabulary = vocabulary
 
     bos_id = None
-    eos_id = Vocabulary.eos_id
-    unk_id = Vocabulary.unk_id
+
+    @property
+    def pad_id(self) -> int:
+        return self.vocabulary.pad_id
+
+    @property
+    def eos_id(self) -> int:
+        return self.vocabulary.eos_id
+
+    @property
+    def unk_id(self) -> int:
+        return self.vocabulary.unk_id
 
     @property
     def _base_vocab_size(self) -> int:

@@ -204,6 +204,7 @@ def _build_shard(
                 job.directory / f"{job.name}.{name}",
                 job.dtype,
                 files.enter_context(new_file(_path(job, name, "tokens"))),
+                vocabulary,
             )
             for name in texts.features
         }

@@ -8,8 +8,8 @@ import numpy as np
 
 from t5jax.data.atomic_files import write_file
 from t5jax.data.store.reader import ENDS_DTYPE, FeatureInfo
+from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError
-from t5jax.types import EOS_ID
 
 _FLUSH_TOKENS = 1 << 20
 
@@ -20,8 +20,9 @@ class FeatureWriter:
     They are written a million at a time: that costs nothing, and fits anywhere.
     """
 
-    def __init__(self, stem: pathlib.Path, dtype: np.dtype, file: BinaryIO):
+    def __init__(self, stem: pathlib.Path, dtype: np.dtype, file: BinaryIO, vocabulary: Vocabulary):
         self._stem, self._dtype, self._file = stem, dtype, file
+        self._reserved = sorted({vocabulary.pad_id, vocabulary.eos_id})
         self.ends: list[int] = []
         self._tokens = self._characters = self._utf8_bytes = 0
         self._waiting: list[np.ndarray] = []
@@ -32,9 +33,9 @@ class FeatureWriter:
         """One document. Raises DataError for ids of padding or EOS, naming the place."""
         if len(ids) and ids.max() > np.iinfo(self._dtype).max:
             raise DataError(f"{place} has id {ids.max()}, which is not in the vocabulary")
-        if len(ids) and ids.min() <= EOS_ID:
+        if (found := np.isin(ids, self._reserved)).any():
             raise DataError(
-                f"{place} encodes to id {ids.min()}, which is reserved for padding or EOS; the "
+                f"{place} encodes to id {ids[found][0]}, which is reserved for padding or EOS; the "
                 "vocabulary is not T5-compatible, or the task puts EOS there itself"
             )
         self._waiting.append(ids)

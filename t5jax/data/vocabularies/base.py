@@ -26,9 +26,22 @@ class Vocabulary(abc.ABC):
     file_name: ClassVar[str | None]  # of the copy that a store keeps; None: there is no file
 
     extra_ids: int | None
-    pad_id = PAD_ID
-    eos_id = EOS_ID
-    unk_id = UNK_ID
+
+    @property
+    def pad_id(self) -> int:
+        """Id of padding: 0 in T5's vocabularies. No other token has it, but where a model was
+        trained so (padding with the unknown piece)."""
+        return PAD_ID
+
+    @property
+    def eos_id(self) -> int:
+        """Id of the end of a sequence: 1 in T5's vocabularies."""
+        return EOS_ID
+
+    @property
+    def unk_id(self) -> int:
+        """Id of what the vocabulary cannot spell: 2 in T5's vocabularies."""
+        return UNK_ID
 
     @property
     @abc.abstractmethod
@@ -67,24 +80,37 @@ class Vocabulary(abc.ABC):
         return self.extra_ids or DEFAULT_SENTINELS
 
     @property
+    def sentinel_ids(self) -> tuple[int, ...]:
+        """The id of each sentinel, `<extra_id_0>` first: T5's are the top ids, downwards. In a
+        vocabulary of others they stand anywhere."""
+        return tuple(range(self.vocab_size - 1, self.vocab_size - 1 - self.num_sentinels, -1))
+
+    @property
     def first_sentinel_id(self) -> int:
-        """The lowest sentinel id, i.e. that of the last sentinel."""
-        return self.vocab_size - self.num_sentinels
+        """The lowest sentinel id. Other tokens may stand above it: ask `is_sentinel`."""
+        return min(self.sentinel_ids)
 
     def sentinel_id(self, index: int) -> int:
+        """The id of `<extra_id_{index}>`. Raises DataError where there is none."""
         if not 0 <= index < self.num_sentinels:
             raise DataError(
                 f"sentinel {index} does not exist: the vocabulary has {self.num_sentinels}"
             )
-        return self.vocab_size - 1 - index
+        return self.sentinel_ids[index]
+
+    def is_sentinel(self, ids: np.ndarray) -> np.ndarray:
+        """bool, same shape."""
+        return np.isin(ids, self.sentinel_ids)
 
     def is_text(self, ids: np.ndarray) -> np.ndarray:
-        """bool, same shape: neither padding nor EOS nor a sentinel (the unknown piece is text).
+        """bool, same shape: an id of the vocabulary that is neither padding nor EOS nor a sentinel
+        (the unknown piece is text, and so are tokens that a user added).
 
         Where sentinels reuse ids (`ByteVocabulary()`), the bytes they share count as sentinels.
         """
         ids = np.asarray(ids)
-        return (ids != PAD_ID) & (ids != EOS_ID) & (ids < self.first_sentinel_id)
+        special = [self.pad_id, self.eos_id, *self.sentinel_ids]
+        return ~np.isin(ids, special) & (ids < self.vocab_size)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON that, with `file_bytes`, says which vocabulary this is (`vocabulary_from_dict`)."""

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Iterable
 
 from t5jax.data.vocabularies.base import Vocabulary
-from t5jax.types import EOS_ID, PAD_ID
 
 
 def run_text(vocabulary: Vocabulary, ids: Iterable[int]) -> str:
@@ -22,14 +21,16 @@ class TokenTexts:
 
     def __init__(self, vocabulary: Vocabulary):
         self._vocabulary = vocabulary
+        self._kinds = dict.fromkeys(vocabulary.sentinel_ids, "sentinel") | {
+            vocabulary.unk_id: "unk",
+            vocabulary.pad_id: "pad",
+            vocabulary.eos_id: "eos",
+        }
         self.text = functools.lru_cache(maxsize=None)(self._text)
 
     def kind(self, token: int) -> str:
         """pad, eos, unk, sentinel or text."""
-        special = {PAD_ID: "pad", EOS_ID: "eos", self._vocabulary.unk_id: "unk"}
-        return special.get(token) or (
-            "sentinel" if token >= self._vocabulary.first_sentinel_id else "text"
-        )
+        return self._kinds.get(token, "text")
 
     def _text(self, token: int) -> str:
         """What a reader is shown for an id; its number where it has no text (half a character)."""
