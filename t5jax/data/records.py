@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from t5jax.errors import ConfigError, DataError
 
 POLICIES = ("error", "skip")
+MAX_RECORD_BYTES = 64 << 20  # a line of 100 GB is refused before it fills the memory
 _PLACES_KEPT = 10
 
 

@@ -10,15 +10,11 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple, get_args
 
-from t5jax.data.records import BadColumn, BadRecord, Record, Row
-from t5jax.data.sources.files import (
-    MAX_RECORD_BYTES,
-    STANDARD_INPUT,
-    expand_patterns,
-    numbered_lines,
-    refuse_empty,
-)
+from t5jax.data.records import MAX_RECORD_BYTES, BadColumn, BadRecord, Record, Row
+from t5jax.data.sources.files import STANDARD_INPUT, refuse_empty
 from t5jax.data.sources.lines import JsonLines, Tsv
+from t5jax.data.sources.patterns import expand_patterns
+from t5jax.data.sources.text_lines import numbered_lines
 from t5jax.errors import ConfigError, DataError
 
 Format = Literal["text", "jsonl", "tsv", "csv"]

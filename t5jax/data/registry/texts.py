@@ -10,6 +10,7 @@ from t5jax.data.records import BadColumn, BadRecord, BadRecordPolicy, Record, Re
 from t5jax.data.rng import derive_seed
 from t5jax.data.seqio_bridge.documents import SeqioDocuments
 from t5jax.data.sources import Cleaned
+from t5jax.data.sources.patterns import check_shards_of_splits
 from t5jax.data.store.documents import DocumentSource
 from t5jax.data.tasks.identity import identity_of
 from t5jax.data.tasks.task import ExampleTask, SeqioTask, Task, TextTask
@@ -59,7 +60,8 @@ class TaskDocuments:
         return self._source().splits()
 
     def shards(self, split: str) -> list[str]:
-        return self._source().shards(split)
+        """The source's. Raises DataError for a file that is read twice or in two splits."""
+        return check_shards_of_splits(self._source(), split)
 
     def shard_fingerprint(self, split: str, shard: str) -> str:
         of_shard = getattr(self._source(), "shard_fingerprint", None)

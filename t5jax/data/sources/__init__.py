@@ -1,8 +1,8 @@
 """Sources: readers of data sets and files. Each is a small picklable dataclass with the protocol
 of `t5jax.data.records.Source`: splits, shards, records.
 
-files.py         files of a config: patterns, local or remote (fsspec), gzip and zstd, their lines
-zstd.py          zstd streams
+files.py         files of a config, local or remote, gzip and zstd; patterns.py: which they are
+remote.py        remote stores (fsspec); zstd.py: zstd streams; text_lines.py: lines of a file
 lines.py         JsonLines (AllenAI's C4 and mC4), TextFiles, Tsv (CSV too)
 parquet.py       Parquet
 tfrecord.py      TfRecord: files of tf.train.Example, without TensorFlow; crc32c.py: their checksum

@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
-from t5jax.data.records import BadColumn, BadRecord, Record, Row, Source
-from t5jax.data.sources.files import MAX_RECORD_BYTES, numbered_lines
+from t5jax.data.records import MAX_RECORD_BYTES, BadColumn, BadRecord, Record, Row, Source
 from t5jax.data.sources.sentences import split_sentences
+from t5jax.data.sources.text_lines import numbered_lines
 from t5jax.errors import ConfigError, DataError
 
 DEDUPLICATIONS = ("spans", "lines", "none")

@@ -1,4 +1,4 @@
-"""Files by paths and glob patterns, local or remote: listing, opening, decompression, lines.
+"""Files by paths and glob patterns, local or remote: listing, opening, decompression.
 
 A path is local, a URL of any fsspec protocol (`gs://`, `s3://`, `memory://` …), or `-`, which is
 standard input where a single path is read (no pattern names it). gzip and zstd are
@@ -11,23 +11,24 @@ Lines are counted from 1, as editors do; rows and records from 0, as indices do.
 import abc
 import contextlib
 import dataclasses
-import glob
 import gzip
+import logging
 import os
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from t5jax.data.records import BadRecord, DamagedFile, Record
-from t5jax.data.sources.zstd import ZSTD_MAGIC, ZstdError, open_zstd
+from t5jax.data.records import POLICIES, DamagedFile, Record
+from t5jax.data.sources.patterns import expand_patterns, refuse_shared_files
+from t5jax.data.sources.remote import file_system, remote_errors
+from t5jax.data.sources.zstd import ZstdError, is_zstd, open_zstd
 from t5jax.errors import ConfigError, DataError
 
 GZIP_MAGIC = b"\x1f\x8b"
 _UNREAD_COMPRESSIONS = (".bz2", ".xz", ".lz4", ".zip", ".7z", ".rar", ".br")
-_EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}  # protocol -> extra of t5jax
 STANDARD_INPUT = "-"
-MAX_RECORD_BYTES = 64 << 20  # a line of 100 GB is refused before it fills the memory
+_log = logging.getLogger("t5jax")
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -35,13 +36,18 @@ class Files(abc.ABC):
     """Files of up to three splits, given as paths or glob patterns (`**` for any depth of folders).
 
     One shard is one file. A format is a subclass that says how one file is read (`_records`).
+    `empty_files` says whether one without records is refused ("error": a mistake upstream) or left
+    out with a warning ("skip": Spark and Hadoop write such parts).
     """
 
     train_files: tuple[str, ...] = ()
     validation_files: tuple[str, ...] = ()
     test_files: tuple[str, ...] = ()
+    # Not shown: which rows a store has does not depend on it.
+    empty_files: str = dataclasses.field(default="error", repr=False)
 
     def __post_init__(self) -> None:
+        check_policy("empty_files", self.empty_files)
         for split, patterns in self._patterns().items():
             if isinstance(patterns, str):
                 raise ConfigError(f"{split}_files={patterns!r}: give a tuple, ({patterns!r},)")
@@ -56,20 +62,17 @@ class Files(abc.ABC):
         Raises DataError for an unknown split, no files, a pattern that matches nothing, a file
         named twice or in two splits; ConfigError where a protocol's driver is not installed.
         """
-        paths = expand_patterns(self._patterns_of(split))
-        for other in self.splits():
-            if other != split:
-                shared = set(paths) & set(expand_patterns(self._patterns_of(other)))
-                if shared:
-                    raise DataError(
-                        f"{min(shared)} is named in both {split}_files and {other}_files"
-                    )
-        return paths
+        self._patterns_of(split)
+        files = {f"{x}_files": expand_patterns(self._patterns_of(x)) for x in self.splits()}
+        refuse_shared_files(files, f"{split}_files")
+        return files[f"{split}_files"]
 
     def records(self, split: str, shard: str) -> Iterator[Record]:
         """The records of one file. Raises DamagedFile where it breaks off, DataError when it cannot
         be read at all or holds no record."""
         self._patterns_of(split)
+        if self.empty_files == "skip":
+            return self._records_or_none(shard)
         return refuse_empty(shard, self._records(shard))
 
     def shard_fingerprint(self, split: str, shard: str) -> str:
@@ -80,6 +83,14 @@ class Files(abc.ABC):
     @abc.abstractmethod
     def _records(self, path: str) -> Iterator[Record]:
         """The records of one file, in their order."""
+
+    def _records_or_none(self, path: str) -> Iterator[Record]:
+        with open_raw(path) as raw:
+            empty = not raw.read(1)  # of no format at all, whatever its name
+        try:
+            yield from refuse_empty(path, iter(()) if empty else self._records(path))
+        except EmptyFile as error:
+            _log.warning("%s: it is left out", error)
 
     def _patterns(self) -> dict[str, tuple[str, ...]]:
         return {
@@ -97,59 +108,12 @@ class Files(abc.ABC):
         return by_split[split]
 
 
-def expand_patterns(patterns: Iterable[str]) -> list[str]:
-    """Paths that the patterns name, in the order of the patterns, sorted within each.
-
-    Raises DataError when one names nothing or two name the same file.
-    """
-    paths: list[str] = []
-    for pattern in patterns:
-        found = _remote_matches(pattern) if "://" in pattern else _local_matches(pattern)
-        if not found:
-            raise DataError(f"{pattern}: no such file (or the pattern matches none)")
-        paths += found
-    if len(set(paths)) < len(paths):
-        raise DataError(f"{min(p for p in paths if paths.count(p) > 1)} is named twice")
-    return paths
-
-
-def _local_matches(pattern: str) -> list[str]:
-    pattern = os.path.expanduser(pattern)
-    found = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else [pattern]
-    return [path for path in found if os.path.isfile(path)]
-
-
-def _remote_matches(pattern: str) -> list[str]:
-    system, path = file_system(pattern)
-    with _remote_errors(pattern):
-        found = sorted(system.glob(path)) if glob.has_magic(path) else [path]
-        return [system.unstrip_protocol(name) for name in found if system.isfile(name)]
-
-
-def file_system(url: str) -> tuple[Any, str]:
-    """fsspec's file system of a URL and the path within it. Raises ConfigError when its driver is
-    not installed or the protocol unknown."""
-    import fsspec.core
-
-    protocol = url.partition("://")[0]
-    try:
-        return fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        extra = _EXTRAS.get(protocol)
-        remedy = f": `pip install 't5jax[{extra}]'`" if extra else ""
-        raise ConfigError(
-            f"{url}: {protocol}:// needs a driver that is not installed ({error}){remedy}"
-        ) from error
-    except ValueError as error:
-        raise ConfigError(f"{url}: {error}; give a local path, gs:// or s3://") from error
-
-
 def file_exists(path: str) -> bool:
     """Whether a local path or URL names a file."""
     if "://" not in path:
         return os.path.isfile(path)
     system, name = file_system(path)
-    with _remote_errors(path):
+    with remote_errors(path):
         return system.isfile(name)
 
 
@@ -158,7 +122,7 @@ def folder_names(path: str) -> list[str]:
     if "://" not in path:
         return os.listdir(path) if os.path.isdir(path) else []
     system, name = file_system(path)
-    with _remote_errors(path):
+    with remote_errors(path):
         if not system.isdir(name):
             return []
         return [entry.rstrip("/").rpartition("/")[2] for entry in system.ls(name, detail=False)]
@@ -168,7 +132,7 @@ def file_fingerprint(path: str) -> str:
     """What changes when a file's content does: size and time, or a remote store's own mark."""
     if "://" in path:
         system, name = file_system(path)
-        with _remote_errors(path):
+        with remote_errors(path):
             return system.ukey(name)
     try:
         stat = os.stat(path)
@@ -186,7 +150,7 @@ def open_raw(path: str) -> Iterator[Any]:
         return
     if "://" in path:
         system, name = file_system(path)
-        with _remote_errors(path):
+        with remote_errors(path):
             file = system.open(name, "rb")
     else:
         try:
@@ -212,7 +176,7 @@ def open_bytes(path: str) -> Iterator[BinaryIO]:
             raw.seek(0)
         if magic[:2] == GZIP_MAGIC:
             yield gzip.GzipFile(fileobj=raw)  # pyright: ignore[reportReturnType]
-        elif magic == ZSTD_MAGIC:
+        elif is_zstd(magic):
             yield open_zstd(raw)
         else:
             for suffix, kind in ((".gz", "gzip"), (".zst", "zstd")):
@@ -257,51 +221,28 @@ def reading(path: str, progress: ReadPosition) -> Iterator[None]:
         raise DataError(f"{after} {progress.count}: cannot be read: {error}") from error
 
 
-def numbered_lines(path: str, max_bytes: int) -> Iterator[tuple[int, str | BadRecord]]:
-    """(number from 1, line without its end) of a UTF-8 file; a BadRecord in place of a line that is
-    not UTF-8 or longer than `max_bytes`. Raises DamagedFile where the file breaks off."""
-    progress = ReadPosition("line")
-    with open_bytes(path) as stream, reading(path, progress):
-        while line := stream.readline(max_bytes + 1):
-            progress.count += 1
-            place = f"{path}, line {progress.count}"
-            if len(line) > max_bytes and not line.endswith(b"\n"):
-                while line and not line.endswith(b"\n"):
-                    line = stream.readline(max_bytes + 1)
-                reason = f"longer than max_record_bytes = {max_bytes:,}"
-                yield progress.count, BadRecord(place, reason)
-                continue
-            try:
-                text = line.decode("utf-8-sig" if progress.count == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                reason = f"not valid UTF-8 (byte {error.start + 1} of the line: {error.reason})"
-                yield progress.count, BadRecord(place, reason)
-            else:
-                yield progress.count, text.rstrip("\r\n")
-
-
 def check_max_record_bytes(value: int) -> None:
     """Raises ConfigError for a limit that nothing could pass."""
     if value <= 0:
         raise ConfigError(f"max_record_bytes={value}: must be positive")
 
 
+def check_policy(name: str, value: str) -> None:
+    """Raises ConfigError for a policy that is neither "error" nor "skip"."""
+    if value not in POLICIES:
+        raise ConfigError(f"{name}={value!r}: choose one of {', '.join(POLICIES)}")
+
+
+class EmptyFile(DataError):
+    """A file that can be read and holds no records."""
+
+
 def refuse_empty(path: str, records: Iterator[Record]) -> Iterator[Record]:
-    """The records; DataError at their end when there were none: an empty file is a mistake
+    """The records; EmptyFile at their end when there were none: an empty file is a mistake
     upstream."""
     empty = True
     for record in records:
         empty = False
         yield record
     if empty:
-        raise DataError(f"{path}: the file holds no records")
-
-
-@contextlib.contextmanager
-def _remote_errors(url: str) -> Iterator[None]:
-    try:
-        yield
-    except ImportError:
-        raise
-    except Exception as error:  # every store has exception classes of its own
-        raise DataError(f"{url}: {type(error).__name__}: {error}") from error
+        raise EmptyFile(f"{path}: the file holds no records")

@@ -4,15 +4,11 @@ import csv
 import dataclasses
 import json
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
-from t5jax.data.records import BadRecord, DamagedFile, Record, Row
-from t5jax.data.sources.files import (
-    MAX_RECORD_BYTES,
-    Files,
-    check_max_record_bytes,
-    numbered_lines,
-)
+from t5jax.data.records import MAX_RECORD_BYTES, BadRecord, DamagedFile, Record, Row
+from t5jax.data.sources.files import Files, check_max_record_bytes, check_policy
+from t5jax.data.sources.text_lines import numbered_lines
 from t5jax.errors import ConfigError, DataError
 
 DOCUMENTS = ("blank lines", "file", "line")
@@ -29,31 +25,85 @@ class _LineFiles(Files):
         check_max_record_bytes(self.max_record_bytes)
 
 
+_BLANK_LINE = "a blank line; data.blank_lines = 'skip' leaves such lines out"
+Line = TypeVar("Line")
+
+
 @dataclasses.dataclass(kw_only=True, slots=True)
-class JsonLines(_LineFiles):
+class _RecordFiles(_LineFiles):
+    """Files with a record a line. Blank lines after the last record are always passed over, those
+    before it are `BadRecord`s, or left out with `blank_lines="skip"`."""
+
+    # Not shown: which rows a store has does not depend on it.
+    blank_lines: str = dataclasses.field(default="error", repr=False)
+
+    def __post_init__(self) -> None:
+        _LineFiles.__post_init__(self)
+        check_policy("blank_lines", self.blank_lines)
+
+    def _without_blank(
+        self, lines: Iterator[tuple[int, Line]], blank: Line
+    ) -> Iterator[tuple[int, Line]]:
+        """The lines, those that equal `blank` by the policy."""
+        waiting = range(0)
+        for number, line in lines:
+            if line == blank:
+                waiting = range(waiting.start if waiting else number, number + 1)
+                continue
+            if self.blank_lines == "error":
+                yield from ((n, blank) for n in waiting)
+            waiting = range(0)
+            yield number, line
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class JsonLines(_RecordFiles):
     """One JSON object a line (`.json`, `.jsonl`, gzip or zstd or not); its keys are the columns.
 
     C4 as AllenAI publishes it is `train_files=("…/c4-train.*.json.gz",)`, German mC4
-    `("…/c4-de.tfrecord-*.json.gz",)`. A line that is no JSON object is a `BadRecord`.
+    `("…/c4-de.tfrecord-*.json.gz",)`. A line that is no JSON object, or has a key twice with
+    different values, is a `BadRecord`. NaN and Infinity, which Python writes, are numbers.
     """
 
     VERSION: ClassVar[int] = 1
 
     def _records(self, path: str) -> Iterator[Record]:
-        for number, line in numbered_lines(path, self.max_record_bytes):
-            if isinstance(line, BadRecord):
-                yield line
-                continue
-            place = f"{path}, line {number}"
-            try:
-                columns = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield BadRecord(place, f"not valid JSON: {error}")
-                continue
-            if isinstance(columns, dict):
-                yield Row(columns, place)
-            else:
-                yield BadRecord(place, "one JSON object a line is expected")
+        lines = _stripped(numbered_lines(path, self.max_record_bytes))
+        for number, line in self._without_blank(lines, ""):
+            yield line if isinstance(line, BadRecord) else _json_row(line, f"{path}, line {number}")
+
+
+def _stripped(
+    lines: Iterator[tuple[int, str | BadRecord]],
+) -> Iterator[tuple[int, str | BadRecord]]:
+    """Without what is no part of an object: white space, and the byte order marks of files that
+    were joined."""
+    for number, line in lines:
+        yield number, line if isinstance(line, BadRecord) else line.strip("\ufeff \t\r")
+
+
+def _json_row(line: str, place: str) -> Record:
+    try:
+        columns = _DECODER.decode(line)
+    except (ValueError, RecursionError) as error:
+        return BadRecord(place, f"not valid JSON: {error if line else _BLANK_LINE}")
+    if isinstance(columns, dict):
+        return Row(columns, place)
+    return BadRecord(place, "one JSON object a line is expected")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Raises ValueError where readers would differ: a key with two values."""
+    columns = dict(pairs)
+    if len(columns) < len(pairs):
+        for key, value in pairs:
+            if json.dumps(value) != json.dumps(columns[key]):  # NaN is not equal to itself
+                raise ValueError(f"key {key!r} is there twice, with different values")
+    return columns
+
+
+# Made once: `json.loads` with a hook makes one a line, which takes as long as the line.
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -126,13 +176,13 @@ class _Document:
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
-class Tsv(_LineFiles):
+class Tsv(_RecordFiles):
     """Tables of text: one row a line, fields between `delimiter`s, all values strings.
 
     The first line holds the names of the columns unless `columns` gives them. `quoting` reads CSV
     as RFC 4180 has it (quoted fields may hold delimiters and line ends); without it a quote is a
     character like others, as GLUE's files need. A row with another number of fields than there
-    are columns, an empty line too, is a `BadRecord`.
+    are columns is a `BadRecord`; a blank line is one too, or where there is one column a row.
     """
 
     VERSION: ClassVar[int] = 1
@@ -142,7 +192,7 @@ class Tsv(_LineFiles):
     quoting: bool = False
 
     def __post_init__(self) -> None:
-        _LineFiles.__post_init__(self)
+        _RecordFiles.__post_init__(self)
         if len(self.delimiter) != 1 or self.delimiter in '"\r\n':
             raise ConfigError(f"delimiter={self.delimiter!r}: give one character, no quote or end")
         if len(set(self.columns)) < len(self.columns):
@@ -151,10 +201,17 @@ class Tsv(_LineFiles):
     def _records(self, path: str) -> Iterator[Record]:
         rows = self._quoted_rows(path) if self.quoting else self._plain_rows(path)
         names = self.columns or _header(path, rows)
+        blank = [] if self.quoting else [""]
+        if len(names) > 1 or self.quoting:
+            rows = self._without_blank(rows, blank)
         for number, fields in rows:
             place = f"{path}, line {number}"
             if isinstance(fields, BadRecord):
                 yield fields
+            elif fields == blank and len(names) > 1:
+                yield BadRecord(
+                    place, f"0 fields where the columns are {len(names)}: {_BLANK_LINE}"
+                )
             elif len(fields) != len(names):
                 reason = f"{len(fields)} fields where the columns are {len(names)}: {names}"
                 yield BadRecord(place, reason)

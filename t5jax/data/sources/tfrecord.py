@@ -9,10 +9,9 @@ import struct
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from t5jax.data.records import BadRecord, DamagedFile, Record, Row
+from t5jax.data.records import MAX_RECORD_BYTES, BadRecord, DamagedFile, Record, Row
 from t5jax.data.sources.crc32c import masked_crc32c
 from t5jax.data.sources.files import (
-    MAX_RECORD_BYTES,
     Files,
     ReadPosition,
     check_max_record_bytes,

@@ -15,7 +15,10 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd as library
 
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_MAGIC = b"\x28\xb5\x2f\xfd"
+_MAGIC_OF_SKIPPABLE = (
+    b"\x2a\x4d\x18"  # after a byte from 0x50 to 0x5f; pzstd begins with such a frame
+)
 ZstdError = library.ZstdError  # for damage; without a checksum in the frame not all is noticed
 
 # Archives are packed with `--long=31`, a window of 2 GB; libzstd refuses more than 128 MB unasked.
@@ -28,6 +31,12 @@ class _Pieces(library.ZstdFile):
 
     def readinto(self, buffer: Any) -> int:
         return self.readinto1(buffer)
+
+
+def is_zstd(magic: bytes) -> bool:
+    """Whether a file that begins with these 4 bytes is zstd's (RFC 8878, section 3.1)."""
+    skippable = magic[:1] and magic[0] >> 4 == 5 and magic[1:4] == _MAGIC_OF_SKIPPABLE
+    return magic[:4] == _MAGIC or bool(skippable)
 
 
 def open_zstd(raw: Any) -> BinaryIO:
