@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from t5jax.home import expand_home
+
 SETTINGS = """\
 settings: any value of the config as --section.field VALUE, after everything else; a
 list takes the words up to the next option, and none empty it (--data.validation-files);
@@ -45,11 +47,15 @@ class Command(NamedTuple):
 
 
 def config_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", metavar="CONFIG", help="Python file with config() -> RunConfig")
+    parser.add_argument(
+        "config", type=expand_home, metavar="CONFIG", help="Python file with config() -> RunConfig"
+    )
 
 
 def workdir_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="WORKDIR", help="folder of a run, with its checkpoints")
+    parser.add_argument(
+        "run", type=expand_home, metavar="WORKDIR", help="folder of a run, with its checkpoints"
+    )
     parser.add_argument("--step", type=int, help="default: the newest good checkpoint")
 
 

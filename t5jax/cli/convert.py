@@ -3,6 +3,7 @@
 import argparse
 
 from t5jax.cli.command import Command
+from t5jax.home import expand_home
 
 _NOTES = """\
 SOURCE is recognised by its content:
@@ -23,15 +24,17 @@ examples:
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SOURCE", help="what to convert")
-    parser.add_argument("target", metavar="TARGET", help="a directory that does not exist yet")
+    parser.add_argument("source", type=expand_home, metavar="SOURCE", help="what to convert")
+    parser.add_argument(
+        "target", type=expand_home, metavar="TARGET", help="a directory that does not exist yet"
+    )
     parser.add_argument(
         "--to", choices=("t5jax", "huggingface"),
         help="default: huggingface of a run, t5jax of anything else",
     )  # fmt: skip
     parser.add_argument("--step", type=int, help="step of SOURCE; default: the newest")
     parser.add_argument(
-        "--vocabulary", metavar="FILE",
+        "--vocabulary", type=expand_home, metavar="FILE",
         help="SentencePiece model, tokenizer.json, or t5, mt5, umt5, byt5; default: SOURCE's own",
     )  # fmt: skip
     parser.add_argument("--extra-ids", type=int, help="sentinels on top of FILE (100)")

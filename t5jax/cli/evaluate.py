@@ -3,6 +3,7 @@
 import argparse
 
 from t5jax.cli.command import Command
+from t5jax.home import expand_home
 
 _EXAMPLES = """\
 examples:
@@ -32,9 +33,14 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--baselines", action="store_true", help="also the losses of unigram and bigram models"
     )
     parser.add_argument(
-        "--output", metavar="DIR", help="directory for predictions (WORKDIR/evaluations)"
+        "--output",
+        type=expand_home,
+        metavar="DIR",
+        help="directory for predictions (WORKDIR/evaluations)",
     )
-    parser.add_argument("--submission", metavar="DIR", help="write files for GLUE and SuperGLUE")
+    parser.add_argument(
+        "--submission", type=expand_home, metavar="DIR", help="write files for GLUE and SuperGLUE"
+    )
     parser.add_argument(
         "--follow", action="store_true", help="evaluate every checkpoint as it appears"
     )

@@ -3,10 +3,11 @@
 import argparse
 
 from t5jax.cli.command import Command
+from t5jax.home import expand_home
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", metavar="TARGET", help="a new folder")
+    parser.add_argument("target", type=expand_home, metavar="TARGET", help="a new folder")
     parser.add_argument("--format", choices=("stablehlo", "savedmodel"), default="stablehlo")
     parser.add_argument(
         "--inputs-length", type=int, help="input length in tokens (default: data.inputs_length)"

@@ -3,6 +3,7 @@
 import argparse
 
 from t5jax.cli.command import SETTINGS, Command
+from t5jax.home import expand_home
 
 _EXAMPLES = """\
 examples:
@@ -23,7 +24,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="a task, a mixture, CORPUS:OBJECTIVE; default: all",
     )
     parser.add_argument(
-        "--config", help="config whose files, modules, vocabulary and lengths are used"
+        "--config",
+        type=expand_home,
+        help="config whose files, modules, vocabulary and lengths are used",
     )
     parser.add_argument(
         "--filter", metavar="TEXT", help="only what has TEXT in name or description"
@@ -34,7 +37,10 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--scan", type=int, default=2000, help="number of examples to measure lengths on (2000)"
     )
     parser.add_argument(
-        "--html", metavar="FILE", help="write an HTML page: rows in colour, noise spans, plots"
+        "--html",
+        type=expand_home,
+        metavar="FILE",
+        help="write an HTML page: rows in colour, noise spans, plots",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 

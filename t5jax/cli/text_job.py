@@ -2,6 +2,8 @@
 
 import argparse
 
+from t5jax.home import expand_home
+
 
 def input_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -39,7 +41,10 @@ def model_options(parser: argparse.ArgumentParser) -> None:
 
 def output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--output", metavar="FILE", help="JSON lines; an interrupted job is resumed"
+        "--output",
+        type=expand_home,
+        metavar="FILE",
+        help="JSON lines; an interrupted job is resumed",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing FILE")
     parser.add_argument(

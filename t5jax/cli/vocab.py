@@ -3,6 +3,7 @@
 import argparse
 
 from t5jax.cli.command import SETTINGS, Command, workdir_option
+from t5jax.home import expand_home
 
 
 def _train_options(parser: argparse.ArgumentParser) -> None:
@@ -28,16 +29,26 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _extend_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="SentencePiece model, or t5, mt5, umt5")
-    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="the new model")
+    parser.add_argument(
+        "file", type=expand_home, metavar="FILE", help="SentencePiece model, or t5, mt5, umt5"
+    )
+    parser.add_argument(
+        "-o", "--output", type=expand_home, required=True, metavar="OUT", help="the new model"
+    )
     parser.add_argument("--extra-ids", type=int, help="sentinels on top of FILE (100)")
     parser.add_argument(
         "--pieces", nargs="+", default=[], metavar="PIECE",
         help=r"texts that become one id each, taken literally; \n and \t are understood",
     )  # fmt: skip
-    parser.add_argument("--pieces-file", metavar="FILE", help="the same, one per line")
     parser.add_argument(
-        "--from", dest="source", metavar="CONFIG", help="learn pieces from its text"
+        "--pieces-file", type=expand_home, metavar="FILE", help="the same, one per line"
+    )
+    parser.add_argument(
+        "--from",
+        type=expand_home,
+        dest="source",
+        metavar="CONFIG",
+        help="learn pieces from its text",
     )
     parser.add_argument("--num-pieces", type=int, help="number of pieces to learn")
     parser.add_argument(
@@ -51,8 +62,9 @@ def _extend_options(parser: argparse.ArgumentParser) -> None:
 def _grow_options(parser: argparse.ArgumentParser) -> None:
     workdir_option(parser)
     parser.add_argument(
-        "config", metavar="CONFIG", help="of the new run: extended vocabulary, larger table"
-    )
+        "config", type=expand_home, metavar="CONFIG",
+        help="of the new run: extended vocabulary, larger table",
+    )  # fmt: skip
 
 
 def _train(a: argparse.Namespace, flags: list[str]) -> None:

@@ -15,6 +15,7 @@ from t5jax.data.registry.resolve import check_mixture
 from t5jax.decoding.config import DecodingConfig
 from t5jax.errors import ConfigError
 from t5jax.evaluation.config import EvaluationConfig
+from t5jax.home import expand_home
 from t5jax.model.config import T5Config
 from t5jax.runtime import RuntimeConfig
 from t5jax.sharding import MeshConfig
@@ -63,6 +64,7 @@ class WarmStart:
     keep_step: bool = False  # steps are counted on from the other run's; needs optimizer="keep"
 
     def __post_init__(self) -> None:
+        self.path = expand_home(self.path)
         set_here = self.step is not None or self.optimizer != "reset" or self.keep_step
         if self.path is None and set_here:
             raise ConfigError(
@@ -100,6 +102,9 @@ class RunConfig:
     checkpoints: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = dataclasses.field(default_factory=TrackingConfig)
     runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
+
+    def __post_init__(self) -> None:
+        self.workdir = expand_home(self.workdir)
 
     def check(self, *, of_mixture: bool = True) -> None:
         """What concerns one section, or several, and needs no device. Raises ConfigError.

@@ -4,13 +4,14 @@ lengths."""
 import dataclasses
 
 from t5jax.data import objectives
-from t5jax.data.records import BadRecordPolicy
+from t5jax.data.records import MAX_RECORD_BYTES, BadRecordPolicy
 from t5jax.data.vocabularies import (
     ByteVocabulary,
     HuggingFaceVocabulary,
     SentencePieceVocabulary,
 )
 from t5jax.errors import ConfigError
+from t5jax.home import expand_home
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -36,7 +37,13 @@ class DataConfig:
     cache_dir: str | None  # where the tokenised text is kept; None: tokenised while training reads
     on_bad_record: str = "error"  # or "skip": leave it out and count it
     max_bad_fraction: float = 0.001  # of a file's records that may be left out
+    max_record_bytes: int = MAX_RECORD_BYTES  # of a line, document or record of your files
+    blank_lines: str = "error"  # in files with a record a line; "skip": leave them out
+    empty_files: str = "error"  # files without a record; "skip": leave them out
     seed: int = 0  # of the order of the data and of the noise
+
+    def __post_init__(self) -> None:
+        self.cache_dir = expand_home(self.cache_dir)
 
     def check(self) -> None:
         """Raises ConfigError for a value that is out of range, whatever is read with it."""

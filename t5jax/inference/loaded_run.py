@@ -11,6 +11,7 @@ from t5jax.config import RunConfig, check_type
 from t5jax.errors import ConfigError
 from t5jax.evaluation.config import Ranking
 from t5jax.evaluation.report import EvaluationReport
+from t5jax.home import expand_home
 from t5jax.inference import Prediction, TextModel, TextOptions, TextScore
 from t5jax.inference.text_model import best_output
 from t5jax.model.config import architecture_differences
@@ -145,7 +146,7 @@ class LoadedRun:
         if evaluator is None:
             names = ", ".join(tasks) or config.data.mixture
             raise ConfigError(f"no task of {names} has metrics and a split {split!r}")
-        directory = pathlib.Path(output) if output is not None else None
+        directory = pathlib.Path(expand_home(output)) if output is not None else None
         step = max(member.step for member in self.members)
         return evaluator.evaluate(self.program, self.params, step, directory=directory)
 

@@ -7,7 +7,7 @@ from typing import Any
 from etils import epath
 
 from t5jax import runtime
-from t5jax.config import RunConfig, migrated_text, to_text
+from t5jax.config import RunConfig, from_text, migrated_text, to_text
 from t5jax.errors import ConfigError
 from t5jax.run.build import TrainLoader
 
@@ -35,9 +35,14 @@ def checkpoint_record(config: RunConfig, loader: TrainLoader, step: int) -> dict
 
 
 def changed_lines(before: str, after: str) -> list[str]:
-    """Settings that differ between two effective configs, as they are now."""
-    old, new = (migrated_text(text).splitlines() for text in (before, after))
-    return [line for line in new if line not in set(old)]
+    """Settings that differ between two effective configs, as they are now; a setting that the
+    older one did not have counts as its default."""
+    try:
+        old = migrated_text(to_text(from_text(before)))
+    except ConfigError:  # it names a class that cannot be imported here
+        old = migrated_text(before)
+    kept = set(old.splitlines())
+    return [line for line in migrated_text(after).splitlines() if line not in kept]
 
 
 def agree_on_run(config: RunConfig) -> None:

@@ -12,6 +12,7 @@ from t5jax import runtime
 from t5jax.checkpoints import Record, latest_record, read_record, restore_params
 from t5jax.config import RunConfig, from_record, override
 from t5jax.errors import CheckpointError, ConfigError
+from t5jax.home import expand_home
 from t5jax.run.build import build_program
 from t5jax.training.steps import Program
 from t5jax.types import Params
@@ -46,7 +47,7 @@ class SavedRun(NamedTuple):
 
 def checkpoint_directory(workdir: str) -> epath.Path:
     """Raises CheckpointError where the workdir has none."""
-    directory = epath.Path(workdir) / "checkpoints"
+    directory = epath.Path(expand_home(workdir)) / "checkpoints"
     if not directory.is_dir():
         raise CheckpointError(
             f"{workdir} holds no checkpoints; give the workdir of a run (`t5jax train` prints it)"

@@ -5,7 +5,6 @@ name, `label` as TFDS's class number (-1 where there is none), `idx`.
 """
 
 import dataclasses
-import os
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from t5jax.data.records import BadColumn, BadRecord, Record, Row, Source
 from t5jax.data.sources import JsonLines, Parquet, TextFiles, Tfds, Tsv
 from t5jax.data.sources.files import folder_names
 from t5jax.errors import ConfigError, DataError
+from t5jax.home import expand_home
 
 SETTINGS = ("datasets_dir", "tfds_data_dir")  # what a data set's source reads of DataConfig
 
@@ -159,7 +159,7 @@ class LocalFiles:
         )
 
     def _folders(self) -> list[str]:
-        root = self.root if "://" in self.root else os.path.expanduser(self.root)
+        root = expand_home(self.root)
         names = dict.fromkeys((self.dataset.folder, self.name))
         return [f"{root.rstrip('/')}/{name}" for name in names]
 

@@ -40,6 +40,7 @@ class Corpus:
     source: Callable[[DataConfig], Source]
     column: str | None = "text"  # None: data.text_column says
     settings: tuple[str, ...] = ()
+    policies: tuple[str, ...] = ()  # settings of what is refused, which change no row
     required: tuple[str, ...] = ()
     splits: tuple[str, ...] = ("train", "validation")
     version: int | str = 1
@@ -54,7 +55,7 @@ class Corpus:
             objective=objective,
             prefix=prefix,
             column=self.column,
-            settings=self.settings,
+            settings=(*self.settings, *self.policies),
             required=self.required,
             splits=self.splits,
             version=self.version,
@@ -62,6 +63,7 @@ class Corpus:
 
 
 _FILES = ("train_files", "validation_files", "test_files")
+_OF_LINES = ("max_record_bytes", "blank_lines")  # policies of the sources with a record a line
 
 
 def _prepared(
@@ -76,17 +78,23 @@ def _prepared(
     )
 
 
-def _files(name: str, what: str, kind: Callable[..., Source], column: str | None = None) -> Corpus:
+def _files(
+    name: str,
+    what: str,
+    kind: Callable[..., Source],
+    column: str | None = None,
+    policies: tuple[str, ...] = (),
+) -> Corpus:
+    policies = ("empty_files", *policies)
     return Corpus(
         name=name,
         description=what,
         source=lambda data: kind(
-            train_files=data.train_files,
-            validation_files=data.validation_files,
-            test_files=data.test_files,
+            **{field: getattr(data, field) for field in (*_FILES, *policies)},
         ),
         column=column,
         settings=_FILES if column else (*_FILES, "text_column"),
+        policies=policies,
         required=("train_files",),
         splits=("train", "validation", "test"),
     )
@@ -100,18 +108,30 @@ CORPORA = {
         _prepared("c4_webtextlike", "c4/webtextlike", "C4, pages that WebText links to"),
         _prepared("c4_noclean", "c4/en.noclean", "C4 (en) before cleaning"),
         _prepared("wikipedia", "wikipedia/20230601.en", "Wikipedia (en)", ("train",)),
-        _files("c4_json", "C4 or mC4 as AllenAI's JSON lines", JsonLines, "text"),
-        _files("text", "your .txt files, documents between blank lines", TextFiles, "text"),
-        _files("jsonl", "your .json(l) files, one object a line", JsonLines),
+        _files("c4_json", "C4 or mC4 as AllenAI's JSON lines", JsonLines, "text", _OF_LINES),
+        _files(
+            "text",
+            "your .txt files, documents between blank lines",
+            TextFiles,
+            "text",
+            ("max_record_bytes",),
+        ),
+        _files("jsonl", "your .json(l) files, one object a line", JsonLines, policies=_OF_LINES),
         _files(
             "raw_jsonl",
             "your raw web pages as JSON lines, cleaned by the rules of C4",
             lambda **files: Cleaned(source=JsonLines(**files)),
             "text",
+            _OF_LINES,
         ),
-        _files("tsv", "your .tsv files, with a header", Tsv),
+        _files("tsv", "your .tsv files, with a header", Tsv, policies=_OF_LINES),
         _files("parquet", "your parquet files", Parquet),
-        _files("tfrecord", "your TFRecord files of tf.train.Example", TfRecord),
+        _files(
+            "tfrecord",
+            "your TFRecord files of tf.train.Example",
+            TfRecord,
+            policies=("max_record_bytes",),
+        ),
         _files("arrayrecord", "your ArrayRecord files of tf.train.Example", ArrayRecord),
         Corpus(
             name="huggingface",

@@ -21,6 +21,9 @@ SOURCE_SETTINGS = (  # fields of DataConfig that some tasks read and others do n
     "tfds_data_dir",
     "datasets_dir",
     "huggingface_dataset",
+    "max_record_bytes",
+    "blank_lines",
+    "empty_files",
 )
 
 

@@ -27,6 +27,7 @@ from t5jax.data.vocabularies.base import (
 )
 from t5jax.data.vocabularies.files import local_file
 from t5jax.errors import ConfigError, DataError
+from t5jax.home import expand_home
 from t5jax.types import EOS_ID, PAD_ID
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ class HuggingFaceVocabulary(Vocabulary):
 
     path: str
     extra_ids: int | None = None
+
+    def __post_init__(self) -> None:
+        self.path = expand_home(self.path)
 
     @property
     def vocab_size(self) -> int:

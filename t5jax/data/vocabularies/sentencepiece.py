@@ -29,6 +29,7 @@ from t5jax.data.vocabularies.model_file import (
     with_pieces,
 )
 from t5jax.errors import ConfigError, DataError
+from t5jax.home import expand_home
 from t5jax.types import EOS_ID, PAD_ID
 
 _HOW_TO_TRAIN = (
@@ -53,6 +54,9 @@ class SentencePieceVocabulary(Vocabulary):
 
     path: str
     extra_ids: int = DEFAULT_SENTINELS
+
+    def __post_init__(self) -> None:
+        self.path = expand_home(self.path)
 
     @property
     def vocab_size(self) -> int:
