@@ -7,6 +7,7 @@ An `ExampleTask` of t5jax and a task registered with seqio become the same `Task
 import dataclasses
 import functools
 import hashlib
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from t5jax.data.benchmarks.classification import UNLABELLED_TEXT
 from t5jax.data.config import DataConfig
 from t5jax.data.records import Rejected
 from t5jax.data.registry.texts import TaskDocuments
-from t5jax.data.tasks.task import EosRule, Example, ExampleTask, Metric, SeqioTask, Task
+from t5jax.data.tasks.task import Example, ExampleTask, Metric, SeqioTask, Task
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError
 from t5jax.types import EOS_ID
@@ -33,6 +34,7 @@ class EvaluationExample(NamedTuple):
     targets: str
     ids: np.ndarray  # int32, of the inputs, truncated to data.inputs_length, EOS included
     features: Example  # the task's whole example, for its postprocessing
+    target_ids: np.ndarray | None = None  # int32, where the task tokenises its targets itself
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,19 +128,20 @@ def _from_example_task(
 def _from_seqio_task(
     task: SeqioTask, data: DataConfig, split: str, num_examples: int | None
 ) -> TaskExamples | None:
-    from t5jax.data.seqio_bridge import (
-        evaluation,  # TensorFlow is imported for such a task only
-    )
+    # TensorFlow is imported for such a task only.
+    from t5jax.data.seqio_bridge import evaluation
+    from t5jax.data.seqio_bridge.examples import seqio_examples
 
     scoring = evaluation.seqio_scoring(task.name)
     if split not in task.splits or not (scoring.metrics or scoring.score_metrics):
         return None
-    encoded = evaluation.seqio_examples(task, data, split)
-    examples, num_truncated = _truncate_inputs(encoded, data, num_examples, task.eos["inputs"])
+    made = list(itertools.islice(seqio_examples(task, data, split), num_examples))
     return TaskExamples(
         task=task.name,
-        examples=examples,
-        num_truncated=num_truncated,
+        examples=[
+            EvaluationExample(x.inputs, x.targets, x.ids, x.features, x.target_ids) for x in made
+        ],
+        num_truncated=sum(x.is_truncated for x in made),
         postprocess=scoring.postprocess,
         metrics=scoring.metrics,
         score_metrics=scoring.score_metrics,
@@ -157,18 +160,12 @@ def _truncate_inputs(
     encoded: Iterator[tuple[np.ndarray, Mapping[str, Any]]],
     data: DataConfig,
     num_examples: int | None,
-    eos: EosRule = "after_trim",
 ) -> tuple[list[EvaluationExample], int]:
     """(the first examples with EOS appended, how many of them were truncated)."""
     examples, num_truncated, length = [], 0, data.inputs_length
-    end = np.full(int(eos != "none"), EOS_ID)
-    for ids, example in encoded:
-        if num_examples is not None and len(examples) == num_examples:
-            break
-        num_truncated += len(ids) + len(end) > length
-        if eos == "after_trim":
-            ids = ids[: length - 1]
-        ids = np.append(ids, end)[:length].astype(np.int32)
+    for ids, example in itertools.islice(encoded, num_examples):
+        num_truncated += len(ids) >= length
+        ids = np.append(ids[: length - 1], EOS_ID).astype(np.int32)
         examples.append(EvaluationExample(example["inputs"], example["targets"], ids, example))
     return examples, num_truncated
 

@@ -58,7 +58,11 @@ class Predictor(NamedTuple):
         else:
             predictions = [TaskPrediction("", 0.0)] * len(examples)
         if task.score_metrics:
-            scores = self.generator.score(inputs, [self._target_ids(x.targets) for x in examples])
+            targets = [
+                self._target_ids(x.targets) if x.target_ids is None else x.target_ids
+                for x in examples
+            ]
+            scores = self.generator.score(inputs, targets)
             predictions = [
                 prediction._replace(target_score=score.total)
                 for prediction, score in zip(predictions, scores, strict=True)

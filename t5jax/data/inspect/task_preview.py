@@ -299,7 +299,7 @@ def _look_at_examples(
                 limit=limits[name],
                 truncated=single.num_trimmed[name] / single.num_examples,
             )
-            for name in ("inputs", "targets")
+            for name in single.features
         },
         "fill": rows.fill,
         "num_rows": rows.num_rows,

@@ -1,4 +1,4 @@
-"""Rows of examples that have an input and a target each: one in a row, or several packed.
+"""Rows of examples that have inputs and targets, or targets alone: one in a row, or several packed.
 
 Packing is decided once, from lengths alone (`packing.best_fit`): what shares a row is fixed, and an
 epoch permutes whole rows. So the packed order keeps the property of the unpacked one, that row i is
@@ -25,7 +25,7 @@ _FEATURES = ("inputs", "targets")
 
 
 class ExampleRows:
-    """Rows of the streams `inputs` and `targets`, trimmed to their lengths.
+    """Rows of the streams `inputs` and `targets`, or `targets` alone, trimmed to their lengths.
 
     Every feature ends in EOS, however short it was cut, unless `eos` gives another rule for it.
     With a `joined_length` inputs and targets are packed to what they fill together, one behind the
@@ -46,19 +46,20 @@ class ExampleRows:
         joined_length: int | None = None,
     ):
         self._streams, self._seed, self.shuffle, self._packs = streams, seed, shuffle, pack
+        self.features = tuple(name for name in _FEATURES if name in streams)
         self._limits = {"inputs": inputs_length, "targets": targets_length}
         self._joined_length = joined_length if pack else None
         self._widths = {n: self._joined_length or limit for n, limit in self._limits.items()}
         self._vocab_size = vocab_size
         self._eos: dict[str, EosRule] = {
-            name: (eos or {}).get(name, "after_trim") for name in _FEATURES
+            name: (eos or {}).get(name, "after_trim") for name in self.features
         }
-        self._offsets = {name: streams[name].offsets() for name in _FEATURES}
+        self._offsets = {name: streams[name].offsets() for name in self.features}
         self.num_examples = len(self._offsets["targets"]) - 1
         if self.num_examples == 0:
             raise DataError("a task without examples: nothing to make rows of")
-        self._text_lengths = {name: self._trimmed(name) for name in _FEATURES}
-        self._lengths = {name: self._with_eos(name) for name in _FEATURES}
+        self._text_lengths = {name: self._trimmed(name) for name in self.features}
+        self._lengths = {name: self._with_eos(name) for name in self.features}
         self._members, self._ends = self._row_members()
         self.num_rows = len(self._ends)
         self.examples_per_row = self.num_examples / self.num_rows
@@ -73,7 +74,7 @@ class ExampleRows:
         """How many examples are longer than their row, by feature."""
         return {
             name: int(np.sum(self._text_lengths[name] < np.diff(self._offsets[name])))
-            for name in _FEATURES
+            for name in self.features
         }
 
     def lengths(self, feature: str) -> np.ndarray:
@@ -84,14 +85,14 @@ class ExampleRows:
     def fill(self) -> dict[str, float]:
         """Share of the rows' positions that are not padding, by feature."""
         return {
-            name: float(self._lengths[name].sum() / (self.num_rows * width))
-            for name, width in self._widths.items()
+            name: float(self._lengths[name].sum() / (self.num_rows * self._widths[name]))
+            for name in self.features
         }
 
     def read(self, ids_B: np.ndarray) -> Features:
         """Rows number ids_B: inputs [B, inputs_length] and targets [B, targets_length] (or both
         [B, joined_length]), int32; packed rows with segments (1, 2, ... and 0 for padding) and
-        positions in them."""
+        positions in them. Inputs that the examples lack are padding."""
         examples_M, rows_M = self._examples(ids_B)
         filled = {name: self._fill(name, examples_M, rows_M, len(ids_B)) for name in _FEATURES}
         arrays = {name: tokens for name, (tokens, _, _) in filled.items()}
@@ -110,7 +111,7 @@ class ExampleRows:
                 int(example),
             )
             for example in self._examples(np.array([row_id]))[0]
-            for name in _FEATURES
+            for name in self.features
         ]
 
     def identity(self) -> dict[str, Any]:
@@ -138,8 +139,8 @@ class ExampleRows:
         """(examples, row after row; where each row ends among them)."""
         if not self.packs:
             return np.arange(self.num_examples), np.arange(1, self.num_examples + 1)
-        lengths_NF = np.stack([self._lengths[name] for name in _FEATURES], axis=1)
-        limits_F = np.array([self._limits[name] for name in _FEATURES])
+        lengths_NF = np.stack([self._lengths[name] for name in self.features], axis=1)
+        limits_F = np.array([self._limits[name] for name in self.features])
         if self._joined_length is not None:
             lengths_NF = lengths_NF.sum(axis=1, keepdims=True)
             limits_F = np.array([self._joined_length])
@@ -164,6 +165,8 @@ class ExampleRows:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(tokens, segments, positions), int32 [num_rows, limit]."""
         limit = self._widths[name]
+        if name not in self.features:
+            return (*np.zeros((3, num_rows, limit), np.int32),)
         lengths_M = self._lengths[name][examples_M]
         counts_B = np.bincount(rows_M, minlength=num_rows)
         before_M = np.concatenate([[0], np.cumsum(lengths_M)])

@@ -36,7 +36,8 @@ class ResolvedTask:
       objective: in force, `data.objective` or the task's own; None for a task with examples.
       own_objective: that of the task's definition.
       prefix, prefix_ids: in front of every row's inputs, as text and as ids.
-      eos: how EOS is added to each feature, where that is not `after_trim`.
+      eos: how EOS is added to each feature, where that is not `after_trim`; of a task registered
+        with seqio to each that it has.
       seed: of its order and noise; with one for all, tasks over one text would read it in step.
       definition: None where the task was read from its serialised form.
     """
@@ -50,6 +51,11 @@ class ResolvedTask:
     eos: Mapping[str, EosRule]
     seed: int
     definition: Task | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    @property
+    def has_inputs(self) -> bool:
+        """False for examples of targets alone."""
+        return self.objective is not None or not self.eos or "inputs" in self.eos
 
     @property
     def defined(self) -> Task:

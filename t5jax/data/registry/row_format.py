@@ -93,18 +93,9 @@ def find_converter(
     architecture: str, tasks: Sequence[ResolvedTask], data: DataConfig, targets_length: int
 ) -> str:
     """The name of the converter; not even the vocabulary's file is read. Raises as `row_format`."""
-    without_inputs = [
-        task
-        for task in tasks
-        if task.objective is not None
-        and not task.objective.lengths(data.inputs_length, targets_length).inputs
-    ]
+    without_inputs = [task for task in tasks if not _has_inputs(task, data, targets_length)]
     if without_inputs and architecture != "decoder_only":
-        raise ConfigError(
-            f"objective {without_inputs[0].objective} of {without_inputs[0].name} has no inputs, "
-            f"model.architecture = {architecture!r} needs some: take prefix_lm, or another "
-            "objective that has, or model.architecture = 'decoder_only'"
-        )
+        raise ConfigError(_needs_inputs(without_inputs[0], architecture))
     one_row = architecture in _ONE_ROW and len(without_inputs) < len(tasks)
     if not one_row and not data.loss_on_targets_only:
         raise ConfigError(
@@ -121,11 +112,33 @@ def find_converter(
     return "lm" if architecture == "decoder_only" else "encoder_decoder"
 
 
+def _has_inputs(task: ResolvedTask, data: DataConfig, targets_length: int) -> bool:
+    if task.objective is None:
+        return task.has_inputs
+    return bool(task.objective.lengths(data.inputs_length, targets_length).inputs)
+
+
+def _needs_inputs(task: ResolvedTask, architecture: str) -> str:
+    """The message for a task without inputs and a model that reads some."""
+    if task.objective is None:
+        return (
+            f"task {task.name} has targets alone, as a language model reads text, and "
+            f"model.architecture = {architecture!r} needs inputs: take model.architecture = "
+            "'decoder_only', or give the task steps that make inputs of its text (such as "
+            "t5jax.data.seqio_bridge.span_corruption.SpanCorruptionPreprocessor)"
+        )
+    return (
+        f"objective {task.objective} of {task.name} has no inputs, "
+        f"model.architecture = {architecture!r} needs some: take prefix_lm, or another "
+        "objective that has, or model.architecture = 'decoder_only'"
+    )
+
+
 def _joined_length(task: ResolvedTask, data: DataConfig, targets_length: int) -> int:
     """The most tokens that inputs and targets of an example have together."""
     prefix = len(task.prefix_ids)
     if task.objective is None:
-        return data.inputs_length + targets_length
+        return data.inputs_length * task.has_inputs + targets_length
     lengths = task.objective.lengths(data.inputs_length - prefix, targets_length)
     if not lengths.inputs:
         return targets_length

@@ -23,14 +23,22 @@ _AS_TEXT = {"text": "targets"}
 def task_documents(task: Task, data: DataConfig) -> DocumentSource:
     """What a task tokenises."""
     if isinstance(task, SeqioTask):
-        return SeqioDocuments(
-            name=task.name,
-            modules=task.modules,
-            has_objective=task.objective is not None,
-            lengths=(data.inputs_length, data.targets_length) if task.not_cacheable else None,
-            seed=derive_seed(data.seed, f"seqio/{task.name}") if task.not_cacheable else 0,
-        )
+        return _seqio_documents(task, data)
     return TaskDocuments(task.name, data)
+
+
+def _seqio_documents(task: SeqioTask, data: DataConfig) -> SeqioDocuments:
+    whole = task.not_cacheable is not None
+    lengths = (data.inputs_length, data.targets_length)
+    return SeqioDocuments(
+        name=task.name,
+        modules=task.modules,
+        has_objective=task.objective is not None,
+        lengths=lengths if whole or task.needs_lengths else None,
+        seed=derive_seed(data.seed, f"seqio/{task.name}") if whole else 0,
+        whole=whole,
+        has_inputs="inputs" in task.eos,
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,16 +1,14 @@
-"""Evaluation examples and metrics of a task registered with seqio."""
+"""Postprocessor and metrics of a task registered with seqio."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from t5jax.data.config import DataConfig
 from t5jax.data.seqio_bridge.tasks import seqio_task
-from t5jax.data.tasks.task import Metric, SeqioTask
-from t5jax.data.tensorflow_import import import_tensorflow
-from t5jax.errors import ConfigError, DataError
+from t5jax.data.tasks.task import Metric
+from t5jax.errors import ConfigError
 
 
 class Scoring(NamedTuple):
@@ -45,34 +43,3 @@ def _scalars_of(metric: Callable) -> Metric:
         return {k: float(v) for k, v in values.items() if isinstance(v, int | float | np.number)}
 
     return call
-
-
-def seqio_examples(
-    task: SeqioTask, data: DataConfig, split: str
-) -> Iterator[tuple[np.ndarray, Mapping[str, Any]]]:
-    """(ids of the inputs without EOS, the example with strings `inputs` and `targets`) in order.
-
-    Raises DataError where the task's steps fail.
-    """
-    tensorflow, vocabulary = import_tensorflow(), data.vocabulary
-    untrimmed = dict.fromkeys(("inputs", "targets"))
-    try:
-        dataset = seqio_task(task.name).get_dataset(
-            untrimmed, split, use_cached=False, shuffle=False
-        )
-        for example in dataset.as_numpy_iterator():
-            ids = {name: _without_eos(example[name], vocabulary.eos_id) for name in untrimmed}
-            strings = {name: _text(example, name, ids[name], vocabulary) for name in untrimmed}
-            yield ids["inputs"], {**example, **strings}
-    except (ValueError, KeyError, tensorflow.errors.OpError) as error:
-        raise DataError(f"task {task.name}, split {split!r}: {error}") from error
-
-
-def _without_eos(ids: np.ndarray, eos_id: int) -> np.ndarray:
-    return ids[:-1] if len(ids) and ids[-1] == eos_id else ids
-
-
-def _text(example: Mapping[str, Any], name: str, ids: np.ndarray, vocabulary: Any) -> str:
-    """What the ids were made of, where the task's steps kept it."""
-    kept = example.get(f"{name}_pretokenized")
-    return vocabulary.decode(ids) if kept is None else kept.decode("utf-8")

@@ -1,15 +1,13 @@
 """Tasks and mixtures registered with seqio as tasks of t5jax. Needs seqio and TensorFlow."""
 
-import functools
 import os
 from typing import Any
 
 from t5jax.data.config import DataConfig
-from t5jax.data.objectives import Objective
-from t5jax.data.seqio_bridge.span_corruption import SpanCorruptionPreprocessor
+from t5jax.data.seqio_bridge.steps import divided_steps, takes
 from t5jax.data.seqio_bridge.vocabularies import our_vocabulary
 from t5jax.data.tasks.mixture import Custom, Mixture
-from t5jax.data.tasks.task import EosRule, SeqioTask
+from t5jax.data.tasks.task import SeqioTask
 from t5jax.data.tensorflow_import import import_seqio, import_tensorflow
 from t5jax.errors import ConfigError
 
@@ -56,64 +54,14 @@ def seqio_task(name: str) -> Any:
 
 def task_from_seqio(task: Any, modules: tuple[str, ...]) -> SeqioTask:
     """A `seqio.Task` as a `SeqioTask`: its objective, EOS rules, whether it can be cached."""
-    steps, objective, eos, problem = _cut(task)
+    steps = divided_steps(task)
     return SeqioTask(
         name=task.name,
-        description=f"{task.source} of seqio, {len(steps)} steps before the cache",
+        description=f"{task.source} of seqio, {len(steps.stored)} steps before the cache",
         modules=modules,
         splits=tuple(task.source.splits),
-        objective=objective,
-        eos=eos,
-        not_cacheable=problem,
+        objective=steps.objective,
+        eos=steps.eos,
+        not_cacheable=steps.not_cacheable,
+        needs_lengths=any(takes(step, "sequence_length") for step in steps.stored),
     )
-
-
-def cached_steps(task: Any) -> list[Any]:
-    """The preprocessors whose results the tokenised store keeps. With an objective the text before
-    `tokenize`, otherwise everything up to `CacheDatasetPlaceholder`, or to `tokenize`."""
-    return _cut(task)[0]
-
-
-def _cut(task: Any) -> tuple[list[Any], Objective | None, dict[str, EosRule], str | None]:
-    """(steps before the cache, objective, EOS by feature, why it cannot be cached)."""
-    steps, library = list(task.preprocessors), seqio.preprocessors
-    functions = [_function(step) for step in steps]
-    no_eos: dict[str, EosRule] = dict.fromkeys(task.output_features, "none")
-    objectives = [step for step in steps if isinstance(step, SpanCorruptionPreprocessor)]
-    places = [n for n, step in enumerate(steps) if isinstance(step, seqio.CacheDatasetPlaceholder)]
-    if library.tokenize not in functions:
-        return steps, None, no_eos, "it has no seqio.preprocessors.tokenize"
-    tokenize = functions.index(library.tokenize)
-    cut = tokenize + 1 if objectives or not places else places[0]
-    after = [n for n in range(cut, len(steps)) if n not in places]
-    if objectives and steps[after[0]] is objectives[0]:
-        cut, after = tokenize, after[1:]
-    elif objectives:
-        return steps, None, no_eos, "SpanCorruptionPreprocessor must follow seqio's tokenize"
-    rules: dict[Any, EosRule] = {
-        library.append_eos_after_trim: "after_trim",
-        library.append_eos: "before_trim",
-    }
-    if len(after) > 1 or any(functions[n] not in rules for n in after):
-        names = ", ".join(_name(steps[n]) for n in after)
-        return steps, None, no_eos, f"after what is cached only EOS may be added, not {names}"
-    rule: EosRule = rules[functions[after[0]]] if after else "none"
-    eos: dict[str, EosRule] = {
-        name: rule if feature.add_eos else "none" for name, feature in task.output_features.items()
-    }
-    if objectives:
-        if set(eos.values()) == {"none"}:
-            return steps, None, no_eos, "SpanCorruptionPreprocessor must be followed by append_eos"
-        return steps[:cut], objectives[0].objective, eos, None
-    if set(task.output_features) != {"inputs", "targets"}:
-        return steps, None, eos, f"its features are {sorted(eos)}, not inputs and targets"
-    return steps[:cut], None, eos, None
-
-
-def _function(step: Any) -> Any:
-    return step.func if isinstance(step, functools.partial) else step
-
-
-def _name(step: Any) -> str:
-    step = _function(step)
-    return getattr(step, "__name__", type(step).__name__)

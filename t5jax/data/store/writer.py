@@ -22,7 +22,7 @@ class FeatureWriter:
 
     def __init__(self, stem: pathlib.Path, dtype: np.dtype, file: BinaryIO, vocabulary: Vocabulary):
         self._stem, self._dtype, self._file = stem, dtype, file
-        self._reserved = sorted({vocabulary.pad_id, vocabulary.eos_id})
+        self._pad_id, self._eos_id = vocabulary.pad_id, vocabulary.eos_id
         self.ends: list[int] = []
         self._tokens = self._characters = self._utf8_bytes = 0
         self._waiting: list[np.ndarray] = []
@@ -30,13 +30,15 @@ class FeatureWriter:
         self._digest = hashlib.sha256()
 
     def add(self, ids: np.ndarray, text: str | np.ndarray, place: str) -> None:
-        """One document. Raises DataError for ids of padding or EOS, naming the place."""
+        """One document, of `text` or the ids of a task that tokenises itself, which may have EOS.
+        Raises DataError for ids of padding, and for EOS in text, naming the place."""
         if len(ids) and ids.max() > np.iinfo(self._dtype).max:
             raise DataError(f"{place} has id {ids.max()}, which is not in the vocabulary")
-        if (found := np.isin(ids, self._reserved)).any():
+        reserved = {self._pad_id, self._eos_id} if isinstance(text, str) else {self._pad_id}
+        if (found := np.isin(ids, sorted(reserved))).any():
             raise DataError(
                 f"{place} encodes to id {ids[found][0]}, which is reserved for padding or EOS; the "
-                "vocabulary is not T5-compatible, or the task puts EOS there itself"
+                "vocabulary is not T5-compatible"
             )
         self._waiting.append(ids)
         self._num_waiting += len(ids)

@@ -94,8 +94,10 @@ class SeqioTask:
     """A task registered with seqio: its own source and preprocessors make its texts.
 
     With an `objective` it is plain text, as a `TextTask`; otherwise it has inputs and targets, as
-    an `ExampleTask`. `not_cacheable` says why no tokenised store can stand for it: it is then
-    made by seqio while training reads (data.cache_dir = None).
+    an `ExampleTask`, or targets alone (text of a language model): `eos` has what there is.
+    `not_cacheable` says why no tokenised store can stand for it: it is then made by seqio while
+    training reads (data.cache_dir = None). `needs_lengths`: steps before the store are given the
+    run's lengths, so that a store is one of these lengths.
     """
 
     name: str
@@ -105,6 +107,7 @@ class SeqioTask:
     objective: Objective | None
     eos: Mapping[str, EosRule]
     not_cacheable: str | None = None
+    needs_lengths: bool = False
     settings: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
 

@@ -279,12 +279,6 @@ def test_a_live_seqio_task_is_evaluated_through_all_its_steps(module):
     assert labels == sorted(label for _, label in LINES)
 
 
-def test_a_live_task_without_inputs_is_refused(module):
-    data = own(module, "mine_targets_only", cache_dir=None)
-    with pytest.raises(DataError, match=r"its steps leave inputs = TensorSpec.*a row of token ids"):
-        open_loader(data, batch_size=5).rows(0)
-
-
 # ---- refusals
 
 
@@ -309,7 +303,6 @@ def test_unsupported_seqio_tasks_are_refused(module, mixture, settings, message)
     [
         ("mine_changed", "only EOS may be added, not .*shout, append_eos_after_trim"),
         ("mine_random", "only EOS may be added, not drop_tokens, cut_inputs, append_eos"),
-        ("mine_targets_only", r"its features are \['targets'\], not inputs and targets"),
     ],
 )
 def test_why_a_task_cannot_be_cached(module, name, problem):

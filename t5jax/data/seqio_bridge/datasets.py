@@ -1,0 +1,95 @@
+"""The `tf.data` data sets of a seqio task, as `Task.get_dataset` makes them, one example a time.
+
+Every step is given what seqio gives it (`sequence_length`, `output_features`, seeds). Examples come
+in the order of the source; trimming to the lengths is left to the reader, who counts it.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from t5jax.data.seqio_bridge.steps import ends_after_trim, features_of
+from t5jax.data.tensorflow_import import import_seqio, import_tensorflow
+from t5jax.errors import ConfigError, DataError
+
+seqio = import_seqio()
+
+Lengths = Mapping[str, int | None]
+Example = dict[str, Any]  # arrays and bytes, by feature
+
+
+def stored_dataset(task: Any, steps: list[Any], split: str, lengths: Lengths | None) -> Any:
+    """What these steps leave; random ones draw the same every time."""
+    dataset = task.source.get_dataset(split, shuffle=False)
+    with seqio.map_seed_manager(0):
+        for step in steps:
+            dataset = seqio.add_kwargs_to_transform(
+                step, sequence_length=lengths, output_features=task.output_features
+            )(dataset)
+    return dataset
+
+
+def whole_dataset(task: Any, split: str, lengths: Lengths | None, seed: int) -> Any:
+    """What all steps leave, EOS included, untrimmed but for the steps' own trimming.
+
+    A placeholder that requires seqio's cache does not stop it: the steps before it are run.
+    """
+    if not task.requires_caching:
+        return task.get_dataset(
+            lengths,
+            split,
+            use_cached=False,
+            shuffle=False,
+            seed=seed,
+            trim_output_features=False,
+            try_in_mem_cache=False,
+        )
+    dataset = task.source.get_dataset(split=split, shuffle=False, seed=seed)
+    dataset = task.preprocess_precache(dataset, seed=seed)
+    return task.preprocess_postcache(dataset, sequence_length=lengths, seed=seed)
+
+
+def without_last_trim(task: Any) -> Any:
+    """The task; where its last step trims before it adds EOS, one that leaves examples whole, so
+    that what is cut can be counted."""
+    if not ends_after_trim(task) or type(task) is not seqio.Task:
+        return task
+    *steps, last = task.preprocessors
+    return task.replace(preprocessors=[*steps, functools.partial(last, sequence_length=None)])
+
+
+def trimmed(ids: np.ndarray, limit: int | None, eos_id: int | None) -> np.ndarray:
+    """The first `limit` ids, the last of them EOS where `eos_id` says which."""
+    if limit is None or len(ids) <= limit:
+        return ids
+    return ids[:limit] if eos_id is None else np.append(ids[: limit - 1], eos_id).astype(ids.dtype)
+
+
+def examples_of(make: Any, task: Any, split: str) -> Iterator[Example]:
+    """The examples of the data set that `make()` gives. Raises DataError naming task, split and
+    example for whatever the task's own code raises, and for features that are no rows of ids."""
+    tensorflow, number = import_tensorflow(), None
+    try:
+        for example in make().as_numpy_iterator():
+            yield example
+            number = 0 if number is None else number + 1
+    except (ConfigError, DataError):
+        raise
+    except Exception as error:  # the author's steps and source may raise anything
+        where = "" if number is None else f", after example {number}"
+        of_graph = isinstance(error, tensorflow.errors.OpError)
+        said = error.message if of_graph else f"{type(error).__name__}: {error}"
+        raise DataError(f"task {task.name}, split {split!r}{where}: {said}") from error
+
+
+def check_rows_of_ids(spec: Mapping[str, Any], task: Any) -> None:
+    """Raises DataError unless inputs and targets, those that the task has, are rows of integers."""
+    for name in features_of(task):
+        found = spec.get(name)
+        if found is None or not found.dtype.is_integer or found.shape.rank != 1:
+            raise DataError(
+                f"task {task.name}: its steps leave {name} = {found}; a row of token ids is "
+                "expected"
+            )
