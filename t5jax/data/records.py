@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from t5jax.errors import ConfigError, DataError
+from t5jax.errors import TRACEBACK_HINT, CheckpointError, ConfigError, DataError, failure
 
 POLICIES = ("error", "skip")
 MAX_RECORD_BYTES = 64 << 20  # a line of 100 GB is refused before it fills the memory
@@ -49,16 +49,34 @@ class Row(dict[str, Any]):
         return value
 
 
-class BadColumn(ValueError):
+class BadColumn(DataError):
     """A row lacks what a task needs of it; becomes a `BadRecord` at the row's place."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BadRecord:
-    """A record that cannot be used: where it stands and why."""
+    """A record that cannot be used: where it stands, why, and the exception that said so."""
 
     place: str
     reason: str
+    cause: BaseException | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    @staticmethod
+    def from_failure(place: str, error: Exception, what: str) -> "BadRecord":
+        """Of a record on which code that is not t5jax's own failed. Raises the errors that no
+        policy leaves out: those of settings, with the place."""
+        if isinstance(error, ConfigError | CheckpointError):
+            error.args = (f"{place}: {error}",)
+            raise error
+        return BadRecord(place, failure(error, what), error)
+
+    def error(self) -> DataError:
+        """What the policy "error" raises."""
+        raised = DataError(f"{self.place}: {self.reason}")
+        if self.cause is not None and not isinstance(self.cause, DataError):
+            raised.add_note(TRACEBACK_HINT)
+        raised.__cause__ = self.cause
+        return raised
 
 
 Record = Row | BadRecord
@@ -113,6 +131,14 @@ class Rejected:
         self.damaged_files += 1
         self._keep(message)
 
+    def __str__(self) -> str:
+        """`2 records left out, the first: a.jsonl, line 3: …`; "" where nothing was."""
+        files = f" and {counted(self.damaged_files, 'file')} broken off" * bool(self.damaged_files)
+        if not self.places:
+            return ""
+        first = self.places[0]
+        return f"{counted(self.records, 'record')} left out{files}, the first: {first}"
+
     def _keep(self, line: str) -> None:
         if len(self.places) < _PLACES_KEPT:
             self.places.append(line)
@@ -149,17 +175,20 @@ class BadRecordPolicy:
                 if isinstance(record, Row):
                     yield record
                 elif self.policy == "error":
-                    raise DataError(f"{record.place}: {record.reason}")
+                    raise record.error()
                 else:
                     rejected.add(record.place, record.reason)
         except DamagedFile as error:
             if self.policy == "error":
                 raise
             rejected.add_file(str(error))
-        bad = rejected.records - before
+        self.check_share(rejected.records - before, seen, rejected.places[places:])
+
+    def check_share(self, bad: int, seen: int, places: list[str]) -> None:
+        """Raises DataError when more than `max_fraction` of the records of a shard was bad."""
         if bad > self.max_fraction * seen:
             raise DataError(
                 f"{bad} of {counted(seen, 'record')} {'is' if bad == 1 else 'are'} bad, more than "
                 f"data.max_bad_fraction = {self.max_fraction}; the first: "
-                f"{' '.join(rejected.places[places:][:1])}"
+                f"{' '.join(places[:1])}"
             )

@@ -13,6 +13,7 @@ from flax import nnx
 
 from t5jax.decoding.config import DecodingConfig, LogitsProcessor
 from t5jax.decoding.logits_processors import apply_logits_processors
+from t5jax.errors import ConfigError, foreign_code
 from t5jax.model.attention import MASKED
 from t5jax.model.decode_weights import DecodeWeights, decode_weights
 from t5jax.model.encoder_decoder import KVCache
@@ -128,7 +129,15 @@ def process_logits(
 ) -> jax.Array:
     """Applies the config's rules and logits processors, then the caller's."""
     scores_BKV = apply_logits_processors(scores_BKV, tokens_BKT, index, config)
-    own = (logits_processor,) if logits_processor else ()
-    for process in (*config.logits_processors, *own):
-        scores_BKV = process(scores_BKV, tokens_BKT, index)
-    return scores_BKV
+    for process in config.logits_processors:
+        name = getattr(process, "__qualname__", type(process).__qualname__)
+        with foreign_code(f"the logits processor {name}", "decoding", ConfigError):
+            processed_BKV = process(scores_BKV, tokens_BKT, index)
+        if jnp.shape(processed_BKV) != scores_BKV.shape:
+            raise ConfigError(
+                f"decoding: the logits processor {name} returned shape "
+                f"{list(jnp.shape(processed_BKV))}, not that of its scores, "
+                f"{list(scores_BKV.shape)}"
+            )
+        scores_BKV = processed_BKV
+    return logits_processor(scores_BKV, tokens_BKT, index) if logits_processor else scores_BKV

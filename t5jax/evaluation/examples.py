@@ -17,11 +17,12 @@ import numpy as np
 from t5jax.data.atomic_files import json_line
 from t5jax.data.benchmarks.classification import UNLABELLED_TEXT
 from t5jax.data.config import DataConfig
-from t5jax.data.records import Rejected
+from t5jax.data.records import BadRecord, BadRecordPolicy, Rejected
 from t5jax.data.registry.texts import TaskDocuments
+from t5jax.data.store.documents import encode_document, leave_out
 from t5jax.data.tasks.task import Example, ExampleTask, Metric, SeqioTask, Task
 from t5jax.data.vocabularies import Vocabulary
-from t5jax.errors import DataError
+from t5jax.errors import DataError, foreign_code
 from t5jax.types import EOS_ID
 
 _log = logging.getLogger("t5jax")
@@ -35,6 +36,7 @@ class EvaluationExample(NamedTuple):
     ids: np.ndarray  # int32, of the inputs, truncated to data.inputs_length, EOS included
     features: Example  # the task's whole example, for its postprocessing
     target_ids: np.ndarray | None = None  # int32, where the task tokenises its targets itself
+    place: str = ""  # of the row that it was made of: `file, line 3`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,18 +65,35 @@ class TaskExamples:
             digest.update(json_line({"ids": x.ids.tolist(), "asked": x.inputs, "right": x.targets}))
         return digest.hexdigest()[:16]
 
+    def choices_of(self, example: EvaluationExample) -> list[str]:
+        """The answers among which rank classification chooses. Raises DataError, with the example's
+        place, where the task's function fails or gives none."""
+        assert self.choices is not None
+        with foreign_code(f"the choices of task {self.task}", example.place):
+            choices = list(self.choices(example.features))
+            if not choices or not all(isinstance(choice, str) for choice in choices):
+                raise DataError(f"task {self.task}: choices are {choices!r}: strings are expected")
+        return choices
+
     def postprocessed_targets(self) -> list[Any]:
-        """The targets as metrics take them."""
-        postprocess = functools.partial(self.postprocess, is_target=True)
-        return [postprocess(x.targets, example=x.features) for x in self.examples]
+        """The targets as metrics take them. Raises DataError, with the example's place, where the
+        task's postprocessing fails."""
+        texts = [x.targets for x in self.examples]
+        return self._postprocessed(texts, is_target=True)
 
     def postprocessed_predictions(self, texts: list[str]) -> list[Any]:
-        """The model's output texts as metrics take them."""
-        postprocess = functools.partial(self.postprocess, is_target=False)
-        return [
-            postprocess(text, example=x.features)
-            for text, x in zip(texts, self.examples, strict=True)
-        ]
+        """The model's output texts as metrics take them. Raises as `postprocessed_targets`."""
+        return self._postprocessed(texts, is_target=False)
+
+    def _postprocessed(self, texts: list[str], *, is_target: bool) -> list[Any]:
+        values = []
+        for number, (text, x) in enumerate(zip(texts, self.examples, strict=True)):
+            kind = "target" if is_target else "prediction"
+            place = x.place or f"{self.task}, example {number}"
+            what = f"the postprocessing of a {kind} of task {self.task}"
+            with foreign_code(what, place):
+                values.append(self.postprocess(text, example=x.features, is_target=is_target))
+        return values
 
 
 def load_task_examples(
@@ -88,9 +107,34 @@ def load_task_examples(
         loaded = _from_example_task(task, data, split, num_examples)
     else:
         return None
+    if loaded is not None:
+        loaded = _usable(loaded, data, split)
     if loaded is not None and not loaded.examples:
         raise DataError(f"split {split!r} of {task.name} has no examples: nothing to evaluate")
     return loaded
+
+
+def _usable(loaded: TaskExamples, data: DataConfig, split: str) -> TaskExamples:
+    """The examples that the task's own functions take, tried before anything is decoded: one whose
+    target cannot be postprocessed, or that has no choices, is a bad record, under the policy."""
+    policy = BadRecordPolicy(policy=data.on_bad_record, max_fraction=data.max_bad_fraction)
+    usable, rejected = [], Rejected()
+    for number, x in enumerate(loaded.examples):
+        try:
+            if loaded.has_targets:
+                dataclasses.replace(loaded, examples=[x]).postprocessed_targets()
+            if loaded.choices is not None:
+                loaded.choices_of(x)
+        except DataError as error:
+            if policy.policy == "error":
+                raise
+            rejected.add(f"example {number}", str(error))
+        else:
+            usable.append(x)
+    if rejected.records:
+        policy.check_share(rejected.records, len(loaded.examples), rejected.places)
+        _log.warning("%s of %s: %s", split, loaded.task, rejected)
+    return dataclasses.replace(loaded, examples=usable)
 
 
 def _is_evaluated(task: ExampleTask) -> bool:
@@ -108,12 +152,12 @@ def _from_example_task(
     raw_examples = (
         example
         for shard in texts.shards(split)
-        for example in texts.examples(split, shard, rejected)
+        for example in texts.placed_examples(split, shard, rejected)
     )
-    encoded = _encode_inputs(raw_examples, data.vocabulary)
+    encoded = _encode_inputs(raw_examples, data.vocabulary, texts.policy, rejected)
     examples, num_truncated = _truncate_inputs(encoded, data, num_examples)
-    for place in rejected.places:
-        _log.warning("%s of %s, left out: %s", split, task.name, place)
+    if rejected.places:
+        _log.warning("%s of %s: %s", split, task.name, rejected)
     return TaskExamples(
         task=task.name,
         examples=examples,
@@ -139,7 +183,15 @@ def _from_seqio_task(
     return TaskExamples(
         task=task.name,
         examples=[
-            EvaluationExample(x.inputs, x.targets, x.ids, x.features, x.target_ids) for x in made
+            EvaluationExample(
+                x.inputs,
+                x.targets,
+                x.ids,
+                x.features,
+                x.target_ids,
+                place=f"task {task.name}, {split} example {number}",
+            )
+            for number, x in enumerate(made)
         ],
         num_truncated=sum(x.is_truncated for x in made),
         postprocess=scoring.postprocess,
@@ -150,23 +202,31 @@ def _from_seqio_task(
 
 
 def _encode_inputs(
-    examples: Iterator[Mapping[str, Any]], vocabulary: Vocabulary
-) -> Iterator[tuple[np.ndarray, Mapping[str, Any]]]:
-    for example in examples:
-        yield vocabulary.encode(example["inputs"]).astype(np.int32), example
+    examples: Iterator[tuple[str, Mapping[str, Any]]],
+    vocabulary: Vocabulary,
+    policy: BadRecordPolicy,
+    rejected: Rejected,
+) -> Iterator[tuple[np.ndarray, Mapping[str, Any], str]]:
+    for place, example in examples:
+        encoded = encode_document({"inputs": example["inputs"]}, vocabulary, place)
+        if isinstance(encoded, BadRecord):
+            leave_out(encoded, policy, rejected)
+        else:
+            yield encoded["inputs"].astype(np.int32), example, place
 
 
 def _truncate_inputs(
-    encoded: Iterator[tuple[np.ndarray, Mapping[str, Any]]],
+    encoded: Iterator[tuple[np.ndarray, Mapping[str, Any], str]],
     data: DataConfig,
     num_examples: int | None,
 ) -> tuple[list[EvaluationExample], int]:
     """(the first examples with EOS appended, how many of them were truncated)."""
     examples, num_truncated, length = [], 0, data.inputs_length
-    for ids, example in itertools.islice(encoded, num_examples):
+    for ids, example, place in itertools.islice(encoded, num_examples):
         num_truncated += len(ids) >= length
         ids = np.append(ids[: length - 1], EOS_ID).astype(np.int32)
-        examples.append(EvaluationExample(example["inputs"], example["targets"], ids, example))
+        inputs, targets = example["inputs"], example["targets"]
+        examples.append(EvaluationExample(inputs, targets, ids, example, place=place))
     return examples, num_truncated
 
 

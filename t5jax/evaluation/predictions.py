@@ -72,8 +72,7 @@ class Predictor(NamedTuple):
     def _rank_choices(
         self, task: TaskExamples, examples: Sequence[EvaluationExample]
     ) -> list[TaskPrediction]:
-        assert task.choices is not None
-        choices = [task.choices(example.features) for example in examples]
+        choices = [task.choices_of(example) for example in examples]
         pairs = [
             (example.ids, self._target_ids(text))
             for example, texts in zip(examples, choices, strict=True)

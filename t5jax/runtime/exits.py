@@ -45,6 +45,8 @@ class TooManyBadSteps(ValueError):
     """More steps in a row without a finite loss or gradient than `train.max_bad_steps` allows."""
 
 
+DEBUG = "T5JAX_DEBUG"  # of the environment: every error is printed with its traceback
+
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 _CANNOT_WRITE |= {errno.EIO}
 
@@ -52,9 +54,10 @@ _CANNOT_WRITE |= {errno.EIO}
 def run_guarded(main: Callable[[], int | None]) -> int:
     """Runs a command, prints the error that ends it, and returns its exit code (`exit_code`).
 
-    User errors print one message, internal errors the traceback too. After a failure with
-    `jax.distributed` started this does not return: it flushes and ends with `os._exit`. After
-    success or an agreed preemption, which all hosts reach together, it shuts jax down in order.
+    User errors print one message, internal errors (and with T5JAX_DEBUG=1 all) the traceback too.
+    After a failure with `jax.distributed` started this does not return: it flushes and ends with
+    `os._exit`. After success or an agreed preemption, which all hosts reach together, it shuts jax
+    down in order.
     """
     try:
         code = main() or ExitCode.DONE
@@ -119,7 +122,8 @@ def _print_error(error: BaseException) -> int:
         # `t5jax tasks | head` wants no more; without this Python would complain when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return code
-    if code == ExitCode.INTERNAL and not isinstance(error, SystemExit):
+    shown = code == ExitCode.INTERNAL or bool(os.environ.get(DEBUG))
+    if shown and not isinstance(error, SystemExit):
         traceback.print_exception(error)
     if isinstance(error, SystemExit):
         message = error.code if isinstance(error.code, str) else ""
@@ -127,6 +131,8 @@ def _print_error(error: BaseException) -> int:
         message = "interrupted"
     else:
         message = str(error) or type(error).__name__
+        if not shown and (notes := getattr(error, "__notes__", [])):
+            message += f" ({'; '.join(notes)})"
     if code == ExitCode.INTERNAL and _distributed():
         message += "\n(if another host ended first, what it said is the reason)"
     if message:

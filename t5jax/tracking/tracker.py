@@ -1,14 +1,15 @@
 """Experiment tracking: metrics.jsonl, TensorBoard, wandb and progress, behind one object."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from t5jax.errors import ConfigError
+from t5jax.errors import ConfigError, foreign_code
 from t5jax.tracking.jsonl import EVALUATION, RESUMED, TRAIN, RecordLog, make_record, python_scalars
 from t5jax.tracking.keys import eval_key
 from t5jax.tracking.progress import (
@@ -56,6 +57,22 @@ class TrackingConfig:
             )
         if self.wandb_project == "":
             raise ConfigError("tracking.wandb_project = '': give a name, or None for no wandb")
+
+
+@contextlib.contextmanager
+def _tracker_code(tracker: Any, place: str) -> Iterator[None]:
+    """The boundary around a tracker of the user's: what it raises is a ConfigError that names it.
+    A disk that takes no more stays an OSError; our own trackers' errors stay as they are."""
+    kind = type(tracker)
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        if kind.__module__.startswith("t5jax."):
+            raise
+        with foreign_code(f"the tracker {kind.__qualname__}", place, ConfigError):
+            raise error
 
 
 class Tracker:
@@ -137,7 +154,8 @@ class Tracker:
         fields = python_scalars(fields)
         if kind == RESUMED:
             for writer in self._writers:
-                writer.restart(step)
+                with _tracker_code(writer, f"step {step}"):
+                    writer.restart(step)
             self._progress.restart(step)
         self._log.append(make_record(kind, step, fields))
         if kind in _ENDINGS:
@@ -166,7 +184,8 @@ class Tracker:
         self._progress.close()
         self._log.close()
         for writer in self._writers:
-            writer.close()
+            with _tracker_code(writer, "the end of the run"):
+                writer.close()
         if self._config.plot:
             self.plot()
 
@@ -175,7 +194,8 @@ class Tracker:
             name: float(value) for name, value in metrics.items() if isinstance(value, int | float)
         }
         for writer in self._writers:
-            writer.scalars(step, numbers)
+            with _tracker_code(writer, f"step {step}"):
+                writer.scalars(step, numbers)
 
     def _make_writers(self) -> list[Writer]:
         writers: list[Writer] = []
@@ -183,7 +203,10 @@ class Tracker:
             writers.append(TensorBoardWriter(self._workdir / "tensorboard"))
         if self._config.wandb_project is not None:
             writers.append(WandbWriter(self._config.wandb_project, self._workdir))
-        return writers + [tracker.build(self._workdir) for tracker in self._config.trackers]
+        for number, tracker in enumerate(self._config.trackers):
+            with _tracker_code(tracker, f"tracking.trackers.{number}"):
+                writers.append(tracker.build(self._workdir))
+        return writers
 
     def _make_progress(self) -> Progress:
         kind, stream = self._config.progress, sys.stderr

@@ -10,7 +10,13 @@ named.py              the table of names, and `parse_objective`
 ul2.py                UL2's seven denoisers
 """
 
-from t5jax.data.objectives.base import Coded, Objective, ObjectiveLengths
+from t5jax.data.objectives.base import (
+    Coded,
+    Objective,
+    ObjectiveLengths,
+    lengths_of,
+    objective_code,
+)
 from t5jax.data.objectives.codes import unique_sentinels
 from t5jax.data.objectives.denoising import Denoising, SpanLengths
 from t5jax.data.objectives.language_modeling import (
@@ -41,6 +47,8 @@ __all__ = [
     "RegularSpans",
     "SpanCorruption",
     "SpanLengths",
+    "lengths_of",
+    "objective_code",
     "objective_from_dict",
     "parse_objective",
     "random_spans",

@@ -4,6 +4,7 @@ Shapes: B rows, L tokens of a row's text, K tokens of inputs or targets. Rows sh
 padded at their end and described by `lengths_B`. Padding and EOS are the vocabulary's.
 """
 
+import contextlib
 import dataclasses
 import enum
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -12,7 +13,27 @@ import numpy as np
 
 from t5jax.data.modules import import_path
 from t5jax.data.vocabularies import Vocabulary
+from t5jax.errors import ConfigError, foreign_code
 from t5jax.types import EOS_ID, PAD_ID
+
+
+def objective_code(
+    objective: "Objective", place: str = "", kind: type[ValueError] = ConfigError
+) -> contextlib.AbstractContextManager[None]:
+    """The boundary around an objective of a user's module (`errors.foreign_code`); around one of
+    t5jax none, whose unexpected error is a defect of t5jax."""
+    path = type(objective).__module__
+    if path.startswith("t5jax."):
+        return contextlib.nullcontext()
+    return foreign_code(f"the objective {path}.{type(objective).__qualname__}", place, kind)
+
+
+def lengths_of(
+    objective: "Objective", inputs_length: int, targets_length: int | None = None
+) -> "ObjectiveLengths":
+    """`objective.lengths`. Raises ConfigError for whatever a user's objective raises."""
+    with objective_code(objective):
+        return objective.lengths(inputs_length, targets_length)
 
 
 class Stream(enum.IntEnum):

@@ -24,7 +24,7 @@ from t5jax.data.objectives.language_modeling import (
 )
 from t5jax.data.objectives.noise_masks import MASKS, IidNoise, RandomSpans, RegularSpans
 from t5jax.data.objectives.span_corruption import SpanCorruption
-from t5jax.errors import ConfigError
+from t5jax.errors import ConfigError, foreign_code
 
 _KINDS: dict[str, Any] = {
     kind.name: kind
@@ -144,10 +144,9 @@ def objective_from_dict(record: Mapping[str, Any]) -> Objective:
 
 def _custom(path: str, settings: dict[str, Any], text: str) -> Objective:
     """An objective of a user's module."""
-    try:
-        objective = import_named(path, "data.objective")(**settings)
-    except TypeError as error:
-        raise ConfigError(f"objective {text}: {error}") from error
+    kind = import_named(path, "data.objective")
+    with foreign_code(path, f"objective {text}", ConfigError):
+        objective = kind(**settings)
     if not isinstance(objective, Objective):
         needed = ("name", "documents_end_with_eos", "packs", "lengths", "check", "apply")
         missing = [name for name in needed if not hasattr(objective, name)]

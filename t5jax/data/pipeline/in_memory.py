@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from t5jax.data.objectives import lengths_of
 from t5jax.data.records import Rejected
 from t5jax.data.registry.resolve import ResolvedMixture
 from t5jax.data.registry.resolved_task import ResolvedTask
@@ -40,8 +41,8 @@ def read_in_memory(
                 "to hold in memory; ask for fewer rows (train.num_eval_rows, or --num-rows), or "
                 "make a store with t5jax cache"
             )
-    for place in rejected.places:
-        _log.warning("%s of %s, left out: %s", split, task.name, place)
+    if rejected.places:
+        _log.warning("%s of %s: %s", split, task.name, rejected)
     return {name: TokenStream.of_documents([d[name] for d in documents]) for name in texts.features}
 
 
@@ -70,7 +71,7 @@ def _enough_for(
         return lambda sizes: False
     if task.objective is not None:
         room = data.inputs_length - len(task.prefix_ids)
-        raw = task.objective.lengths(room, rows.targets_length).raw
+        raw = lengths_of(task.objective, room, rows.targets_length).raw
         return lambda sizes: sizes.shown["text"] >= num_rows * raw
     if not data.pack:
         return lambda sizes: sizes.documents >= num_rows

@@ -104,6 +104,7 @@ def make_rows(
             shuffle=shuffle,
             prefix_ids=np.array(task.prefix_ids, np.int32),
             num_tokens=data.max_text_tokens if shuffle else None,
+            task=task.name,
         )
     return ExampleRows(
         streams,

@@ -23,10 +23,16 @@ from t5jax.data.pipeline.loader import (
 )
 from t5jax.data.pipeline.mixing import Mixing
 from t5jax.data.pipeline.rows import Rows
-from t5jax.data.records import Rejected
+from t5jax.data.records import BadRecord, Rejected
 from t5jax.data.registry.row_format import RowFormat
 from t5jax.data.rng import Permutation, derive_seed
-from t5jax.data.store.documents import Document, DocumentSource, encode_document
+from t5jax.data.store.documents import (
+    Document,
+    DocumentSource,
+    encode_document,
+    leave_out,
+    policy_of,
+)
 from t5jax.data.store.reader import TokenStream
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError
@@ -154,9 +160,15 @@ class StreamingTask:
         texts = of_epoch(epoch) if of_epoch else self._texts
         return texts.documents(self._split, shard, self.rejected)
 
-    def encode(self, document: Document) -> dict[str, np.ndarray]:
-        """int32 ids of each feature."""
-        return encode_document(document, self._vocabulary)
+    def encode(self, document: Document, number: int) -> dict[str, np.ndarray] | None:
+        """int32 ids of each feature; None for a document that the policy leaves out because the
+        vocabulary fails on it."""
+        place = f"task {self.name}, document {number} of its shard"
+        encoded = encode_document(document, self._vocabulary, place)
+        if not isinstance(encoded, BadRecord):
+            return encoded
+        leave_out(encoded, policy_of(self._texts), self.rejected)
+        return None
 
     @property
     def num_shards(self) -> int:
@@ -196,9 +208,10 @@ class _Reader:
             if document is None:
                 self._next_shard()
                 continue
-            ids = self._task.encode(document)
-            taken.append(ids)
-            size += sum(len(x) for x in ids.values())
+            ids = self._task.encode(document, self.position.document)
+            if ids is not None:
+                taken.append(ids)
+                size += sum(len(x) for x in ids.values())
             self.position = self.position._replace(document=self.position.document + 1)
         return taken
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from t5jax.data.objectives import Coded, Objective
+from t5jax.data.objectives import Coded, Objective, lengths_of, objective_code
 from t5jax.data.pipeline.converters import Features
 from t5jax.data.pipeline.order import Order
 from t5jax.data.rng import derive_seed, integers_below
@@ -49,7 +49,9 @@ class TextRows:
         shuffle: bool = True,
         prefix_ids: np.ndarray | None = None,
         num_tokens: int | None = None,
+        task: str = "",
     ):
+        self._where = f"task {task}, " if task else ""
         self._prefix = np.zeros(0, np.int32) if prefix_ids is None else prefix_ids
         room = inputs_length - len(self._prefix)
         objective.check(
@@ -57,7 +59,7 @@ class TextRows:
             targets_length=targets_length,
             num_sentinels=vocabulary.num_sentinels,
         )
-        lengths = objective.lengths(room, targets_length)
+        lengths = lengths_of(objective, room, targets_length)
         if len(self._prefix) and (objective.packs or not lengths.inputs):
             raise ConfigError(
                 f"the task puts a prefix before its inputs, and the objective {objective.name} "
@@ -145,14 +147,16 @@ class TextRows:
         self._check_ids(tokens_BL, starts_B)
         ragged = bool((lengths_B != self.raw).any())
         inputs_length, targets_length = self._shape
-        return self.objective.apply(
-            tokens_BL, ids_B, self._mask_seed, self.vocabulary, lengths_B if ragged else None
-        ).trimmed(
-            inputs_length - len(self._prefix),
-            targets_length,
-            pad_id=self.vocabulary.pad_id,
-            eos_id=self.vocabulary.eos_id,
-        )
+        place = f"{self._where}rows {ids_B[0]} to {ids_B[-1]}"
+        with objective_code(self.objective, place, DataError):
+            return self.objective.apply(
+                tokens_BL, ids_B, self._mask_seed, self.vocabulary, lengths_B if ragged else None
+            ).trimmed(
+                inputs_length - len(self._prefix),
+                targets_length,
+                pad_id=self.vocabulary.pad_id,
+                eos_id=self.vocabulary.eos_id,
+            )
 
     def _tokens(self, starts_B: np.ndarray) -> np.ndarray:
         tokens_BL = self.stream.read_rows(starts_B, self.raw)

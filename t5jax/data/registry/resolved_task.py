@@ -7,7 +7,7 @@ from typing import Any
 
 from t5jax.data import objectives
 from t5jax.data.config import DataConfig
-from t5jax.data.objectives import Objective
+from t5jax.data.objectives import Objective, objective_code
 from t5jax.data.rng import derive_seed
 from t5jax.data.store.build import cache_directory
 from t5jax.data.tasks.task import EosRule, SeqioTask, Task, TextTask
@@ -162,8 +162,9 @@ def check_lengths(tasks: Sequence[ResolvedTask], data: DataConfig, targets_lengt
     """Raises ConfigError when a row of a text task does not fit the lengths or sentinels."""
     for task in tasks:
         if task.objective is not None:
-            task.objective.check(
-                inputs_length=data.inputs_length - len(task.prefix_ids),
-                targets_length=targets_length,
-                num_sentinels=data.vocabulary.num_sentinels,
-            )
+            with objective_code(task.objective, f"task {task.name}"):
+                task.objective.check(
+                    inputs_length=data.inputs_length - len(task.prefix_ids),
+                    targets_length=targets_length,
+                    num_sentinels=data.vocabulary.num_sentinels,
+                )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from t5jax.data.config import DataConfig
-from t5jax.data.objectives import Denoising, Objective
+from t5jax.data.objectives import Denoising, Objective, lengths_of
 from t5jax.data.registry.resolved_task import ResolvedTask
 from t5jax.errors import ConfigError
 
@@ -83,7 +83,7 @@ def find_targets_length(tasks: Sequence[ResolvedTask], data: DataConfig) -> int:
             "for SQuAD, 512 for translation and summaries)"
         )
     return max(
-        task.objective.lengths(data.inputs_length - len(task.prefix_ids)).targets
+        lengths_of(task.objective, data.inputs_length - len(task.prefix_ids)).targets
         for task in tasks
         if task.objective is not None
     )
@@ -115,7 +115,7 @@ def find_converter(
 def _has_inputs(task: ResolvedTask, data: DataConfig, targets_length: int) -> bool:
     if task.objective is None:
         return task.has_inputs
-    return bool(task.objective.lengths(data.inputs_length, targets_length).inputs)
+    return bool(lengths_of(task.objective, data.inputs_length, targets_length).inputs)
 
 
 def _needs_inputs(task: ResolvedTask, architecture: str) -> str:
@@ -139,7 +139,7 @@ def _joined_length(task: ResolvedTask, data: DataConfig, targets_length: int) ->
     prefix = len(task.prefix_ids)
     if task.objective is None:
         return data.inputs_length * task.has_inputs + targets_length
-    lengths = task.objective.lengths(data.inputs_length - prefix, targets_length)
+    lengths = lengths_of(task.objective, data.inputs_length - prefix, targets_length)
     if not lengths.inputs:
         return targets_length
     if lengths.joined is None:

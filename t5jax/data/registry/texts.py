@@ -6,7 +6,16 @@ from typing import Any
 
 from t5jax.data import registry
 from t5jax.data.config import DataConfig
-from t5jax.data.records import BadColumn, BadRecord, BadRecordPolicy, Record, Rejected, Row, Source
+from t5jax.data.records import (
+    BadColumn,
+    BadRecord,
+    BadRecordPolicy,
+    DamagedFile,
+    Record,
+    Rejected,
+    Row,
+    Source,
+)
 from t5jax.data.rng import derive_seed
 from t5jax.data.seqio_bridge.documents import SeqioDocuments
 from t5jax.data.sources import Cleaned
@@ -14,7 +23,7 @@ from t5jax.data.sources.patterns import check_shards_of_splits
 from t5jax.data.store.documents import DocumentSource
 from t5jax.data.tasks.identity import identity_of
 from t5jax.data.tasks.task import ExampleTask, SeqioTask, Task, TextTask
-from t5jax.errors import ConfigError
+from t5jax.errors import ConfigError, DataError, foreign_code, foreign_items, is_failure
 
 _AS_EXAMPLES = {"inputs": "inputs", "targets": "targets"}  # feature of the store: key of an example
 _AS_TEXT = {"text": "targets"}
@@ -65,34 +74,49 @@ class TaskDocuments:
 
     def splits(self) -> tuple[str, ...]:
         """The splits that the source has."""
-        return self._source().splits()
+        source = self._source()
+        with foreign_code(self._source_name()):
+            return source.splits()
 
     def shards(self, split: str) -> list[str]:
         """The source's. Raises DataError for a file that is read twice or in two splits."""
-        return check_shards_of_splits(self._source(), split)
+        source = self._source()
+        with foreign_code(self._source_name()):
+            return check_shards_of_splits(source, split)
 
     def shard_fingerprint(self, split: str, shard: str) -> str:
         of_shard = getattr(self._source(), "shard_fingerprint", None)
+        with foreign_code(self._source_name(), shard):
+            fingerprint = of_shard(split, shard) if of_shard else ""
         # What was left out under another policy has to be looked at again.
-        return f"{of_shard(split, shard) if of_shard else ''} {self._policy()}"
+        return f"{fingerprint} {self.policy}"
 
-    def documents(
-        self, split: str, shard: str, rejected: Rejected | None = None
-    ) -> Iterator[dict[str, str]]:
-        """{"text"} or {"inputs", "targets"} of each document or example of a shard, in order."""
+    def documents(self, split: str, shard: str, rejected: Rejected | None = None) -> Iterator[Row]:
+        """{"text"} or {"inputs", "targets"} of each document or example of a shard, in order, with
+        the place of the row it is made of."""
         keys = self._keys()
-        for example in self.examples(split, shard, rejected):
-            yield {feature: example[key] for feature, key in keys.items()}
+        for place, example in self.placed_examples(split, shard, rejected):
+            yield Row({feature: example[key] for feature, key in keys.items()}, place)
 
     def examples(
         self, split: str, shard: str, rejected: Rejected | None = None
     ) -> Iterator[dict[str, Any]]:
         """Examples with all their columns; of plain text {"targets": text}."""
+        return (example for _, example in self.placed_examples(split, shard, rejected))
+
+    def placed_examples(
+        self, split: str, shard: str, rejected: Rejected | None = None
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(place of the row, example) of all examples of a shard."""
         source = self._source()
-        rows = self._with_examples(source.records(split, shard), split)
+        records = foreign_items(
+            lambda: source.records(split, shard), self._source_name(), shard, _error_of_source
+        )
+        rows = self._with_examples(records, split)
         rejected = Rejected() if rejected is None else rejected
-        for row in self._policy().accept(rows, rejected):
-            yield from row["examples"]
+        for row in self.policy.accept(rows, rejected):
+            for example in row["examples"]:
+                yield row.place, example
         if isinstance(source, Cleaned):
             rejected.dropped = source.counts[split, shard].by_rule()
 
@@ -105,12 +129,10 @@ class TaskDocuments:
                 continue
             try:
                 examples = examples_of(record, task, split, self.data)
-            except BadColumn as error:
-                yield BadRecord(record.place, str(error))
-            except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-                # A user's function met a row that it was not written for.
-                reason = f"{type(error).__name__} in task {task.name}: {error}"
-                yield BadRecord(record.place, reason)
+            except BaseException as error:  # a user's function met a row it was not written for
+                if not is_failure(error):
+                    raise
+                yield BadRecord.from_failure(record.place, error, f"task {task.name}")
             else:
                 yield Row({"examples": examples}, record.place)
 
@@ -124,15 +146,24 @@ class TaskDocuments:
 
     def _source(self) -> Source:
         task = self._task()
-        try:
+        with foreign_code(self._source_name(), kind=ConfigError):
             return task.source(self.data)
-        except (TypeError, AttributeError) as error:
-            raise ConfigError(f"the source of task {task.name}: {error}") from error
 
-    def _policy(self) -> BadRecordPolicy:
+    def _source_name(self) -> str:
+        return f"the source of task {self.task_name}"
+
+    @property
+    def policy(self) -> BadRecordPolicy:
+        """What becomes of records that cannot be used."""
         return BadRecordPolicy(
             policy=self.data.on_bad_record, max_fraction=self.data.max_bad_fraction
         )
+
+
+def _error_of_source(error: BaseException) -> type[DataError]:
+    """A source that fails breaks off there, and a policy may use what came before; where a disk or
+    the network fails, the data may be whole, and no policy leaves it out."""
+    return DataError if isinstance(error, OSError) else DamagedFile
 
 
 def examples_of(

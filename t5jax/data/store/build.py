@@ -23,7 +23,7 @@ import numpy as np
 from t5jax.data.atomic_files import json_bytes, new_file, write_json_file
 from t5jax.data.records import Rejected, counted
 from t5jax.data.store import version_2
-from t5jax.data.store.documents import DocumentSource, encode_document
+from t5jax.data.store.documents import DocumentSource, encoded_shard
 from t5jax.data.store.existing import (
     code_without_source,
     message_for_0_1,
@@ -208,8 +208,8 @@ def _build_shard(
             )
             for name in texts.features
         }
-        for number, document in enumerate(texts.documents(split, job.source, rejected)):
-            ids = encode_document(document, vocabulary)
+        documents = encoded_shard(texts, split, job.source, rejected, vocabulary)
+        for number, (document, ids) in enumerate(documents):
             for name, writer in writers.items():
                 writer.add(ids[name], document[name], f"{job.source}: document {number}")
         for writer in writers.values():

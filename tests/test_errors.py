@@ -1,0 +1,97 @@
+"""The boundary around foreign code: every exception becomes one line with its place; errors of
+t5jax and requests to stop pass."""
+
+import functools
+
+import pytest
+
+from t5jax.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    foreign_code,
+    foreign_items,
+    message_of,
+)
+from t5jax.runtime.exits import ExitCode, run_guarded
+from tests.raising import EXCEPTIONS, raises
+
+
+@pytest.mark.parametrize("kind", [DataError, ConfigError])
+@pytest.mark.parametrize("name", EXCEPTIONS)
+def test_every_exception_becomes_one_line_with_place_type_and_cause(name, kind):
+    with pytest.raises(kind) as raised, foreign_code("task ratio", "r.jsonl, line 2", kind):
+        raises(name)
+    (line,) = str(raised.value).splitlines()
+    assert line.startswith(f"r.jsonl, line 2: {name} in task ratio")
+    assert "(test_errors.py, line " in line
+    assert line.isprintable()
+    assert type(raised.value.__cause__).__name__ == name
+
+
+@pytest.mark.parametrize("kind", [ConfigError, DataError, CheckpointError])
+def test_our_own_errors_pass_and_gain_the_place_once(kind):
+    error = kind("vocabulary x: no such file")
+    for _ in range(2):
+        with pytest.raises(kind) as raised, foreign_code("task ratio", "r.jsonl, line 2"):
+            raise error
+        assert raised.value is error
+    assert str(error) == "r.jsonl, line 2: vocabulary x: no such file"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit()])
+def test_requests_to_stop_pass(error):
+    with pytest.raises(type(error)) as raised, foreign_code("task ratio", "r.jsonl, line 2"):
+        raise error
+    assert raised.value is error
+
+
+def test_a_panic_of_rust_code_is_a_failure():
+    panic = type("PanicException", (BaseException,), {})  # as PyO3's, no Exception
+    message = r"line 7: PanicException in the vocabulary: index 3"
+    with pytest.raises(DataError, match=message), foreign_code("the vocabulary", "line 7"):
+        raise panic("index 3")
+
+
+def test_a_long_message_is_cut():
+    assert len(message_of(ValueError("x" * 100_000))) < 600
+
+
+@pytest.mark.parametrize("name", EXCEPTIONS)
+def test_iteration_that_fails_says_how_far_it_came(name):
+    def items():
+        yield from range(3)
+        raises(name)
+
+    found = []
+    with pytest.raises(DataError, match=r"^data\.bin, after 3 records: ") as raised:
+        found.extend(foreign_items(items, "the source of task ratio", "data.bin"))
+    assert found == [0, 1, 2]
+    # Python itself makes a RuntimeError of a StopIteration inside a generator.
+    assert f"{name if name != 'StopIteration' else 'RuntimeError'} in the source" in str(
+        raised.value
+    )
+
+
+def test_items_that_cannot_be_made_at_all():
+    with pytest.raises(DataError, match=r"^data\.bin: KeyError in the source"):
+        next(foreign_items(functools.partial(raises, "KeyError"), "the source", "data.bin"))
+
+
+@pytest.mark.parametrize("name", ["KeyError", "Unprintable"])
+def test_the_last_line_is_the_message_and_the_traceback_is_for_debugging(name, capfd, monkeypatch):
+    def command():
+        with foreign_code("task ratio", "r.jsonl, line 2"):
+            raises(name)
+
+    monkeypatch.delenv("T5JAX_DEBUG", raising=False)
+    assert run_guarded(command) == ExitCode.DATA
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: r.jsonl, line 2: {name} in task ratio")
+    assert line.endswith("(T5JAX_DEBUG=1 shows the traceback)")
+    monkeypatch.setenv("T5JAX_DEBUG", "1")
+    assert run_guarded(command) == ExitCode.DATA
+    shown = capfd.readouterr().err
+    assert "Traceback (most recent call last)" in shown
+    assert "in raises" in shown
+    assert shown.splitlines()[-1].startswith(f"error: r.jsonl, line 2: {name} in task ratio")
