@@ -5,7 +5,7 @@ A source never drops anything: a broken record is yielded as a `BadRecord` besid
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from t5jax.errors import TRACEBACK_HINT, CheckpointError, ConfigError, DataError, failure
@@ -96,6 +96,8 @@ class Source(Protocol):
     A source may also have `shard_fingerprint(split, shard) -> str` (size and time, a checksum): a
     cached copy of the shard is then made again when its source changed. And `VERSION`, to be raised
     when it gives other rows of the same data: a tokenised store of the old rows is then refused.
+    And `with_columns(columns) -> Source`, the same rows with these columns alone, where leaving the
+    others unread is cheaper (`with_columns`).
     """
 
     def splits(self) -> tuple[str, ...]:
@@ -109,6 +111,12 @@ class Source(Protocol):
     def records(self, split: str, shard: str) -> Iterator[Record]:
         """The records of one shard, in their order."""
         ...
+
+
+def with_columns(source: Source, columns: Sequence[str]) -> Source:
+    """The source, reading these columns alone if it can; () are all."""
+    choose = getattr(source, "with_columns", None)
+    return choose(columns) if choose is not None and columns else source
 
 
 @dataclasses.dataclass(slots=True)

@@ -15,6 +15,7 @@ from t5jax.data.records import (
     Rejected,
     Row,
     Source,
+    with_columns,
 )
 from t5jax.data.rng import derive_seed
 from t5jax.data.seqio_bridge.documents import SeqioDocuments
@@ -108,7 +109,8 @@ class TaskDocuments:
         self, split: str, shard: str, rejected: Rejected | None = None
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """(place of the row, example) of all examples of a shard."""
-        source = self._source()
+        with foreign_code(self._source_name()):
+            source = with_columns(self._source(), self._columns())
         records = foreign_items(
             lambda: source.records(split, shard), self._source_name(), shard, _error_of_source
         )
@@ -148,6 +150,14 @@ class TaskDocuments:
         task = self._task()
         with foreign_code(self._source_name(), kind=ConfigError):
             return task.source(self.data)
+
+    def _columns(self) -> tuple[str, ...]:
+        """The columns that the task reads of a row; () are all."""
+        task = self._task()
+        if not isinstance(task, TextTask):
+            return task.columns
+        reads_one = type(task).text is TextTask.text
+        return (task.column or self.data.text_column,) if reads_one else ()
 
     def _source_name(self) -> str:
         return f"the source of task {self.task_name}"

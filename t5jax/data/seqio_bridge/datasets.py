@@ -12,7 +12,7 @@ import numpy as np
 
 from t5jax.data.seqio_bridge.steps import ends_after_trim, features_of
 from t5jax.data.tensorflow_import import import_seqio, import_tensorflow
-from t5jax.errors import ConfigError, DataError
+from t5jax.errors import ConfigError, DataError, message_of
 
 seqio = import_seqio()
 
@@ -80,7 +80,7 @@ def examples_of(make: Any, task: Any, split: str) -> Iterator[Example]:
     except Exception as error:  # the author's steps and source may raise anything
         where = "" if number is None else f", after example {number}"
         of_graph = isinstance(error, tensorflow.errors.OpError)
-        said = error.message if of_graph else f"{type(error).__name__}: {error}"
+        said = error.message if of_graph else f"{type(error).__name__}: {message_of(error)}"
         raise DataError(f"task {task.name}, split {split!r}{where}: {said}") from error
 
 

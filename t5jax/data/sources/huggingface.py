@@ -4,11 +4,11 @@ import dataclasses
 import functools
 import importlib
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from t5jax.data.records import Record, Row
-from t5jax.errors import ConfigError, DataError
+from t5jax.errors import ConfigError, DataError, message_of
 from t5jax.home import expand_home
 
 _ROWS_A_SHARD = 50_000
@@ -30,6 +30,12 @@ class HuggingFace:
     config: str | None = None
     revision: str | None = None
     streaming: bool = False
+    # Those that are read; (): all. No part of what the texts are: `repr` decides that.
+    columns: tuple[str, ...] = dataclasses.field(default=(), repr=False)
+
+    def with_columns(self, columns: Sequence[str]) -> "HuggingFace":
+        """The same rows with these columns alone; with those that were asked for, if any were."""
+        return self if self.columns else dataclasses.replace(self, columns=tuple(columns))
 
     def splits(self) -> tuple[str, ...]:
         """Splits of the data set. Raises DataError when it cannot be loaded, ConfigError when
@@ -60,11 +66,13 @@ class HuggingFace:
             rows, where = dataset.select(range(first, last + 1)), f"{self.path}, {split}"
         number = first
         try:
+            if self.columns:
+                rows = rows.select_columns(list(self.columns))
             for columns in rows:
                 yield Row(columns, f"{where}, row {number}")
                 number += 1
         except Exception as error:  # of Arrow, of the file system, of the hub's client
-            raise DataError(f"{where}, after row {number}: {error}") from error
+            raise DataError(f"{where}, after row {number}: {message_of(error)}") from error
 
     def shard_fingerprint(self, split: str, shard: str) -> str:
         """`datasets`' own fingerprint of the split's content; when streaming, the revision."""

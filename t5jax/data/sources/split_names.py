@@ -1,10 +1,10 @@
 """Renaming the splits of a source: mC4 has two splits for each language."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
-from t5jax.data.records import Record, Source
+from t5jax.data.records import Record, Source, with_columns
 from t5jax.errors import DataError
 
 
@@ -34,6 +34,10 @@ class SplitNames:
         """The source's."""
         of_source = getattr(self.source, "shard_fingerprint", lambda split, shard: "")
         return of_source(self._of_source(split), shard)
+
+    def with_columns(self, columns: Sequence[str]) -> "SplitNames":
+        """The same rows with these columns alone, where the source can read them alone."""
+        return dataclasses.replace(self, source=with_columns(self.source, columns))
 
     def _of_source(self, split: str) -> str:
         if split not in self.names:

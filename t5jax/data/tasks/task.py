@@ -70,6 +70,7 @@ class ExampleTask:
     num_examples: int | None = None  # of the published training split, for proportional mixing
     settings: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()  # of a row that `examples` reads; (): all. Others stay unread
     splits: tuple[str, ...] = ("train", "validation")
     train_splits: tuple[str, ...] = ("train",)  # those that use `examples`, not `eval_examples`
     version: int | str = 1
