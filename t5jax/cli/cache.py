@@ -2,16 +2,14 @@
 
 import argparse
 
-from t5jax.cli.command import Command
+from t5jax.cli.command import Command, call
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--split",
-        action="append",
-        default=[],
+        "--split", dest="splits", metavar="SPLIT", action="append", default=[],
         help="split to cache; default: all; may be given several times",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--num-processes",
         type=int,
@@ -40,15 +38,8 @@ def _cache(a: argparse.Namespace, flags: list[str]) -> int | None:
     if a.verify:
         if a.overwrite or a.new_vocabulary:
             a.parser.error("--verify builds nothing: leave --overwrite and --new-vocabulary out")
-        return cache_verify_command(a.config, flags, splits=a.split, num_threads=a.num_processes)
-    cache_command(
-        a.config,
-        flags,
-        splits=a.split,
-        num_processes=a.num_processes,
-        overwrite=a.overwrite,
-        new_vocabulary=a.new_vocabulary,
-    )
+        return call(cache_verify_command, a, flags)
+    call(cache_command, a, flags)
 
 
 CACHE = Command(

@@ -1,8 +1,9 @@
 """A sub-command of the command line: its name, its options and the function that runs it."""
 
 import argparse
+import inspect
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from t5jax.home import expand_home
 
@@ -48,15 +49,32 @@ class Command(NamedTuple):
 
 def config_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "config", type=expand_home, metavar="CONFIG", help="Python file with config() -> RunConfig"
-    )
+        "config_file", type=expand_home, metavar="CONFIG",
+        help="Python file with config() -> RunConfig",
+    )  # fmt: skip
 
 
 def workdir_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "run", type=expand_home, metavar="WORKDIR", help="folder of a run, with its checkpoints"
+        "workdir", type=expand_home, metavar="WORKDIR", help="folder of a run, with its checkpoints"
     )
     parser.add_argument("--step", type=int, help="default: the newest good checkpoint")
+
+
+def call(function: Callable[..., Any], a: argparse.Namespace, flags: list[str]) -> Any:
+    """Calls a command with those of the options, and the settings `flags`, that it takes."""
+    return function(**arguments_of(function, a, flags))
+
+
+def arguments_of(
+    function: Callable[..., Any], a: argparse.Namespace, flags: list[str] | None = None
+) -> dict[str, Any]:
+    """The options of the command line that a function or dataclass takes, by the names of its
+    parameters; of an option that may be given several times a tuple."""
+    given = {**vars(a), "flags": flags}
+    names = inspect.signature(function).parameters.keys() & given.keys()
+    several = lambda name: isinstance(given[name], list) and name != "flags"
+    return {name: tuple(given[name]) if several(name) else given[name] for name in names}
 
 
 class _Help(argparse.Action):
@@ -64,6 +82,6 @@ class _Help(argparse.Action):
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         parser.print_help()
-        if getattr(namespace, "config", None) is None:
+        if getattr(namespace, "config_file", None) is None:
             parser.exit()
         namespace.show_settings = True

@@ -164,4 +164,5 @@ def _add_group(commands, name: str):
 def _show_settings(a: argparse.Namespace, flags: list[str]) -> None:
     from t5jax.config import load_config, override
 
-    override(load_config(a.config, flags), ["--help"], program=f"{a.parser.prog} {a.config}")
+    program = f"{a.parser.prog} {a.config_file}"
+    override(load_config(a.config_file, flags), ["--help"], program=program)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from t5jax.cli.command import Command
+from t5jax.cli.command import Command, arguments_of
 from t5jax.home import expand_home
 
 _NOTES = """\
@@ -45,10 +45,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--max-shard-size", default="5GB", help="largest file of Hugging Face's weights (5GB)"
     )
     parser.add_argument(
-        "--no-slots",
-        action="store_true",
+        "--no-slots", dest="with_slots", action="store_false",
         help="without the optimizer state of T5X or Mesh TensorFlow",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--reference", choices=("auto", "transformers", "golden", "numpy"), default="auto",
         help="what the logits are compared with: transformers, logits stored in SOURCE, or T5 in "
@@ -61,17 +60,7 @@ def _convert(a: argparse.Namespace, flags: list[str]) -> None:
         a.parser.error(f"t5jax convert takes no settings of a config: {' '.join(flags)}")
     from t5jax.commands.convert import ConvertOptions, convert_command
 
-    options = ConvertOptions(
-        to=a.to,
-        step=a.step,
-        vocabulary=a.vocabulary,
-        extra_ids=a.extra_ids,
-        dtype=a.dtype,
-        max_shard_size=a.max_shard_size,
-        with_slots=not a.no_slots,
-        reference=a.reference,
-    )
-    convert_command(a.source, a.target, options)
+    convert_command(a.source, a.target, ConvertOptions(**arguments_of(ConvertOptions, a)))
 
 
 CONVERT = Command(

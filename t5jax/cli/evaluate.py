@@ -2,7 +2,7 @@
 
 import argparse
 
-from t5jax.cli.command import Command
+from t5jax.cli.command import Command, arguments_of
 from t5jax.home import expand_home
 
 _EXAMPLES = """\
@@ -19,25 +19,21 @@ examples:
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="validation", help="split to evaluate (validation)")
     parser.add_argument(
-        "--tasks",
-        nargs="+",
-        default=[],
-        metavar="NAME",
+        "--tasks", nargs="+", default=[], metavar="NAME",
         help="metrics of these tasks or mixtures instead of the run's own",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--only", choices=("loss", "metrics"), help="default: whatever the tasks have"
     )
     parser.add_argument("--num-rows", type=int, help="number of rows to take losses over (all)")
     parser.add_argument(
-        "--baselines", action="store_true", help="also the losses of unigram and bigram models"
-    )
+        "--baselines", dest="with_baselines", action="store_true",
+        help="also the losses of unigram and bigram models",
+    )  # fmt: skip
     parser.add_argument(
-        "--output",
-        type=expand_home,
-        metavar="DIR",
+        "--output", type=expand_home, metavar="DIR",
         help="directory for predictions (WORKDIR/evaluations)",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--submission", type=expand_home, metavar="DIR", help="write files for GLUE and SuperGLUE"
     )
@@ -51,42 +47,31 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-best", metavar="TASK/METRIC", help="copy the best checkpoint to WORKDIR/best"
     )
-    parser.add_argument("--lowest", action="store_true", help="with --keep-best: lower is better")
+    parser.add_argument(
+        "--lowest", dest="best_mode", action="store_const", const="min", default="max",
+        help="with --keep-best: lower is better",
+    )  # fmt: skip
     parser.add_argument(
         "--show", type=int, default=0, metavar="N",
         help="print N predictions of each task, the most confident ones, beside the targets",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="JSON lines on standard output")
+    parser.add_argument(
+        "--json", dest="as_json", action="store_true", help="JSON lines on standard output"
+    )
 
 
 def _evaluate(a: argparse.Namespace, flags: list[str]) -> None:
-    from t5jax.commands.evaluate import (
-        EvaluateOptions,
-        evaluate_command,
-        evaluate_follow_command,
-    )
+    from t5jax.commands.evaluate import EvaluateOptions, evaluate_command, evaluate_follow_command
 
     if a.follow and a.step is not None:
         a.parser.error("--follow takes every step: leave out --step")
-    if a.lowest and not a.keep_best:
+    if a.best_mode == "min" and not a.keep_best:
         a.parser.error("--lowest says which is best: give --keep-best TASK/METRIC")
-    options = EvaluateOptions(
-        split=a.split,
-        tasks=tuple(a.tasks),
-        only=a.only,
-        num_rows=a.num_rows,
-        with_baselines=a.baselines,
-        output=a.output,
-        submission=a.submission,
-        keep_best=a.keep_best,
-        best_mode="min" if a.lowest else "max",
-        show=a.show,
-        as_json=a.json,
-    )
+    options = EvaluateOptions(**arguments_of(EvaluateOptions, a))
     if a.follow:
-        evaluate_follow_command(a.run, flags, options, timeout_seconds=a.wait)
+        evaluate_follow_command(a.workdir, flags, options, timeout_seconds=a.wait)
     else:
-        evaluate_command(a.run, flags, options, step=a.step)
+        evaluate_command(a.workdir, flags, options, step=a.step)
 
 
 EVALUATE = Command(

@@ -2,13 +2,14 @@
 
 import argparse
 
-from t5jax.cli.command import Command
+from t5jax.cli.command import Command, call
 from t5jax.home import expand_home
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", type=expand_home, metavar="TARGET", help="a new folder")
-    parser.add_argument("--format", choices=("stablehlo", "savedmodel"), default="stablehlo")
+    formats = ("stablehlo", "savedmodel")
+    parser.add_argument("--format", dest="file_format", choices=formats, default="stablehlo")
     parser.add_argument(
         "--inputs-length", type=int, help="input length in tokens (default: data.inputs_length)"
     )
@@ -25,16 +26,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _export(a: argparse.Namespace, flags: list[str]) -> None:
     from t5jax.commands.export import export_command
 
-    export_command(
-        a.run,
-        a.target,
-        flags,
-        step=a.step,
-        file_format=a.format,
-        inputs_length=a.inputs_length,
-        targets_length=a.targets_length,
-        platforms=a.platforms,
-    )
+    call(export_command, a, flags)
 
 
 EXPORT = Command("export", "export a run as StableHLO or SavedModel", _export, "run", _options)

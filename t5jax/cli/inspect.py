@@ -2,25 +2,28 @@
 
 import argparse
 
-from t5jax.cli.command import Command
+from t5jax.cli.command import Command, call
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="train", help="split to read (train)")
     parser.add_argument("--step", type=int, default=1, help="training step, counted from 1 (1)")
-    parser.add_argument("--rows", type=int, default=2, help="rows of the batch to show (2)")
+    parser.add_argument(
+        "--rows", dest="num_rows", metavar="ROWS", type=int, default=2,
+        help="rows of the batch to show (2)",
+    )  # fmt: skip
 
 
 def _model(a: argparse.Namespace, flags: list[str]) -> None:
     from t5jax.commands.inspect import inspect_model_command
 
-    inspect_model_command(a.config, flags)
+    call(inspect_model_command, a, flags)
 
 
 def _data(a: argparse.Namespace, flags: list[str]) -> None:
     from t5jax.commands.inspect import inspect_data_command
 
-    inspect_data_command(a.config, flags, split=a.split, step=a.step, num_rows=a.rows)
+    call(inspect_data_command, a, flags)
 
 
 INSPECT_MODEL = Command(

@@ -2,7 +2,7 @@
 
 import argparse
 
-from t5jax.cli.command import Command
+from t5jax.cli.command import Command, call
 from t5jax.home import expand_home
 
 
@@ -13,13 +13,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _merge(a: argparse.Namespace, flags: list[str]) -> None:
     from t5jax.commands.merge import merge_command
 
-    merge_command(a.run, a.target, flags, step=a.step)
+    call(merge_command, a, flags)
 
 
 MERGE = Command(
-    "merge",
-    "merge LoRA factors into the weights of a new run",
-    _merge,
-    "run",
-    _options,
+    "merge", "merge LoRA factors into the weights of a new run", _merge, "run", _options
 )

@@ -3,7 +3,7 @@
 import argparse
 
 from t5jax.cli import text_job
-from t5jax.cli.command import Command
+from t5jax.cli.command import Command, arguments_of
 
 _EXAMPLES = """\
 examples:
@@ -21,11 +21,9 @@ def _options(parser: argparse.ArgumentParser) -> None:
     text_job.input_options(parser)
     text_job.text_options(parser)
     parser.add_argument(
-        "--decoder-prefix",
-        metavar="TEXT",
-        default="",
+        "--decoder-prefix", metavar="TEXT", default="",
         help="decoder prompt: every output begins with it",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--stop", metavar="TEXT", action="append", default=[],
         help="stop string, left out of the output; may be given several times",
@@ -38,12 +36,15 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 def _predict(a: argparse.Namespace, flags: list[str]) -> None:
     from t5jax.commands.predict import predict_command
+    from t5jax.inference import TextOptions
     from t5jax.inference.interactive import run_interactive
+    from t5jax.inference.text_job import JobOptions
 
-    options, text_options = text_job.job_options_of(a), text_job.text_options_of(a)
+    options = JobOptions(**arguments_of(JobOptions, a))
+    text_options = TextOptions(**arguments_of(TextOptions, a))
     if a.interactive:
         _check_alone(a)
-        run_interactive(a.run, a.step, options.ensemble, text_options, flags)
+        run_interactive(a.workdir, a.step, options.ensemble, text_options, flags)
         return
     if not a.input and (a.format or a.header):
         a.parser.error("--format and --header are about --input FILE, or --input -")

@@ -3,7 +3,7 @@
 import argparse
 
 from t5jax.cli import text_job
-from t5jax.cli.command import Command
+from t5jax.cli.command import Command, arguments_of
 
 _EXAMPLES = """\
 examples:
@@ -25,13 +25,15 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 def _score(a: argparse.Namespace, flags: list[str]) -> None:
     from t5jax.commands.score import score_command
+    from t5jax.inference import TextOptions
+    from t5jax.inference.text_job import JobOptions
 
     if not a.input:
         a.input, a.format = ["-"], a.format or "tsv"
     inputs = text_job.inputs_of(a, (a.column, a.target_column))
-    score_command(
-        text_job.job_options_of(a), inputs, text_job.text_options_of(a), flags, with_tokens=a.tokens
-    )
+    options = JobOptions(**arguments_of(JobOptions, a))
+    text_options = TextOptions(**arguments_of(TextOptions, a))
+    score_command(options, inputs, text_options, flags, with_tokens=a.tokens)
 
 
 SCORE = Command(

@@ -2,7 +2,7 @@
 
 import argparse
 
-from t5jax.cli.command import SETTINGS, Command
+from t5jax.cli.command import SETTINGS, Command, arguments_of
 from t5jax.home import expand_home
 
 _EXAMPLES = """\
@@ -18,45 +18,37 @@ examples:
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "name",
-        metavar="NAME",
-        nargs="?",
+        "name", metavar="NAME", nargs="?",
         help="a task, a mixture, CORPUS:OBJECTIVE; default: all",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--config",
-        type=expand_home,
+        "--config", dest="config_file", type=expand_home, metavar="CONFIG",
         help="config whose files, modules, vocabulary and lengths are used",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--filter", metavar="TEXT", help="only what has TEXT in name or description"
-    )
+        "--filter", dest="filter_text", metavar="TEXT",
+        help="only what has TEXT in name or description",
+    )  # fmt: skip
     parser.add_argument("--split", default="train", help="split of the examples (train)")
-    parser.add_argument("--examples", type=int, default=3, help="number of examples to show (3)")
+    parser.add_argument(
+        "--examples", dest="num_examples", metavar="EXAMPLES", type=int, default=3,
+        help="number of examples to show (3)",
+    )  # fmt: skip
     parser.add_argument(
         "--scan", type=int, default=2000, help="number of examples to measure lengths on (2000)"
     )
     parser.add_argument(
-        "--html",
-        type=expand_home,
-        metavar="FILE",
+        "--html", type=expand_home, metavar="FILE",
         help="write an HTML page: rows in colour, noise spans, plots",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    )  # fmt: skip
+    parser.add_argument("--json", dest="as_json", action="store_true", help="print JSON")
 
 
 def _tasks(a: argparse.Namespace, flags: list[str]) -> None:
     from t5jax.commands.tasks import TasksOptions, tasks_command
 
-    options = TasksOptions(
-        split=a.split,
-        num_examples=a.examples,
-        scan=a.scan,
-        html=a.html,
-        filter_text=a.filter,
-        as_json=a.json,
-    )
-    tasks_command(a.name, a.config, flags, options)
+    options = TasksOptions(**arguments_of(TasksOptions, a))
+    tasks_command(a.name, a.config_file, flags, options)
 
 
 TASKS = Command(

@@ -52,34 +52,9 @@ def output_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def job_options_of(a: argparse.Namespace):
-    from t5jax.inference.text_job import JobOptions
-
-    return JobOptions(
-        workdir=a.run,
-        step=a.step,
-        ensemble=tuple(a.ensemble),
-        batch_size=a.batch_size,
-        output=a.output,
-        overwrite=a.overwrite,
-        shard=a.shard,
-    )
-
-
 def inputs_of(a: argparse.Namespace, columns: tuple[str, ...]):
     from t5jax.inference.input_rows import InputFiles
 
     return InputFiles(
         paths=tuple(a.input), columns=columns, format=a.format, header=tuple(a.header)
-    )
-
-
-def text_options_of(a: argparse.Namespace):
-    from t5jax.inference import TextOptions
-
-    return TextOptions(
-        prefix=a.prefix,
-        decoder_prefix=getattr(a, "decoder_prefix", ""),
-        stop=tuple(getattr(a, "stop", ())),
-        truncate_inputs=a.truncate_inputs,
     )

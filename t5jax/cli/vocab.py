@@ -2,23 +2,19 @@
 
 import argparse
 
-from t5jax.cli.command import SETTINGS, Command, workdir_option
+from t5jax.cli.command import SETTINGS, Command, arguments_of, call, workdir_option
 from t5jax.home import expand_home
 
 
 def _train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--num-pieces",
-        type=int,
-        default=32_000,
+        "--num-pieces", type=int, default=32_000,
         help="number of pieces, sentinels not counted (32 000)",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--max-characters",
-        type=int,
-        default=100_000_000,
+        "--max-characters", type=int, default=100_000_000,
         help="characters of text to train on (100 000 000)",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--character-coverage", type=float, default=0.9995,
         help="share of the text's characters that get pieces (0.9995)",
@@ -52,17 +48,15 @@ def _extend_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--num-pieces", type=int, help="number of pieces to learn")
     parser.add_argument(
-        "--max-characters",
-        type=int,
-        default=20_000_000,
+        "--max-characters", type=int, default=20_000_000,
         help="characters of text to learn from (20 000 000)",
-    )
+    )  # fmt: skip
 
 
 def _grow_options(parser: argparse.ArgumentParser) -> None:
     workdir_option(parser)
     parser.add_argument(
-        "config", type=expand_home, metavar="CONFIG",
+        "config_file", type=expand_home, metavar="CONFIG",
         help="of the new run: extended vocabulary, larger table",
     )  # fmt: skip
 
@@ -70,36 +64,20 @@ def _grow_options(parser: argparse.ArgumentParser) -> None:
 def _train(a: argparse.Namespace, flags: list[str]) -> None:
     from t5jax.commands.vocab import vocab_train_command
 
-    vocab_train_command(
-        a.config,
-        flags,
-        num_pieces=a.num_pieces,
-        max_characters=a.max_characters,
-        character_coverage=a.character_coverage,
-        byte_fallback=a.byte_fallback,
-    )
+    call(vocab_train_command, a, flags)
 
 
 def _extend(a: argparse.Namespace, flags: list[str]) -> None:
     from t5jax.commands.vocab import vocab_extend_command
 
-    vocab_extend_command(
-        a.file,
-        flags,
-        output=a.output,
-        extra_ids=a.extra_ids,
-        pieces=a.pieces,
-        pieces_file=a.pieces_file,
-        config_file=a.source,
-        num_pieces=a.num_pieces,
-        max_characters=a.max_characters,
-    )
+    arguments = arguments_of(vocab_extend_command, a, flags)
+    vocab_extend_command(**arguments, config_file=a.source)
 
 
 def _grow(a: argparse.Namespace, flags: list[str]) -> None:
     from t5jax.commands.vocab import vocab_grow_command
 
-    vocab_grow_command(a.run, a.config, flags, step=a.step)
+    call(vocab_grow_command, a, flags)
 
 
 TRAIN_VOCABULARY = Command(

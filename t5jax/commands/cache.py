@@ -3,6 +3,7 @@
 import pathlib
 import sys
 import time
+from collections.abc import Sequence
 
 from t5jax.commands.vocab import train_vocabulary
 from t5jax.config import RunConfig, load_config
@@ -32,7 +33,7 @@ def cache_command(
     config_file: str,
     flags: list[str],
     *,
-    splits: list[str],
+    splits: Sequence[str],
     num_processes: int,
     overwrite: bool,
     new_vocabulary: int | None = None,
@@ -52,17 +53,18 @@ def cache_command(
 
 
 def cache_verify_command(
-    config_file: str, flags: list[str], *, splits: list[str], num_threads: int
+    config_file: str, flags: list[str], *, splits: Sequence[str], num_processes: int
 ) -> int:
-    """Reads every byte of the mixture's stores: those of `splits`, or all that are there. Returns
-    the exit code; a damaged store does not stop the others from being read."""
+    """Reads every byte of the mixture's stores, `num_processes` files at a time: those of `splits`,
+    or all that are there. Returns the exit code; a damaged store does not stop the others from
+    being read."""
     config = _with_cache_dir(load_config(config_file, flags))
     mixture = resolve(config.data, config.model.architecture)
-    whole = [_verify(directory, num_threads) for directory in _stores(mixture, splits)]
+    whole = [_verify(directory, num_processes) for directory in _stores(mixture, splits)]
     return ExitCode.DONE if all(whole) else DAMAGED
 
 
-def _stores(mixture: ResolvedMixture, splits: list[str]) -> list[pathlib.Path]:
+def _stores(mixture: ResolvedMixture, splits: Sequence[str]) -> list[pathlib.Path]:
     """The folders of the mixture's stores."""
     cache_dir = mixture.data.cache_dir
     assert cache_dir is not None
@@ -109,7 +111,7 @@ def build_stores(
     data: DataConfig,
     architecture: str = "encoder_decoder",
     *,
-    splits: list[str],
+    splits: Sequence[str],
     num_processes: int,
     overwrite: bool = False,
 ) -> None:

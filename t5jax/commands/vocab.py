@@ -6,7 +6,7 @@ import itertools
 import pathlib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 from etils import epath
@@ -109,7 +109,7 @@ def vocab_extend_command(
     *,
     output: str,
     extra_ids: int | None,
-    pieces: list[str],
+    pieces: Sequence[str],
     pieces_file: str | None,
     config_file: str | None,
     num_pieces: int | None,
@@ -124,7 +124,7 @@ def vocab_extend_command(
     if extra_ids is None:
         extra_ids = PUBLISHED[file].extra_ids if file in PUBLISHED else DEFAULT_SENTINELS
     old = SentencePieceVocabulary(path=file, extra_ids=extra_ids)
-    texts = pieces + (_lines_of(pieces_file) if pieces_file else [])
+    texts = [*pieces, *(_lines_of(pieces_file) if pieces_file else ())]
     new_pieces = [Piece(_unescape(text), 0.0, PieceType.USER_DEFINED) for text in texts]
     if config_file is not None and num_pieces is not None:
         documents = _documents(load_config(config_file, flags).data)
