@@ -4,9 +4,7 @@
 model with its unrolling and rematerialisation.
 """
 
-from etils import epath
-
-from t5jax.checkpoints import CheckpointConfig, latest_record
+from t5jax.checkpoints import CheckpointConfig, checkpoint_directory, latest_record
 from t5jax.config import RunConfig, TrainConfig, WarmStart, from_record
 from t5jax.data.config import DataConfig
 from t5jax.data.vocabularies import SentencePieceVocabulary
@@ -205,7 +203,7 @@ def saved_config(workdir: str) -> RunConfig:
     `saved_config("runs/flan").model` and `.data.vocabulary`. Raises ConfigError when there is no
     checkpoint.
     """
-    directory = epath.Path(workdir) / "checkpoints"
+    directory = checkpoint_directory(workdir)
     if not directory.is_dir():
         raise ConfigError(
             f"{workdir} holds no checkpoints: name the workdir of a run, or make one of another "

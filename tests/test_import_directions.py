@@ -24,7 +24,7 @@ ALLOWED = {
     "runtime": {"errors"},
     "tracking": {"errors"},
     "metrics": {"errors"},
-    "checkpoints": {"runtime", "types"},
+    "checkpoints": {"runtime", "types", "home"},
     "model": {"sharding", "types"},
     "training": {"model"},
     "data.rng": set(),

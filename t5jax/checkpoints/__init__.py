@@ -11,8 +11,11 @@ from t5jax.checkpoints.fingerprint import fingerprints, leaves_by_path
 from t5jax.checkpoints.record import (
     NoUsableCheckpoint,
     Record,
+    array_differences,
+    checkpoint_directory,
     committed_steps,
     latest_record,
+    listed,
     read_record,
 )
 from t5jax.checkpoints.restoring import Restored, nested, restore_leaves, restore_params
@@ -31,11 +34,14 @@ __all__ = [
     "Region",
     "Restored",
     "StoredStep",
+    "array_differences",
+    "checkpoint_directory",
     "committed_steps",
     "fingerprints",
     "full_region",
     "latest_record",
     "leaves_by_path",
+    "listed",
     "nested",
     "open_step",
     "read_record",

@@ -8,19 +8,23 @@ devices.
 
 import dataclasses
 import json
+import os
 import zlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from etils import epath  # local paths and gs:// alike
 
 from t5jax.checkpoints.fingerprint import Fingerprint
 from t5jax.errors import CheckpointError
+from t5jax.home import expand_home
 
+FOLDER = "checkpoints"  # of a run's workdir
 FORMAT = 1
 FILE = "record.json"
 ITEM = "record"
 _MOST_NAMED = 10
+_T = TypeVar("_T")
 
 
 class DamagedError(Exception):
@@ -97,6 +101,11 @@ def load_record(directory: str | epath.Path, step: int) -> Record:
     return Record(step=step, content=body["content"], metrics=body["metrics"], leaves=leaves)
 
 
+def checkpoint_directory(workdir: str | os.PathLike[str]) -> epath.Path:
+    """Where a run keeps its checkpoints."""
+    return epath.Path(expand_home(workdir)) / FOLDER
+
+
 def committed_steps(directory: str | epath.Path) -> list[int]:
     """Steps that were saved completely, oldest first."""
     directory = epath.Path(directory)
@@ -109,85 +118,91 @@ def committed_steps(directory: str | epath.Path) -> list[int]:
 
 
 def latest_record(directory: str | epath.Path) -> Record:
-    """The newest intact record; its arrays are not verified.
+    """The newest intact record; its arrays are not verified. Raises as `newest_undamaged`."""
+    return read_record(directory, None)
+
+
+def read_record(directory: str | epath.Path, step: int | None) -> Record:
+    """The record of that very step; None: as `latest_record`. Raises as `newest_undamaged`."""
+    read = lambda step: load_record(directory, step)
+    return newest_undamaged(directory, committed_steps(directory), step, read)
+
+
+def newest_undamaged(
+    directory: str | epath.Path,
+    steps: list[int],
+    step: int | None,
+    read: Callable[[int], _T],
+    log: Callable[[str], None] = lambda line: None,
+) -> _T:
+    """What `read` makes of the newest of `steps` that is not damaged, or of `step`; `log` gets a
+    line for every step that is passed over.
 
     Raises:
-      CheckpointError: there is no checkpoint in the directory.
-      NoUsableCheckpoint: there are, but no record is intact.
+      CheckpointError: there are no steps, or `step` is missing or damaged.
+      NoUsableCheckpoint: there are steps, but all are damaged.
     """
-    steps = committed_steps(directory)
     if not steps:
         raise CheckpointError(f"{directory} holds no checkpoint")
-    reasons = []
-    for step in reversed(steps):
+    if step is not None:
+        if step not in steps:
+            known = ", ".join(map(str, steps))
+            raise CheckpointError(f"{directory} holds no step {step}; it has: {known}")
         try:
-            return load_record(directory, step)
+            return read(step)
         except DamagedError as damage:
-            reasons.append(f"step {step}: {damage}")
-    raise NoUsableCheckpoint(none_usable(directory, reasons))
-
-
-def read_record(directory: str | epath.Path, step: int) -> Record:
-    """The record of that very step.
-
-    Raises:
-      CheckpointError: the step does not exist or its record is damaged.
-    """
-    require_step(directory, step, committed_steps(directory))
-    try:
-        return load_record(directory, step)
-    except DamagedError as damage:
-        raise CheckpointError(f"checkpoint of step {step}: {damage}") from damage
-
-
-def require_step(directory: str | epath.Path, step: int, steps: list[int]) -> None:
-    if step not in steps:
-        known = ", ".join(map(str, steps)) or "none"
-        raise CheckpointError(f"{directory} holds no step {step}; it has: {known}")
-
-
-def none_usable(directory: str | epath.Path, reasons: list[str]) -> str:
-    return (
+            raise CheckpointError(f"checkpoint of step {step} is damaged: {damage}") from damage
+    reasons = []
+    for candidate in reversed(steps):
+        try:
+            return read(candidate)
+        except DamagedError as damage:
+            reasons.append(f"step {candidate}: {damage}")
+            log(f"CHECKPOINT OF STEP {candidate} IS DAMAGED and passed over ({damage})")
+    raise NoUsableCheckpoint(
         f"{len(reasons)} checkpoints in {directory}, none can be used: {'; '.join(reasons)}. "
         "Nothing was changed. Restore the files from a copy, or start the run in another directory"
     )
 
 
-def check_fits(
-    record: Record, wanted: Mapping[str, Any], *, all_of: str | None, where: str
-) -> None:
-    """Compares the saved arrays with those of the model; saved leaves whose path begins with
-    `all_of` must all be among them.
-
-    Raises:
-      CheckpointError: naming at most ten paths with both shapes. This is no damage: the config
-        asks for another model than the one that was saved.
-    """
+def array_differences(
+    record: Record, wanted: Mapping[str, Any], all_of: str | tuple[str, ...] = ()
+) -> list[str]:
+    """Where the saved arrays are not those of the model, a line each; saved leaves whose path
+    begins with `all_of` must all be wanted."""
+    shown = lambda leaf: f"{leaf.dtype}{list(leaf.shape)}"
     problems = []
     for path, leaf in wanted.items():
         saved = record.leaves.get(path)
-        here = f"{leaf.dtype}{list(leaf.shape)}"
         if saved is None:
-            problems.append(f"{path}: not saved, the model has {here}")
-        elif saved.shape != tuple(leaf.shape) or saved.dtype != str(leaf.dtype):
-            there = f"{saved.dtype}{list(saved.shape)}"
-            problems.append(f"{path}: saved {there}, the model has {here}")
-    if all_of is not None:
-        for path in sorted(set(record.leaves) - set(wanted)):
-            if not path.startswith(all_of):
-                continue
-            saved = record.leaves[path]
-            there = f"{saved.dtype}{list(saved.shape)}"
-            problems.append(f"{path}: saved {there}, the model has no such array")
-    if not problems:
-        return
-    more = len(problems) - _MOST_NAMED
-    listed = "\n  ".join(problems[:_MOST_NAMED] + ([f"and {more} more"] if more > 0 else []))
-    raise CheckpointError(
-        f"the checkpoint {where} is of another model or optimizer than this config "
-        f"({len(problems)} arrays differ):\n  {listed}\nUse the config it was saved with "
-        "(vocabulary rows, sizes, optimizer), or another directory"
-    )
+            problems.append(f"{path}: not saved, the model has {shown(leaf)}")
+        elif (saved.shape, saved.dtype) != (tuple(leaf.shape), str(leaf.dtype)):
+            problems.append(f"{path}: saved {shown(saved)}, the model has {shown(leaf)}")
+    for path in sorted(set(record.leaves) - set(wanted)):
+        if path.startswith(all_of):
+            saved = shown(record.leaves[path])
+            problems.append(f"{path}: saved {saved}, the model has no such array")
+    return problems
+
+
+def listed(differences: list[str]) -> str:
+    """Their number, and the first ten on lines of their own."""
+    more = len(differences) - _MOST_NAMED
+    lines = differences[:_MOST_NAMED] + ([f"and {more} more"] if more > 0 else [])
+    return f"({len(differences)} arrays differ):\n  " + "\n  ".join(lines)
+
+
+def check_fits(
+    record: Record, wanted: Mapping[str, Any], *, all_of: str | tuple[str, ...], where: str
+) -> None:
+    """Raises CheckpointError for `array_differences`. They are no damage: the config asks for
+    another model than the one that was saved."""
+    if found := array_differences(record, wanted, all_of):
+        raise CheckpointError(
+            f"the checkpoint {where} is of another model or optimizer than this config "
+            f"{listed(found)}\nUse the config it was saved with (vocabulary rows, sizes, "
+            "optimizer), or another directory"
+        )
 
 
 def _checksum(body: dict[str, Any]) -> int:

@@ -14,7 +14,7 @@ from jax.sharding import SingleDeviceSharding
 
 from t5jax.checkpoints import record as records
 from t5jax.checkpoints.fingerprint import fingerprints, leaves_by_path
-from t5jax.checkpoints.record import DamagedError, NoUsableCheckpoint, Record
+from t5jax.checkpoints.record import DamagedError, Record
 from t5jax.errors import CheckpointError
 from t5jax.runtime import gather_texts
 
@@ -63,15 +63,13 @@ def restore_params(directory: str | os.PathLike[str], abstract_params, step: int
 
 def restore_leaves(directory: str | os.PathLike[str], wanted: Mapping[str, Any],
                    step: int | None = None, log: Log = _log, *,
-                   all_of: str | None = None) -> Restored:  # fmt: skip
+                   all_of: str | tuple[str, ...] = ()) -> Restored:  # fmt: skip
     """The arrays that `wanted` names by path (`params/…`, `opt_state/…`), as a dict by path.
 
     Saved arrays whose path begins with `all_of` must all be wanted. Raises as `restore_params`.
     """
     directory = absolute(directory)
     steps = agreed_steps(directory)
-    if not steps:
-        raise CheckpointError(f"{directory} holds no checkpoint")
     record, arrays = newest_verified(directory, wanted, steps, step, log, all_of=all_of)
     found = dict(zip(wanted, arrays, strict=True))
     return Restored(step=record.step, state=found, record=record.content, metrics=record.metrics)
@@ -84,31 +82,16 @@ def newest_verified(
     step: int | None,
     log: Log,
     *,
-    all_of: str | None,
+    all_of: str | tuple[str, ...],
 ) -> tuple[Record, list]:
     """Record and arrays (in the order of `wanted`) of the newest good one of `steps`, or of `step`.
 
     Saved arrays whose path begins with `all_of` must all be wanted; "" for a whole state.
     """
     _check_shardings(wanted)
-    if step is not None:
-        records.require_step(directory, step, steps)
-        try:
-            return _read_verified(directory, step, wanted, all_of)
-        except DamagedError as damage:
-            raise CheckpointError(f"checkpoint of step {step} is damaged: {damage}") from damage
-    reasons = []
-    for candidate in reversed(steps):
-        try:
-            return _read_verified(directory, candidate, wanted, all_of)
-        except DamagedError as damage:
-            reasons.append(f"step {candidate}: {damage}")
-            if jax.process_index() == 0:
-                log(
-                    f"CHECKPOINT OF STEP {candidate} IS DAMAGED and passed over "
-                    f"({damage}); trying the one before"
-                )
-    raise NoUsableCheckpoint(records.none_usable(directory, reasons))
+    read = lambda step: _read_verified(directory, step, wanted, all_of)
+    told = log if jax.process_index() == 0 else lambda line: None
+    return records.newest_undamaged(directory, steps, step, read, told)
 
 
 def agreed_steps(directory: epath.Path) -> list[int]:
@@ -154,7 +137,7 @@ def _check_shardings(wanted: Mapping[str, Any]) -> None:
 
 
 def _read_verified(directory: epath.Path, step: int, wanted: Mapping[str, Any],
-                   all_of: str | None) -> tuple[Record, list]:  # fmt: skip
+                   all_of: str | tuple[str, ...]) -> tuple[Record, list]:  # fmt: skip
     record = _on_all_hosts(lambda: records.load_record(directory, step))
     records.check_fits(record, wanted, all_of=all_of, where=f"{directory}/{step}")
     arrays = _on_all_hosts(lambda: _read_arrays(directory / str(step) / STATE, wanted))

@@ -22,7 +22,7 @@ from etils import epath
 from t5jax.checkpoints import record as records
 from t5jax.checkpoints.blocks import BLOCK_BYTES, BlockArray, Region
 from t5jax.checkpoints.fingerprint import Fingerprint, RunningFingerprint
-from t5jax.checkpoints.record import DamagedError, NoUsableCheckpoint, Record
+from t5jax.checkpoints.record import DamagedError, Record
 from t5jax.checkpoints.restoring import STATE, Log, absolute, brief, nested
 from t5jax.errors import CheckpointError
 
@@ -166,23 +166,9 @@ def open_step(
       NoUsableCheckpoint: there are steps, but all are damaged.
     """
     directory = absolute(directory)
+    read = lambda step: _verified(directory, step, prefix)
     steps = records.committed_steps(directory)
-    if not steps:
-        raise CheckpointError(f"{directory} holds no checkpoint")
-    if step is not None:
-        records.require_step(directory, step, steps)
-        try:
-            return _verified(directory, step, prefix)
-        except DamagedError as damage:
-            raise CheckpointError(f"checkpoint of step {step} is damaged: {damage}") from damage
-    reasons = []
-    for candidate in reversed(steps):
-        try:
-            return _verified(directory, candidate, prefix)
-        except DamagedError as damage:
-            reasons.append(f"step {candidate}: {damage}")
-            log(f"CHECKPOINT OF STEP {candidate} IS DAMAGED and passed over ({damage})")
-    raise NoUsableCheckpoint(records.none_usable(directory, reasons))
+    return records.newest_undamaged(directory, steps, step, read, log)
 
 
 def _verified(directory: epath.Path, step: int, prefix: str) -> StoredStep:

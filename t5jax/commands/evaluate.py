@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import jax
 
-from t5jax.checkpoints import committed_steps
+from t5jax.checkpoints import checkpoint_directory, committed_steps
 from t5jax.data.pipeline.loader import Loader
 from t5jax.data.registry.resolve import ResolvedMixture
 from t5jax.data.vocabularies import save_vocabulary
@@ -93,16 +93,16 @@ def evaluate_follow_command(
 ) -> None:
     """Evaluates every step that is there or appears, until the run's last one; gives up when none
     has appeared for `timeout_seconds`."""
-    directory = pathlib.Path(workdir) / "checkpoints"
+    directory = checkpoint_directory(workdir)
     saved: SavedRun | None = None
-    for step in poll_checkpoints(directory, timeout_seconds=timeout_seconds):
+    for step in poll_checkpoints(pathlib.Path(directory), timeout_seconds=timeout_seconds):
         try:
             if saved is None:
                 saved = _open(workdir, step, flags, options)
                 evaluation = _Evaluation(workdir, saved, options)
             restored = saved.restore(step)
         except CheckpointError:
-            if step in committed_steps(str(directory)):
+            if step in committed_steps(directory):
                 raise
             _say(f"step {step} was deleted by the training run before it could be read")
             continue

@@ -4,16 +4,16 @@ import dataclasses
 
 import jax
 import numpy as np
-from etils import epath
 from flax import nnx
 
 from t5jax import runtime
-from t5jax.checkpoints import Checkpoints, committed_steps, restore_params
-from t5jax.config import RunConfig, WarmStart, describe_run, to_text
+from t5jax.checkpoints import restore_params
+from t5jax.config import RunConfig, WarmStart
 from t5jax.errors import ConfigError
 from t5jax.run.build import build_program
-from t5jax.run.provenance import environment
-from t5jax.run.restore import apply_flags, checkpoint_directory, read_saved_config
+from t5jax.run.initialize import begin_run, refuse_existing_run
+from t5jax.run.provenance import checkpoint_record
+from t5jax.run.restore import apply_flags, read_saved_config, saved_checkpoints
 from t5jax.training.peft import Adapters, AllParameters, PromptTuning
 from t5jax.training.steps import Program
 from t5jax.types import Params
@@ -35,34 +35,23 @@ def merge_command(workdir: str, target: str, flags: list[str], *, step: int | No
     change = apply_flags(flags, command="merge", workdir=workdir)
     config, record = read_saved_config(workdir, step, change, command="merge")
     _check_merges(config, workdir)
-    directory = epath.Path(target) / "checkpoints"
-    if committed_steps(directory):
-        raise ConfigError(f"{target} holds a run already; choose another folder")
+    refuse_existing_run(target)
     runtime.start_distributed(config.runtime)
     config.check_mesh(jax.device_count(), trains=False)
     program = build_program(config)
-    source = checkpoint_directory(workdir)
-    restored = restore_params(source, program.abstract_state.params, record.step)
+    source, step = saved_checkpoints(workdir), record.step
+    restored = restore_params(source, program.abstract_state.params, step)
     params = program.merge(restored.state)
     difference = _difference(program, restored.state, params)
     plain = dataclasses.replace(
         config, workdir=target, init=WarmStart(), finetuning=AllParameters()
     )
-    content = {
-        "config": to_text(plain),
-        "data": restored.record["data"],
-        "vocabulary": restored.record["vocabulary"],
-        "environment": environment(),
-        "merged_from": {"workdir": workdir, "step": restored.step},
-    }
-    checkpoints = Checkpoints(directory, plain.checkpoints)
-    if jax.process_index() == 0:
-        describe_run(plain)
-    checkpoints.save(0, build_program(plain).init(plain.train.seed, params), content)
-    checkpoints.close()
+    content = checkpoint_record(plain, restored.record["data"])
+    content["merged_from"] = {"workdir": workdir, "step": step}
+    begin_run(plain, build_program(plain).init(plain.train.seed, params), content)
     if jax.process_index() == 0:
         print(
-            f"{target}: step 0 is step {restored.step} of {workdir} without factors; logits of "
+            f"{target}: step 0 is step {step} of {workdir} without factors; logits of "
             f"random tokens differ by {difference:.1e} of the largest"
         )
 

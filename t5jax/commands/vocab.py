@@ -9,17 +9,10 @@ import time
 from collections.abc import Iterator, Sequence
 
 import jax
-from etils import epath
 
 from t5jax import runtime
-from t5jax.checkpoints import (
-    Checkpoints,
-    committed_steps,
-    latest_record,
-    read_record,
-    restore_params,
-)
-from t5jax.config import RunConfig, describe_run, from_text, load_config
+from t5jax.checkpoints import read_record, restore_params
+from t5jax.config import RunConfig, from_text, load_config
 from t5jax.data.config import DataConfig
 from t5jax.data.records import Rejected, counted
 from t5jax.data.registry.resolve import checked_tasks
@@ -38,9 +31,9 @@ from t5jax.data.vocabularies.model_file import Piece, PieceType
 from t5jax.errors import ConfigError
 from t5jax.model.resize_vocab import resize_token_embeddings
 from t5jax.run.build import build_program, build_train_loader, resolve_mixture
-from t5jax.run.initialize import check_same_model
+from t5jax.run.initialize import begin_run, check_same_model, refuse_existing_run
 from t5jax.run.provenance import checkpoint_record
-from t5jax.run.restore import checkpoint_directory
+from t5jax.run.restore import saved_checkpoints
 
 _SENTINEL = re.compile(r"<extra_id_\d+>")
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
@@ -152,8 +145,8 @@ def vocab_grow_command(
     Raises ConfigError or CheckpointError when run, extension and config do not fit each other.
     """
     config = load_config(config_file, flags)
-    directory = checkpoint_directory(workdir)
-    record = latest_record(directory) if step is None else read_record(directory, step)
+    directory = saved_checkpoints(workdir)
+    record = read_record(directory, step)
     old_model = from_text(record.content["config"]).model
     extension = _extension(config, record.content["vocabulary"], workdir)
     check_same_model(old_model, config.model, where="the run that is grown", free=("vocab_size",))
@@ -162,9 +155,7 @@ def vocab_grow_command(
             f"init.path = {config.init.path!r} has no effect on a run that `t5jax vocab grow` "
             "begins: leave it out"
         )
-    target = epath.Path(config.workdir) / "checkpoints"
-    if committed_steps(target):
-        raise ConfigError(f"workdir = {config.workdir!r} holds a run already; choose another")
+    refuse_existing_run(config.workdir)
     runtime.start_distributed(config.runtime)
     if jax.process_count() > 1:
         raise ConfigError("`t5jax vocab grow` rewrites whole tables: start it on one host")
@@ -174,12 +165,9 @@ def vocab_grow_command(
     restored = restore_params(directory, old_program.abstract_state.params, record.step)
     grown = resize_token_embeddings(restored.state, extension.sources(), config.model.vocab_size)
     state = build_program(config).init_from_params(grown)
-    checkpoints = Checkpoints(target, config.checkpoints)
-    grown_from = {"workdir": workdir, "step": restored.step}
-    record = {**checkpoint_record(config, loader, 0), "grown_from": grown_from}
-    describe_run(config)
-    checkpoints.save(0, state, record)
-    checkpoints.close()
+    content = checkpoint_record(config, loader.state(0))
+    content["grown_from"] = {"workdir": workdir, "step": restored.step}
+    begin_run(config, state, content)
     print(
         f"{config.workdir}: step 0 has the parameters of {workdir}, step {restored.step}, with "
         f"{extension.new_size - extension.old_size:,} new pieces and a table of "

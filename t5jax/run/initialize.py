@@ -13,19 +13,21 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from etils import epath
 from flax import nnx
 
 from t5jax.checkpoints import (
     Checkpoints,
     Record,
-    latest_record,
+    array_differences,
+    checkpoint_directory,
+    committed_steps,
     leaves_by_path,
+    listed,
     nested,
     read_record,
     restore_leaves,
 )
-from t5jax.config import RunConfig, from_text, to_text
+from t5jax.config import RunConfig, describe_run, from_text, to_text
 from t5jax.errors import ConfigError
 from t5jax.model.config import T5Config, architecture_differences
 from t5jax.model.registry import abstract_model
@@ -37,7 +39,6 @@ from t5jax.training.steps import Program
 from t5jax.training.train_step import TrainState
 
 _ADDED = ("adapter_dim", "prompt_length")  # fields that add parameters to those of the old model
-_MOST_NAMED = 10
 
 
 def initialize(
@@ -95,17 +96,16 @@ def begin(config: RunConfig, program: Program) -> Beginning:
     """
     if config.init.path is None:
         return Beginning(0, program.init(config.train.seed), {})
-    directory = epath.Path(config.init.path) / "checkpoints"
+    directory = checkpoint_directory(config.init.path)
     if not directory.is_dir():
         raise ConfigError(
             f"init.path = {config.init.path!r} holds no checkpoints: name the workdir of a run "
             "(`t5jax train` prints it)"
         )
-    step = config.init.step
-    record = latest_record(directory) if step is None else read_record(directory, step)
+    record = read_record(directory, config.init.step)
     _check_run(config, record.content)
     wanted, fresh = _wanted(config, program, record)
-    restored = restore_leaves(directory, wanted, step)
+    restored = restore_leaves(directory, wanted, config.init.step)
     _check_run(config, restored.record)  # it may be an older one, if the newest is damaged
     params = {path.removeprefix("params/"): x for path, x in _under("params/", restored.state)}
     state = _replaced(program.init(config.train.seed, nested(params)), restored.state)
@@ -119,6 +119,22 @@ def begin(config: RunConfig, program: Program) -> Beginning:
     if fresh:
         source["fresh_parameters"] = sum(x.size for x in fresh.values())
     return Beginning(first, state, source)
+
+
+def begin_run(config: RunConfig, state: TrainState, record: Mapping[str, Any]) -> None:
+    """Writes what the config's run is and its step 0, for a command that makes it of another run;
+    see `refuse_existing_run`."""
+    if jax.process_index() == 0:
+        describe_run(config)
+    checkpoints = Checkpoints(checkpoint_directory(config.workdir), config.checkpoints)
+    checkpoints.save(0, state, dict(record))
+    checkpoints.close()
+
+
+def refuse_existing_run(workdir: str) -> None:
+    """Raises ConfigError for a folder with a run's checkpoints in it."""
+    if committed_steps(checkpoint_directory(workdir)):
+        raise ConfigError(f"workdir = {workdir!r} holds a run already; choose another folder")
 
 
 def check_same_model(
@@ -157,13 +173,10 @@ def _wanted(
     wanted = dict(_under(tuple(kinds), leaves_by_path(program.abstract_state)))
     missing = [path for path in wanted if path not in record.leaves]
     fresh = {path: wanted.pop(path) for path in missing if path in _added(program)}
-    problems = _differences(record, wanted, tuple(kinds))
-    if problems:
-        more = len(problems) - _MOST_NAMED
-        listed = "\n  ".join(problems[:_MOST_NAMED] + ([f"and {more} more"] if more > 0 else []))
+    if problems := array_differences(record, wanted, tuple(kinds)):
         raise ConfigError(
-            f"init.path = {config.init.path!r} does not fit this run ({len(problems)} arrays "
-            f"differ):\n  {listed}\n{_advice(problems)}"
+            f"init.path = {config.init.path!r} does not fit this run {listed(problems)}\n"
+            f"{_advice(problems)}"
         )
     for path in fresh:
         if not program.finetuning.is_trainable(path.removeprefix("params/")):
@@ -181,21 +194,6 @@ def _added(program: Program) -> set[str]:
     plain = nnx.to_pure_dict(nnx.state(abstract_model(model), nnx.Param))
     whole = leaves_by_path(program.abstract_state.params)
     return {f"params/{path}" for path in whole.keys() - leaves_by_path(plain).keys()}
-
-
-def _differences(record: Record, wanted: Mapping[str, Any], kinds: tuple[str, ...]) -> list[str]:
-    shown = lambda x: f"{x.dtype}{list(x.shape)}"
-    problems = []
-    for path, leaf in wanted.items():
-        there = record.leaves.get(path)
-        if there is None:
-            problems.append(f"{path}: missing there, this run wants {shown(leaf)}")
-        elif (there.shape, there.dtype) != (tuple(leaf.shape), str(leaf.dtype)):
-            problems.append(f"{path}: {shown(there)} there, this run wants {shown(leaf)}")
-    for path, there in _under(kinds, record.leaves):
-        if path not in wanted:
-            problems.append(f"{path}: {shown(there)} there, this run has no such array")
-    return problems
 
 
 def _advice(problems: list[str]) -> str:

@@ -1,15 +1,16 @@
 """Provenance: what a checkpoint records of its run, and what all hosts must agree on."""
 
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
 from etils import epath
 
 from t5jax import runtime
+from t5jax.checkpoints import checkpoint_directory
 from t5jax.config import RunConfig, from_text, migrated_text, to_text
 from t5jax.errors import ConfigError
-from t5jax.run.build import TrainLoader
 
 
 def environment() -> dict[str, str]:
@@ -24,12 +25,12 @@ def environment() -> dict[str, str]:
     return {"python": platform.python_version(), **versions}
 
 
-def checkpoint_record(config: RunConfig, loader: TrainLoader, step: int) -> dict[str, Any]:
-    """The record of a checkpoint after `step` steps, as JSON."""
+def checkpoint_record(config: RunConfig, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a checkpoint, as JSON; `data` is the state of the run's loader there."""
     return {
         "config": to_text(config),
-        "data": loader.state(step),
-        "vocabulary": loader.vocabulary.fingerprint,
+        "data": data,
+        "vocabulary": config.data.vocabulary.fingerprint,
         "environment": environment(),
     }
 
@@ -51,7 +52,7 @@ def agree_on_run(config: RunConfig) -> None:
     Raises ConfigError for a workdir that holds something other than a run.
     """
     directory = epath.Path(config.workdir)
-    known = ("config.txt", "checkpoints", "metrics.jsonl")
+    known = ("config.txt", checkpoint_directory("").name, "metrics.jsonl")
     existing = {path.name for path in directory.iterdir()} if directory.exists() else set()
     existing = {name for name in existing if not runtime.is_probe_file(name)}
     if existing and existing.isdisjoint(known):

@@ -9,10 +9,9 @@ import jax
 from etils import epath
 
 from t5jax import runtime
-from t5jax.checkpoints import Record, latest_record, read_record, restore_params
+from t5jax.checkpoints import Record, checkpoint_directory, read_record, restore_params
 from t5jax.config import RunConfig, from_record, override
 from t5jax.errors import CheckpointError, ConfigError
-from t5jax.home import expand_home
 from t5jax.run.build import build_program
 from t5jax.training.steps import Program
 from t5jax.types import Params
@@ -45,9 +44,10 @@ class SavedRun(NamedTuple):
         return RestoredRun(self.config, program, params, step, _fingerprint(self.directory, step))
 
 
-def checkpoint_directory(workdir: str) -> epath.Path:
-    """Raises CheckpointError where the workdir has none."""
-    directory = epath.Path(expand_home(workdir)) / "checkpoints"
+def saved_checkpoints(workdir: str) -> epath.Path:
+    """The folder of a saved run's checkpoints. Raises CheckpointError where the workdir has
+    none."""
+    directory = checkpoint_directory(workdir)
     if not directory.is_dir():
         raise CheckpointError(
             f"{workdir} holds no checkpoints; give the workdir of a run (`t5jax train` prints it)"
@@ -75,8 +75,7 @@ def read_saved_config(
     Raises CheckpointError where there is no checkpoint, ConfigError for what does not fit and for a
     vocabulary that is not the one of the checkpoint.
     """
-    directory = checkpoint_directory(workdir)
-    record = latest_record(directory) if step is None else read_record(directory, step)
+    record = read_record(saved_checkpoints(workdir), step)
     config = from_record(record.content, workdir)
     trained_in = config.workdir
     config = change(config)

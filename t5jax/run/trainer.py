@@ -11,10 +11,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 
 from t5jax import runtime
-from t5jax.checkpoints import Checkpoints, leaves_by_path
+from t5jax.checkpoints import Checkpoints, checkpoint_directory, leaves_by_path
 from t5jax.config import RunConfig, describe_run
 from t5jax.data.pipeline.prefetch import Prefetcher
 from t5jax.data.pipeline.streaming import StreamingLoader
@@ -70,7 +69,7 @@ class Trainer:
     preemption: runtime.Preemption
 
     def __post_init__(self) -> None:
-        directory = epath.Path(self.config.workdir) / "checkpoints"
+        directory = checkpoint_directory(self.config.workdir)
         self.checkpoints = Checkpoints(directory, self.config.checkpoints)
         self.key = jax.random.key(self.config.train.seed)
         self.throughput = measure_throughput(self.config, self.program, self.loader)
@@ -173,7 +172,7 @@ class Trainer:
                     step, self.program, state.params, self.tracker, self.watchdog.extend
                 )
             if last or self.checkpoints.due(step):
-                record = checkpoint_record(self.config, self.loader, step)
+                record = checkpoint_record(self.config, self.loader.state(step))
                 self.checkpoints.save(step, state, record, metrics)
             if last:
                 self.checkpoints.wait()

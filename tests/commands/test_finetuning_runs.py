@@ -147,7 +147,7 @@ def test_factors_of_another_rank_are_refused(plain, runs):
     config = finetuned(plain, "lora", runs("lora"))
     config.finetuning = LoRA(rank=2)
     with pytest.raises(
-        ConfigError, match=r"\[1, 24, 3\] there, this run wants float32\[1, 24, 2\]"
+        ConfigError, match=r"saved float32\[1, 24, 3\], the model has float32\[1, 24, 2\]"
     ):
         start(config)
 
