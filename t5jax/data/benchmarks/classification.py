@@ -8,8 +8,9 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from t5jax.data.benchmarks.datasets import Dataset
 from t5jax.data.records import BadColumn, Row
-from t5jax.data.tasks.task import Example
+from t5jax.data.tasks.task import Example, ExampleTask
 
 UNLABELLED = -1
 UNLABELLED_TEXT = "<unk>"  # T5's targets of a test row
@@ -118,6 +119,19 @@ class ClassOfText:
 
     def __call__(self, text: str, *, example: Example | None = None, is_target: bool = False):
         return self.labels.index(text) if text in self.labels else UNLABELLED
+
+
+def classification_task(
+    dataset: Dataset, labels: tuple[str, ...], *, splits: tuple[str, ...], **fields: Any
+) -> ExampleTask:
+    """A task whose answers are the names of classes, for generation and for ranking."""
+    return dataset.task(
+        postprocess=ClassOfText(labels),
+        choices=FixedChoices(labels),
+        splits=splits,
+        train_splits=("train",) if "train" in splits else (),
+        **fields,
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

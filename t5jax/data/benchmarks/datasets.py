@@ -8,11 +8,13 @@ import dataclasses
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from t5jax.data.config import DataConfig
 from t5jax.data.records import BadColumn, BadRecord, Record, Row, Source
 from t5jax.data.sources import JsonLines, Parquet, TextFiles, Tfds, Tsv
 from t5jax.data.sources.files import folder_names
+from t5jax.data.tasks.task import ExampleTask
 from t5jax.errors import ConfigError, DataError
 from t5jax.home import expand_home
 
@@ -26,6 +28,11 @@ _READ_AS = "train"
 
 # (row of a file, its number in the file from 0) -> rows of TFDS's columns; raises BadColumn.
 Adapt = Callable[[Row, int], Iterable[Row]]
+
+
+def as_in_tfds(row: Row, number: int) -> Iterator[Row]:
+    """Rows of files that have TFDS's columns already."""
+    yield row
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +67,10 @@ class Dataset:
                 f"holds {self.folder}/"
             )
         return Tfds(name=self.name, data_dir=data.tfds_data_dir)
+
+    def task(self, **fields: Any) -> ExampleTask:
+        """A task over its rows; `fields` are the others of `ExampleTask`."""
+        return ExampleTask(source=self.source, settings=SETTINGS, required=self.required, **fields)
 
     @property
     def where(self) -> str:

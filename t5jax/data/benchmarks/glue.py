@@ -4,16 +4,13 @@ Names are those of T5's registry. Sizes of the training splits are the weights o
 `glue_v002_proportional`; a task without a training split has 0.
 """
 
-import functools
-
 from t5jax.data.benchmarks.classification import (
-    ClassOfText,
     Columns,
-    FixedChoices,
     KeyedText,
+    classification_task,
     same_name,
 )
-from t5jax.data.benchmarks.datasets import SETTINGS, Dataset
+from t5jax.data.benchmarks.datasets import Dataset
 from t5jax.data.benchmarks.stsb import similarity_examples, similarity_of_text
 from t5jax.data.benchmarks.winograd import referent_label, wnli_examples
 from t5jax.data.tasks.task import ExampleTask, Metric
@@ -109,118 +106,69 @@ def _task(
     dataset: Dataset,
     labels: tuple[str, ...],
     columns: tuple[str, ...],
-    *,
     metrics: tuple[Metric, ...],
     num_examples: int,
+    *,
     prefix: str | None = None,
     splits: tuple[str, ...] = ALL_SPLITS,
 ) -> ExampleTask:
-    return ExampleTask(
+    return classification_task(
+        dataset,
+        labels,
         name=f"glue_{key}_v002",
         description=f"GLUE {key}",
-        source=dataset.source,
         examples=KeyedText(prefix=prefix or key, columns=columns, labels=labels),
-        postprocess=ClassOfText(labels),
         metrics=metrics,
-        choices=FixedChoices(labels),
         num_examples=num_examples,
-        settings=SETTINGS,
         splits=splits,
-        train_splits=("train",) if "train" in splits else (),
     )
 
 
-# MNLI's column names sorted, as T5 sorts every task's.
-_mnli = functools.partial(_task, labels=THREE_WAY, columns=("hypothesis", "premise"), prefix="mnli")
+def _mnli(
+    key: str,
+    dataset: Dataset,
+    num_examples: int,
+    splits: tuple[str, ...],
+    metrics: tuple[Metric, ...] = (accuracy,),
+) -> ExampleTask:
+    """Columns by name, sorted, as T5 sorts every task's."""
+    columns = ("hypothesis", "premise")
+    return _task(
+        key, dataset, THREE_WAY, columns, metrics, num_examples, prefix="mnli", splits=splits
+    )
+
+
+_EVALUATED = ("validation", "test")
 
 TASKS: tuple[ExampleTask, ...] = (
-    _task(
-        "cola", COLA, ACCEPTABLE, ("sentence",), metrics=(matthews_corrcoef,), num_examples=8_551
-    ),
-    _task("sst2", SST2, SENTIMENT, ("sentence",), metrics=(accuracy,), num_examples=67_349),
-    _task(
-        "mrpc",
-        MRPC,
-        EQUIVALENT,
-        ("sentence1", "sentence2"),
-        metrics=(f1, accuracy),
-        num_examples=3_668,
-    ),
-    _task(
-        "qqp",
-        QQP,
-        DUPLICATE,
-        ("question1", "question2"),
-        metrics=(f1, accuracy),
-        num_examples=363_849,
-    ),
-    ExampleTask(
+    _task("cola", COLA, ACCEPTABLE, ("sentence",), (matthews_corrcoef,), 8_551),
+    _task("sst2", SST2, SENTIMENT, ("sentence",), (accuracy,), 67_349),
+    _task("mrpc", MRPC, EQUIVALENT, ("sentence1", "sentence2"), (f1, accuracy), 3_668),
+    _task("qqp", QQP, DUPLICATE, ("question1", "question2"), (f1, accuracy), 363_849),
+    STSB.task(
         name="glue_stsb_v002",
         description="GLUE stsb: similarity of two sentences, 0.0 to 5.0",
-        source=STSB.source,
         examples=similarity_examples,
         postprocess=similarity_of_text,
         metrics=(pearson_corrcoef, spearman_corrcoef),
         num_examples=5_749,
-        settings=SETTINGS,
         splits=ALL_SPLITS,
     ),
-    _mnli(
-        "mnli",
-        MNLI,
-        metrics=(accuracy,),
-        num_examples=392_702,
-        splits=tuple(_MNLI_STEMS),
-    ),
-    _task(
-        "qnli",
-        QNLI,
-        ENTAILMENT,
-        ("question", "sentence"),
-        metrics=(accuracy,),
-        num_examples=104_743,
-    ),
-    _task(
-        "rte",
-        RTE,
-        ENTAILMENT,
-        ("sentence1", "sentence2"),
-        metrics=(accuracy,),
-        num_examples=2_490,
-    ),
-    _mnli(
-        "mnli_mismatched",
-        mnli_half("mismatched"),
-        metrics=(accuracy,),
-        num_examples=0,
-        splits=("validation", "test"),
-    ),
-    _mnli(
-        "mnli_matched",
-        mnli_half("matched"),
-        metrics=(accuracy,),
-        num_examples=0,
-        splits=("validation", "test"),
-    ),
-    _mnli("ax", AX, metrics=(), num_examples=0, splits=("test",)),
-    _task(
-        "wnli",
-        WNLI_DATA,
-        WNLI,
-        ("sentence1", "sentence2"),
-        metrics=(accuracy,),
-        num_examples=635,
-    ),
-    ExampleTask(
+    _mnli("mnli", MNLI, 392_702, tuple(_MNLI_STEMS)),
+    _task("qnli", QNLI, ENTAILMENT, ("question", "sentence"), (accuracy,), 104_743),
+    _task("rte", RTE, ENTAILMENT, ("sentence1", "sentence2"), (accuracy,), 2_490),
+    _mnli("mnli_mismatched", mnli_half("mismatched"), 0, _EVALUATED),
+    _mnli("mnli_matched", mnli_half("matched"), 0, _EVALUATED),
+    _mnli("ax", AX, 0, ("test",), metrics=()),
+    _task("wnli", WNLI_DATA, WNLI, ("sentence1", "sentence2"), (accuracy,), 635),
+    WNLI_DATA.task(
         name="glue_wnli_v002_simple_eval",
         description="GLUE wnli in WSC's form, for evaluation only",
-        source=WNLI_DATA.source,
         examples=wnli_examples,
         postprocess=referent_label,
         metrics=(accuracy,),
         num_examples=0,
-        settings=SETTINGS,
-        splits=("validation", "test"),
+        splits=_EVALUATED,
         train_splits=(),
     ),
 )

@@ -4,14 +4,13 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from t5jax.data.benchmarks.datasets import SETTINGS, Dataset
+from t5jax.data.benchmarks.datasets import Dataset
 from t5jax.data.benchmarks.squad_text import pad_punctuation, single_spaces
 from t5jax.data.records import BadColumn, Row
 from t5jax.data.tasks.task import Example, ExampleTask
 from t5jax.metrics.question_answering import span_squad, squad, words_of
 
 TRAIN_EXAMPLES = 87_599  # Rajpurkar et al. 2016; TFDS catalog
-SPLITS = ("train", "validation")
 
 
 def squad_columns(row: Row, number: int) -> Iterator[Row]:
@@ -113,38 +112,35 @@ def answers_and_context(text: str, *, example: Mapping[str, Any], is_target: boo
     return {key: example[key] for key in ("answers", "context")} if is_target else text
 
 
+def _task(key: str, form: str, **fields: Any) -> ExampleTask:
+    return SQUAD.task(
+        name=f"squad_v010_{key}",
+        description=f"SQuAD v1.1{form}",
+        num_examples=TRAIN_EXAMPLES,
+        **fields,
+    )
+
+
 TASKS: tuple[ExampleTask, ...] = (
-    ExampleTask(
-        name="squad_v010_allanswers",
-        description="SQuAD v1.1, the best over all answers",
-        source=SQUAD.source,
+    _task(
+        "allanswers",
+        ", the best over all answers",
         examples=squad_examples,
         postprocess=all_answers,
         metrics=(squad,),
-        num_examples=TRAIN_EXAMPLES,
-        settings=SETTINGS,
-        splits=SPLITS,
     ),
-    ExampleTask(
-        name="squad_v010_context_free",
-        description="SQuAD v1.1 without the context",
-        source=SQUAD.source,
+    _task(
+        "context_free",
+        " without the context",
         examples=context_free_examples,
         postprocess=all_answers,
         metrics=(squad,),
-        num_examples=TRAIN_EXAMPLES,
-        settings=SETTINGS,
-        splits=SPLITS,
     ),
-    ExampleTask(
-        name="squad_v010_allanswers_span",
-        description="SQuAD v1.1, positions of the answer's words",
-        source=SQUAD.source,
+    _task(
+        "allanswers_span",
+        ", positions of the answer's words",
         examples=span_examples,
         postprocess=answers_and_context,
         metrics=(span_squad,),
-        num_examples=TRAIN_EXAMPLES,
-        settings=SETTINGS,
-        splits=SPLITS,
     ),
 )

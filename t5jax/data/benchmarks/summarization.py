@@ -4,16 +4,11 @@ al. 2018), as `summarize: <article>`."""
 import dataclasses
 from collections.abc import Iterator
 
-from t5jax.data.benchmarks.datasets import SETTINGS, Dataset
+from t5jax.data.benchmarks.datasets import Dataset, as_in_tfds
 from t5jax.data.benchmarks.glue import ALL_SPLITS
 from t5jax.data.records import Row
 from t5jax.data.tasks.task import Example, ExampleTask
 from t5jax.metrics.summarization import rouge
-
-
-def summary_columns(row: Row, number: int) -> Iterator[Row]:
-    """Files have TFDS's columns already."""
-    yield row
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,24 +30,19 @@ def summarization(
     name: str, dataset: Dataset, *, article: str, summary: str, num_examples: int | None = None
 ) -> ExampleTask:
     """A summarization task over two columns of a data set, scored with ROUGE."""
-    return ExampleTask(
+    return dataset.task(
         name=name,
         description=f"summaries: {dataset.name}",
-        source=dataset.source,
         examples=Summarize(article=article, summary=summary),
         metrics=(rouge,),
         num_examples=num_examples,
-        settings=SETTINGS,
-        required=dataset.required,
         splits=ALL_SPLITS,
     )
 
 
 def articles(name: str, *, in_tfds: bool = True) -> Dataset:
     """A data set of articles: TFDS's `name`, or files in `summarization/<name>/`."""
-    return Dataset(
-        name=name, folder=f"summarization/{name}", adapt=summary_columns, in_tfds=in_tfds
-    )
+    return Dataset(name=name, folder=f"summarization/{name}", adapt=as_in_tfds, in_tfds=in_tfds)
 
 
 CNN_DAILYMAIL = articles("cnn_dailymail")

@@ -4,15 +4,17 @@ Names are those of T5's registry; each task has a `…_1_sentinel` variant. Size
 splits are the weights of T5's `super_glue_v102_proportional`; a task without one has 0.
 """
 
+from collections.abc import Callable, Iterable
+
 from t5jax.data.benchmarks.classification import (
     FALSE_TRUE,
-    ClassOfText,
     Columns,
     FixedChoices,
     KeyedText,
+    classification_task,
     same_name,
 )
-from t5jax.data.benchmarks.datasets import SETTINGS, Dataset
+from t5jax.data.benchmarks.datasets import Dataset
 from t5jax.data.benchmarks.glue import ALL_SPLITS, ENTAILMENT
 from t5jax.data.benchmarks.reading import (
     multirc_columns,
@@ -31,7 +33,8 @@ from t5jax.data.benchmarks.winograd import (
     referent_label,
     wsc_columns,
 )
-from t5jax.data.tasks.task import ExampleTask, Metric
+from t5jax.data.records import Row
+from t5jax.data.tasks.task import Example, ExampleTask, Metric
 from t5jax.metrics.classification import accuracy, mean_multiclass_f1
 from t5jax.metrics.grouped import group_exact_match, multirc_f1, record
 
@@ -94,24 +97,21 @@ def _task(
     key: str,
     dataset: Dataset,
     labels: tuple[str, ...],
-    examples,
-    *,
+    examples: Callable[[Row], Iterable[Example]],
     metrics: tuple[Metric, ...],
     num_examples: int,
+    *,
     splits: tuple[str, ...] = ALL_SPLITS,
 ) -> ExampleTask:
-    return ExampleTask(
+    return classification_task(
+        dataset,
+        labels,
         name=f"super_glue_{key}_v102",
         description=f"SuperGLUE {key}",
-        source=dataset.source,
         examples=examples,
-        postprocess=ClassOfText(labels),
         metrics=metrics,
-        choices=FixedChoices(labels),
         num_examples=num_examples,
-        settings=SETTINGS,
         splits=splits,
-        train_splits=("train",) if "train" in splits else (),
     )
 
 
@@ -129,97 +129,64 @@ def axb_examples(row):
     return _RTE_FORM(type(row)(renamed, row.place))
 
 
+_BOOLQ_FORM = _keyed("boolq", FALSE_TRUE, "passage", "question")
+_CB_FORM = _keyed("cb", CB_CLASSES, "hypothesis", "premise")
+_COPA_FORM = _keyed("copa", COPA_CHOICES, "choice1", "choice2", "premise", "question")
+_WIC_FORM = _keyed("wic", FALSE_TRUE, "sentence1", "sentence2", "word")
+
 _PLAIN: tuple[ExampleTask, ...] = (
-    ExampleTask(
+    DPR.task(
         name="dpr_v001_simple",
         description="Definite Pronoun Resolution in WSC's form",
-        source=DPR.source,
         examples=dpr_examples,
         metrics=(accuracy,),
         num_examples=1_322,
-        settings=SETTINGS,
         splits=("train", "test"),
     ),
-    ExampleTask(
+    WSC.task(
         name="super_glue_wsc_v102_simple_train",
         description="SuperGLUE wsc: the right referents, to train on",
-        source=WSC.source,
         examples=WscExamples(correct_referent_only=True),
         num_examples=259,
-        settings=SETTINGS,
         splits=("train",),
     ),
-    ExampleTask(
+    WSC.task(
         name="super_glue_wsc_v102_simple_eval",
         description="SuperGLUE wsc: is the predicted referent the one asked about?",
-        source=WSC.source,
         examples=WscExamples(correct_referent_only=False),
         postprocess=referent_label,
         metrics=(accuracy,),
         num_examples=0,
-        settings=SETTINGS,
         splits=("validation", "test"),
         train_splits=(),
     ),
-    _task(
-        "boolq",
-        BOOLQ,
-        FALSE_TRUE,
-        _keyed("boolq", FALSE_TRUE, "passage", "question"),
-        metrics=(accuracy,),
-        num_examples=9_427,
-    ),
-    _task(
-        "cb",
-        CB,
-        CB_CLASSES,
-        _keyed("cb", CB_CLASSES, "hypothesis", "premise"),
-        metrics=(mean_multiclass_f1(num_classes=3), accuracy),
-        num_examples=250,
-    ),
-    _task(
-        "copa",
-        COPA,
-        COPA_CHOICES,
-        _keyed("copa", COPA_CHOICES, "choice1", "choice2", "premise", "question"),
-        metrics=(accuracy,),
-        num_examples=400,
-    ),
-    ExampleTask(
+    _task("boolq", BOOLQ, FALSE_TRUE, _BOOLQ_FORM, (accuracy,), 9_427),
+    _task("cb", CB, CB_CLASSES, _CB_FORM, (mean_multiclass_f1(num_classes=3), accuracy), 250),
+    _task("copa", COPA, COPA_CHOICES, _COPA_FORM, (accuracy,), 400),
+    MULTIRC.task(
         name="super_glue_multirc_v102",
         description="SuperGLUE multirc: one example per answer",
-        source=MULTIRC.source,
         examples=multirc_examples,
         postprocess=multirc_value,
         metrics=(multirc_f1, group_exact_match),
         choices=FixedChoices(FALSE_TRUE),
         num_examples=27_243,
-        settings=SETTINGS,
         splits=ALL_SPLITS,
     ),
-    ExampleTask(
+    RECORD.task(
         name="super_glue_record_v102",
         description="SuperGLUE record: one training example per right entity",
-        source=RECORD.source,
         examples=record_examples,
         eval_examples=record_eval_examples,
         postprocess=record_value,
         metrics=(record,),
         num_examples=138_854,
-        settings=SETTINGS,
         splits=ALL_SPLITS,
     ),
-    _task("rte", RTE, ENTAILMENT, _RTE_FORM, metrics=(accuracy,), num_examples=2_490),
-    _task(
-        "wic",
-        WIC,
-        FALSE_TRUE,
-        _keyed("wic", FALSE_TRUE, "sentence1", "sentence2", "word"),
-        metrics=(accuracy,),
-        num_examples=5_428,
-    ),
-    _task("axb", AXB, ENTAILMENT, axb_examples, metrics=(), num_examples=0, splits=("test",)),
-    _task("axg", AXG, ENTAILMENT, _RTE_FORM, metrics=(), num_examples=0, splits=("test",)),
+    _task("rte", RTE, ENTAILMENT, _RTE_FORM, (accuracy,), 2_490),
+    _task("wic", WIC, FALSE_TRUE, _WIC_FORM, (accuracy,), 5_428),
+    _task("axb", AXB, ENTAILMENT, axb_examples, (), 0, splits=("test",)),
+    _task("axg", AXG, ENTAILMENT, _RTE_FORM, (), 0, splits=("test",)),
 )
 
 TASKS: tuple[ExampleTask, ...] = (*_PLAIN, *(with_sentinel(task) for task in _PLAIN))

@@ -15,7 +15,7 @@ from t5jax.data.benchmarks.classification import (
     FixedChoices,
     label_text,
 )
-from t5jax.data.benchmarks.datasets import SETTINGS, Dataset
+from t5jax.data.benchmarks.datasets import Dataset, as_in_tfds
 from t5jax.data.benchmarks.squad import all_answers
 from t5jax.data.benchmarks.summarization import CNN_DAILYMAIL
 from t5jax.data.benchmarks.translation import MULTI30K, language_name
@@ -112,21 +112,16 @@ def templated(
     words: tuple[str, ...] | None = None,
     postprocess: Postprocess | None = None,
     num_examples: int | None = None,
-    splits: tuple[str, ...] = ("train", "validation"),
 ) -> ExampleTask:
     """A task in several wordings; `words`, the answers of a classification, are its choices."""
-    return ExampleTask(
+    return dataset.task(
         name=name,
         description=f"{dataset.name} in {len(wordings)} wordings",
-        source=dataset.source,
         examples=Templates(fields=fields, wordings=wordings),
         postprocess=ClassOfText(words) if words else postprocess,
         metrics=metrics,
         choices=FixedChoices(words) if words else None,
         num_examples=num_examples,
-        settings=SETTINGS,
-        required=dataset.required,
-        splits=splits,
     )
 
 
@@ -140,15 +135,8 @@ def _classification(
     num_examples: int | None = None,
 ) -> ExampleTask:
     fields = LabelledFields(columns=columns, labels=labels, words=words)
-    return templated(
-        name,
-        dataset,
-        fields,
-        wordings,
-        metrics=(accuracy,),
-        words=words,
-        num_examples=num_examples,
-    )
+    more = {"metrics": (accuracy,), "words": words, "num_examples": num_examples}
+    return templated(name, dataset, fields, wordings, **more)
 
 
 SNLI = Dataset(
@@ -167,12 +155,8 @@ SNLI = Dataset(
 )
 
 
-def closed_book_columns(row: Row, number: int) -> Iterator[Row]:
-    """Files have TFDS's columns already: question, answer (a list)."""
-    yield row
-
-
-NQ_OPEN = Dataset(name="natural_questions_open", folder="nq_open", adapt=closed_book_columns)
+# Columns: question, answer (a list).
+NQ_OPEN = Dataset(name="natural_questions_open", folder="nq_open", adapt=as_in_tfds)
 
 _YES_NO_MAYBE = ("yes", "it is not possible to tell", "no")
 _NLI_WORDINGS = (

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 
-from t5jax.data.benchmarks.datasets import SETTINGS, Dataset
+from t5jax.data.benchmarks.datasets import Dataset
 from t5jax.data.benchmarks.glue import ALL_SPLITS
 from t5jax.data.records import Row
 from t5jax.data.tasks.task import Example, ExampleTask
@@ -85,15 +85,12 @@ def translation(
     Raises ConfigError for a language without a name.
     """
     description = f"{language_name(source_language)} to {language_name(target_language)}"
-    return ExampleTask(
+    return dataset.task(
         name=name,
         description=f"{description}: {dataset.name}",
-        source=dataset.source,
         examples=Translate(source_language=source_language, target_language=target_language),
         metrics=(bleu,),
         num_examples=num_examples,
-        settings=SETTINGS,
-        required=dataset.required,
         splits=splits,
     )
 
@@ -110,49 +107,18 @@ MULTI30K = parallel_text("multi30k", in_tfds=False)
 # Training sizes: the data sets' cards at Hugging Face (the same builders as TFDS's); wmt_t2t as
 # the TFDS catalog has it. TFDS's own counts of WMT14, 15 and 19 differ by up to a tenth with the
 # releases of their parts.
+_WMT = (
+    ("wmt14_ende_v003", "de", "wmt14_translate/de-en", 4_508_785, ALL_SPLITS),
+    ("wmt14_enfr_v003", "fr", "wmt14_translate/fr-en", 40_836_715, ALL_SPLITS),
+    ("wmt16_enro_v003", "ro", "wmt16_translate/ro-en", 610_320, ALL_SPLITS),
+    ("wmt15_enfr_v003", "fr", "wmt15_translate/fr-en", 40_853_137, ALL_SPLITS),
+    ("wmt19_ende_v003", "de", "wmt19_translate/de-en", 34_782_245, ("train", "validation")),
+    ("wmt_t2t_ende_v003", "de", "wmt_t2t_translate/de-en", 4_592_289, ALL_SPLITS),
+)
 TASKS: tuple[ExampleTask, ...] = (
-    translation(
-        "wmt14_ende_v003",
-        "en",
-        "de",
-        parallel_text("wmt14_translate/de-en"),
-        num_examples=4_508_785,
-    ),
-    translation(
-        "wmt14_enfr_v003",
-        "en",
-        "fr",
-        parallel_text("wmt14_translate/fr-en"),
-        num_examples=40_836_715,
-    ),
-    translation(
-        "wmt16_enro_v003",
-        "en",
-        "ro",
-        parallel_text("wmt16_translate/ro-en"),
-        num_examples=610_320,
-    ),
-    translation(
-        "wmt15_enfr_v003",
-        "en",
-        "fr",
-        parallel_text("wmt15_translate/fr-en"),
-        num_examples=40_853_137,
-    ),
-    translation(
-        "wmt19_ende_v003",
-        "en",
-        "de",
-        parallel_text("wmt19_translate/de-en"),
-        num_examples=34_782_245,
-        splits=("train", "validation"),
-    ),
-    translation(
-        "wmt_t2t_ende_v003",
-        "en",
-        "de",
-        parallel_text("wmt_t2t_translate/de-en"),
-        num_examples=4_592_289,
+    *(
+        translation(name, "en", to, parallel_text(dataset), num_examples=number, splits=splits)
+        for name, to, dataset, number, splits in _WMT
     ),
     # Elliott et al. 2016: 29,000 captions of pictures in three languages; not T5's, but small.
     translation("multi30k_ende", "en", "de", MULTI30K, num_examples=29_000),

@@ -7,7 +7,7 @@ end off.
 from collections.abc import Iterator
 from typing import Any
 
-from t5jax.data.benchmarks.datasets import SETTINGS, Dataset
+from t5jax.data.benchmarks.datasets import Dataset, as_in_tfds
 from t5jax.data.benchmarks.squad import all_answers
 from t5jax.data.benchmarks.squad_text import pad_punctuation, single_spaces
 from t5jax.data.records import BadColumn, Row
@@ -17,13 +17,9 @@ from t5jax.metrics.question_answering import trivia_qa
 TRAIN_QUESTIONS = 138_384  # TFDS catalog, trivia_qa/rc; a question gives several examples or none
 
 
-def trivia_qa_columns(row: Row, number: int) -> Iterator[Row]:
-    """Rows in TFDS's columns: question, answer.normalized_aliases, entity_pages.wiki_context,
-    search_results.search_context."""
-    yield row
-
-
-TRIVIA_QA = Dataset(name="trivia_qa/rc", folder="trivia_qa", adapt=trivia_qa_columns)
+# Columns: question, answer.normalized_aliases, entity_pages.wiki_context,
+# search_results.search_context.
+TRIVIA_QA = Dataset(name="trivia_qa/rc", folder="trivia_qa", adapt=as_in_tfds)
 
 
 def matching_examples(row: Row) -> Iterator[Example]:
@@ -80,15 +76,13 @@ def _ascii_lower(text: str) -> str:
 
 
 TASKS: tuple[ExampleTask, ...] = (
-    ExampleTask(
+    TRIVIA_QA.task(
         name="trivia_qa_v010",
         description="TriviaQA: an alias of the answer that the document holds",
-        source=TRIVIA_QA.source,
         examples=matching_examples,
         eval_examples=document_examples,
         postprocess=all_answers,
         metrics=(trivia_qa,),
         num_examples=TRAIN_QUESTIONS,
-        settings=SETTINGS,
     ),
 )
