@@ -7,12 +7,13 @@ No library's iterator: tf.data's holds a position, and hangs (measured) when it 
 another batch size.
 """
 
+import abc
 import dataclasses
 import functools
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,7 +50,52 @@ class Component:
     store: TokenStore | None
 
 
-class Loader:
+class BaseLoader(abc.ABC):
+    """What loaders share: the tasks, and batches made of the rows that each of them gave."""
+
+    def __init__(
+        self,
+        task_names: Iterable[str],
+        vocabulary: Vocabulary,
+        *,
+        batch_size: int,
+        row_format: RowFormat,
+        mixing: Mixing | None,
+    ):
+        self.task_names, self.vocabulary = tuple(task_names), vocabulary
+        self.batch_size, self.row_format, self.mixing = batch_size, row_format, mixing
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Tokens of the encoder's and the decoder's rows, 0 where there is none."""
+        return self.row_format.lengths
+
+    @property
+    def element_spec(self) -> dict[str, ArraySpec]:
+        """Shapes and dtypes of a whole global batch; all int32."""
+        shapes = batch_shapes(self.row_format, packed=self._packs)
+        shapes |= {"task_ids": ()} if len(self.task_names) > 1 else {}
+        int32 = np.dtype(np.int32)
+        return {k: ArraySpec((self.batch_size, *shape), int32) for k, shape in shapes.items()}
+
+    @property
+    @abc.abstractmethod
+    def _packs(self) -> bool:
+        """Whether rows of any task come with segments: then those of all do."""
+
+    def _batch(self, parts: Mapping[int, Features], tasks_B: np.ndarray) -> Batch:
+        """The rows of several tasks, of which row b is the next one of task tasks_B[b]. A host may
+        hold none of a batch's rows."""
+        if not parts:
+            spec = self.element_spec
+            return {name: np.zeros((0, *x.shape[1:]), x.dtype) for name, x in spec.items()}
+        batch = convert(merged(parts, tasks_B, self._packs), self.row_format)
+        if len(self.task_names) > 1:
+            batch["task_ids"] = tasks_B.astype(np.int32)
+        return batch
+
+
+class Loader(BaseLoader):
     """Batches of the rows of one task, or of several at the rates of `mixing`.
 
     With `mixing=None` the rows come in order: the first component's, then the next one's, each
@@ -69,8 +115,11 @@ class Loader:
         assert mixing is None or len(mixing.names) == len(components)
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size}: give 1 or more rows")
-        self.components, self.vocabulary, self.mixing = tuple(components), vocabulary, mixing
-        self.batch_size, self.row_format = batch_size, row_format
+        names = [component.name for component in components]
+        super().__init__(
+            names, vocabulary, batch_size=batch_size, row_format=row_format, mixing=mixing
+        )
+        self.components = tuple(components)
         self._origin = 0  # the row that step 0 would begin with; see `restore`
         sizes = [component.rows.num_rows for component in components]
         self._first_rows = np.cumsum([0, *sizes])
@@ -87,21 +136,6 @@ class Loader:
         stores = {c.store.directory: c.store for c in self.components if c.store}
         return sum(store.info.total("tokens") for store in stores.values())
 
-    @property
-    def task_names(self) -> tuple[str, ...]:
-        return tuple(component.name for component in self.components)
-
-    @property
-    def lengths(self) -> tuple[int, int]:
-        """Tokens of the encoder's and the decoder's rows, 0 where there is none."""
-        return self.row_format.lengths
-
-    @property
-    def element_spec(self) -> dict[str, ArraySpec]:
-        """Shapes and dtypes of a whole global batch; all int32."""
-        shapes = batch_shapes(self.row_format, packed=self._packs)
-        return element_spec(shapes, self.batch_size, len(self.components))
-
     def rows(self, step: int, row_indices: Iterable[int] | None = None) -> Batch:
         """The given rows (all by default) of the global batch of a step, in the order given.
 
@@ -111,14 +145,12 @@ class Loader:
         task packs, also segment ids and positions of both sides. With several tasks task_ids [B]
         says which one each row is of.
         """
-        ids_B = self._row_ids(step, row_indices)
-        if not len(ids_B):
-            return no_rows(self.element_spec)
-        tasks_B, within_B = self._tasks(ids_B)
-        batch = convert(self._features(tasks_B, within_B), self.row_format)
-        if len(self.components) > 1:
-            batch["task_ids"] = tasks_B.astype(np.int32)
-        return batch
+        tasks_B, within_B = self._tasks(self._row_ids(step, row_indices))
+        parts = {
+            task: self.components[task].rows.read(within_B[tasks_B == task])
+            for task in np.unique(tasks_B).tolist()
+        }
+        return self._batch(parts, tasks_B)
 
     def origins(self, step: int, row: int) -> list[Origin]:
         """Which tokens of which shards, and which of their documents, a row of a step shows."""
@@ -190,16 +222,8 @@ class Loader:
         tasks_B = np.minimum(np.searchsorted(self._first_rows, ids_B, side="right") - 1, last)
         return tasks_B, ids_B - self._first_rows[tasks_B]
 
-    def _features(self, tasks_B: np.ndarray, within_B: np.ndarray) -> Features:
-        parts = {
-            task: self.components[task].rows.read(within_B[tasks_B == task])
-            for task in np.unique(tasks_B).tolist()
-        }
-        return merged(parts, tasks_B, self._packs)
-
     @property
     def _packs(self) -> bool:
-        """Whether rows of any task come with segments: then those of all do."""
         return any(component.rows.packs for component in self.components)
 
 
@@ -215,22 +239,7 @@ def refuse_other_data(state: dict[str, Any], refers_to: dict[str, Any]) -> None:
             )
 
 
-def element_spec(
-    shapes: dict[str, tuple[int, ...]], batch_size: int, num_tasks: int
-) -> dict[str, ArraySpec]:
-    """Of a global batch whose rows have the given shapes."""
-    shapes = shapes | ({"task_ids": ()} if num_tasks > 1 else {})
-    return {
-        name: ArraySpec((batch_size, *shape), np.dtype(np.int32)) for name, shape in shapes.items()
-    }
-
-
-def no_rows(spec: dict[str, ArraySpec]) -> Batch:
-    """What a host gets that holds none of a batch's rows."""
-    return {name: np.zeros((0, *array.shape[1:]), array.dtype) for name, array in spec.items()}
-
-
-def merged(parts: dict[int, Features], tasks_B: np.ndarray, packs: bool) -> Features:
+def merged(parts: Mapping[int, Features], tasks_B: np.ndarray, packs: bool) -> Features:
     """Rows of several tasks in the order of the batch: row b is the next one of task tasks_B[b]. As
     wide as the widest: packed examples may have more inputs in a row than a text has."""
     if packs:

@@ -7,20 +7,14 @@ of its rows are used up. Every host tokenises everything: for a pod, and for lon
 cache` is the better way.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from t5jax.data.pipeline.converters import Features, batch_shapes, convert
-from t5jax.data.pipeline.loader import (
-    ArraySpec,
-    digest,
-    element_spec,
-    merged,
-    no_rows,
-    refuse_other_data,
-)
+from t5jax.data.pipeline.converters import Features
+from t5jax.data.pipeline.loader import BaseLoader, digest, refuse_other_data
 from t5jax.data.pipeline.mixing import Mixing
 from t5jax.data.pipeline.rows import Rows
 from t5jax.data.records import BadRecord, Rejected
@@ -104,16 +98,9 @@ class StreamingTask:
     @property
     def examples_per_row(self) -> float:
         """Of the first block of all, wherever the position is."""
-        first = StreamingTask(
-            self.name,
-            self._texts,
-            self._split,
-            self._vocabulary,
-            self._make_rows,
-            settings=self._settings,
-            seed=self._seed,
-            block_tokens=self._block_tokens,
-        )
+        first = copy.copy(self)
+        first.rejected = Rejected()
+        first.move_to(Position())
         return first._current().examples_per_row
 
     def read(self, wanted_B: np.ndarray) -> Features | None:
@@ -223,12 +210,14 @@ class _Reader:
         self._documents = self._task.documents_of_shard(epoch, shard)
 
 
-class StreamingLoader:
+class StreamingLoader(BaseLoader):
     """Batches of live tasks, step after step: what `Loader` is to stores.
 
     Steps must be asked for in their order (each once), because a position is only known when
     everything before it was read.
     """
+
+    mixing: Mixing  # always: there is no order without rates
 
     def __init__(
         self,
@@ -239,32 +228,20 @@ class StreamingLoader:
         row_format: RowFormat,
         mixing: Mixing,
     ):
-        self.tasks, self.vocabulary, self.mixing = tuple(tasks), vocabulary, mixing
-        self.batch_size, self.row_format = batch_size, row_format
+        names = [task.name for task in tasks]
+        super().__init__(
+            names, vocabulary, batch_size=batch_size, row_format=row_format, mixing=mixing
+        )
+        self.tasks = tuple(tasks)
         self._next_step, self._next_row = 0, 0
         self._identity = {
             "live_tasks": digest([task.identity() for task in self.tasks]),
             "tasks": digest(self.task_names),
-            "rates": digest(self.mixing.identity()),
+            "rates": digest(mixing.identity()),
             "lengths": [row_format.inputs_length, row_format.targets_length],
             "converter": self.row_format.converter,
         }
         self._states: dict[int, dict[str, Any]] = {0: self._state()}
-
-    @property
-    def task_names(self) -> tuple[str, ...]:
-        return tuple(task.name for task in self.tasks)
-
-    @property
-    def lengths(self) -> tuple[int, int]:
-        """Tokens of the encoder's and the decoder's rows, 0 where there is none."""
-        return self.row_format.lengths
-
-    @property
-    def element_spec(self) -> dict[str, ArraySpec]:
-        """Shapes and dtypes of a whole global batch; all int32."""
-        shapes = batch_shapes(self.row_format, packed=self._packs)
-        return element_spec(shapes, self.batch_size, len(self.tasks))
 
     def rows(self, step: int, row_indices: Sequence[int] | None = None) -> Batch:
         """As `Loader.rows`, for the next step alone."""
@@ -284,11 +261,7 @@ class StreamingLoader:
         # one when a checkpoint asks for this position.
         self._states[step + 1] = self._state()
         self._states.pop(step - _STATES_KEPT, None)
-        if not parts:
-            return no_rows(self.element_spec)
-        batch = convert(merged(parts, tasks_B[wanted_B], self._packs), self.row_format)
-        if len(self.tasks) > 1:
-            batch["task_ids"] = tasks_B[wanted_B].astype(np.int32)
+        batch = self._batch(parts, tasks_B[wanted_B])
         places_B = np.searchsorted(np.flatnonzero(wanted_B), indices)
         return {name: array[places_B] for name, array in batch.items()}
 
