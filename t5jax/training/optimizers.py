@@ -22,8 +22,40 @@ from t5jax.training.adafactor import EPSILON_PARAMETER, adafactor
 from t5jax.training.schedules import Cosine, Rsqrt, Schedule, ScheduleFn
 
 
+class _Optimizer:
+    """What the optimizers here share: values are checked when they are set and, because a config
+    may have changed them since, when the transformation is built."""
+
+    __slots__ = ()
+    learning_rate: float
+    schedule: Schedule
+    global_norm_clip: float | None
+
+    def __post_init__(self):
+        self.check()
+
+    def check(self):
+        """Raises ConfigError for a value out of range or one without effect."""
+        raise NotImplementedError
+
+    def build(self, num_train_steps: int) -> optax.GradientTransformation:
+        """The transformation, float32 slots; raises ConfigError as the schedule does."""
+        self.check()
+        steps = self._steps(self.learning_rate_at(num_train_steps))
+        if self.global_norm_clip is not None:
+            steps = [optax.clip_by_global_norm(self.global_norm_clip), *steps]
+        return steps[0] if len(steps) == 1 else optax.chain(*steps)
+
+    def learning_rate_at(self, num_train_steps: int) -> ScheduleFn:
+        return self.schedule.build(self.learning_rate, num_train_steps)
+
+    def _steps(self, learning_rate: ScheduleFn) -> list[optax.GradientTransformation]:
+        """The transformation after clipping."""
+        raise NotImplementedError
+
+
 @dataclasses.dataclass(kw_only=True, slots=True)
-class Adafactor:
+class Adafactor(_Optimizer):
     """T5's optimizer (module `adafactor` has the formula); the defaults are T5's pre-training.
 
     Fine-tuning: `learning_rate=1e-3, schedule=Constant()`. umT5 XXL: `beta1=0.9, factored=False,
@@ -46,9 +78,6 @@ class Adafactor:
     weight_decay: float = 0.0
     weight_decay_exponent: float = 0.0
     global_norm_clip: float | None = None
-
-    def __post_init__(self):
-        self.check()
 
     def check(self):
         """Raises ConfigError for a value out of range or one without effect."""
@@ -76,30 +105,14 @@ class Adafactor:
                 "is 0: set weight_decay=1.0 for T5X's decay of learning_rate ** exponent"
             )
 
-    def build(self, num_train_steps: int) -> optax.GradientTransformation:
-        """The transformation, float32 slots; raises ConfigError as the schedule does."""
-        self.check()
-        tx = adafactor(
-            self.learning_rate_at(num_train_steps),
-            beta1=self.beta1,
-            momentum_dtype=self.momentum_dtype,
-            decay_rate=self.decay_rate,
-            step_offset=self.step_offset,
-            clipping_threshold=self.clipping_threshold,
-            factored=self.factored,
-            min_dim_size_to_factor=self.min_dim_size_to_factor,
-            multiply_by_parameter_scale=self.multiply_by_parameter_scale,
-            weight_decay=self.weight_decay,
-            weight_decay_exponent=self.weight_decay_exponent,
-        )
-        return _clipped(self.global_norm_clip, tx)
-
-    def learning_rate_at(self, num_train_steps: int) -> ScheduleFn:
-        return self.schedule.build(self.learning_rate, num_train_steps)
+    def _steps(self, learning_rate: ScheduleFn) -> list[optax.GradientTransformation]:
+        shared = ("learning_rate", "schedule", "global_norm_clip")
+        names = [f.name for f in dataclasses.fields(self) if f.name not in shared]
+        return [adafactor(learning_rate, **{name: getattr(self, name) for name in names})]
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
-class AdamW:
+class AdamW(_Optimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019), as torch.optim.AdamW.
 
     `rms_scaled=True` multiplies the update of each tensor P, before weight decay, by
@@ -121,9 +134,6 @@ class AdamW:
     rms_scaled: bool = False
     global_norm_clip: float | None = 1.0
 
-    def __post_init__(self):
-        self.check()
-
     def check(self):
         """Raises ConfigError for a value out of range."""
         _check_all(self)
@@ -132,23 +142,17 @@ class AdamW:
         _require(self, "eps", _is_positive, "be above 0")
         _require(self, "weight_decay", _is_rate, "be finite and 0 or more")
 
-    def build(self, num_train_steps: int) -> optax.GradientTransformation:
-        """The transformation, float32 moments; raises ConfigError as the schedule does."""
-        self.check()
+    def _steps(self, learning_rate: ScheduleFn) -> list[optax.GradientTransformation]:
         steps = [optax.scale_by_adam(self.beta1, self.beta2, self.eps)]
         if self.rms_scaled:
             steps.append(per_layer(optax.scale_by_param_block_rms(EPSILON_PARAMETER)))
         if self.weight_decay:
             steps.append(optax.add_decayed_weights(self.weight_decay, mask=_decay_mask))
-        steps.append(optax.scale_by_learning_rate(self.learning_rate_at(num_train_steps)))
-        return _clipped(self.global_norm_clip, *steps)
-
-    def learning_rate_at(self, num_train_steps: int) -> ScheduleFn:
-        return self.schedule.build(self.learning_rate, num_train_steps)
+        return [*steps, optax.scale_by_learning_rate(learning_rate)]
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
-class OptaxOptimizer:
+class OptaxOptimizer(_Optimizer):
     """Any optimizer of optax and optax.contrib by name: `factory(schedule, **arguments)`.
 
     Arguments are numbers; a whole or boolean parameter of the factory (`nesterov`) is converted.
@@ -161,26 +165,16 @@ class OptaxOptimizer:
     arguments: dict[str, float] = dataclasses.field(default_factory=dict)
     global_norm_clip: float | None = None
 
-    def __post_init__(self):
-        self.check()
-
     def check(self):
         """Raises ConfigError for an unknown optimizer or argument, with suggestions."""
         _check_all(self)
         _checked_arguments(_optax_factory(self.factory), self.factory, self.arguments)
 
-    def build(self, num_train_steps: int) -> optax.GradientTransformation:
-        """The transformation; raises ConfigError as the schedule does."""
-        self.check()
+    def _steps(self, learning_rate: ScheduleFn) -> list[optax.GradientTransformation]:
         factory = _optax_factory(self.factory)
         arguments = _checked_arguments(factory, self.factory, self.arguments)
-        tx = factory(self.learning_rate_at(num_train_steps), **arguments)
-        if self.factory in _PER_TENSOR:
-            tx = per_layer(tx)
-        return _clipped(self.global_norm_clip, tx)
-
-    def learning_rate_at(self, num_train_steps: int) -> ScheduleFn:
-        return self.schedule.build(self.learning_rate, num_train_steps)
+        tx = factory(learning_rate, **arguments)
+        return [per_layer(tx) if self.factory in _PER_TENSOR else tx]
 
 
 @runtime_checkable
@@ -255,15 +249,6 @@ def _decay_mask(params: optax.Params) -> Any:
         lambda path, _: path[-1].key != "scale" and all(k.key != "relpos_bias" for k in path),
         params,
     )
-
-
-def _clipped(
-    max_norm: float | None, *steps: optax.GradientTransformation
-) -> optax.GradientTransformation:
-    """The steps after clipping the gradients by their global norm, if asked."""
-    if max_norm is not None:
-        steps = (optax.clip_by_global_norm(max_norm), *steps)
-    return steps[0] if len(steps) == 1 else optax.chain(*steps)
 
 
 def _optax_factories() -> dict[str, Callable[..., optax.GradientTransformation]]:

@@ -25,8 +25,41 @@ from t5jax.errors import ConfigError
 ScheduleFn = Callable[[ArrayLike], jax.Array]
 
 
+class _Schedule:
+    """Values are checked when they are set, and by `build`: a config may have changed them."""
+
+    __slots__ = ()
+    warmup_steps: int
+
+    def __post_init__(self):
+        self.check()
+
+    def check(self):
+        """Raises ConfigError for a value out of range."""
+        _check_ramp(self)
+
+
+class _Decay(_Schedule):
+    """A warm-up, and from its end a decay to r · final_fraction at N."""
+
+    __slots__ = ()
+
+    def check(self):
+        _check_ramp(self)
+        _check_fraction(self, "final_fraction")
+
+    def build(self, learning_rate: float, num_train_steps: int) -> ScheduleFn:
+        _check_run(self, learning_rate, num_train_steps)
+        decay_steps = num_train_steps - self.warmup_steps
+        return _warmup_and_decay(self, learning_rate, num_train_steps, decay_steps, self._shape)
+
+    def _shape(self, u: jax.Array) -> jax.Array:
+        """What is left of the decay, from 1 to 0, when the share u of its steps is left."""
+        raise NotImplementedError
+
+
 @dataclasses.dataclass(kw_only=True, slots=True)
-class Constant:
+class Constant(_Schedule):
     """rate(s) = r · ramp(s).
 
     T5's fine-tuning (r = 1e-3, no warm-up). T5X: `factors="constant"`, or with a warm-up
@@ -36,19 +69,13 @@ class Constant:
     warmup_steps: int = 0
     initial_fraction: float = 0.0
 
-    def __post_init__(self):
-        self.check()
-
-    def check(self):
-        _check_ramp(self)
-
     def build(self, learning_rate: float, num_train_steps: int) -> ScheduleFn:
         _check_run(self, learning_rate, num_train_steps)
         return lambda step: _float32(learning_rate * _ramp(self, _float32(step)))
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
-class Rsqrt:
+class Rsqrt(_Schedule):
     """rate(s) = r / sqrt(max(s, W)) · [min(1, s / W) if linear_warmup] · tail(s).
 
     T5's pre-training: r = 1 and W = 10 000 give 0.01 for the first 10 000 steps, then an inverse
@@ -65,9 +92,6 @@ class Rsqrt:
     warmup_steps: int = 10_000
     linear_warmup: bool = False
     decay_fraction: float = 0.0
-
-    def __post_init__(self):
-        self.check()
 
     def check(self):
         if self.warmup_steps < 1:
@@ -93,7 +117,7 @@ class Rsqrt:
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
-class Linear:
+class Linear(_Decay):
     """rate(s) = r · ramp(s) until W, then a straight line to r · final_fraction at N.
 
     For s >= W: rate(s) = r · (final + (1 - final) · (N - s) / (N - W)). `build` raises ConfigError
@@ -104,21 +128,12 @@ class Linear:
     initial_fraction: float = 0.0
     final_fraction: float = 0.0
 
-    def __post_init__(self):
-        self.check()
-
-    def check(self):
-        _check_ramp(self)
-        _check_fraction(self, "final_fraction")
-
-    def build(self, learning_rate: float, num_train_steps: int) -> ScheduleFn:
-        _check_run(self, learning_rate, num_train_steps)
-        decay_steps = num_train_steps - self.warmup_steps
-        return _warmup_and_decay(self, learning_rate, num_train_steps, decay_steps, lambda u: u)
+    def _shape(self, u: jax.Array) -> jax.Array:
+        return u
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
-class Cosine:
+class Cosine(_Decay):
     """rate(s) = r · ramp(s) until W, then half a cosine to r · final_fraction at N.
 
     For s >= W: rate(s) = r · (final + (1 - final) · (1 + cos(π · (s - W) / (N - W))) / 2). nanoT5's
@@ -131,22 +146,12 @@ class Cosine:
     initial_fraction: float = 0.0
     final_fraction: float = 0.0
 
-    def __post_init__(self):
-        self.check()
-
-    def check(self):
-        _check_ramp(self)
-        _check_fraction(self, "final_fraction")
-
-    def build(self, learning_rate: float, num_train_steps: int) -> ScheduleFn:
-        _check_run(self, learning_rate, num_train_steps)
-        decay_steps = num_train_steps - self.warmup_steps
-        half_cosine = lambda u: 0.5 * (1.0 - jnp.cos(jnp.pi * u))
-        return _warmup_and_decay(self, learning_rate, num_train_steps, decay_steps, half_cosine)
+    def _shape(self, u: jax.Array) -> jax.Array:
+        return 0.5 * (1.0 - jnp.cos(jnp.pi * u))
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
-class WarmupStableDecay:
+class WarmupStableDecay(_Schedule):
     """rate(s) = r · ramp(s), then r, then a decay over the last `decay_fraction` of the run.
 
     In the last D = N · decay_fraction steps, with u = clip((N - s) / D, 0, 1) falling from 1 to 0:
@@ -161,9 +166,6 @@ class WarmupStableDecay:
     decay_fraction: float = 0.1
     final_fraction: float = 0.0
     shape: Literal["linear", "sqrt"] = "linear"
-
-    def __post_init__(self):
-        self.check()
 
     def check(self):
         _check_ramp(self)
