@@ -31,6 +31,14 @@ class CheckpointError(ValueError):
     """A checkpoint that does not exist, is damaged or does not fit the model."""
 
 
+def missing_file(path: str, message: str, kind: type[ValueError] = DataError) -> ValueError:
+    """An error about a path that is not there; the command that prints it looks for it elsewhere
+    (`path` may be relative, and t5jax started in another folder)."""
+    error = kind(message)
+    error.missing = path  # pyright: ignore[reportAttributeAccessIssue]
+    return error
+
+
 OWN_ERRORS = (ConfigError, DataError, CheckpointError)
 
 

@@ -4,7 +4,7 @@
 model with its unrolling and rematerialisation.
 """
 
-from t5jax.checkpoints import CheckpointConfig, checkpoint_directory, latest_record
+from t5jax.checkpoints import CheckpointConfig, checkpoint_directory, explain, latest_record
 from t5jax.config import RunConfig, TrainConfig, WarmStart, from_record
 from t5jax.data.config import DataConfig
 from t5jax.data.vocabularies import SentencePieceVocabulary
@@ -205,8 +205,9 @@ def saved_config(workdir: str) -> RunConfig:
     """
     directory = checkpoint_directory(workdir)
     if not directory.is_dir():
-        raise ConfigError(
-            f"{workdir} holds no checkpoints: name the workdir of a run, or make one of another "
-            f"program's model with t5jax convert MODEL {workdir}"
+        otherwise = (
+            "name the workdir of a run, or make one of another program's model with t5jax convert "
+            f"MODEL {workdir}"
         )
+        raise ConfigError(explain(workdir, otherwise))
     return from_record(latest_record(directory).content, workdir)

@@ -8,6 +8,7 @@ was saved is ours to check, with fingerprints.
 
 from t5jax.checkpoints.blocks import BLOCK_BYTES, BlockArray, Region, full_region
 from t5jax.checkpoints.fingerprint import fingerprints, leaves_by_path
+from t5jax.checkpoints.path_kind import explain, kind_of
 from t5jax.checkpoints.record import (
     NoUsableCheckpoint,
     Record,
@@ -37,8 +38,10 @@ __all__ = [
     "array_differences",
     "checkpoint_directory",
     "committed_steps",
+    "explain",
     "fingerprints",
     "full_region",
+    "kind_of",
     "latest_record",
     "leaves_by_path",
     "listed",

@@ -3,8 +3,10 @@
 import argparse
 import contextlib
 import difflib
+import os
 import re
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 from t5jax.cli.cache import CACHE
@@ -78,7 +80,23 @@ def main(argv: list[str] | None = None) -> int:
     from t5jax.runtime.exits import run_guarded  # not before: it takes NumPy along
 
     run = _show_settings if arguments.show_settings else arguments.command.run
-    return run_guarded(lambda: run(arguments, flags))
+    return run_guarded(lambda: _run(run, arguments, flags))
+
+
+def _run(run: Callable, arguments: argparse.Namespace, flags: list[str]) -> int | None:
+    """Runs the command; where it misses a file that is there from another folder (that of the
+    config file or of the run, or one above), the error says so."""
+    try:
+        return run(arguments, flags)
+    except ValueError as error:
+        path = getattr(error, "missing", None)
+        if path is None:
+            raise
+        from t5jax.home import started_elsewhere
+
+        named = [x for x in vars(arguments).values() if isinstance(x, str) and os.path.exists(x)]
+        error.args = (f"{error}{started_elsewhere(path, [os.path.dirname(x) for x in named])}",)
+        raise
 
 
 _FLAG = re.compile(r"--[A-Za-z][\w-]*(\.[\w-]+)+(=.*)?|--workdir(=.*)?", re.DOTALL)

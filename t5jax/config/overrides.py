@@ -16,7 +16,7 @@ from t5jax.config.field_types import check_types, walk
 from t5jax.config.migration import migrated_flags, rename_hint
 from t5jax.config.run_config import RunConfig
 from t5jax.config.serialization import to_text
-from t5jax.errors import ConfigError
+from t5jax.errors import ConfigError, missing_file
 from t5jax.runtime import ExitCode
 
 _PRIVATE = "t5jax_config_"  # begins the module names of files that cannot be imported by name
@@ -74,7 +74,7 @@ def _find_file(path: str) -> tuple[pathlib.Path, str]:
             return pathlib.Path(spec.origin), path
     near = difflib.get_close_matches(path, map(str, pathlib.Path().glob("configs/**/*.py")))
     hint = f"; did you mean {near[0]}?" if near else ""
-    raise ConfigError(f"there is no config file {path}{hint}")
+    raise missing_file(path, f"there is no config file {path}{hint}", ConfigError)
 
 
 def _find_spec(name: str) -> Any:

@@ -2,9 +2,10 @@
 
 import pathlib
 
+from t5jax.checkpoints import kind_of
 from t5jax.convert import huggingface, mesh_tf, run_directory, t5x
 from t5jax.convert.source_checkpoint import SourceCheckpoint
-from t5jax.errors import ConfigError
+from t5jax.errors import ConfigError, missing_file
 
 FORMAT_TITLES = {
     "t5jax": "t5jax run",
@@ -23,7 +24,7 @@ def detect_format(path: str) -> str:
         hint = ""
         if path.count("/") == 1 and not location.parent.exists():
             hint = f" (a model of the hub? download it first: hf download {path} --local-dir DIR)"
-        raise ConfigError(f"there is no {path}{hint}")
+        raise missing_file(path, f"there is no {path}{hint}", ConfigError)
     if location.is_dir():
         if run_directory.is_run(location):
             return "t5jax"
@@ -33,6 +34,8 @@ def detect_format(path: str) -> str:
         return "mesh_tf"
     if t5x.is_t5x(location):
         return "t5x"
+    if (kind := kind_of(path)) is not None and kind.name not in ("file", "empty"):
+        raise ConfigError(f"{path} {kind}")
     raise ConfigError(
         f"{path} has no known format: it is neither a run of t5jax (checkpoints/), nor a "
         "Hugging Face directory (config.json, *.safetensors), nor a T5X checkpoint (`checkpoint` "

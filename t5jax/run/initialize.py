@@ -21,6 +21,7 @@ from t5jax.checkpoints import (
     array_differences,
     checkpoint_directory,
     committed_steps,
+    explain,
     leaves_by_path,
     listed,
     nested,
@@ -98,10 +99,8 @@ def begin(config: RunConfig, program: Program) -> Beginning:
         return Beginning(0, program.init(config.train.seed), {})
     directory = checkpoint_directory(config.init.path)
     if not directory.is_dir():
-        raise ConfigError(
-            f"init.path = {config.init.path!r} holds no checkpoints: name the workdir of a run "
-            "(`t5jax train` prints it)"
-        )
+        text = explain(config.init.path, "name the workdir of a run (`t5jax train` prints it)")
+        raise ConfigError(f"init.path = {config.init.path!r}{text.removeprefix(config.init.path)}")
     record = read_record(directory, config.init.step)
     _check_run(config, record.content)
     wanted, fresh = _wanted(config, program, record)

@@ -9,7 +9,13 @@ import jax
 from etils import epath
 
 from t5jax import runtime
-from t5jax.checkpoints import Record, checkpoint_directory, read_record, restore_params
+from t5jax.checkpoints import (
+    Record,
+    checkpoint_directory,
+    explain,
+    read_record,
+    restore_params,
+)
 from t5jax.config import RunConfig, from_record, override
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.run.build import build_program
@@ -49,9 +55,7 @@ def saved_checkpoints(workdir: str) -> epath.Path:
     none."""
     directory = checkpoint_directory(workdir)
     if not directory.is_dir():
-        raise CheckpointError(
-            f"{workdir} holds no checkpoints; give the workdir of a run (`t5jax train` prints it)"
-        )
+        raise CheckpointError(explain(workdir, "give the workdir of a run"))
     return directory
 
 

@@ -148,7 +148,13 @@ def test_arrays_that_do_not_fit_are_named(config, old_run, tmp_path):
 
 
 def test_where_there_is_no_run(config, tmp_path):
-    with pytest.raises(ConfigError, match=r"init.path = .* holds no checkpoints: name the workdir"):
+    (tmp_path / "notes.txt").write_text("no run")
+    with pytest.raises(
+        ConfigError, match=r"init\.path = .* holds no checkpoints: name the workdir"
+    ):
+        started(config, tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "mt5"}')
+    with pytest.raises(ConfigError, match=r"init\.path = .* is a Hugging Face directory \(mt5\)"):
         started(config, tmp_path)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Hashable, Iterable, Mapping
 
 from t5jax.data.records import Source
 from t5jax.data.sources.remote import file_system, remote_errors
-from t5jax.errors import DataError
+from t5jax.errors import DataError, missing_file
 from t5jax.home import expand_home
 
 _LOCAL = ("file", "local")
@@ -34,7 +34,7 @@ def expand_patterns(patterns: Iterable[str]) -> list[str]:
     for pattern in patterns:
         found = _remote_matches(pattern) if "://" in pattern else _local_matches(pattern)
         if not found:
-            raise DataError(f"{pattern}: no such file (or the pattern matches none)")
+            raise missing_file(pattern, f"{pattern}: no such file (or the pattern matches none)")
         paths += found
     refuse_repeated_files(paths)
     return paths
