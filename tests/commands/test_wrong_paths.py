@@ -45,7 +45,7 @@ def test_a_hugging_face_directory_in_place_of_a_run(hf, words, capfd, tmp_path, 
 
 
 def test_load_says_the_same(hf):
-    with pytest.raises(CheckpointError, match="is a Hugging Face directory .*t5jax convert"):
+    with pytest.raises(CheckpointError, match=r"is a Hugging Face directory .*t5jax convert"):
         t5jax.load(hf)
 
 
