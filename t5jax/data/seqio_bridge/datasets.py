@@ -5,6 +5,7 @@ in the order of the source; trimming to the lengths is left to the reader, who c
 """
 
 import functools
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -34,9 +35,11 @@ def stored_dataset(task: Any, steps: list[Any], split: str, lengths: Lengths | N
 def whole_dataset(task: Any, split: str, lengths: Lengths | None, seed: int) -> Any:
     """What all steps leave, EOS included, untrimmed but for the steps' own trimming.
 
-    A placeholder that requires seqio's cache does not stop it: the steps before it are run.
+    A placeholder that requires seqio's cache does not stop it (the steps before it are run), nor
+    does a source whose function takes no seed.
     """
-    if not task.requires_caching:
+    takes_seed = _takes_seed(task.source)
+    if takes_seed and not task.requires_caching:
         return task.get_dataset(
             lengths,
             split,
@@ -46,9 +49,18 @@ def whole_dataset(task: Any, split: str, lengths: Lengths | None, seed: int) -> 
             trim_output_features=False,
             try_in_mem_cache=False,
         )
-    dataset = task.source.get_dataset(split=split, shuffle=False, seed=seed)
+    of_source = {"seed": seed} if takes_seed else {}
+    dataset = task.source.get_dataset(split=split, shuffle=False, **of_source)
     dataset = task.preprocess_precache(dataset, seed=seed)
     return task.preprocess_postcache(dataset, sequence_length=lengths, seed=seed)
+
+
+def _takes_seed(source: Any) -> bool:
+    """False for a `seqio.FunctionDataSource` of a function that seqio cannot give one."""
+    function = getattr(source, "_dataset_fn", None)
+    if function is None:
+        return True
+    return tuple(inspect.signature(function).parameters)[:3] == ("split", "shuffle_files", "seed")
 
 
 def without_last_trim(task: Any) -> Any:

@@ -164,11 +164,29 @@ def test_inputs_and_targets_are_stored_side_by_side(tmp_path):
     assert again.total("characters") == 0
 
 
+class Careless(ByteVocabulary):
+    """Spells the last letter as an id that text must not have."""
+
+    def encode(self, text, *, sentinels=True):
+        return np.append(super().encode(text[:-1]), int(text[-1])).astype(np.int32)
+
+
 @pytest.mark.parametrize("bad", [0, 1])
-def test_ids_that_are_reserved_are_refused(tmp_path, bad):
-    pairs = Pairs({"a": [(np.array([5, 6]), np.array([7, bad]))]})
+def test_ids_that_are_reserved_are_refused_in_text(tmp_path, bad):
+    pairs = Pairs({"a": [("ab2", f"cd{bad}")]})
     with pytest.raises(DataError, match=rf"a: document 0 encodes to id {bad}, which is reserved"):
-        build_cache(pairs, "train", tmp_path, vocabulary=BYTES)
+        build_cache(pairs, "train", tmp_path, vocabulary=Careless())
+
+
+def test_a_task_that_tokenises_itself_may_put_eos_but_no_padding(tmp_path):
+    ids = [(np.array([5, 6, 1]), np.array([7, 1, 8])), (np.array([9]), np.array([1]))]
+    build_cache(Pairs({"a": ids}), "train", tmp_path / "eos", vocabulary=BYTES)
+    store = TokenStore.open(tmp_path / "eos")
+    assert whole(store, "inputs").tolist() == [5, 6, 1, 9]
+    assert whole(store, "targets").tolist() == [7, 1, 8, 1]
+    padded = Pairs({"a": [*ids, (np.array([5, 6]), np.array([7, 0]))]})
+    with pytest.raises(DataError, match="a: document 2 encodes to id 0, which is reserved"):
+        build_cache(padded, "train", tmp_path / "padding", vocabulary=BYTES)
 
 
 def test_rows_cross_shards_and_the_end(tmp_path):
