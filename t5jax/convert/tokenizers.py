@@ -5,6 +5,7 @@ import pathlib
 import re
 from typing import Any
 
+from t5jax.convert.tokenizer_files import sentencepiece_files, special_contents
 from t5jax.data.vocabularies import (
     DEFAULT_SENTINELS,
     ByteVocabulary,
@@ -13,7 +14,15 @@ from t5jax.data.vocabularies import (
     Vocabulary,
     named_vocabulary,
 )
-from t5jax.data.vocabularies.model_file import PieceType, read_pieces
+from t5jax.data.vocabularies.model_file import PieceType, read_pieces, split_record
+from t5jax.data.vocabularies.piece_encoder import processor_of
+from t5jax.data.vocabularies.sentencepiece_directory import (
+    additions_beside,
+    model_file_in,
+    plain_sentinels,
+)
+from t5jax.data.vocabularies.tokenizer_json import is_tokenizer_directory
+from t5jax.data.vocabularies.tokenizer_settings import TokenizerSettings, read_settings
 from t5jax.errors import ConfigError, DataError
 
 SENTENCE_PIECE, TOKENIZER, SETTINGS = "spiece.model", "tokenizer.json", "tokenizer_config.json"
@@ -23,16 +32,55 @@ _SPECIAL_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk
 
 
 def read_vocabulary(directory: pathlib.Path) -> Vocabulary | None:
-    """The vocabulary of a Hugging Face directory; None when it holds none."""
-    config = _settings(directory)
-    if config.get("tokenizer_class") == "ByT5Tokenizer":
+    """The vocabulary of a Hugging Face directory, with its special ids and added tokens; None when
+    it holds none. Raises DataError for what is not supported, and for files that contradict each
+    other."""
+    settings = read_settings(directory)
+    if settings.tokenizer_class == "ByT5Tokenizer":
         # transformers has 125 extra ids above the bytes; ByT5's sentinels are the top bytes.
+        _check_bytes(settings)
         return ByteVocabulary()
-    if (directory / SENTENCE_PIECE).is_file():
-        return _sentence_piece(directory / SENTENCE_PIECE, _extra_ids(config))
+    model = model_file_in(directory)
+    if model is not None:
+        processor = processor_of(split_record(model.read_bytes())[0], str(model))
+        additions = additions_beside(directory, processor, str(directory))
+        extra_ids = plain_sentinels(additions, processor)
+        if extra_ids is not None:
+            return SentencePieceVocabulary(path=str(model), extra_ids=extra_ids)
+        return SentencePieceVocabulary(path=str(directory), extra_ids=len(additions.sentinels))
     if (directory / TOKENIZER).is_file():
         return HuggingFaceVocabulary(path=str(directory / TOKENIZER))
-    return None
+    return HuggingFaceVocabulary(path=str(directory)) if is_tokenizer_directory(directory) else None
+
+
+def _check_bytes(settings: TokenizerSettings) -> None:
+    """ByT5's ids are fixed: pad 0, eos 1, unk 2, bytes, and what transformers calls extra ids."""
+    own = [
+        token.content
+        for token in settings.tokens
+        if token.content not in _SPECIAL_TOKENS.values() and not _SENTINEL.fullmatch(token.content)
+    ]
+    if own:
+        listed = ", ".join(map(repr, own[:5]))
+        raise DataError(
+            f"{settings.folder}: ByT5's tokenizer with added tokens ({listed}) is not supported: "
+            "the vocabulary of bytes has no others"
+        )
+
+
+def tokenizer_notes(directory: pathlib.Path) -> list[str]:
+    """What the source's tokenizer does to a text beside its ids, which t5jax does not do."""
+    settings = read_settings(directory)
+    classes = ("RobertaTokenizer", "BartTokenizer")
+    bos = settings.bos_added
+    if bos is None and settings.tokenizer_class in classes:
+        bos = settings.special.get("bos", "<s>")
+    if bos is None:
+        return []
+    return [
+        f"the source's tokenizer puts {bos} before every text, t5jax does not: write it into the "
+        f"inputs where the model was trained so ({bos} is a token of the vocabulary)"
+    ]
 
 
 def vocabulary_by_name(path: str, extra_ids: int | None) -> Vocabulary:
@@ -46,6 +94,8 @@ def vocabulary_by_name(path: str, extra_ids: int | None) -> Vocabulary:
         return ByteVocabulary(extra_ids=extra_ids or 0) if path == "byt5" else (
             named_vocabulary(path)
         )  # fmt: skip
+    if pathlib.Path(path).is_dir() and (found := read_vocabulary(pathlib.Path(path))) is not None:
+        return found
     if not pathlib.Path(path).is_file():
         raise ConfigError(
             f"--vocabulary {path}: there is no such file; give one, or one of {', '.join(_NAMES)}"
@@ -64,25 +114,6 @@ def _sentence_piece(path: pathlib.Path, extra_ids: int | None) -> SentencePieceV
     return SentencePieceVocabulary(path=str(path), extra_ids=given)
 
 
-def _extra_ids(config: dict[str, Any]) -> int | None:
-    """The number of sentinels in the tokenizer's config, if it has one."""
-    if config.get("extra_ids"):
-        return int(config["extra_ids"])
-    listed = config.get("additional_special_tokens") or config.get("extra_special_tokens") or ()
-    return sum(bool(_SENTINEL.fullmatch(str(token))) for token in listed) or None
-
-
-def _settings(directory: pathlib.Path) -> dict[str, Any]:
-    file = directory / SETTINGS
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{file} is not JSON: {error}") from error
-    return content if isinstance(content, dict) else {}
-
-
 # ---- writing
 
 
@@ -95,14 +126,17 @@ def write_tokenizer(vocabulary: Vocabulary, directory: pathlib.Path) -> list[str
         case ByteVocabulary():
             settings |= {"tokenizer_class": "ByT5Tokenizer", **_byte_sentinels(vocabulary)}
         case SentencePieceVocabulary():
-            (directory / SENTENCE_PIECE).write_bytes(vocabulary.file_bytes())
-            settings |= {"tokenizer_class": "T5Tokenizer", "extra_ids": vocabulary.extra_ids}
-            written.append(SENTENCE_PIECE)
+            more, files = sentencepiece_files(vocabulary)
+            settings |= more
+            for name, data in files.items():
+                (directory / name).write_bytes(data)
+                written.append(name)
         case HuggingFaceVocabulary():
             (directory / TOKENIZER).write_bytes(vocabulary.file_bytes())
             settings |= {
                 "tokenizer_class": "PreTrainedTokenizerFast",
                 "additional_special_tokens": _sentinels(vocabulary.num_sentinels),
+                **special_contents(vocabulary),
             }
             written.append(TOKENIZER)
     (directory / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -2,7 +2,7 @@
 
 import abc
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -88,7 +88,7 @@ class Vocabulary(abc.ABC):
     @property
     def first_sentinel_id(self) -> int:
         """The lowest sentinel id. Other tokens may stand above it: ask `is_sentinel`."""
-        return min(self.sentinel_ids)
+        return min(self.sentinel_ids, default=self.vocab_size)
 
     def sentinel_id(self, index: int) -> int:
         """The id of `<extra_id_{index}>`. Raises DataError where there is none."""
@@ -122,20 +122,54 @@ class Vocabulary(abc.ABC):
         }
 
 
-def check_sentinels_on_top(sentinel_ids: dict[int, int], vocab_size: int, path: str) -> None:
-    """DataError unless sentinel i of a file (`{i: id}`) is the i-th id from the top, without gaps.
+def sentinel_index(piece: str) -> int | None:
+    """i if the piece is sentinel i, with or without the word mark in front."""
+    found = SENTINEL.fullmatch(piece.removeprefix("▁"))
+    return int(found[1]) if found else None
 
-    Anywhere else, the `<extra_id_0>` of a text and that of an objective would be different ids.
-    """
+
+def sentinel_table(sentinel_ids: Mapping[int, int], path: str) -> tuple[int, ...]:
+    """The ids of a file's sentinels (`{i: id}`) in order. Raises DataError where one is missing:
+    an objective numbers them without gaps."""
     for index in range(len(sentinel_ids)):
-        found, expected = sentinel_ids.get(index), vocab_size - 1 - index
-        if found != expected:
-            where = "is missing" if found is None else f"has id {found}"
+        if index not in sentinel_ids:
             raise DataError(
-                f"vocabulary {path!r}: of {len(sentinel_ids)} sentinels <extra_id_{index}> {where}"
-                f", T5 needs it at {expected} (of {vocab_size} ids, downwards); take a "
-                "file without sentinels, or with them as T5's"
+                f"vocabulary {path!r}: of {len(sentinel_ids)} sentinels <extra_id_{index}> is "
+                "missing; take a file without sentinels, or with all of them"
             )
+    return tuple(sentinel_ids[index] for index in range(len(sentinel_ids)))
+
+
+def check_round_trips(
+    tokens: Mapping[str, int],
+    encode: Callable[[str], np.ndarray],
+    decode: Callable[[np.ndarray], str],
+    path: str,
+) -> None:
+    """DataError for an added token or a sentinel that does not encode to its id, or whose id does
+    not decode to it."""
+    for content, number in tokens.items():
+        ids, text = encode(content), decode(np.array([number], np.int64))
+        # A word mark may stand before it.
+        if number not in ids.tolist() or len(ids) > 2 or text.strip() != content.strip():
+            raise DataError(
+                f"vocabulary {path!r}: the token {content!r} with id {number} encodes to "
+                f"{ids.tolist()} and decodes to {text!r}; its files are damaged, or made for "
+                "another program"
+            )
+
+
+def check_special_ids(pad_id: int, eos_id: int, unk_id: int, vocab_size: int, path: str) -> None:
+    """DataError unless the special ids are ids, and EOS is neither padding nor unknown."""
+    for name, number in (("pad", pad_id), ("eos", eos_id), ("unk", unk_id)):
+        if not 0 <= number < vocab_size:
+            raise DataError(f"vocabulary {path!r}: {name} has id {number} of {vocab_size} ids")
+    if eos_id in (pad_id, unk_id):
+        other = "padding" if eos_id == pad_id else "the unknown piece"
+        raise DataError(
+            f"vocabulary {path!r}: the end of a sequence and {other} have one id, {eos_id}; a "
+            "model could not learn where a text ends: give padding a token of its own (pad_token)"
+        )
 
 
 def separate_sentinels(text: str) -> str:

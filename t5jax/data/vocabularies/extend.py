@@ -14,22 +14,20 @@ import numpy as np
 import sentencepiece
 
 from t5jax.data.atomic_files import write_file, write_json_file
-from t5jax.data.vocabularies.base import UNK_ID
+from t5jax.data.vocabularies.base import UNK_ID, sentinel_index
 from t5jax.data.vocabularies.files import is_local
 from t5jax.data.vocabularies.model_file import (
     Piece,
     PieceType,
     is_unigram,
     read_pieces,
+    split_record,
     verbatim,
     with_more_pieces,
     with_pieces,
 )
-from t5jax.data.vocabularies.sentencepiece import (
-    SentencePieceVocabulary,
-    processor_of,
-    sentinel_index,
-)
+from t5jax.data.vocabularies.piece_encoder import processor_of
+from t5jax.data.vocabularies.sentencepiece import SentencePieceVocabulary
 from t5jax.data.vocabularies.train import TooManyPieces, train_unigram, training_lines
 from t5jax.errors import ConfigError, DataError
 
@@ -114,6 +112,11 @@ def extend_vocabulary(
     """
     if not is_local(path) or pathlib.Path(path).exists():
         raise ConfigError(f"{path} exists already, or is no file here; name a new file")
+    if split_record(old.file_bytes())[1] is not None:
+        raise DataError(
+            f"vocabulary {old.path!r} has added tokens beside its model's pieces, whose ids would "
+            "move: add the new tokens in the same way (with transformers' add_tokens)"
+        )
     old_pieces = read_pieces(old.file_bytes())
     _check_pieces(pieces, old_pieces)
     first_new = len(old_pieces) - old.sentinels_in_file
@@ -172,10 +175,11 @@ class _Speller:
 
     def __init__(self, vocabulary: SentencePieceVocabulary):
         self._processor = processor_of(verbatim(vocabulary.file_bytes()), vocabulary.path)
+        self._unk_id = vocabulary.unk_id
 
     def known(self, text: str) -> tuple[int, ...]:
         """Old ids of the text, without the unknown piece."""
-        return tuple(token for token in self._processor.encode(text) if token != UNK_ID)
+        return tuple(token for token in self._processor.encode(text) if token != self._unk_id)
 
 
 def learn_pieces(

@@ -1,51 +1,60 @@
-"""Hugging Face's tokenizer.json, with T5's ids.
+"""Hugging Face's tokenizer.json, and RoBERTa's vocab.json with merges.txt.
 
-The file is read by the `tokenizers` package, with two changes. Padding, EOS and sentinels are no
-words of a document, so `<pad>` in a text is spelled like any other. And in a unigram model the
-sentinels are pieces that begin with the word mark, as in T5's own vocabulary, so that the same file
-gives the same ids as SentencePiece ("<extra_id_0>." is two ids, not three).
+The file is read by the `tokenizers` package, with three changes. Padding, EOS and the unknown piece
+are no words of a document, so `<pad>` in a text is spelled like any other; all other added tokens
+are found as the file says. In a unigram model the sentinels are pieces that begin with the word
+mark, as in T5's own vocabulary, so that the same file gives the same ids as SentencePiece
+("<extra_id_0>." is two ids, not three). And an added token that normalisation would change (a
+newline, which becomes a space) is found in the text as it is written: `tokenizers` would find it in
+every space.
 """
 
 import dataclasses
 import functools
 import hashlib
-import json
 import os
 import pathlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from t5jax.data.vocabularies.added_tokens import AddedToken
 from t5jax.data.vocabularies.base import (
-    SENTINEL,
-    UNK_ID,
     Vocabulary,
-    check_sentinels_on_top,
+    check_round_trips,
+    check_special_ids,
+    sentinel_index,
+    sentinel_table,
     separate_sentinels,
     without_lone_surrogates,
 )
 from t5jax.data.vocabularies.files import local_file
+from t5jax.data.vocabularies.tokenizer_json import (
+    BYTE_LEVEL_BPE,
+    TokenizerRecord,
+    added_tokens,
+    read_tokenizer,
+)
+from t5jax.data.vocabularies.tokenizer_settings import FILES
+from t5jax.data.vocabularies.tokenizer_variants import Variant, full_tokenizer, with_pieces, without
 from t5jax.errors import ConfigError, DataError
 from t5jax.home import expand_home
-from t5jax.types import EOS_ID, PAD_ID
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_RESERVED = {"<pad>": PAD_ID, "</s>": EOS_ID, "<unk>": UNK_ID}
-# Holds spaces and a code point that is no character: no tokeniser finds it in a text.
-_NEVER_FOUND = "\U0010ffff reserved {} \U0010ffff"
-_UNKNOWN = " ⁇ "  # how SentencePiece shows an unknown piece; never found either
-
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class HuggingFaceVocabulary(Vocabulary):
-    """A tokenizer.json (unigram or BPE) whose special tokens are where T5 has them.
+    """A tokenizer.json (unigram or BPE), with its own special ids, sentinels and added tokens.
 
-    `extra_ids` is how many sentinels the file must hold; None takes those that it has. Raises
-    ConfigError when `tokenizers` is not installed, DataError when the file is missing or damaged,
-    when <pad>, </s>, <unk> are not 0, 1, 2, or the sentinels not downwards from the top.
+    `path` is the file, or a directory with it or with the vocab.json and merges.txt of a byte-level
+    BPE. Padding, EOS and unknown are those that the file or those beside it name, else `<pad>`,
+    `</s>`, `<unk>`. `extra_ids` is how many sentinels there must be; None takes those that there
+    are. Raises ConfigError when `tokenizers` is not installed, DataError when the file is missing
+    or damaged, when it has no sentinels or not all of them, or when the files of a directory
+    contradict each other.
     """
 
     kind: ClassVar[str] = "huggingface"
@@ -66,9 +75,34 @@ class HuggingFaceVocabulary(Vocabulary):
         return hashlib.sha256(b"tokenizer.json:" + self._file().file_bytes).hexdigest()
 
     @property
+    def pad_id(self) -> int:
+        return self._file().special_ids[0]
+
+    @property
+    def eos_id(self) -> int:
+        return self._file().special_ids[1]
+
+    @property
+    def unk_id(self) -> int:
+        return self._file().special_ids[2]
+
+    @property
     def num_sentinels(self) -> int:
         """Those of the file."""
-        return self._file().num_sentinels
+        return len(self._file().sentinel_ids)
+
+    @property
+    def sentinel_ids(self) -> tuple[int, ...]:
+        return self._file().sentinel_ids
+
+    @property
+    def added_tokens(self) -> tuple[AddedToken, ...]:
+        """Tokens that were added to the model and stand for themselves (`{`, `<sep>`)."""
+        return self._file().own_tokens
+
+    def content(self, number: int) -> str:
+        """The token of an id as the file writes it (`<pad>`, `▁the`)."""
+        return self._file().contents[number]
 
     def file_bytes(self) -> bytes:
         return self._file().file_bytes
@@ -78,125 +112,148 @@ class HuggingFaceVocabulary(Vocabulary):
         if not text.isascii():
             text = without_lone_surrogates(text)
         if not (sentinels and "<extra_id_" in text):
-            return _ids(file.plain, text)
-        if file.with_sentinels is not None:
-            return _ids(file.with_sentinels, separate_sentinels(text))
-        return self._encode_around_sentinels(file, text)
+            return file.plain.encode(text)
+        if file.separate:
+            text = separate_sentinels(text)
+        if text.startswith("<extra_id_"):
+            text = file.before_first + text
+        return file.with_sentinels.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
         file = self._file()
+        pad_id, eos_id, unk_id = file.special_ids
         ids = np.asarray(ids, np.int64)
-        ids = np.where((ids < 0) | (ids >= file.vocab_size), UNK_ID, ids)
-        kept = ids[(ids != PAD_ID) & (ids != EOS_ID)].tolist()
-        return (file.with_sentinels or file.plain).decode(kept, skip_special_tokens=False)
-
-    def _encode_around_sentinels(self, file: "_TokenizerFile", text: str) -> np.ndarray:
-        parts, position = [], 0
-        for match in SENTINEL.finditer(text):
-            if int(match[1]) < file.num_sentinels:
-                parts += [_ids(file.plain, text[position : match.start()])]
-                parts += [np.array([self.sentinel_id(int(match[1]))], np.int32)]
-                position = match.end()
-        return np.concatenate([*parts, _ids(file.plain, text[position:])])
+        ids = np.where((ids < 0) | (ids >= file.vocab_size), unk_id, ids)
+        return file.shown.decode(ids[(ids != pad_id) & (ids != eos_id)])
 
     def _file(self) -> "_TokenizerFile":
         local = local_file(self.path)
         try:
-            stat = os.stat(local)
+            os.stat(local)
         except OSError as error:
             raise DataError(
                 f"vocabulary {self.path!r} cannot be read from {os.getcwd()} ({error.strerror}); "
                 "give the path of a tokenizer.json"
             ) from error
-        file = _load(local, stat.st_mtime_ns, stat.st_size)
-        if self.extra_ids is not None and self.extra_ids != file.num_sentinels:
+        file = _load(local, _stamps(local))
+        if self.extra_ids is not None and self.extra_ids != len(file.sentinel_ids):
             raise DataError(
-                f"vocabulary {self.path!r} has {file.num_sentinels} sentinels, not extra_ids="
+                f"vocabulary {self.path!r} has {len(file.sentinel_ids)} sentinels, not extra_ids="
                 f"{self.extra_ids}; leave extra_ids out"
             )
         return file
 
 
+def _stamps(path: str) -> tuple[tuple[str, int, int], ...]:
+    """What changes when a file of the tokeniser does."""
+    folder = path if os.path.isdir(path) else os.path.dirname(path)
+    found = []
+    for name in (path, *(os.path.join(folder, name) for name in (*FILES, *BYTE_LEVEL_BPE))):
+        try:
+            stat = os.stat(name)
+        except OSError:
+            continue
+        found.append((name, stat.st_mtime_ns, stat.st_size))
+    return tuple(found)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class _TokenizerFile:
     file_bytes: bytes
-    plain: "Tokenizer"
-    with_sentinels: "Tokenizer | None"  # None: sentinels are cut out before (BPE)
+    plain: Variant
+    with_sentinels: Variant
+    shown: Variant  # decodes
+    separate: bool  # sentinels are pieces that begin with the word mark
+    before_first: str  # what a text that begins with a sentinel needs before it
     vocab_size: int
-    num_sentinels: int
+    special_ids: tuple[int, int, int]  # padding, EOS, unknown
+    sentinel_ids: tuple[int, ...]
+    own_tokens: tuple[AddedToken, ...]
+    contents: dict[int, str]
 
 
 @functools.lru_cache(maxsize=8)
-def _load(path: str, mtime_ns: int, size: int) -> _TokenizerFile:
+def _load(path: str, stamps: tuple) -> _TokenizerFile:
     try:
-        from tokenizers import Tokenizer
+        import tokenizers
     except ImportError as error:
         raise ConfigError(
             f"data.vocabulary: reading {path} needs the package tokenizers: pip install tokenizers"
         ) from error
+    del tokenizers
     try:
-        file_bytes = pathlib.Path(path).read_bytes()
-        record = json.loads(file_bytes)
-        tokenizer = Tokenizer.from_str(file_bytes.decode())
-        model_type = record["model"].get("type", "Unigram")
+        found = read_tokenizer(pathlib.Path(path))
+        full = full_tokenizer(found.record)
+        model_type = found.record["model"]["type"]
+    except (DataError, ConfigError):
+        raise
     except Exception as error:  # the package raises plain Exception
         raise DataError(f"vocabulary {path!r} is not a tokenizer.json: {error}") from error
-    vocab_size = tokenizer.get_vocab_size()
-    sentinels = _check_ids(tokenizer, vocab_size, path)
-    if model_type == "Unigram":
-        plain = _for_text(record, sentinels, _NEVER_FOUND.format)
-        with_sentinels = _for_text(record, sentinels, "▁<extra_id_{}>".format)
-    elif model_type == "BPE":
-        # A special token is no product of merges, so setting it aside is all that is needed.
-        plain, with_sentinels = tokenizer, None
-        plain.encode_special_tokens = True
-        plain.no_padding()
-        plain.no_truncation()
-    else:
+    if model_type not in ("Unigram", "BPE"):
         raise DataError(f"vocabulary {path!r} is a {model_type} model: Unigram and BPE are read")
-    return _TokenizerFile(file_bytes, plain, with_sentinels, vocab_size, len(sentinels))
+    vocab_size = max(found.ids.values()) + 1
+    check_special_ids(*found.special_ids, vocab_size, path)
+    _check_numbers(found, full, path)
+    sentinels = _sentinels(found, path)
+    plain, with_sentinels, shown, separate, lead = _variants(found, full, sentinels, model_type)
+    special = {*found.special_ids, *sentinels.values()}
+    own_tokens = tuple(t for t in added_tokens(found.record) if t.id not in special)
+    check_round_trips({t.content: t.id for t in own_tokens}, plain.encode, shown.decode, path)
+    names = {f"<extra_id_{i}>": number for i, number in sentinels.items()}
+    check_round_trips(names, lambda text: with_sentinels.encode(lead + text), shown.decode, path)
+    return _TokenizerFile(
+        file_bytes=found.file_bytes,
+        plain=plain,
+        with_sentinels=with_sentinels,
+        shown=shown,
+        separate=separate,
+        before_first=lead,
+        vocab_size=vocab_size,
+        special_ids=found.special_ids,
+        sentinel_ids=sentinel_table(sentinels, path),
+        own_tokens=own_tokens,
+        contents={number: content for content, number in found.ids.items()},
+    )
 
 
-def _check_ids(tokenizer: "Tokenizer", vocab_size: int, path: str) -> dict[int, int]:
-    """Sentinel -> id. Raises DataError when a special token is not where T5 has it."""
-    found = tuple(map(tokenizer.token_to_id, _RESERVED))
-    if found != (PAD_ID, EOS_ID, UNK_ID):
-        raise DataError(
-            f"vocabulary {path!r} has (<pad>, </s>, <unk>) = {found}, T5 needs (0, 1, 2); take a "
-            "T5 tokenizer, or train one with `t5jax vocab train`"
-        )
+def _check_numbers(found: TokenizerRecord, full: "Tokenizer", path: str) -> None:
+    """`tokenizers` numbers added tokens by their order, whatever id the file gives them."""
+    for token in added_tokens(found.record):
+        number = full.token_to_id(token.content)
+        if number != token.id:
+            raise DataError(
+                f"vocabulary {path!r}: its added token {token.content!r} says it has id {token.id},"
+                f" and `tokenizers` reads {number}; save the tokenizer again"
+            )
+
+
+def _sentinels(found: TokenizerRecord, path: str) -> dict[int, int]:
+    """Sentinel -> id."""
     sentinels = {}
-    for token, number in tokenizer.get_vocab().items():
-        if match := SENTINEL.fullmatch(token.removeprefix("▁")):
-            sentinels[int(match[1])] = number
+    for content, number in found.ids.items():
+        if "<extra_id_" in content and (index := sentinel_index(content)) is not None:
+            sentinels[index] = number
     if not sentinels:
         raise DataError(
-            f"vocabulary {path!r} has no sentinels <extra_id_0>, <extra_id_1>, …; add them to it "
-            "(downwards from the top id), as T5's tokenizers have them"
+            f"vocabulary {path!r} has no sentinels <extra_id_0>, <extra_id_1>, …; add them to it, "
+            "as T5's tokenizers have them"
         )
-    check_sentinels_on_top(sentinels, vocab_size, path)
     return sentinels
 
 
-def _for_text(record: dict[str, Any], sentinels: dict[int, int], sentinel_name) -> "Tokenizer":
-    """The tokeniser of a unigram file without its special tokens, and with the sentinels renamed.
-
-    Their scores, 0, are above every piece's (logarithms of probabilities), so that a sentinel whose
-    name is in the text is always taken.
-    """
-    from tokenizers import Tokenizer
-
-    record = json.loads(json.dumps(record))
-    pieces = record["model"]["vocab"]
-    pieces[PAD_ID][0], pieces[EOS_ID][0] = map(_NEVER_FOUND.format, ("pad", "eos"))
-    pieces[UNK_ID][0] = _UNKNOWN
-    for index, number in sorted(sentinels.items(), key=lambda item: item[1]):
-        pieces[number : number + 1] = [[sentinel_name(index), 0.0]]
-    special = {*_RESERVED.values(), *sentinels.values()}
-    record["added_tokens"] = [t for t in record["added_tokens"] if t["id"] not in special]
-    record |= {"post_processor": None, "truncation": None, "padding": None}
-    return Tokenizer.from_str(json.dumps(record))
-
-
-def _ids(tokenizer: "Tokenizer", text: str) -> np.ndarray:
-    return np.array(tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+def _variants(
+    found: TokenizerRecord, full: "Tokenizer", sentinels: dict[int, int], model_type: str
+) -> tuple[Variant, Variant, Variant, bool, str]:
+    """(for documents, for texts with sentinels, for decoding; whether sentinels begin with the word
+    mark, what a text that begins with one needs before it)."""
+    record, special = found.record, set(found.special_ids)
+    if model_type == "Unigram":
+        pieces = with_pieces(found, sentinels)
+        for lead in ("", " "):
+            # Some files spell what begins a text without the word mark.
+            if pieces.encode(f"{lead}<extra_id_0>").tolist() == [sentinels[0]]:
+                plain = with_pieces(found, sentinels, hidden=True)
+                return plain, pieces, pieces, True, lead
+    # A special token is no product of merges, so setting it aside is all that is needed.
+    plain = without(record, special | set(sentinels.values()))
+    return plain, without(record, special), Variant(full), False, ""

@@ -57,6 +57,54 @@ def verbatim(model: bytes) -> bytes:
     return proto.SerializeToString()
 
 
+def without_dummy_prefix(model: bytes) -> bytes:
+    """The model without the space that it puts before a text."""
+    proto = _parsed(model)
+    proto.normalizer_spec.add_dummy_prefix = False
+    return proto.SerializeToString()
+
+
+def has_dummy_prefix(model: bytes) -> bool:
+    """Whether a text's first word is spelled like those behind a space (T5's are)."""
+    return bool(_parsed(model).normalizer_spec.add_dummy_prefix)
+
+
+def normalization_of(model: bytes) -> tuple[bytes, bool]:
+    """(the rules by which characters are replaced, whether a text gets a space before it)."""
+    spec = _parsed(model).normalizer_spec
+    return bytes(spec.precompiled_charsmap), bool(spec.add_dummy_prefix)
+
+
+def with_record(model: bytes, record: bytes) -> bytes:
+    """The model with a record of t5jax behind its message, in a field that SentencePiece leaves to
+    others and reads over: the file stays a model for every program."""
+    payload = _MARKER + record
+    return model + _FIELD + _varint(len(payload)) + payload
+
+
+def split_record(model: bytes) -> tuple[bytes, bytes | None]:
+    """(model, record) of `with_record`; None where the file has none."""
+    start = model.rfind(_MARKER)
+    header = _FIELD + _varint(len(model) - start)
+    if start < 0 or not model[:start].endswith(header):
+        return model, None
+    return model[: start - len(header)], model[start + len(_MARKER) :]
+
+
+_MARKER = b"t5jax added tokens:"
+
+
+def _varint(number: int) -> bytes:
+    found = bytearray()
+    while number > 127:
+        found.append(number % 128 + 128)
+        number //= 128
+    return bytes([*found, number])
+
+
+_FIELD = _varint((1015 << 3) | 2)  # ModelProto's extensions are 200 and above; 2: bytes
+
+
 def is_unigram(model: bytes) -> bool:
     """Whether pieces compete by score (the default), not by merges or as words."""
     trainer = _parsed(model).trainer_spec

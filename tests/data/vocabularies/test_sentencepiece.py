@@ -1,6 +1,7 @@
 """SentencePiece vocabularies against T5's recorded encodings and against seqio's own class."""
 
 import hashlib
+import io
 import pickle
 
 import numpy as np
@@ -169,15 +170,51 @@ def test_sentinels_cannot_be_both_in_the_file_and_on_top(baked):
 
 
 @pytest.mark.parametrize(
-    ("pieces", "message"),
+    ("pieces", "ids"),
     [
-        (sentinels(range(5)), "<extra_id_0> has id 80, T5 needs it at 84"),
-        (sentinels([3, 1, 0]), "<extra_id_2> is missing, T5 needs it at 80"),
-        ([*sentinels([1, 0], mark=""), Piece("zz")], "<extra_id_0> has id 81, T5 needs it at 82"),
+        (sentinels(range(5)), (80, 81, 82, 83, 84)),
+        ([*sentinels([1, 0], mark=""), Piece("zz")], (81, 80)),
+        ([Piece("zz"), *sentinels([2, 0, 1]), Piece("yy")], (82, 83, 81)),
     ],
 )
-def test_sentinels_in_the_wrong_place(small, tmp_path, pieces, message):
-    path = tmp_path / "wrong.model"
+def test_sentinels_anywhere_in_the_file(small, tmp_path, pieces, ids):
+    path = tmp_path / "anywhere.model"
     path.write_bytes(with_more_pieces(small.file_bytes(), pieces))
-    with pytest.raises(DataError, match=message):
+    vocabulary = SentencePieceVocabulary(path=str(path), extra_ids=0)
+    assert vocabulary.sentinel_ids == ids
+    assert vocabulary.num_sentinels == len(ids)
+    for index, number in enumerate(ids):
+        assert vocabulary.sentinel_id(index) == number
+        assert number in vocabulary.encode(f"the <extra_id_{index}> mill")
+        assert vocabulary.decode([number]).strip() == f"<extra_id_{index}>"
+    own = [80 + n for n, piece in enumerate(pieces) if "extra" not in piece.text]
+    assert vocabulary.is_text(np.array(own)).all()
+    assert not vocabulary.is_text(np.array(ids)).any()
+
+
+def test_a_sentinel_that_is_missing(small, tmp_path):
+    path = tmp_path / "gap.model"
+    path.write_bytes(with_more_pieces(small.file_bytes(), sentinels([3, 1, 0])))
+    with pytest.raises(DataError, match="of 3 sentinels <extra_id_2> is missing"):
         SentencePieceVocabulary(path=str(path), extra_ids=0).encode("x")
+
+
+@pytest.mark.parametrize("strip", [True, False])
+def test_a_text_begins_with_a_sentinel_without_dummy_prefix(tmp_path, strip):
+    """seqio spells it out; it is one id, and nothing stands before it."""
+    writer = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES), model_writer=writer, vocab_size=70, minloglevel=2,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, add_dummy_prefix=False,
+        remove_extra_whitespaces=strip,
+    )  # fmt: skip
+    path = tmp_path / "no_prefix.model"
+    path.write_bytes(writer.getvalue())
+    vocabulary = SentencePieceVocabulary(path=str(path), extra_ids=7)
+    plain = sentencepiece.SentencePieceProcessor(model_proto=writer.getvalue())
+    # Behind a sentinel a space is a space, as between words.
+    river = plain.encode("a the")[len(plain.encode("a")) :]
+    assert vocabulary.encode("<extra_id_0> the").tolist() == [76, *river]
+    assert vocabulary.encode("<extra_id_1>").tolist() == [75]
+    assert vocabulary.encode("the <extra_id_2>").tolist() == [*plain.encode("the"), 74]
+    assert 76 not in vocabulary.encode("<extra_id_0> the", sentinels=False)
