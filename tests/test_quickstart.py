@@ -6,7 +6,7 @@ import pytest
 
 from t5jax.config import load_config
 from t5jax.data.records import BadColumn, Row
-from t5jax.data.registry.definitions import find_definitions
+from t5jax.data.registry.names import find_definitions
 from t5jax.data.registry.resolve import checked_tasks, find_stages
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from t5jax.commands.vocab import train_vocabulary
 from t5jax.config import RunConfig, load_config
 from t5jax.data.config import DataConfig
-from t5jax.data.registry.definitions import find_definitions
+from t5jax.data.registry.names import find_definitions
 from t5jax.data.registry.resolve import (
     TRAIN,
     ResolvedMixture,

@@ -174,7 +174,7 @@ def build_evaluator(
 
 def _tasks_by_name(data: DataConfig, names: Sequence[str]) -> list[Task]:
     """The tasks of these tasks and mixtures, each once."""
-    tasks = [task for name in names for task in registry.tasks_of(name, data)]
+    tasks = [task for name in names for task in registry.definitions_of(name, data).tasks]
     check_required(tasks, data)
     return list({task.name: task for task in tasks}.values())
 

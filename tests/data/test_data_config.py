@@ -10,7 +10,7 @@ from t5jax.data.docstring_corpus import Docstrings
 from t5jax.data.objectives import SpanCorruption
 from t5jax.data.records import Rejected
 from t5jax.data.registry import builtin
-from t5jax.data.registry.definitions import find_definitions
+from t5jax.data.registry.names import find_definitions
 from t5jax.data.registry.resolve import check_mixture, checked_tasks, resolve
 from t5jax.data.registry.texts import task_documents
 from t5jax.data.sources import JsonLines, Parquet, TextFiles, Tfds

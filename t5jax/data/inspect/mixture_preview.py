@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from t5jax.data.config import DataConfig
-from t5jax.data.registry.definitions import find_definitions
+from t5jax.data.registry.names import find_definitions
 from t5jax.data.registry.resolve import find_sizes, find_stages
 from t5jax.data.tasks.mixture import Mixture, Stage
 

@@ -24,7 +24,7 @@ from t5jax.data.pipeline.rows import Rows
 from t5jax.data.pipeline.text_rows import TextRows
 from t5jax.data.records import Rejected
 from t5jax.data.registry import builtin
-from t5jax.data.registry.definitions import Definitions, check_name
+from t5jax.data.registry.names import Definitions, check_name
 from t5jax.data.registry.resolve import ResolvedMixture, resolve_definitions
 from t5jax.data.registry.texts import task_documents
 from t5jax.data.store.documents import encoded_documents

@@ -1,10 +1,10 @@
 """Names of tasks and mixtures, and what a config's mixture resolves to.
 
-names.py           look-up by name: t5jax's, the user's own (`add_task`, `add_mixture`), seqio's
+names.py           look-up by name: t5jax's, the user's own (`add_task`, `add_mixture`), seqio's;
+                   what a name is made of: tasks, rates, mixtures inside
 builtin.py         every task and mixture that t5jax brings, in one table
 corpora.py         corpora of plain text, and the tasks that objectives make of them
 texts.py           documents and examples of a task, with the policy for bad records
-definitions.py     what a name is made of: tasks, rates, mixtures inside
 resolve.py         a run's mixture, resolved once; resolved_task.py, row_format.py: its parts
 """
 
@@ -13,13 +13,12 @@ from t5jax.data.registry.names import (
     add_task,
     builtin_names,
     check_task_name,
+    definitions_of,
     find,
     find_builtin,
     find_task,
-    mixtures_within,
     own_names,
     seqio_names,
-    tasks_of,
     unknown,
 )
 
@@ -28,12 +27,11 @@ __all__ = [
     "add_task",
     "builtin_names",
     "check_task_name",
+    "definitions_of",
     "find",
     "find_builtin",
     "find_task",
-    "mixtures_within",
     "own_names",
     "seqio_names",
-    "tasks_of",
     "unknown",
 ]

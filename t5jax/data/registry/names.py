@@ -1,4 +1,5 @@
-"""The names of tasks and mixtures: those that t5jax brings, the user's own, and seqio's.
+"""The names of tasks and mixtures (those that t5jax brings, the user's own, and seqio's) and what
+they are made of.
 
 Nothing here imports TensorFlow: a task that was registered with seqio is found through
 `seqio_bridge/tasks.py`, which is loaded when a user's module has imported seqio.
@@ -6,8 +7,8 @@ Nothing here imports TensorFlow: a task that was registered with seqio is found 
 
 import difflib
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from t5jax.data.config import DataConfig
 from t5jax.data.modules import load_entry_points, load_modules
@@ -85,25 +86,68 @@ def find_task(name: str, data: DataConfig) -> Task:
     return found
 
 
-def tasks_of(name: str, data: DataConfig) -> list[Task]:
-    """The tasks of a task or mixture, nested ones too, each once."""
-    found = find(name, data)
-    if not isinstance(found, Mixture):
-        return [found]
+class Definitions(NamedTuple):
+    """What a name is made of; `mixture` is None where it is that of a single task."""
+
+    name: str
+    tasks: tuple[Task, ...]  # those of nested mixtures too, each once
+    mixture: Mixture | None
+    mixtures: Mapping[str, Mixture]  # by name: itself, those inside, and theirs
+
+
+def definitions_of(name: str, data: DataConfig) -> Definitions:
+    """The definitions of a task or mixture; TensorFlow is imported only for tasks registered with
+    seqio. Raises ConfigError for an unknown name and for a module that fails."""
     tasks: dict[str, Task] = {}
-    for part in found.tasks:
-        tasks |= {task.name: task for task in tasks_of(part, data)}
-    return list(tasks.values())
+    mixtures: dict[str, Mixture] = {}
+
+    def add(name: str) -> None:
+        found = find(name, data)
+        if not isinstance(found, Mixture):
+            tasks[found.name] = found
+        elif name not in mixtures:
+            mixtures[name] = found
+            for part in found.tasks:
+                add(part)
+
+    add(name)
+    return Definitions(name, tuple(tasks.values()), mixtures.get(name), mixtures)
 
 
-def mixtures_within(mixture: Mixture, data: DataConfig) -> dict[str, Mixture]:
-    """The mixtures that a mixture draws from, by name, and theirs."""
-    found: dict[str, Mixture] = {}
-    for name in mixture.tasks:
-        part = find(name, data)
-        if isinstance(part, Mixture):
-            found |= {name: part, **mixtures_within(part, data)}
-    return found
+def find_definitions(data: DataConfig) -> Definitions:
+    """The definitions of `data.mixture`; the user's modules are imported. Raises as
+    `definitions_of`."""
+    load_modules(data.modules)
+    return definitions_of(data.mixture, data)
+
+
+def is_defined_here(data: DataConfig) -> bool:
+    """Whether the mixture is defined without importing anything of the user's."""
+    return find_builtin(data.mixture) is not None or data.mixture in own_names()
+
+
+def check_name(data: DataConfig) -> None:
+    """Raises ConfigError where no module can define `data.mixture`, and for modules that a built-in
+    mixture does not need."""
+    check_task_name(data.mixture)
+    if find_builtin(data.mixture) is not None:
+        if data.modules:
+            raise ConfigError(
+                f"data.modules={data.modules} has no effect: {data.mixture} comes with t5jax; "
+                "leave it empty"
+            )
+        return
+    if data.modules or data.mixture in own_names():
+        return
+    near = difflib.get_close_matches(data.mixture, builtin_names(), n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    load_entry_points()
+    if data.mixture not in (*own_names(), *seqio_names()):
+        raise ConfigError(
+            f"data.mixture={data.mixture!r} is not a task or mixture of t5jax{hint}; `t5jax "
+            "tasks` lists them; for one of your own name the module that registers it in "
+            "data.modules"
+        )
 
 
 def unknown(name: str, modules: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from t5jax.data.atomic_files import write_json_file
 from t5jax.data.config import DataConfig
-from t5jax.data.registry.definitions import (
+from t5jax.data.registry.names import (
     Definitions,
     check_name,
     find_definitions,
@@ -163,7 +163,7 @@ def find_stages(definitions: Definitions, sizes: Mapping[str, int | None]) -> tu
     """The shares of the tasks; () where they depend on sizes that are not known."""
     if definitions.mixture is None:
         return (Stage(0, {task.name: 1.0 for task in definitions.tasks}),)
-    return stages_if_known(definitions.mixture, sizes, mixtures=definitions.nested) or ()
+    return stages_if_known(definitions.mixture, sizes, mixtures=definitions.mixtures) or ()
 
 
 def _size(task: Task, data: DataConfig) -> int | None:

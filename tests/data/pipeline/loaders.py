@@ -2,7 +2,7 @@
 
 from t5jax.data.config import DataConfig
 from t5jax.data.pipeline import opening
-from t5jax.data.registry.definitions import find_definitions
+from t5jax.data.registry.names import find_definitions
 from t5jax.data.registry.resolve import resolve, resolve_definitions, write_serialised
 
 

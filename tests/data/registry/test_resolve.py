@@ -10,7 +10,7 @@ from t5jax.data.config import DataConfig
 from t5jax.data.objectives import OBJECTIVES, PrefixLM, SpanCorruption
 from t5jax.data.records import Row
 from t5jax.data.registry import add_mixture, add_task, names
-from t5jax.data.registry.definitions import find_definitions
+from t5jax.data.registry.names import find_definitions
 from t5jax.data.registry.resolve import (
     find_sizes,
     find_stages,
