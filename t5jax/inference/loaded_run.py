@@ -170,12 +170,10 @@ def load(
 
     Raises CheckpointError where there is no run, ConfigError for values that do not fit.
     """
+    # The mixture is not checked: which tasks will be evaluated is not known yet.
+    settings = {"command": "load", "of_mixture": False}
     change = lambda config: replace_settings(config, sections)
-
-    def read(workdir: str, step: int | None) -> RunConfig:
-        # The mixture is not checked: which tasks will be evaluated is not known yet.
-        return read_saved_config(workdir, step, change, command="load", of_mixture=False)[0]
-
+    read = lambda workdir, step: read_saved_config(workdir, step, change, **settings)[0]
     return load_ensemble(read, path, step, ensemble, batch_size=batch_size)
 
 

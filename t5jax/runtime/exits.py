@@ -63,7 +63,7 @@ def run_guarded(main: Callable[[], int | None]) -> int:
         code = main() or ExitCode.DONE
     except BaseException as error:
         code = _print_error(error)
-    if not _distributed():
+    if not is_distributed():
         return code
     if code not in (ExitCode.DONE, ExitCode.PREEMPTED):
         exit_now(code)
@@ -111,7 +111,7 @@ def exit_code(error: BaseException) -> int:
             return ExitCode.PREEMPTED
         case KeyboardInterrupt():
             return ExitCode.INTERRUPTED
-        case BrokenPipeError() if not _distributed():
+        case BrokenPipeError() if not is_distributed():
             return ExitCode.OUTPUT_CLOSED
     return ExitCode.INTERNAL
 
@@ -133,7 +133,7 @@ def _print_error(error: BaseException) -> int:
         message = str(error) or type(error).__name__
         if not shown and (notes := getattr(error, "__notes__", [])):
             message += f" ({'; '.join(notes)})"
-    if code == ExitCode.INTERNAL and _distributed():
+    if code == ExitCode.INTERNAL and is_distributed():
         message += "\n(if another host ended first, what it said is the reason)"
     if message:
         kind = "" if isinstance(error, Preempted) else f"{_error_prefix()}: "
@@ -142,14 +142,14 @@ def _print_error(error: BaseException) -> int:
 
 
 def _error_prefix() -> str:
-    if not _distributed():
+    if not is_distributed():
         return "error"
     import jax
 
     return f"error on host {jax.process_index()}"
 
 
-def _distributed() -> bool:
+def is_distributed() -> bool:
     """Without importing jax: what has not been imported has not been started."""
     jax = sys.modules.get("jax")
     return jax is not None and jax.distributed.is_initialized()

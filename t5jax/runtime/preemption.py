@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 
-from t5jax.runtime.exits import ExitCode
+from t5jax.runtime.exits import ExitCode, is_distributed
 
 
 class Preemption:
@@ -21,12 +21,12 @@ class Preemption:
         self._calls = -1
         self._previous = None
         in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and not _distributed():  # elsewhere Python refuses to set handlers
+        if in_main_thread and not is_distributed():  # elsewhere Python refuses to set handlers
             self._previous = signal.signal(signal.SIGTERM, self._on_signal)
 
     def reached(self) -> bool:
         """Whether to save the state now and raise `Preempted(step)`."""
-        if _distributed():
+        if is_distributed():
             from jax.experimental import multihost_utils
 
             # Calls of this process, not training steps: a notice that comes before the first step
@@ -51,9 +51,3 @@ class Preemption:
         if self._received:
             os._exit(ExitCode.PREEMPTED)
         self._received = True
-
-
-def _distributed() -> bool:
-    import jax
-
-    return jax.distributed.is_initialized()

@@ -4,22 +4,14 @@ import collections
 import datetime
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from t5jax.tracking.keys import LEARNING_RATE, THROUGHPUT, TRAIN_LOSS, TRAIN_TEXT_LOSS
 
 Metrics = Mapping[str, Any]
 
 
-class Progress(Protocol):
-    def step(self, step: int, metrics: Metrics) -> None: ...
-    def message(self, text: str) -> None: ...
-    def flush(self) -> None: ...
-    def restart(self, step: int) -> None: ...
-    def close(self) -> None: ...
-
-
-class NoProgress:
+class Progress:
     """Prints nothing: for "off", and for every process but the first."""
 
     def step(self, step: int, metrics: Metrics) -> None: ...
@@ -29,7 +21,7 @@ class NoProgress:
     def close(self) -> None: ...
 
 
-class ProgressLines:
+class ProgressLines(Progress):
     """A line for the first and the last step, and one every `seconds_between_lines` between."""
 
     def __init__(
@@ -77,7 +69,7 @@ class ProgressLines:
             self.message("  ".join([place, *format_metrics(metrics), eta]))
 
 
-class ProgressBar:
+class ProgressBar(Progress):
     """A tqdm bar with the loss, the speed and the time left; messages appear above it."""
 
     def __init__(

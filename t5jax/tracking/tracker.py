@@ -12,13 +12,7 @@ from typing import Any, Literal
 from t5jax.errors import ConfigError, foreign_code
 from t5jax.tracking.jsonl import EVALUATION, RESUMED, TRAIN, RecordLog, make_record, python_scalars
 from t5jax.tracking.keys import eval_key
-from t5jax.tracking.progress import (
-    NoProgress,
-    Progress,
-    ProgressBar,
-    ProgressLines,
-    format_fields,
-)
+from t5jax.tracking.progress import Progress, ProgressBar, ProgressLines, format_fields
 from t5jax.tracking.writers import (
     CustomTracker,
     TensorBoardWriter,
@@ -217,4 +211,4 @@ class Tracker:
         if kind == "lines":
             seconds = self._config.seconds_between_lines
             return ProgressLines(stream, self._num_train_steps, seconds)
-        return NoProgress()
+        return Progress()

@@ -32,7 +32,6 @@ from t5jax.data.store.existing import (
 )
 from t5jax.data.store.reader import (
     CHECKSUM,
-    ENDS_DTYPE,
     META,
     NAME_RULE,
     CacheInfo,
@@ -203,7 +202,7 @@ def _build_shard(
             name: FeatureWriter(
                 job.directory / f"{job.name}.{name}",
                 job.dtype,
-                files.enter_context(new_file(_path(job, name, "tokens"))),
+                files.enter_context(new_file(job.directory / f"{job.name}.{name}.tokens")),
                 vocabulary,
             )
             for name in texts.features
@@ -228,19 +227,12 @@ def _build_shard(
     return info
 
 
-def _path(job: _Job, feature: str, kind: str) -> pathlib.Path:
-    return job.directory / f"{job.name}.{feature}.{kind}"
-
-
 def _finished(job: _Job) -> ShardInfo | None:
     """The shard's record, if an earlier build completed it from the same source and vocabulary."""
     try:
         info = shard_info(json.loads((job.directory / f"{job.name}.json").read_bytes()))
-        sizes_fit = all(
-            _path(job, name, "ends").stat().st_size == info.documents * ENDS_DTYPE.itemsize
-            and _path(job, name, "tokens").stat().st_size == feature.tokens * job.dtype.itemsize
-            for name, feature in info.features.items()
-        )
+        files = info.files(job.dtype)
+        sizes_fit = all((job.directory / name).stat().st_size == size for name, size, _ in files)
     except (FileNotFoundError, json.JSONDecodeError, TypeError, KeyError):
         return None  # never finished, or written by another version: made again
     expected = (job.source, job.source_fingerprint, job.vocabulary_fingerprint)
@@ -304,8 +296,8 @@ def _build_lock(directory: pathlib.Path) -> Iterator[None]:
 def _remove_stale_files(directory: pathlib.Path, info: CacheInfo) -> None:
     """Shards or features of an earlier build that had more of them, and what a kill left half
     written."""
-    kinds = [f"{name}.{kind}" for name in info.features for kind in ("tokens", "ends")]
-    ours = {f"{shard.name}.{kind}" for shard in info.shards for kind in (*kinds, "json")}
+    ours = {name for shard in info.shards for name, *_ in shard.files(np.dtype(info.dtype))}
+    ours |= {f"{shard.name}.json" for shard in info.shards}
     for path in directory.glob("shard-*"):
         if path.name not in ours:
             path.unlink()

@@ -18,7 +18,7 @@ import os
 import pathlib
 import re
 import resource
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,6 +73,13 @@ class ShardInfo:
     documents: int
     features: dict[str, FeatureInfo]
     rejected: dict[str, Any]
+
+    def files(self, dtype: np.dtype) -> Iterator[tuple[str, int, str]]:
+        """(name, bytes, sha256) of the shard's files, but for its record."""
+        for feature, info in self.features.items():
+            stem = f"{self.name}.{feature}"
+            yield f"{stem}.tokens", info.tokens * dtype.itemsize, info.tokens_sha256
+            yield f"{stem}.ends", self.documents * ENDS_DTYPE.itemsize, info.ends_sha256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -305,14 +312,9 @@ class TokenStore:
         if vocabulary is not None:
             store.check_vocabulary(vocabulary)
         for shard in store.info.shards:
-            for name, info in shard.features.items():
-                stem, itemsize = f"{shard.name}.{name}", store.dtype.itemsize
-                for suffix, size in (
-                    ("tokens", info.tokens * itemsize),
-                    ("ends", shard.documents * ENDS_DTYPE.itemsize),
-                ):
-                    if problem := wrong_size(directory / f"{stem}.{suffix}", size):
-                        raise DataError(problem)
+            for name, size, _ in shard.files(store.dtype):
+                if problem := wrong_size(directory / name, size):
+                    raise DataError(problem)
         return store
 
     @property

@@ -13,7 +13,6 @@ import numpy as np
 
 from t5jax.data import vocabularies
 from t5jax.data.store.reader import (
-    ENDS_DTYPE,
     MAKE_IT,
     META,
     CacheInfo,
@@ -52,13 +51,8 @@ def _checks(directory: pathlib.Path, info: CacheInfo) -> Iterator[Callable[[], C
         yield functools.partial(_check_vocabulary, directory / file_name, info)
     for shard in info.shards:
         yield functools.partial(_check_record, directory / f"{shard.name}.json", shard)
-        for name, feature in shard.features.items():
-            for suffix, size, sha256 in (
-                ("tokens", feature.tokens * np.dtype(info.dtype).itemsize, feature.tokens_sha256),
-                ("ends", shard.documents * ENDS_DTYPE.itemsize, feature.ends_sha256),
-            ):
-                path = directory / f"{shard.name}.{name}.{suffix}"
-                yield functools.partial(_check_content, path, size, sha256, shard.name)
+        for name, size, sha256 in shard.files(np.dtype(info.dtype)):
+            yield functools.partial(_check_content, directory / name, size, sha256, shard.name)
 
 
 def _check_content(path: pathlib.Path, size: int, sha256: str, shard: str) -> CheckedFile:
