@@ -39,11 +39,7 @@ def c4_json() -> DataConfig:
 
 
 def t5_1_1_pretraining(
-    workdir: str,
-    model: T5Config,
-    *,
-    mesh: MeshConfig | None = None,
-    num_microbatches: int = 1,
+    workdir: str, model: T5Config, *, mesh: MeshConfig | None = None, num_microbatches: int = 1
 ) -> RunConfig:
     """T5 1.1 pre-training as published: a million steps of 2048 rows, 10^12 tokens of text.
 
@@ -70,11 +66,7 @@ def t5_1_1_pretraining(
 
 
 def nanot5_pretraining(
-    workdir: str,
-    model: T5Config,
-    *,
-    mesh: MeshConfig | None = None,
-    num_microbatches: int = 1,
+    workdir: str, model: T5Config, *, mesh: MeshConfig | None = None, num_microbatches: int = 1
 ) -> RunConfig:
     """nanoT5 pre-training: 65 536 steps of 128 rows, Nawrot 2023 (arXiv:2309.02373).
 

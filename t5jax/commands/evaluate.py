@@ -26,13 +26,7 @@ from t5jax.evaluation.report import EvaluationReport
 from t5jax.evaluation.samples import most_confident
 from t5jax.evaluation.submission import write_submission
 from t5jax.run.build import build_evaluation_loaders, build_run_evaluator, resolve_mixture
-from t5jax.run.restore import (
-    RestoredRun,
-    SavedRun,
-    apply_flags,
-    open_saved_run,
-    read_saved_config,
-)
+from t5jax.run.restore import RestoredRun, SavedRun, apply_flags, open_saved_run, read_saved_config
 from t5jax.tracking.progress import CountProgress
 
 Losses = dict[str, dict[str, float]]  # by task

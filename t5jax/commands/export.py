@@ -107,11 +107,7 @@ def _manifest(
     return {
         "format": file_format,
         "versions": {"t5jax": __version__, "jax": jax.__version__},
-        "run": {
-            "workdir": member.workdir,
-            "step": member.step,
-            "parameters": member.fingerprint,
-        },
+        "run": {"workdir": member.workdir, "step": member.step, "parameters": member.fingerprint},
         "platforms": list(platforms),
         "functions": list(functions.arguments),
         "inputs_length": functions.inputs_length,

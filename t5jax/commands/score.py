@@ -10,13 +10,7 @@ from t5jax.inference.batch_job import ProcessRows
 from t5jax.inference.input_rows import InputFiles
 from t5jax.inference.loaded_run import LoadedRun
 from t5jax.inference.output_records import SCORE_KEYS, score_record
-from t5jax.inference.text_job import (
-    InputCounts,
-    JobKind,
-    JobOptions,
-    job_settings,
-    run_text_job,
-)
+from t5jax.inference.text_job import InputCounts, JobKind, JobOptions, job_settings, run_text_job
 
 
 def score_command(

@@ -86,11 +86,7 @@ def _show_task(task: Task, data: DataConfig, options: TasksOptions) -> None:
     from t5jax.data.inspect.task_preview import preview
 
     shown = preview(
-        task,
-        data,
-        split=options.split,
-        num_examples=options.num_examples,
-        scan=options.scan,
+        task, data, split=options.split, num_examples=options.num_examples, scan=options.scan
     )
     if options.as_json:
         print(_json({**dataclasses.asdict(task_report.entry_of(shown)), **shown.numbers()}))

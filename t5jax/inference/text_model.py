@@ -124,10 +124,7 @@ class TextModel:
         ]
 
     def score(
-        self,
-        inputs: Sequence[str],
-        targets: Sequence[str],
-        options: TextOptions = TextOptions(),
+        self, inputs: Sequence[str], targets: Sequence[str], options: TextOptions = TextOptions()
     ) -> list[TextScore]:
         """Log-likelihood of every target, EOS included, given its input."""
         if len(inputs) != len(targets):

@@ -9,13 +9,7 @@ import jax
 from etils import epath
 
 from t5jax import runtime
-from t5jax.checkpoints import (
-    Record,
-    checkpoint_directory,
-    explain,
-    read_record,
-    restore_params,
-)
+from t5jax.checkpoints import Record, checkpoint_directory, explain, read_record, restore_params
 from t5jax.config import RunConfig, from_record, override
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.run.build import build_program
@@ -65,12 +59,7 @@ def apply_flags(flags: list[str], *, command: str, workdir: str) -> ChangeConfig
 
 
 def read_saved_config(
-    workdir: str,
-    step: int | None,
-    change: ChangeConfig,
-    *,
-    command: str,
-    of_mixture: bool = True,
+    workdir: str, step: int | None, change: ChangeConfig, *, command: str, of_mixture: bool = True
 ) -> tuple[RunConfig, Record]:
     """The config of a run's newest checkpoint, or of `step`, changed and checked; and its record.
 

@@ -5,12 +5,7 @@ wandb and JAX only where they are used.
 """
 
 from t5jax.tracking.jsonl import current_records, read_metrics
-from t5jax.tracking.throughput import (
-    Throughput,
-    measure_matmul_peak,
-    model_flops,
-    peak_flops,
-)
+from t5jax.tracking.throughput import Throughput, measure_matmul_peak, model_flops, peak_flops
 from t5jax.tracking.tracker import Tracker, TrackingConfig
 
 __all__ = [

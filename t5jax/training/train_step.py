@@ -7,13 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from t5jax.training.losses import (
-    Loss,
-    LossSums,
-    divisor_of,
-    predicting_side,
-    zero_sums,
-)
+from t5jax.training.losses import Loss, LossSums, divisor_of, predicting_side, zero_sums
 from t5jax.training.peft import AllParameters, Strategy, merge_trees, partition_params
 from t5jax.types import Batch, Params
 
@@ -118,11 +112,7 @@ def accumulate_gradients(grad_fn, rows, num_microbatches: int, like) -> tuple[Pa
 
 
 def make_eval_step(
-    model_def: nnx.GraphDef,
-    loss: Loss,
-    *,
-    dtype: str,
-    finetuning: Strategy = _EVERYTHING,
+    model_def: nnx.GraphDef, loss: Loss, *, dtype: str, finetuning: Strategy = _EVERYTHING
 ):
     """Returns `eval_step(params, batch) -> LossSums` without dropout, for the caller to jit."""
 

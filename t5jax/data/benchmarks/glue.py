@@ -4,12 +4,7 @@ Names are those of T5's registry. Sizes of the training splits are the weights o
 `glue_v002_proportional`; a task without a training split has 0.
 """
 
-from t5jax.data.benchmarks.classification import (
-    Columns,
-    KeyedText,
-    classification_task,
-    same_name,
-)
+from t5jax.data.benchmarks.classification import Columns, KeyedText, classification_task, same_name
 from t5jax.data.benchmarks.datasets import Dataset
 from t5jax.data.benchmarks.stsb import similarity_examples, similarity_of_text
 from t5jax.data.benchmarks.winograd import referent_label, wnli_examples
@@ -65,9 +60,7 @@ QQP = Dataset(
     name="glue/qqp",
     folder="glue/QQP",
     adapt=Columns(
-        texts=same_name("question1", "question2"),
-        labels=DUPLICATE,
-        label=("label", "is_duplicate"),
+        texts=same_name("question1", "question2"), labels=DUPLICATE, label=("label", "is_duplicate")
     ),
 )
 QNLI = Dataset(

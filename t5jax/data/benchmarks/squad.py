@@ -51,10 +51,7 @@ SQUAD = Dataset(
     name="squad/v1.1",
     folder="squad",
     adapt=squad_columns,
-    stems={
-        "train": ("train-v1.1", "train"),
-        "validation": ("dev-v1.1", "validation", "dev"),
-    },
+    stems={"train": ("train-v1.1", "train"), "validation": ("dev-v1.1", "validation", "dev")},
     one_document=True,
 )
 

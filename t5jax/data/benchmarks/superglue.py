@@ -48,9 +48,7 @@ BOOLQ = Dataset(
     adapt=Columns(texts=same_name("question", "passage"), labels=FALSE_TRUE),
 )
 CB = Dataset(
-    name="super_glue/cb",
-    folder="superglue/CB",
-    adapt=Columns(texts=_NLI, labels=CB_CLASSES),
+    name="super_glue/cb", folder="superglue/CB", adapt=Columns(texts=_NLI, labels=CB_CLASSES)
 )
 COPA = Dataset(
     name="super_glue/copa",
@@ -62,9 +60,7 @@ COPA = Dataset(
 MULTIRC = Dataset(name="super_glue/multirc", folder="superglue/MultiRC", adapt=multirc_columns)
 RECORD = Dataset(name="super_glue/record", folder="superglue/ReCoRD", adapt=record_columns)
 RTE = Dataset(
-    name="super_glue/rte",
-    folder="superglue/RTE",
-    adapt=Columns(texts=_NLI, labels=ENTAILMENT),
+    name="super_glue/rte", folder="superglue/RTE", adapt=Columns(texts=_NLI, labels=ENTAILMENT)
 )
 WIC = Dataset(
     name="super_glue/wic",

@@ -212,10 +212,7 @@ def settings_for(task: Task, data: DataConfig) -> DataConfig:
 
 
 def _look_at_text(
-    mixture: ResolvedMixture,
-    streams: dict[str, TokenStream],
-    num_examples: int,
-    num_rows: int,
+    mixture: ResolvedMixture, streams: dict[str, TokenStream], num_examples: int, num_rows: int
 ) -> dict[str, Any]:
     """Documents joined and cut into rows, of which the objective makes inputs and targets."""
     (task,), data = mixture.tasks, mixture.data
@@ -273,10 +270,7 @@ def _raw_text(rows: TextRows, row: int, stream: TokenStream) -> np.ndarray:
 
 
 def _look_at_examples(
-    mixture: ResolvedMixture,
-    streams: dict[str, TokenStream],
-    num_examples: int,
-    num_rows: int,
+    mixture: ResolvedMixture, streams: dict[str, TokenStream], num_examples: int, num_rows: int
 ) -> dict[str, Any]:
     """Examples trimmed to their lengths, one in a row or packed."""
     (task,), data = mixture.tasks, mixture.data

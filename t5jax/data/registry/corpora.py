@@ -89,9 +89,7 @@ def _files(
     return Corpus(
         name=name,
         description=what,
-        source=lambda data: kind(
-            **{field: getattr(data, field) for field in (*_FILES, *policies)},
-        ),
+        source=lambda data: kind(**{field: getattr(data, field) for field in (*_FILES, *policies)}),
         column=column,
         settings=_FILES if column else (*_FILES, "text_column"),
         policies=policies,

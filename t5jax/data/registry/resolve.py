@@ -14,12 +14,7 @@ from collections.abc import Mapping
 
 from t5jax.data.atomic_files import write_json_file
 from t5jax.data.config import DataConfig
-from t5jax.data.registry.names import (
-    Definitions,
-    check_name,
-    find_definitions,
-    is_defined_here,
-)
+from t5jax.data.registry.names import Definitions, check_name, find_definitions, is_defined_here
 from t5jax.data.registry.resolved_task import (
     ResolvedTask,
     check_lengths,
