@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from t5jax.data.config import DataConfig
-from t5jax.data.registry.definitions import find_definitions
+from t5jax.data.registry.names import find_definitions
 from t5jax.data.registry.resolve import checked_tasks, resolve_definitions, write_serialised
 from t5jax.data.registry.texts import task_documents
 from t5jax.data.rng import derive_seed
