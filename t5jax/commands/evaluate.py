@@ -6,6 +6,7 @@ With --follow it is continuous evaluation beside a training run.
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 import sys
 from typing import Any, Literal
@@ -77,18 +78,23 @@ class EvaluateOptions:
 def evaluate_command(
     workdir: str, flags: list[str], options: EvaluateOptions, *, step: int | None
 ) -> None:
-    """Evaluates a step; None: the newest good one."""
+    """Evaluates a step; None: the newest good one. Raises DataError at the end where a metric
+    failed."""
     saved = _open(workdir, step, flags, options)
-    _Evaluation(workdir, saved, options).evaluate(saved.restore(step))
+    report = _Evaluation(workdir, saved, options).evaluate(saved.restore(step))
+    if report is not None:
+        report.check()
 
 
 def evaluate_follow_command(
     workdir: str, flags: list[str], options: EvaluateOptions, *, timeout_seconds: float
 ) -> None:
     """Evaluates every step that is there or appears, until the run's last one; gives up when none
-    has appeared for `timeout_seconds`."""
+    has appeared for `timeout_seconds`. Raises DataError at the end where a metric failed on the
+    last one."""
     directory = checkpoint_directory(workdir)
     saved: SavedRun | None = None
+    report: EvaluationReport | None = None
     for step in poll_checkpoints(pathlib.Path(directory), timeout_seconds=timeout_seconds):
         try:
             if saved is None:
@@ -100,10 +106,13 @@ def evaluate_follow_command(
                 raise
             _say(f"step {step} was deleted by the training run before it could be read")
             continue
-        evaluation.evaluate(restored)
+        report = evaluation.evaluate(restored)
         if step >= saved.config.train.num_train_steps:
-            return
-    _say(f"no new checkpoint in {directory} for {timeout_seconds:.0f} s: ended")
+            break
+    else:
+        _say(f"no new checkpoint in {directory} for {timeout_seconds:.0f} s: ended")
+    if report is not None:
+        report.check()
 
 
 def _open(workdir: str, step: int | None, flags: list[str], options: EvaluateOptions) -> SavedRun:
@@ -173,7 +182,8 @@ class _Evaluation:
             f"{data.cache_dir} (t5jax cache CONFIG makes it where the source has one)"
         )
 
-    def evaluate(self, restored: RestoredRun) -> None:
+    def evaluate(self, restored: RestoredRun) -> EvaluationReport | None:
+        """Computes, prints and keeps what is asked for; the report of the task metrics."""
         losses = {name: self._loss(restored, name) for name in self._splits}
         report = directory = None
         shown: list[str] = []
@@ -183,10 +193,26 @@ class _Evaluation:
         if jax.process_index() == 0:
             self._print(restored.step, losses, report, directory)
             print("".join(shown), end="", flush=True)
-        if self._best is not None and self._best.update(restored.step, _values(losses, report)):
+        if self._best is not None:
+            self._keep_best(self._best, restored.step, losses, report)
+        return report
+
+    def _keep_best(
+        self,
+        best: BestCheckpoint,
+        step: int,
+        losses: Losses,
+        report: EvaluationReport | None,
+    ) -> None:
+        values = _values(losses, report)
+        if best.metric not in values and report is not None and report.failures:
+            _say(f"step {step} has no {best.metric}, a metric failed: it is not the best")
+        elif best.update(step, values):
             if jax.process_index() == 0:
                 save_vocabulary(self._config.data.vocabulary, f"{self._workdir}/best")
-            _say(f"step {restored.step} is the best so far: kept in {self._workdir}/best")
+            _say(f"step {step} is the best so far: kept in {self._workdir}/best")
+        elif math.isnan(values[best.metric]):
+            _say(f"step {step} has {best.metric} NaN: it is not the best")
 
     def _loss(self, restored: RestoredRun, name: str) -> dict[str, float]:
         split = self._splits[name]
@@ -279,8 +305,10 @@ def _records(
     where = {"step": step, "split": split}
     records = [{**where, "task": name, **metrics} for name, metrics in losses.items()]
     if report is not None:
-        found = {"metrics": report.values, "majority": report.majority, "notes": report.notes}
-        records.append({**where, **found})
+        values = {k: None if math.isnan(x) else x for k, x in report.values.items()}
+        found = {"metrics": values, "majority": report.majority, "notes": report.notes}
+        error = {"error": report.failures} if report.failures else {}
+        records.append({**where, **found, **error})
     return records
 
 

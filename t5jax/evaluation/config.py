@@ -21,12 +21,17 @@ class EvaluationConfig:
     batch_size: int = 32  # global, over all hosts
     ranking: Ranking = "never"
     confidence_level: float = 0.95
-    bootstrap_samples: int = 1000  # for metrics whose interval has no formula
+    bootstrap_samples: int = 1000  # for metrics whose interval has no formula; 0: no intervals
 
     def __post_init__(self) -> None:
-        for name, least in (("every_steps", 0), ("batch_size", 1), ("bootstrap_samples", 100)):
+        for name, least in (("every_steps", 0), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"evaluation.{name} = {getattr(self, name)}: at least {least}")
+        if self.bootstrap_samples != 0 and self.bootstrap_samples < 100:
+            raise ConfigError(
+                f"evaluation.bootstrap_samples = {self.bootstrap_samples}: at least 100, or 0 for "
+                "no intervals"
+            )
         if self.num_examples is not None and self.num_examples < 1:
             raise ConfigError(f"evaluation.num_examples = {self.num_examples}: at least 1, or None")
         if self.ranking not in get_args(Ranking):

@@ -1,6 +1,7 @@
 """Continuous evaluation: new checkpoints of a training run as they appear, the best one kept."""
 
 import json
+import math
 import pathlib
 import shutil
 import time
@@ -46,7 +47,7 @@ class BestCheckpoint:
 
     def __init__(self, workdir: pathlib.Path, metric: str, mode: BestMode):
         """Raises ConfigError where the existing copy was chosen by another metric."""
-        self._workdir, self._metric, self._mode = workdir, metric, mode
+        self._workdir, self.metric, self._mode = workdir, metric, mode
         self._file = workdir / "best" / "best.json"
         self.value: float | None = None
         if self._file.exists():
@@ -56,19 +57,21 @@ class BestCheckpoint:
                     f"--keep-best {metric} ({mode}): {self._file.parent} holds the best by "
                     f"{existing['metric']} ({existing['mode']}); delete it first"
                 )
-            self.value = existing["value"]
+            if existing["value"] is not None and not math.isnan(existing["value"]):
+                self.value = existing["value"]  # NaN: written by a version that let it be the best
 
     def update(self, step: int, metrics: dict[str, float]) -> bool:
-        """Keeps the step if it is better than all before; returns whether it was.
+        """Keeps the step if it is better than all before; returns whether it was. NaN, the value of
+        a metric that is not defined, is never better than anything.
 
         Raises ConfigError when the metric is not among `metrics`.
         """
-        if self._metric not in metrics:
+        if self.metric not in metrics:
             raise ConfigError(
-                f"--keep-best {self._metric}: the evaluation has {', '.join(sorted(metrics))}"
+                f"--keep-best {self.metric}: the evaluation has {', '.join(sorted(metrics))}"
             )
-        value = metrics[self._metric]
-        if self.value is not None and not self._is_better(value):
+        value = metrics[self.metric]
+        if math.isnan(value) or (self.value is not None and not self._is_better(value)):
             return False
         self.value = value
         if jax.process_index() == 0:
@@ -81,7 +84,7 @@ class BestCheckpoint:
 
     def _keep(self, step: int) -> None:
         self._copy(step)
-        record = {"step": step, "metric": self._metric, "mode": self._mode, "value": self.value}
+        record = {"step": step, "metric": self.metric, "mode": self._mode, "value": self.value}
         write_json_file(self._file, record)
         for old in committed_steps(str(self._file.parent / "checkpoints")):
             if old != step:

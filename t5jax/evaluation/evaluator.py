@@ -25,8 +25,9 @@ from t5jax.evaluation.examples import TaskExamples, load_task_examples
 from t5jax.evaluation.predictions import Predictor, predict_task
 from t5jax.evaluation.report import EvaluationReport, read_evaluation_report
 from t5jax.evaluation.scores import BENCHMARK_AVERAGES, score_predictions
-from t5jax.metrics.sums import SumMetric
+from t5jax.evaluation.task_metrics import metrics_of
 from t5jax.metrics.table import Result
+from t5jax.metrics.units import UnitMetric
 from t5jax.runtime import agree
 from t5jax.training.steps import Program
 from t5jax.types import Params
@@ -72,7 +73,8 @@ class Evaluator:
         after_batch: Callable[[], None] = lambda: None,
         replace: bool = False,
     ) -> EvaluationReport:
-        """Predicts and scores all tasks.
+        """Predicts and scores all tasks. A metric that fails is a line of the report that says so
+        (`EvaluationReport.failures`); with a directory it is tried again when the evaluation is.
 
         Args:
           program: of the plain model (`Program.without_peft`).
@@ -90,18 +92,23 @@ class Evaluator:
         if directory is not None:
             _prepare_directory(directory, settings, replace)
             finished = read_evaluation_report(directory)
+            if finished is not None and finished.failures:
+                finished = None  # the predictions are there: the metrics are tried again
             agree(f"whether {directory} is finished", str(finished is not None))
             if finished is not None:
                 return finished
         predictor = self._predictor(program, params, after_batch)
         lines: list[Result] = []
+        notes = [*self._notes()]
         for task in self.tasks:
             after_chunk = lambda done, task=task: progress(task.task, done, len(task.examples))
             file = directory / f"{task.task}.jsonl" if directory is not None else None
             predictions = predict_task(predictor, task, file, after_chunk)
-            lines += score_predictions(task, predictions, self.config)
+            scores = score_predictions(task, predictions, self.config)
+            lines += scores.lines
+            notes += scores.notes
         report = EvaluationReport(
-            step=step, split=self.split, settings=settings, lines=lines, notes=self._notes()
+            step=step, split=self.split, settings=settings, lines=lines, notes=tuple(notes)
         )
         if directory is not None and jax.process_index() == 0:
             report.write(directory)
@@ -109,14 +116,14 @@ class Evaluator:
 
     def metric_names(self) -> set[str] | None:
         """`task/metric` of all values, averages too; None where a metric does not declare them."""
-        metrics = [(task, metric) for task in self.tasks for metric in task.metrics]
-        if any(task.score_metrics for task in self.tasks):
-            return None
         names = set()
-        for task, metric in metrics:
-            if not isinstance(metric, SumMetric):
+        for task in self.tasks:
+            if task.score_metrics or task.aux_metrics or task.output_metrics:
                 return None
-            names |= {f"{task.task}/{name}" for name in metric.names}
+            for metric in task.metrics:
+                if not isinstance(metric, UnitMetric) or not hasattr(metric, "names"):
+                    return None
+                names |= {f"{task.task}/{name}" for name in metric.names}
         return names | {f"{name}/average" for name in BENCHMARK_AVERAGES}
 
     def _predictor(
@@ -157,10 +164,13 @@ def build_evaluator(
     """Of the mixture, or of the tasks and mixtures of these names, those tasks that have metrics
     and the split; None if there are none.
 
-    Raises DataError for files that are missing or damaged, ConfigError for unknown names and for a
-    ranking without choices.
+    Raises DataError for files that are missing or damaged, ConfigError for unknown names, for a
+    metric that cannot be called and for a ranking without choices.
     """
     candidates = _tasks_by_name(data, names) if names else checked_tasks(data)
+    for task in candidates:
+        if split in task.splits:
+            metrics_of(task)  # checked for all tasks before anything is read
     loaded = [load_task_examples(task, data, split, config.num_examples) for task in candidates]
     tasks = [task for task in loaded if task is not None]
     if tasks and config.ranking != "never" and not any(task.choices for task in tasks):

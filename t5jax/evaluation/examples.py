@@ -23,6 +23,8 @@ from t5jax.data.store.documents import encode_document, leave_out
 from t5jax.data.tasks.task import Example, ExampleTask, Metric, SeqioTask, Task
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError, foreign_code
+from t5jax.evaluation.task_metrics import metrics_of
+from t5jax.metrics.contract import Needs
 from t5jax.types import EOS_ID
 
 _log = logging.getLogger("t5jax")
@@ -39,6 +41,14 @@ class EvaluationExample(NamedTuple):
     place: str = ""  # of the row that it was made of: `file, line 3`
 
 
+class ModelOutputs(NamedTuple):
+    """What a model gave for every example of a split, in order."""
+
+    ids: list[list[int]]  # of the predictions, EOS included where they ended
+    scores: list[float]  # of the predictions
+    target_scores: list[float | None]  # log-likelihoods of the targets in nats, where asked for
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskExamples:
     """A split of a task, in its order, with all that its evaluation needs."""
@@ -50,6 +60,15 @@ class TaskExamples:
     metrics: tuple[Metric, ...]  # of (targets, predictions), both postprocessed
     score_metrics: tuple[Metric, ...]  # of (targets, log-likelihoods of the targets in nats)
     choices: Callable[[Example], list[str]] | None
+    aux_metrics: tuple[Metric, ...] = ()  # of (targets, predictions, {"scores": of these})
+    output_metrics: tuple[Any, ...] = ()  # of (features, ModelOutputs): seqio's metric objects
+
+    @property
+    def needs(self) -> set[Needs]:
+        """What the model has to give for the metrics."""
+        needs: set[Needs] = {metric.needs for metric in self.output_metrics}
+        needs |= {"predictions"} if self.metrics or self.aux_metrics else set()
+        return needs | ({"scores"} if self.score_metrics else set())
 
     @property
     def has_targets(self) -> bool:
@@ -163,9 +182,8 @@ def _from_example_task(
         examples=examples,
         num_truncated=num_truncated,
         postprocess=task.postprocess or _identity,
-        metrics=task.metrics,
-        score_metrics=task.score_metrics,
         choices=task.choices,
+        **metrics_of(task)._asdict(),
     )
 
 
@@ -176,8 +194,8 @@ def _from_seqio_task(
     from t5jax.data.seqio_bridge import evaluation
     from t5jax.data.seqio_bridge.examples import seqio_examples
 
-    scoring = evaluation.seqio_scoring(task.name)
-    if split not in task.splits or not (scoring.metrics or scoring.score_metrics):
+    metrics = metrics_of(task)
+    if split not in task.splits or not any(metrics):
         return None
     made = list(itertools.islice(seqio_examples(task, data, split), num_examples))
     return TaskExamples(
@@ -194,10 +212,9 @@ def _from_seqio_task(
             for number, x in enumerate(made)
         ],
         num_truncated=sum(x.is_truncated for x in made),
-        postprocess=scoring.postprocess,
-        metrics=scoring.metrics,
-        score_metrics=scoring.score_metrics,
+        postprocess=evaluation.seqio_scoring(task.name).postprocess,
         choices=None,
+        **metrics._asdict(),
     )
 
 

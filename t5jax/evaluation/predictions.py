@@ -15,7 +15,7 @@ import numpy as np
 
 from t5jax.data.atomic_files import json_line
 from t5jax.data.vocabularies import Vocabulary
-from t5jax.decoding import DecodingConfig, Generator
+from t5jax.decoding import DecodingConfig, Generated, Generator
 from t5jax.errors import DataError
 from t5jax.evaluation.config import Ranking
 from t5jax.evaluation.examples import EvaluationExample, TaskExamples
@@ -32,6 +32,7 @@ class TaskPrediction(NamedTuple):
     score: float  # of the output, as decoding gives it, or log-likelihood of the choice; nats
     target_score: float | None = None  # log-likelihood of the target, if a metric needs it
     choices: dict[str, float] | None = None  # log-likelihood of each choice, if they were ranked
+    ids: list[int] | None = None  # of the output, EOS included if it ended, if a metric needs them
 
 
 class Predictor(NamedTuple):
@@ -48,16 +49,18 @@ class Predictor(NamedTuple):
         inputs = [example.ids for example in examples]
         if task.choices is not None and self.ranking != "never":
             predictions = self._rank_choices(task, examples)
-        elif task.metrics or not task.score_metrics:
+        elif task.needs != {"scores"}:
             predictions = [
-                TaskPrediction(self.vocabulary.decode(best.ids), best.score)
+                TaskPrediction(
+                    self.vocabulary.decode(best.ids), best.score, ids=self._kept_ids(task, best)
+                )
                 for best, *_ in self.generator.generate(
                     inputs, self.decoding, row_numbers=range(start, start + len(inputs))
                 )
             ]
         else:
             predictions = [TaskPrediction("", 0.0)] * len(examples)
-        if task.score_metrics:
+        if "scores" in task.needs:
             targets = [
                 self._target_ids(x.targets) if x.target_ids is None else x.target_ids
                 for x in examples
@@ -68,6 +71,11 @@ class Predictor(NamedTuple):
                 for prediction, score in zip(predictions, scores, strict=True)
             ]
         return predictions
+
+    def _kept_ids(self, task: TaskExamples, best: Generated) -> list[int] | None:
+        if not task.output_metrics:
+            return None
+        return [*best.ids.tolist(), *([self.vocabulary.eos_id] if best.ended else [])]
 
     def _rank_choices(
         self, task: TaskExamples, examples: Sequence[EvaluationExample]
@@ -141,11 +149,20 @@ def read_predictions(
                 f"{existing} holds predictions for other examples than {task.task} has now (its "
                 "data has changed): delete it, or write elsewhere with --output"
             )
+    if task.output_metrics and any("ids" not in line for line in lines):
+        raise DataError(
+            f"{existing} holds predictions without the token ids that {task.task}'s metrics now "
+            "need: delete it, or write elsewhere with --output"
+        )
     if jax.process_index() == 0 and num < len(written):
         os.truncate(existing, sum(map(len, written[:num])))
     return [
         TaskPrediction(
-            line["prediction"], line["score"], line.get("target_score"), line.get("choices")
+            line["prediction"],
+            line["score"],
+            line.get("target_score"),
+            line.get("choices"),
+            line.get("ids"),
         )
         for line in lines[: len(task.examples)]
     ]
@@ -170,6 +187,8 @@ def _append(
                 line["target_score"] = prediction.target_score
             if prediction.choices is not None:
                 line["choices"] = prediction.choices
+            if prediction.ids is not None:
+                line["ids"] = prediction.ids
             stream.write(json_line(line))
         stream.flush()
         os.fsync(stream.fileno())

@@ -27,9 +27,24 @@ class EvaluationReport:
     notes: tuple[str, ...] = ()  # caveats: truncated inputs, missing targets
 
     @property
+    def failures(self) -> dict[str, str]:
+        """`task/metric` -> the error, of metrics that failed."""
+        return {f"{x.task}/{x.metric}": x.error for x in self.lines if x.error is not None}
+
+    def check(self) -> None:
+        """Raises DataError naming every metric that failed, with its task and error."""
+        failed = [line for line in self.lines if line.error is not None]
+        if failed:
+            said = "; ".join(
+                f"task {x.task}: its metric {x.metric} failed: {x.error}" for x in failed
+            )
+            raise DataError(f"{said}. All other values, and the predictions, are kept")
+
+    @property
     def values(self) -> dict[str, float]:
-        """`task/metric` -> value; averages as `glue/average`."""
-        values = {f"{line.task}/{line.metric}": line.value for line in self.lines}
+        """`task/metric` -> value; averages as `glue/average`. A metric that failed has none."""
+        scored = [line for line in self.lines if line.error is None]
+        values = {f"{line.task}/{line.metric}": line.value for line in scored}
         averages = benchmark_averages(self.lines)
         return values | {f"{name}/average": x.value for name, x in averages.items()}
 
@@ -59,6 +74,8 @@ class EvaluationReport:
             },
             "notes": self.notes,
         }
+        if self.failures:
+            content["error"] = self.failures
         write_json_file(directory / _FILE, content)
 
 

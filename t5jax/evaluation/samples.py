@@ -1,5 +1,6 @@
 """Sample predictions of a task as text: input, prediction, target."""
 
+import math
 from collections.abc import Sequence
 
 from t5jax.evaluation.examples import TaskExamples
@@ -9,7 +10,8 @@ from t5jax.evaluation.predictions import TaskPrediction
 def most_confident(task: TaskExamples, predictions: Sequence[TaskPrediction], number: int) -> str:
     """The predictions with the highest scores, right or wrong, no text twice: the input, and below
     it the prediction and the target."""
-    by_score = sorted(range(len(predictions)), key=lambda i: -predictions[i].score)
+    scores = [prediction.score for prediction in predictions]
+    by_score = sorted(range(len(scores)), key=lambda i: (math.isnan(scores[i]), -scores[i]))
     by_text: dict[str, int] = {}
     for i in by_score:
         by_text.setdefault(predictions[i].text, i)

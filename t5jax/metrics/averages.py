@@ -78,12 +78,17 @@ def _average(
     return Average(math.fsum(entries.values()) / len(entries), entries, tuple(missing))
 
 
+def without_sentinel(task: str) -> str:
+    """The name of the task without what says that its answers fill sentinels."""
+    return re.sub(r"_\d+_sentinel", "", task)
+
+
 def _without_sentinels(
     scores: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Mapping[str, float]]:
     plain: dict[str, Mapping[str, float]] = {}
     for task, values in scores.items():
-        name = re.sub(r"_\d+_sentinel", "", task)
+        name = without_sentinel(task)
         if name in plain:
             raise DataError(f"{name} was scored twice, with and without sentinels: give one")
         plain[name] = values

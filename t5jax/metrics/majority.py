@@ -1,11 +1,10 @@
 """The majority-class baseline: what a metric gives to always naming the most frequent target."""
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 
 from t5jax.metrics.sums import SumMetric
-
-Metric = Callable[[Sequence, Sequence], Mapping[str, float]]
+from t5jax.metrics.units import Metric
 
 
 def majority_baseline(metric: Metric, targets: Sequence) -> dict[str, float]:

@@ -1,9 +1,10 @@
 """Pearson and Spearman correlation, in percent (STS-B).
 
 Where a correlation is not defined (a constant side, fewer than two examples, a value that is not
-finite) it is NaN, as in SciPy and T5.
+finite) it is NaN, as in SciPy and T5. Shapes: N examples, M of them drawn again.
 """
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 
@@ -13,28 +14,51 @@ from t5jax.errors import DataError
 from t5jax.metrics.sums import check_pairs
 
 
-def pearson_corrcoef(targets: Sequence, predictions: Sequence) -> dict[str, float]:
-    """{"pearson_corrcoef": 100 r} of numbers; NaN where r is not defined."""
-    from scipy.stats import pearsonr
+@dataclasses.dataclass(frozen=True, slots=True)
+class Correlation:
+    """A correlation of numbers by SciPy's function of a name; its unit is the pair.
 
-    return {"pearson_corrcoef": _correlation(pearsonr, targets, predictions)}
+    Called with (targets, predictions) it returns {name: 100 r}, NaN where r is not defined; raises
+    DataError for lists that are empty or of different lengths, and for text.
+    """
+
+    name: str
+    function: str  # of scipy.stats
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The one value's name."""
+        return (self.name,)
+
+    def __call__(self, targets: Sequence, predictions: Sequence) -> dict[str, float]:
+        check_pairs(targets, predictions)
+        return self.aggregate(self.statistics(targets, predictions))
+
+    def units(self, targets: Sequence, predictions: Sequence) -> None:
+        """Every pair is one."""
+
+    def statistics(self, targets: Sequence, predictions: Sequence) -> np.ndarray:
+        """float64 [N, 2]: the pairs themselves."""
+        return np.stack([_numbers(targets, "target"), _numbers(predictions, "prediction")], axis=1)
+
+    def aggregate(self, statistics_MK: np.ndarray) -> dict[str, float]:
+        """{name: 100 r} of some pairs."""
+        import scipy.stats
+
+        if len(statistics_MK) < 2 or not np.isfinite(statistics_MK).all():
+            return {self.name: float("nan")}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of constant values, whose correlation is NaN
+            r = getattr(scipy.stats, self.function)(*statistics_MK.T)[0]
+        return {self.name: 100.0 * float(r)}
+
+    def notes(self, targets: Sequence, predictions: Sequence) -> list[str]:
+        """None."""
+        return []
 
 
-def spearman_corrcoef(targets: Sequence, predictions: Sequence) -> dict[str, float]:
-    """{"spearman_corrcoef": 100 rho} of numbers, ties by mean rank; NaN where it is not defined."""
-    from scipy.stats import spearmanr
-
-    return {"spearman_corrcoef": _correlation(spearmanr, targets, predictions)}
-
-
-def _correlation(function, targets: Sequence, predictions: Sequence) -> float:
-    check_pairs(targets, predictions)
-    x_N, y_N = _numbers(targets, "target"), _numbers(predictions, "prediction")
-    if len(x_N) < 2 or not (np.isfinite(x_N).all() and np.isfinite(y_N).all()):
-        return float("nan")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of constant values, whose correlation is NaN
-        return 100.0 * float(function(x_N, y_N)[0])
+pearson_corrcoef = Correlation("pearson_corrcoef", "pearsonr")
+spearman_corrcoef = Correlation("spearman_corrcoef", "spearmanr")  # ties by mean rank
 
 
 def _numbers(values: Sequence, what: str) -> np.ndarray:

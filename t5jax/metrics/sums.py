@@ -25,7 +25,8 @@ class SumMetric:
     order of `names`, from their sum over N. `shares` are the names whose value is 100 x (right
     units) / (units). `groups(targets)` returns the unit of each example, where a unit is more than
     one example (None: each example is a unit). `of_classes`: targets are classes, so that the
-    majority class is a baseline (`metrics.majority`).
+    majority class is a baseline (`metrics.majority`). `caveats(targets, predictions)` are sentences
+    on what the metric cannot see, for the report.
     """
 
     names: tuple[str, ...]
@@ -34,16 +35,29 @@ class SumMetric:
     shares: tuple[str, ...] = ()
     groups: Callable[[Sequence], list[Hashable]] | None = None
     of_classes: bool = False
+    caveats: Callable[[Sequence, Sequence], list[str]] | None = None
 
     def __call__(self, targets: Sequence, predictions: Sequence) -> dict[str, float]:
         """{name: value}. Raises DataError for lists that are empty or of different lengths."""
         check_pairs(targets, predictions)
-        return self.values(self.statistics(targets, predictions).sum(axis=0))
+        return self.aggregate(self.statistics(targets, predictions))
 
     def values(self, sums_K: np.ndarray) -> dict[str, float]:
         """{name: value} of statistics that have been added up."""
         scores = self.score(sums_K)
         return {name: float(x) for name, x in zip(self.names, scores, strict=True)}
+
+    def units(self, targets: Sequence, predictions: Sequence) -> list[Hashable] | None:
+        """The unit of each example; None: each is one of its own."""
+        return None if self.groups is None else self.groups(targets)
+
+    def aggregate(self, statistics_MK: np.ndarray) -> dict[str, float]:
+        """{name: value} of the statistics of some examples."""
+        return self.values(statistics_MK.sum(axis=0))
+
+    def notes(self, targets: Sequence, predictions: Sequence) -> list[str]:
+        """What the metric cannot see of these texts; mostly nothing."""
+        return [] if self.caveats is None else self.caveats(targets, predictions)
 
 
 def percentages(sums_K: np.ndarray) -> tuple[float, ...]:

@@ -34,7 +34,8 @@ def train(config: RunConfig) -> None:
     """Runs the config to its end, resuming what its workdir holds.
 
     Raises ConfigError, DataError or CheckpointError before anything compiles where it can;
-    TooManyBadSteps, Preempted and OSError (a checkpoint could not be written) on the way.
+    TooManyBadSteps, Preempted and OSError (a checkpoint could not be written) on the way; DataError
+    when all is saved and a task's metric failed in the last evaluation.
     """
     runtime.start_distributed(config.runtime)
     config.check_mesh(jax.device_count())
@@ -122,6 +123,7 @@ class Trainer:
                 self.watchdog.beat()
         self.checkpoints.close()
         self.tracker.event(step, "finished")
+        self.validation.check()
 
     def _compile(self, step: int) -> jax.stages.Compiled:
         start = time.perf_counter()

@@ -1,6 +1,7 @@
 """How good a run is while it trains: losses of its splits, and its tasks answered and scored."""
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from t5jax.data.registry.resolve import ResolvedMixture
 from t5jax.errors import ConfigError, DataError
 from t5jax.evaluation.evaluator import Evaluator
 from t5jax.evaluation.loss import SplitLosses, add_loss_sums, loss_metrics
+from t5jax.evaluation.report import EvaluationReport
 from t5jax.run.build import build_evaluation_loaders, build_run_evaluator
 from t5jax.tracking import Tracker
 from t5jax.training.steps import Program
@@ -29,6 +31,12 @@ class Validation:
     def __post_init__(self) -> None:
         num_rows = self.config.train.num_eval_rows
         self._splits = {name: SplitLosses(x, num_rows) for name, x in self.loaders.items()}
+        self._last_report: EvaluationReport | None = None
+
+    def check(self) -> None:
+        """Raises DataError naming the metrics that failed in the last evaluation."""
+        if self._last_report is not None:
+            self._last_report.check()
 
     def due(self, step: int) -> bool:
         """Whether anything is to be evaluated after `step` steps."""
@@ -89,12 +97,18 @@ class Validation:
             after_batch=after_batch,
             replace=True,
         )
+        self._last_report = report
+        for name, error in report.failures.items():
+            tracker.event(step, "metric_failed", metric=f"{SPLIT}/{name}", error=error)
         by_task: dict[str, dict[str, float]] = {}
         for name, value in report.values.items():
             task, _, metric = name.rpartition("/")
             by_task.setdefault(task, {})[metric] = value
         for task, metrics in by_task.items():
             tracker.evaluation(step, f"{SPLIT}/{task}", metrics)
+        best = self.config.checkpoints.best_metric.removeprefix(f"{SPLIT}/")
+        if report.failures and "/" in best:  # of a task: it may be one that failed
+            return {best: math.nan, **report.values}  # NaN is saved, and is never the best
         return report.values
 
 

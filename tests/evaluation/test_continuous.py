@@ -64,6 +64,24 @@ def test_the_lowest_can_be_best(workdir):
     assert kept(workdir) == (["20"], 2.0)
 
 
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_nan_is_never_the_best(workdir, mode):
+    best = BestCheckpoint(workdir, "a/x", mode)
+    assert not best.update(10, {"a/x": float("nan")})
+    assert not (workdir / "best").exists()
+    assert best.update(20, {"a/x": 2.0})
+    assert not best.update(30, {"a/x": float("nan")})
+    assert kept(workdir) == (["20"], 2.0)
+
+
+def test_nan_that_was_kept_before_is_replaced(workdir):
+    (workdir / "best" / "checkpoints" / "10").mkdir(parents=True)
+    record = '{"step": 10, "metric": "a/x", "mode": "max", "value": NaN}'
+    (workdir / "best" / "best.json").write_text(record)
+    assert BestCheckpoint(workdir, "a/x", "max").update(20, {"a/x": -3.0})
+    assert kept(workdir) == (["20"], -3.0)
+
+
 def test_another_metric_or_one_that_is_not_there_is_refused(workdir):
     best = BestCheckpoint(workdir, "a/x", "max")
     with pytest.raises(ConfigError, match="--keep-best a/x: the evaluation has a/y, b/z"):

@@ -29,7 +29,7 @@ mean_of_predictions = SumMetric(
 
 
 def by_calling(metric):
-    """The same metric as a plain function, which takes the slow path."""
+    """The same metric as a plain function, which declares no units."""
     return lambda targets, predictions: metric(targets, predictions)
 
 
@@ -113,9 +113,72 @@ def test_the_fast_path_scores_the_same_resamples_as_calling_the_metric():
     ):
         name = metric.names[-1]
         fast = with_confidence(metric, targets, predictions, samples=120, seed=9)[name]
-        slow = with_confidence(by_calling(metric), targets, predictions, samples=120, seed=9)[name]
+        rows, plain = range(len(targets)), by_calling(metric)
+        slow = with_confidence(plain, targets, predictions, samples=120, seed=9, groups=rows)[name]
         assert fast == pytest.approx(slow, rel=1e-10)
         assert fast.low < fast.value < fast.high
+
+
+def test_a_metric_that_declares_no_units_is_called_once_on_everything():
+    calls = []
+
+    def foreign(targets, predictions):
+        calls.append((targets, predictions))
+        return {"x": np.float32(1.5), "y": 3}
+
+    targets, predictions = [{"row": i} for i in range(7)], list("abcdefg")
+    estimates = with_confidence(foreign, targets, predictions)
+    assert calls == [(targets, predictions)]
+    assert calls[0][0] is targets
+    np.testing.assert_equal(estimates, {"x": (1.5, np.nan, np.nan), "y": (3.0, np.nan, np.nan)})
+    difference = paired_difference(foreign, targets, predictions, predictions[::-1])
+    assert len(calls) == 3
+    np.testing.assert_equal(difference["y"], (0.0, np.nan, np.nan))
+    with pytest.raises(DataError, match=r"metric <lambda>: TypeError: it returned float 0\.5"):
+        with_confidence(lambda targets, predictions: 0.5, targets, predictions)
+
+
+class RangeOfGroups:
+    """A metric of the user's: the spread of the means of groups, its units the groups."""
+
+    def __call__(self, targets, predictions):
+        return self.aggregate(self.statistics(targets, predictions))
+
+    def units(self, targets, predictions):
+        return [target["group"] for target in targets]
+
+    def statistics(self, targets, predictions):
+        return np.array([[t["group"], p] for t, p in zip(targets, predictions, strict=True)], float)
+
+    def aggregate(self, rows_M2):
+        means = [rows_M2[rows_M2[:, 0] == g, 1].mean() for g in np.unique(rows_M2[:, 0])]
+        return {"spread": max(means) - min(means)}
+
+    def notes(self, targets, predictions):
+        return []
+
+
+def test_a_metric_of_the_users_own_has_the_interval_of_its_units():
+    generator = np.random.default_rng(2)
+    targets = [{"group": i // 5} for i in range(55)]
+    predictions = generator.normal(size=55)
+    metric = RangeOfGroups()
+    found = with_confidence(metric, targets, predictions, samples=130, seed=3)["spread"]
+    groups = [target["group"] for target in targets]
+    slow = with_confidence(
+        by_calling(metric), targets, predictions, samples=130, seed=3, groups=groups
+    )
+    assert found == slow["spread"]
+    assert found.low < found.value == found.high, "no resample can be wider than the whole"
+
+
+def test_no_samples_mean_no_intervals():
+    targets, predictions = binary(31, 1)
+    for metric in (accuracy, f1, pearson_corrcoef):
+        ((name, estimate),) = with_confidence(metric, targets, predictions, samples=0).items()
+        assert estimate.value == metric(targets, predictions)[name]
+        assert math.isnan(estimate.low)
+        assert math.isnan(estimate.high)
 
 
 def test_groups_stay_together():
@@ -190,6 +253,22 @@ def test_the_seed_decides():
     assert with_confidence(f1, targets, predictions)["f1"] == pytest.approx(
         (77.77777777777777, 65.57235726399095, 87.50351123595506), rel=1e-12
     )
+
+
+def test_intervals_are_those_of_before():
+    """Written down with version 0.1, which called correlations again for every resample."""
+    generator = np.random.default_rng(12)
+    x = generator.normal(size=53)
+    y = x + generator.normal(size=53)
+    rows = [{"value": int(v > 0), "group": i // 3} for i, v in enumerate(x)]
+    answers = [{"value": int(v > 0.2)} for v in y]
+    for metric, targets, predictions, expected in (
+        (pearson_corrcoef, x, y, (67.99557061167863, 50.635365247189654, 80.69927853884998)),
+        (spearman_corrcoef, x, y, (59.941944847605235, 36.870134358370024, 75.69838843257835)),
+        (multirc_f1, rows, answers, (70.83333333333333, 57.142857142857146, 86.66981132075472)),
+    ):
+        ((_, estimate),) = with_confidence(metric, targets, predictions, samples=200).items()
+        assert estimate == pytest.approx(expected, rel=1e-12)
 
 
 def test_paired_differences():

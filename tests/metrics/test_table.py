@@ -9,7 +9,15 @@ import pytest
 
 from t5jax.errors import DataError
 from t5jax.metrics.confidence import Estimate
-from t5jax.metrics.table import COLUMNS, as_csv, as_json, as_text, from_json, metric_results
+from t5jax.metrics.table import (
+    COLUMNS,
+    Result,
+    as_csv,
+    as_json,
+    as_text,
+    from_json,
+    metric_results,
+)
 
 LINES = [
     *metric_results(
@@ -38,6 +46,26 @@ def test_the_majority_class_stands_beside_the_value():
         "squad  em        86.21         -         -     10570\n"
     )
     assert from_json(as_json(lines))[0].majority == 50.917
+
+
+def test_a_metric_that_failed_is_one_line():
+    failed = Result(
+        task="own", metric="broken", value=math.nan, examples=13, error="KeyError: 'label'"
+    )
+    lines = [LINES[1], failed]
+    assert as_text(lines) == (
+        "task   metric  value  interval  examples\n"
+        "squad  em      86.21         -     10570\n"
+        "task own: its metric broken failed: KeyError: 'label'\n"
+    )
+    assert as_text([failed]) == "task own: its metric broken failed: KeyError: 'label'\n"
+    rows = list(csv.DictReader(io.StringIO(as_csv(lines))))
+    assert tuple(rows[1]) == (*COLUMNS, "error")
+    assert [row["error"] for row in rows] == ["", "KeyError: 'label'"]
+    records = json.loads(as_json(lines))
+    assert "error" not in records[0]
+    assert (records[1]["value"], records[1]["error"]) == (None, "KeyError: 'label'")
+    assert from_json(as_json(lines))[1].error == "KeyError: 'label'"
 
 
 def test_tables_of_before_are_read():
