@@ -21,6 +21,7 @@ from t5jax.convert.source_checkpoint import (
 from t5jax.convert.tokenizers import (
     SENTENCE_PIECE,
     read_vocabulary,
+    tokenizer_notes,
     user_defined_pieces,
     write_tokenizer,
 )
@@ -66,6 +67,7 @@ def open_huggingface(path: str) -> SourceCheckpoint:
     model = architecture.infer_model_config(weights, settings, notes)
     for name in weights.arrays.keys() & dropped.keys():
         notes.append(f"{name} is left out: {dropped[name]}")
+    notes += tokenizer_notes(directory)
     return SourceCheckpoint(
         kind="huggingface",
         path=path,

@@ -50,7 +50,7 @@ def sentencepiece_files(vocabulary: SentencePieceVocabulary) -> tuple[dict[str, 
     files = {"spiece.model": model, **files}
     if special == _T5:
         return settings | {"tokenizer_class": "T5Tokenizer"}, files
-    files["tokenizer.json"] = json.dumps(_unigram_json(vocabulary, model, tokens)).encode()
+    files["tokenizer.json"] = json.dumps(unigram_json(vocabulary)).encode()
     return settings | {"tokenizer_class": "PreTrainedTokenizerFast"}, files
 
 
@@ -77,10 +77,13 @@ def _tokens(vocabulary: SentencePieceVocabulary, model: bytes) -> list[AddedToke
     return [found[number] for number in sorted(found)]
 
 
-def _unigram_json(
-    vocabulary: SentencePieceVocabulary, model: bytes, tokens: list[AddedToken]
-) -> dict[str, Any]:
-    """The tokenizer.json that transformers makes of a unigram model."""
+def unigram_json(vocabulary: SentencePieceVocabulary) -> dict[str, Any]:
+    """The tokenizer.json that transformers makes of a unigram model and its added tokens.
+
+    Raises DataError where their ids have gaps.
+    """
+    model, _ = split_record(vocabulary.file_bytes())
+    tokens = _tokens(vocabulary, model)
     charsmap, has_prefix = normalization_of(model)
     pieces = [[piece.text, piece.score] for piece in read_pieces(model)]
     behind = [token.id for token in tokens if token.id >= len(pieces)]

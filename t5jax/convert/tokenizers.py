@@ -21,6 +21,7 @@ from t5jax.data.vocabularies.sentencepiece_directory import (
     model_file_in,
     plain_sentinels,
 )
+from t5jax.data.vocabularies.source_check import check_against_source
 from t5jax.data.vocabularies.tokenizer_json import is_tokenizer_directory
 from t5jax.data.vocabularies.tokenizer_settings import TokenizerSettings, read_settings
 from t5jax.errors import ConfigError, DataError
@@ -33,8 +34,15 @@ _SPECIAL_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk
 
 def read_vocabulary(directory: pathlib.Path) -> Vocabulary | None:
     """The vocabulary of a Hugging Face directory, with its special ids and added tokens; None when
-    it holds none. Raises DataError for what is not supported, and for files that contradict each
-    other."""
+    it holds none. Raises DataError for what is not supported, for files that contradict each other,
+    and where a text's ids are not the source's (`check_against_source`)."""
+    vocabulary = _read(directory)
+    if vocabulary is not None:
+        check_against_source(vocabulary, directory)
+    return vocabulary
+
+
+def _read(directory: pathlib.Path) -> Vocabulary | None:
     settings = read_settings(directory)
     if settings.tokenizer_class == "ByT5Tokenizer":
         # transformers has 125 extra ids above the bytes; ByT5's sentinels are the top bytes.

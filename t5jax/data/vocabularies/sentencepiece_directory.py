@@ -49,8 +49,13 @@ def additions_beside(folder: pathlib.Path, processor: Processor, path: str) -> A
     special = _special_ids(settings, ids, processor, path)
     check_special_ids(*special, max([size, *(token.id + 1 for token in tokens)]), path)
     return Additions(
-        # Found in the text as it is written, whatever the flag says.
-        tokens=tuple(dataclasses.replace(token, normalized=False) for token in tokens),
+        # Found in the text as it is written, whatever the flag says. Padding, EOS and unknown that
+        # the model has itself are no additions.
+        tokens=tuple(
+            dataclasses.replace(token, normalized=False)
+            for token in tokens
+            if token.id >= size or token.id not in special
+        ),
         pad_id=special[0],
         eos_id=special[1],
         unk_id=special[2],

@@ -18,7 +18,13 @@ from t5jax.data.vocabularies.added_tokens import AddedToken
 from t5jax.data.vocabularies.base import Vocabulary, sentinel_index
 from t5jax.data.vocabularies.byte import ByteVocabulary
 from t5jax.data.vocabularies.huggingface import HuggingFaceVocabulary
-from t5jax.data.vocabularies.model_file import split_record, without_dummy_prefix
+from t5jax.data.vocabularies.model_file import (
+    Piece,
+    PieceType,
+    split_record,
+    with_more_pieces,
+    without_dummy_prefix,
+)
 from t5jax.data.vocabularies.sentencepiece import SentencePieceVocabulary
 from t5jax.data.vocabularies.sentencepiece_directory import model_file_in
 from t5jax.data.vocabularies.tokenizer_json import TokenizerRecord, read_tokenizer
@@ -43,6 +49,7 @@ TEXTS = (
 _CUT = re.compile(r" ?(<extra_id_\d+>)")
 
 Encode = Callable[[str], list[int]]
+Decode = Callable[[list[int]], str]
 
 
 def check_against_source(vocabulary: Vocabulary, directory: str | pathlib.Path) -> int:
@@ -54,10 +61,19 @@ def check_against_source(vocabulary: Vocabulary, directory: str | pathlib.Path) 
     folder = pathlib.Path(directory)
     if isinstance(vocabulary, ByteVocabulary):
         return 0  # has no file: the ids are the bytes of UTF-8
-    source = _source(vocabulary, folder)
+    encode, decode = _source(vocabulary, folder)
     texts = tuple(probe_texts(vocabulary))
     for text in texts:
-        _compare(text, vocabulary.encode(text).tolist(), source(text), folder)
+        ids, theirs = vocabulary.encode(text).tolist(), encode(text)
+        if ids != theirs:
+            raise _difference(folder, repr(text), ids, theirs)
+    # How an unknown piece shows is a choice, and so is the space beside an added token.
+    apart = _shown_otherwise(vocabulary)
+    for text in TEXTS:
+        ids = vocabulary.encode(text).tolist()
+        ours, source = vocabulary.decode(ids), decode(ids)
+        if apart.isdisjoint(ids) and ours != source:
+            raise _difference(folder, f"the text of {ids}", repr(ours), repr(source))
     return len(texts)
 
 
@@ -87,21 +103,25 @@ def _added_tokens(vocabulary: Vocabulary) -> Sequence[AddedToken]:
     return ()
 
 
-def _compare(text: str, ours: list[int], source: list[int], folder: pathlib.Path) -> None:
-    if ours != source:
-        raise DataError(
-            f"the vocabulary of {folder} is not that of its files: {text!r} is {ours} here, and "
-            f"{source} there; please report this with the tokenizer's files, and give another "
-            "tokenizer with --vocabulary meanwhile"
-        )
+def _shown_otherwise(vocabulary: Vocabulary) -> set[int]:
+    tokens = {token.id for token in _added_tokens(vocabulary)}
+    return tokens | {vocabulary.unk_id, *vocabulary.sentinel_ids}
 
 
-def _source(vocabulary: Vocabulary, folder: pathlib.Path) -> Encode:
-    """What encodes texts as the directory's files say."""
+def _difference(folder: pathlib.Path, what: str, ours: object, source: object) -> DataError:
+    return DataError(
+        f"the vocabulary of {folder} is not that of its files: {what} is {ours} here, and {source} "
+        "there; please report this with the tokenizer's files, and give another tokenizer with "
+        "--vocabulary meanwhile"
+    )
+
+
+def _source(vocabulary: Vocabulary, folder: pathlib.Path) -> tuple[Encode, Decode]:
+    """What encodes and decodes texts as the directory's files say."""
     model = model_file_in(folder)
     if isinstance(vocabulary, SentencePieceVocabulary) and model is not None:
         return _by_pieces(vocabulary, model)
-    return _by_tokenizers(read_tokenizer(folder), vocabulary)
+    return _by_tokenizers(read_tokenizer(folder))
 
 
 def _around_sentinels(segment: Callable[[str, bool], list[int]], ids_of: dict[str, int]) -> Encode:
@@ -116,19 +136,19 @@ def _around_sentinels(segment: Callable[[str, bool], list[int]], ids_of: dict[st
     return encode
 
 
-def _by_pieces(vocabulary: SentencePieceVocabulary, model: pathlib.Path) -> Encode:
+def _by_pieces(vocabulary: SentencePieceVocabulary, model: pathlib.Path) -> tuple[Encode, Decode]:
     """SentencePiece on the text between added tokens, as T5's own tokenizer class has it."""
     data, _ = split_record(model.read_bytes())
     whole = sentencepiece.SentencePieceProcessor(model_proto=data)
-    bare = sentencepiece.SentencePieceProcessor(model_proto=without_dummy_prefix(data))
-    unk = whole.id_to_piece(whole.unk_id())
+    behind = with_more_pieces(without_dummy_prefix(data), [Piece("⟦", 0.0, PieceType.USER_DEFINED)])
+    bare = sentencepiece.SentencePieceProcessor(model_proto=behind)
     tokens = {token.content: token for token in vocabulary.added_tokens}
 
     def words(part: str, beginning: bool) -> list[int]:
         if beginning or vocabulary.prefix_after_tokens:
             return whole.encode(part)
         # `legacy: false`: something stands before the part, so that its first space remains.
-        return bare.encode(unk + part)[len(bare.encode(unk)) :]
+        return bare.encode("⟦" + part)[1:]
 
     def segment(text: str, first: bool) -> list[int]:
         if not first and vocabulary.prefix_after_tokens:
@@ -141,7 +161,7 @@ def _by_pieces(vocabulary: SentencePieceVocabulary, model: pathlib.Path) -> Enco
         return ids
 
     names = {f"<extra_id_{i}>": number for i, number in enumerate(vocabulary.sentinel_ids)}
-    return _around_sentinels(segment, names)
+    return _around_sentinels(segment, names), whole.decode
 
 
 def _cut_at(text: str, tokens: dict[str, AddedToken]) -> list[str]:
@@ -161,7 +181,7 @@ def _cut_at(text: str, tokens: dict[str, AddedToken]) -> list[str]:
     return parts
 
 
-def _by_tokenizers(found: TokenizerRecord, vocabulary: Vocabulary) -> Encode:
+def _by_tokenizers(found: TokenizerRecord) -> tuple[Encode, Decode]:
     """The file's own tokeniser; but added tokens that normalisation would change are found in the
     text as it is written (see `HuggingFaceVocabulary`)."""
     from tokenizers import Tokenizer
@@ -177,8 +197,11 @@ def _by_tokenizers(found: TokenizerRecord, vocabulary: Vocabulary) -> Encode:
     def segment(text: str, first: bool = True) -> list[int]:
         return tokenizer.encode(text, add_special_tokens=False).ids
 
+    def decode(ids: list[int]) -> str:
+        return tokenizer.decode(ids, skip_special_tokens=False)
+
     if found.record["model"]["type"] == "BPE":
-        return segment
+        return segment, decode
     ids = ((sentinel_index(content), number) for content, number in found.ids.items())
     names = {f"<extra_id_{index}>": number for index, number in ids if index is not None}
-    return _around_sentinels(segment, names)
+    return _around_sentinels(segment, names), decode

@@ -81,7 +81,7 @@ def read_settings(folder: pathlib.Path, *, with_tokenizer_json: bool = False) ->
     return TokenizerSettings(
         folder=folder,
         tokens=tokens,
-        special={**_special(settings), **_special(special)},
+        special={**_special(special), **_special(settings)},
         listed=tuple(_listed(settings) | _listed(special)),
         values=settings,
         pad_token_id=_integer(model.get("pad_token_id")),
