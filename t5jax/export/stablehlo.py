@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from t5jax.checkpoints import leaves_by_path
+from t5jax.checkpoints import leaves_by_path, nested
 from t5jax.export.functions import ExportFunctions
 from t5jax.types import Params
 
@@ -41,14 +41,8 @@ def read_stablehlo(
     folder: pathlib.Path, names: Sequence[str], dtype: str
 ) -> dict[str, IdsFunction]:
     """The functions by name, with their parameters. Needs jax and numpy alone."""
-    params: Params = {}
     with np.load(folder / PARAMETERS) as arrays:
-        for path in arrays.files:
-            *parents, last = path.split("/")
-            node = params
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            node[last] = jnp.asarray(arrays[path], dtype)
+        params = nested({path: jnp.asarray(arrays[path], dtype) for path in arrays.files})
 
     def of_ids(name: str) -> IdsFunction:
         serialized = bytearray((folder / f"{name}.stablehlo").read_bytes())

@@ -9,7 +9,6 @@ text_job.py        what `t5jax predict` and `t5jax score` share: options, settin
 batch_job.py       the batch inference job: rows in, records out, window by window; preemption
 output_records.py  the keys of an output record
 output_file.py     a JSON lines file that an interrupted job resumes
-record_writers.py  where records go: a file, a stream, nowhere
 """
 
 from t5jax.inference.blanks import fill_blanks

@@ -8,14 +8,15 @@ import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 
 from t5jax import runtime
+from t5jax.data.atomic_files import json_line
 from t5jax.data.records import Row
 from t5jax.errors import ConfigError
-from t5jax.inference.record_writers import RecordWriter
+from t5jax.inference.output_file import OutputFile
 from t5jax.tracking.progress import CountProgress
 
 # Rows (whose other columns are left alone) and their numbers in the input -> a record each.
@@ -58,27 +59,53 @@ class JobMonitor:
             )
 
 
+class StreamWriter:
+    """Records on a stream, as JSON lines or as `text` formats them; nothing to resume from."""
+
+    def __init__(self, stream: TextIO, text: Callable[[dict[str, Any]], str] | None = None):
+        self._stream = stream
+        self._text = text or (lambda record: json_line(record).decode().rstrip("\n"))
+
+    def resume(self, rows: Iterator[Row], window: int) -> tuple[int, Iterator[Row]]:
+        return 0, rows
+
+    def write(self, records: list[dict[str, Any]]) -> None:
+        for record in records:
+            print(self._text(record), file=self._stream)
+        self._stream.flush()
+
+    def close(self) -> None: ...
+
+
 def run_batch_job(
-    rows: Iterator[Row], process_rows: ProcessRows, output: RecordWriter, *, window: int,
-    shard: tuple[int, int] = (0, 1), progress: CountProgress | None = None,
+    rows: Iterator[Row], process_rows: ProcessRows, output: OutputFile | StreamWriter | None, *,
+    window: int, shard: tuple[int, int] = (0, 1), progress: CountProgress | None = None,
 ) -> int:  # fmt: skip
     """Processes every row of a shard (I of N: rows I, I + N, …) that has no record yet; returns
-    their number. One window of rows is held in memory."""
+    their number. One window of rows is held in memory. `output` is None on the processes that only
+    compute; what process 0 resumes from, all do."""
     index, count = shard
+    rows = itertools.islice(rows, index, None, count)
     try:
-        done, remaining = output.resume(itertools.islice(rows, index, None, count), window)
+        done, remaining = output.resume(rows, window) if output is not None else (0, rows)
+        done = int(runtime.gather_texts(str(done))[0])
+        if output is None:
+            remaining = itertools.islice(rows, done, None)
         first = done
         if progress is not None and done:
             progress.message(f"resuming after {done:,} existing rows")
         while batch := list(itertools.islice(remaining, window)):
             numbers = [index + count * number for number in range(done, done + len(batch))]
-            output.write(process_rows(batch, numbers))
+            records = process_rows(batch, numbers)
+            if output is not None:
+                output.write(records)
             done += len(batch)
             if progress is not None:
                 progress.update(done)
         return done - first
     finally:
-        output.close()
+        if output is not None:
+            output.close()
 
 
 def num_shard_rows(num_rows: int, shard: tuple[int, int]) -> int:

@@ -15,6 +15,7 @@ from t5jax.errors import ConfigError
 from t5jax.inference.batch_job import (
     JobMonitor,
     ProcessRows,
+    StreamWriter,
     check_same_rows,
     num_shard_rows,
     parse_shard,
@@ -23,7 +24,6 @@ from t5jax.inference.batch_job import (
 from t5jax.inference.input_rows import CommandLineTexts, check_column_names, scan_rows
 from t5jax.inference.loaded_run import LoadedRun, load_with_flags
 from t5jax.inference.output_file import OutputFile, shard_path
-from t5jax.inference.record_writers import RecordWriter, StreamWriter, writer_of_process
 from t5jax.tracking.progress import CountProgress
 
 _BATCHES_OF_A_WINDOW = 16  # rows are batched by length within a window
@@ -120,7 +120,7 @@ def run_text_job(source: RowSource, kind: JobKind, options: JobOptions, flags: l
     shard = parse_shard(options.shard)
     if scanned is not None:
         check_same_rows(scanned.num_rows, scanned.checksum)
-    output = writer_of_process(lambda: _writer(run, kind, options))
+    output = _writer(run, kind, options) if jax.process_index() == 0 else None
     counts = InputCounts()
     batches = 1 if source.from_stdin else _BATCHES_OF_A_WINDOW
     num_rows = None if scanned is None else num_shard_rows(scanned.num_rows, shard)
@@ -167,7 +167,7 @@ def _check_processes(options: JobOptions, source: RowSource) -> None:
         )
 
 
-def _writer(run: LoadedRun, kind: JobKind, options: JobOptions) -> RecordWriter:
+def _writer(run: LoadedRun, kind: JobKind, options: JobOptions) -> OutputFile | StreamWriter:
     if options.output is None:
         return StreamWriter(sys.stdout, kind.format_record)
     path = shard_path(options.output, parse_shard(options.shard) if options.shard else None)
