@@ -15,19 +15,8 @@ from collections.abc import Mapping
 from t5jax.data.atomic_files import write_json_file
 from t5jax.data.config import DataConfig
 from t5jax.data.registry.names import Definitions, check_name, find_definitions, is_defined_here
-from t5jax.data.registry.resolved_task import (
-    ResolvedTask,
-    check_lengths,
-    check_settings,
-    resolve_task,
-    store_name,
-)
-from t5jax.data.registry.row_format import (
-    RowFormat,
-    find_converter,
-    find_targets_length,
-    row_format,
-)
+from t5jax.data.registry.resolved_task import ResolvedTask, resolve_tasks, store_name
+from t5jax.data.registry.row_format import RowFormat, find_converter, row_format
 from t5jax.data.store.build import cache_directory
 from t5jax.data.store.reader import MAKE_IT, META, read_info
 from t5jax.data.tasks.mixture import Stage, stages_if_known
@@ -106,7 +95,7 @@ def resolve_definitions(
 ) -> ResolvedMixture:
     """The same for definitions at hand; architecture None: for no model. Raises ConfigError as
     `resolve`."""
-    tasks = _resolved_tasks(definitions, data)
+    tasks = resolve_tasks(definitions.tasks, data)
     sizes = find_sizes(definitions.tasks, data)
     return ResolvedMixture(
         data=data,
@@ -120,7 +109,8 @@ def resolve_definitions(
 def defined_row_format(data: DataConfig, architecture: str) -> RowFormat:
     """The row format that the tasks' definitions give; no store is read. Raises ConfigError as
     `resolve`."""
-    return row_format(architecture, _resolved_tasks(find_definitions(data), data), data)
+    tasks = resolve_tasks(find_definitions(data).tasks, data)
+    return row_format(architecture, tasks, data)
 
 
 def check_mixture(data: DataConfig, architecture: str = "encoder_decoder") -> None:
@@ -130,22 +120,14 @@ def check_mixture(data: DataConfig, architecture: str = "encoder_decoder") -> No
     data.check()
     check_name(data)
     if is_defined_here(data):
-        tasks = _resolved_tasks(find_definitions(data), data)
-        find_converter(architecture, tasks, data, find_targets_length(tasks, data))
+        tasks = resolve_tasks(find_definitions(data).tasks, data)
+        find_converter(architecture, tasks, data)
 
 
 def checked_tasks(data: DataConfig) -> tuple[Task, ...]:
     """The definitions of the tasks of `data.mixture`. Raises ConfigError for what does not fit."""
-    definitions = find_definitions(data)
-    _resolved_tasks(definitions, data)
-    return definitions.tasks
-
-
-def _resolved_tasks(definitions: Definitions, data: DataConfig) -> tuple[ResolvedTask, ...]:
-    """The tasks with the settings of `data`, checked."""
-    check_settings(definitions.tasks, data)
-    tasks = tuple(resolve_task(task, data) for task in definitions.tasks)
-    check_lengths(tasks, data, find_targets_length(tasks, data))
+    tasks = find_definitions(data).tasks
+    resolve_tasks(tasks, data)
     return tasks
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from t5jax.data import objectives
 from t5jax.data.config import DataConfig
-from t5jax.data.objectives import Objective, objective_code
+from t5jax.data.objectives import Objective, lengths_of, objective_code
 from t5jax.data.rng import derive_seed
 from t5jax.data.store.build import cache_directory
 from t5jax.data.tasks.task import EosRule, SeqioTask, Task, TextTask
@@ -98,6 +98,23 @@ def store_name(task: Task) -> str:
     return task.corpus if isinstance(task, TextTask) else task.name
 
 
+def resolve_tasks(tasks: Sequence[Task], data: DataConfig) -> tuple[ResolvedTask, ...]:
+    """The tasks with the settings of `data`. Raises ConfigError for a setting that is missing or
+    has no effect on them, and when a row of a text task does not fit the lengths or sentinels."""
+    _check_settings(tasks, data)
+    resolved = tuple(resolve_task(task, data) for task in tasks)
+    targets_length = find_targets_length(resolved, data)
+    for task in resolved:
+        if task.objective is not None:
+            with objective_code(task.objective, f"task {task.name}"):
+                task.objective.check(
+                    inputs_length=data.inputs_length - len(task.prefix_ids),
+                    targets_length=targets_length,
+                    num_sentinels=data.vocabulary.num_sentinels,
+                )
+    return resolved
+
+
 def resolve_task(task: Task, data: DataConfig) -> ResolvedTask:
     """A task's definition with the settings of `data`."""
     return _resolve_task(
@@ -136,7 +153,7 @@ def check_required(tasks: Iterable[Task], data: DataConfig) -> None:
                 raise ConfigError(f"data.{name} is empty: {task.name} needs it")
 
 
-def check_settings(tasks: Sequence[Task], data: DataConfig) -> None:
+def _check_settings(tasks: Sequence[Task], data: DataConfig) -> None:
     """Raises ConfigError for a setting that is missing, or has no effect on the tasks."""
     check_required(tasks, data)
     read = {name for task in tasks for name in task.settings}
@@ -158,13 +175,22 @@ def check_settings(tasks: Sequence[Task], data: DataConfig) -> None:
         raise ConfigError(f"data.pack=False has no effect on {data.mixture}: leave it out")
 
 
-def check_lengths(tasks: Sequence[ResolvedTask], data: DataConfig, targets_length: int) -> None:
-    """Raises ConfigError when a row of a text task does not fit the lengths or sentinels."""
-    for task in tasks:
-        if task.objective is not None:
-            with objective_code(task.objective, f"task {task.name}"):
-                task.objective.check(
-                    inputs_length=data.inputs_length - len(task.prefix_ids),
-                    targets_length=targets_length,
-                    num_sentinels=data.vocabulary.num_sentinels,
-                )
+def find_targets_length(tasks: Sequence[ResolvedTask], data: DataConfig) -> int:
+    """`data.targets_length`, or the most that the text tasks' objectives make of the inputs.
+
+    Raises ConfigError when nothing says how long the targets of a task with examples are.
+    """
+    if data.targets_length is not None:
+        return data.targets_length
+    names = [task.name for task in tasks if task.objective is None]
+    if names:
+        raise ConfigError(
+            f"data.targets_length is not set, and {', '.join(names[:5])} has examples of its "
+            "own: say how many tokens targets may have (T5: 84 for GLUE, 62 for SuperGLUE, 97 "
+            "for SQuAD, 512 for translation and summaries)"
+        )
+    return max(
+        lengths_of(task.objective, data.inputs_length - len(task.prefix_ids)).targets
+        for task in tasks
+        if task.objective is not None
+    )

@@ -9,7 +9,7 @@ from typing import Any
 
 from t5jax.data.config import DataConfig
 from t5jax.data.objectives import Denoising, Objective, lengths_of
-from t5jax.data.registry.resolved_task import ResolvedTask
+from t5jax.data.registry.resolved_task import ResolvedTask, find_targets_length
 from t5jax.errors import ConfigError
 
 _ONE_ROW = ("decoder_only", "prefix_lm")  # read inputs and targets one behind the other
@@ -52,7 +52,7 @@ def row_format(
     targets_length = find_targets_length(tasks, data)
     converter = "encoder_decoder"
     if architecture is not None:
-        converter = find_converter(architecture, tasks, data, targets_length)
+        converter = find_converter(architecture, tasks, data)
     settings, joined_length = {}, None
     if converter == "prefix_lm":
         settings = {"loss_on_targets_only": data.loss_on_targets_only}
@@ -68,31 +68,9 @@ def row_format(
     )
 
 
-def find_targets_length(tasks: Sequence[ResolvedTask], data: DataConfig) -> int:
-    """`data.targets_length`, or the most that the text tasks' objectives make of the inputs.
-
-    Raises ConfigError when nothing says how long the targets of a task with examples are.
-    """
-    if data.targets_length is not None:
-        return data.targets_length
-    names = [task.name for task in tasks if task.objective is None]
-    if names:
-        raise ConfigError(
-            f"data.targets_length is not set, and {', '.join(names[:5])} has examples of its "
-            "own: say how many tokens targets may have (T5: 84 for GLUE, 62 for SuperGLUE, 97 "
-            "for SQuAD, 512 for translation and summaries)"
-        )
-    return max(
-        lengths_of(task.objective, data.inputs_length - len(task.prefix_ids)).targets
-        for task in tasks
-        if task.objective is not None
-    )
-
-
-def find_converter(
-    architecture: str, tasks: Sequence[ResolvedTask], data: DataConfig, targets_length: int
-) -> str:
+def find_converter(architecture: str, tasks: Sequence[ResolvedTask], data: DataConfig) -> str:
     """The name of the converter; not even the vocabulary's file is read. Raises as `row_format`."""
+    targets_length = find_targets_length(tasks, data)
     without_inputs = [task for task in tasks if not _has_inputs(task, data, targets_length)]
     if without_inputs and architecture != "decoder_only":
         raise ConfigError(_needs_inputs(without_inputs[0], architecture))
