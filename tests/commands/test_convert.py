@@ -318,6 +318,7 @@ def test_slots_can_be_left_behind(t5x, tmp_path):
     assert report(tmp_path / "run")["source"]["step"] == 12
 
 
+@pytest.mark.slow
 def test_from_t5x_to_hugging_face(t5x, tmp_path):
     assert convert(t5x, tmp_path / "hf", "--to", "huggingface", *NUMPY) == 0
     found = read_safetensors(tmp_path / "hf/model.safetensors")

@@ -15,6 +15,8 @@ from t5jax.checkpoints import read_record
 from t5jax.cli import main
 from t5jax.config import from_text, load_config
 
+pytestmark = pytest.mark.slow
+
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "extending.md"
 PARTS = """
     run = tiny()
@@ -140,7 +142,6 @@ def test_loaded_its_outputs_keep_to_the_logits_processors(folder, num_beams):
     assert all(first not in ids for ids in outputs(logits_processors=(penalize,)))
 
 
-@pytest.mark.slow
 def test_it_is_a_warm_start_for_another_run_with_its_optimizer(folder):
     words = ["--workdir", "next", "--init.path", "own", "--init.optimizer", "keep"]
     assert main([*TRAIN, *words, "--train.num-train-steps", "1"]) == 0

@@ -15,6 +15,8 @@ from t5jax.runtime import ExitCode
 from tests.commands import glue_run
 from tests.commands.saved_runs import save_run
 
+pytestmark = pytest.mark.slow
+
 TASK = "glue_sst2_v002"
 BEST_F1 = ("--checkpoints.best-metric", f"validation/{TASK}/f1")
 
@@ -112,7 +114,6 @@ def test_following_evaluates_every_step_and_keeps_the_best(run, capsys):
     assert json.loads(lines[0])["metrics"] == {f"{TASK}/accuracy": best["value"]}
 
 
-@pytest.mark.slow
 def test_following_a_run_that_stopped_ends(run, capsys, monkeypatch):
     monkeypatch.setattr("t5jax.evaluation.continuous.time.sleep", lambda seconds: None)
     shutil.rmtree(run / "checkpoints" / "4")
@@ -120,7 +121,6 @@ def test_following_a_run_that_stopped_ends(run, capsys, monkeypatch):
     assert "no new checkpoint in" in evaluated(capsys, *words).err
 
 
-@pytest.mark.slow
 def test_a_submission_of_the_test_split(run, tmp_path, capsys):
     target = tmp_path / "out"
     words = (run, "--split", "test", "--evaluation.ranking", "total", "--submission", target)
@@ -143,7 +143,6 @@ def test_other_tasks_than_the_run_s_own_and_their_average(run, capsys, tmp_path)
     assert "glue (2 of 8)" in table
 
 
-@pytest.mark.slow
 def test_a_loaded_run_evaluates_as_the_act_does(run, capsys, tmp_path):
     words = (run, "--only", "metrics", "--json", "--decoding.num-beams", "2")
     (record,) = [json.loads(line) for line in evaluated(capsys, *words).out.splitlines()]
@@ -188,7 +187,6 @@ def test_a_run_answers_tasks_that_it_was_not_trained_on(run, capsys, tmp_path, m
     assert [line.examples for line in report.lines] == [3]
 
 
-@pytest.mark.slow
 def test_several_models_answer_together(run, tmp_path):
     both = t5jax.load(str(run), ensemble=[f"{run}@2"]).evaluate(output=str(tmp_path / "both"))
     alone = t5jax.load(str(run)).evaluate(output=str(tmp_path / "alone"))

@@ -115,6 +115,7 @@ def test_arguments_and_standard_input_give_the_same(workdir, capsys, monkeypatch
     assert capsys.readouterr().out == json.loads(by_argument.splitlines()[0])["filled"] + "\n"
 
 
+@pytest.mark.slow
 def test_beams_on_two_devices_in_a_process_of_its_own(workdir):
     """Of its own, since XLA of JAX 0.11 ended it where an empty array (here: no prefix) was used
     on each device. One device on its own compiles another program, which did not crash."""

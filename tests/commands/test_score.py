@@ -39,6 +39,7 @@ def expected(workdir):
     return found
 
 
+@pytest.mark.slow
 def test_pairs_of_a_table(workdir, expected, tmp_path):
     table = ["input\ttarget", *("\t".join(pair) for pair in PAIRS)]
     (tmp_path / "in.tsv").write_text("\n".join(table) + "\n")

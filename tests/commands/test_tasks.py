@@ -232,6 +232,7 @@ def test_a_mixtures_config_and_other_flags_serve_for_a_task(flags, capsys):
     assert found["metrics"] == ["accuracy"]
 
 
+@pytest.mark.slow
 def test_tasks_that_seqio_knows(mine, tiny_text, capsys):
     flags = ["--config", str(tiny_text / "tiny.py"), "--data.modules", "my_seqio"]
     said = tasks(capsys, *flags)

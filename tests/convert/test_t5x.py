@@ -193,7 +193,10 @@ def test_bfloat16_as_the_bits_that_it_is(tmp_path):
 # ---- slots
 
 
-@pytest.mark.parametrize("least", [128, 32, 1])
+@pytest.mark.parametrize(
+    "least",
+    [pytest.param(128, marks=pytest.mark.slow), 32, pytest.param(1, marks=pytest.mark.slow)],
+)
 def test_slots(tmp_path, least):
     """Factored where both sides are large; rows are of the smaller one, as ours."""
     sizes = {"emb_dim": 40, "num_heads": 4, "head_dim": 10, "mlp_dim": 200, "vocab_size": 300}
@@ -222,6 +225,7 @@ def test_slots(tmp_path, least):
     assert all(x.shape == (1,) for x in momenta)
 
 
+@pytest.mark.slow
 def test_scanned_slots_are_factored_by_axis_names(tmp_path):
     """Rows are the embedding's there: of squares that are written backwards ours are columns."""
     model = T5Config(**{**TINY, **VARIANTS["umt5"][0], "emb_dim": 130, "num_heads": 2,

@@ -71,6 +71,7 @@ def expected():
     return {name: generator().generate(given, config) for name, config in CONFIGS.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize(
     ("mesh", "batch_size"),

@@ -154,6 +154,7 @@ def test_samples_belong_to_their_rows():
         np.testing.assert_allclose(np.where(is_output, own, 0).sum(axis=1), of_row, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_top_k_and_top_p():
     """With one candidate left a sample is the greedy choice."""
     greedy = decode(inputs())

@@ -89,6 +89,7 @@ def test_the_result_depends_on_neither_batch_nor_mesh(mesh, tmp_path):
     assert one.settings == other.settings, "nor do the recorded settings"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranking", ["total", "per_token"])
 def test_ranking_predicts_the_likeliest_choice(ranking, tmp_path, alone):
     evaluate(tmp_path, ranking=ranking)

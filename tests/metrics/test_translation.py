@@ -77,7 +77,9 @@ def references(folder):
         return [json.loads(line) for line in file]
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize(
+    "system", [SYSTEMS[0], *(pytest.param(x, marks=pytest.mark.slow) for x in SYSTEMS[1:])]
+)
 def test_published_scores_of_wmt21(real_data, system):
     folder = real_data / "metrics/bleu_wmt21_ende"
     with gzip.open(folder / f"hyp.{system}.de.gz", "rt", encoding="utf-8") as file:

@@ -60,6 +60,7 @@ def test_of_an_older_step_with_the_optimizer_and_the_count_of_steps(config, old_
     assert (start.step, int(start.state.step), int(start.state.bad_steps)) == (20, 20, 0)
 
 
+@pytest.mark.slow
 def test_with_the_optimizer_from_step_0(config, old_run):
     start = started(config, old_run, optimizer="keep")
     assert bits(start.state.opt_state) == bits(random_state(build_program(config), 30).opt_state)

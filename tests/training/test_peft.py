@@ -226,6 +226,7 @@ def test_only_trainable_parameters_change_and_have_slots(name):
     assert set(paths(moments.mu)) == set(paths(moments.nu)) == expected
 
 
+@pytest.mark.slow
 def test_frozen_parameters_have_no_gradients():
     """FLOPs of a step before XLA sees it. Backward, a product costs its gradients for the weights
     and for what comes from below: training the top alone needs neither in the encoder."""

@@ -363,6 +363,7 @@ def test_element_spec_of_other_objectives(stores, objective):
     assert ("decoder_positions" in batch) == objective.packs
 
 
+@pytest.mark.slow
 def test_same_features_as_seqio(stores):
     """Right shift, weights and padding of seqio's own converter, given the same inputs/targets."""
     seqio, tf = import_seqio(), import_tensorflow()

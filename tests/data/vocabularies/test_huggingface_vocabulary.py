@@ -30,6 +30,7 @@ def t5_json(real_data):
     return HuggingFaceVocabulary(path=str(real_data / "tokenizer/t5/tokenizer.json"))
 
 
+@pytest.mark.slow
 def test_same_ids_as_sentencepiece(t5_json, t5, recorded, c4_texts):
     assert t5_json.vocab_size == t5.vocab_size == 32100
     assert (t5_json.num_sentinels, t5_json.first_sentinel_id) == (100, 32000)
