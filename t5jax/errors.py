@@ -4,7 +4,11 @@ And the one boundary around code that is not t5jax's own: whatever a user's func
 library raises on data becomes one of these errors, with its place.
 """
 
+import contextlib
+import io
+import os
 import pathlib
+import re
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -140,3 +144,39 @@ def _line_of_user(error: BaseException) -> str:
         if not file.startswith((_OWN_FILES, "<", *_INSTALLED)):
             return f"{pathlib.PurePath(file).name}, line {number}"
     return ""
+
+
+# ---- what the operating system refuses to write
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Names the file in an OSError of the block: Python does so where a file is opened, not where
+    it is written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
+def write_whole(file: io.RawIOBase, data: bytes) -> None:
+    """Writes all of the data to an unbuffered file, which may take less at a time."""
+    left = memoryview(data)
+    while len(left):
+        left = left[file.write(left) or 0 :]
+
+
+def refused_write(error: BaseException | None) -> tuple[int, str] | None:
+    """(errno, file or "") of an error or its causes that the operating system caused; Orbax and
+    TensorStore mention both in their texts alone. None where it did not."""
+    number, file = None, ""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno:
+            return error.errno, str(error.filename or file)
+        if found := re.search(r"os_error_code='(\d+)'", str(error)):
+            files = re.findall(r'"(/[^"]+)"', str(error))
+            number, file = int(found[1]), (files or [""])[0]
+        error = error.__cause__ or error.__context__
+    return None if number is None else (number, file)

@@ -1,10 +1,14 @@
 """The boundary around foreign code: every exception becomes one line with its place; errors of
 t5jax and requests to stop pass."""
 
+import contextlib
 import functools
+import gc
+import resource
 
 import pytest
 
+from t5jax.data.atomic_files import write_file
 from t5jax.errors import (
     CheckpointError,
     ConfigError,
@@ -13,7 +17,10 @@ from t5jax.errors import (
     foreign_items,
     message_of,
 )
+from t5jax.inference.output_file import OutputFile
 from t5jax.runtime.exits import ExitCode, run_guarded
+from t5jax.tracking.jsonl import RecordLog
+from t5jax.tracking.writers import TensorBoardWriter
 from tests.raising import EXCEPTIONS, raises
 
 
@@ -95,3 +102,85 @@ def test_the_last_line_is_the_message_and_the_traceback_is_for_debugging(name, c
     assert "Traceback (most recent call last)" in shown
     assert "in raises" in shown
     assert shown.splitlines()[-1].startswith(f"error: r.jsonl, line 2: {name} in task ratio")
+
+
+@contextlib.contextmanager
+def largest_file(num_bytes):
+    """The operating system refuses to make files larger."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def fill_metrics(folder):
+    log = RecordLog(folder / "metrics.jsonl")
+    for step in range(10_000):
+        log.append({"kind": "train", "step": step, "train/loss": 0.5})
+
+
+def fill_tensorboard(folder):
+    writer = TensorBoardWriter(folder)
+    for step in range(10_000):
+        writer.scalars(step, {"train/loss": 0.5})
+
+
+def fill_output(folder):
+    output = OutputFile(str(folder / "answers.jsonl"), {}, frozenset({"prediction"}))
+    for number in range(10_000):
+        output.write([{"text": f"text {number}", "prediction": "x" * 50}])
+
+
+def fill_whole_file(folder):
+    write_file(folder / "results.csv", b"x" * 10_000)
+
+
+@pytest.mark.parametrize(
+    ("fill", "name"),
+    [
+        (fill_metrics, "metrics.jsonl"),
+        (fill_tensorboard, "events.out.tfevents."),
+        (fill_output, "answers.jsonl"),
+        (fill_whole_file, "results.csv"),
+    ],
+    ids=["metrics", "TensorBoard", "predictions", "a whole file"],
+)
+def test_a_file_that_may_not_grow_is_named(tmp_path, fill, name, capfd):
+    def command():
+        with largest_file(5_000):
+            fill(tmp_path)
+
+    assert run_guarded(command) == ExitCode.CANNOT_WRITE
+    gc.collect()  # a file that is given up must not try to write again
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path}/{name}")
+    assert line.endswith(
+        "File too large; this process may not write a file so large (ulimit -f): raise the limit, "
+        "then start again"
+    )
+
+
+TENSORSTORE = (
+    'RESOURCE_EXHAUSTED: Error writing "params/x" in OCDBT database at local file "/d/run/a/": '
+    "Failed to write 16 bytes to file 9: No space left on device [os_error_code='28']"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (OSError(28, "No space left on device", "/d/f"), 73, "/d/f: No space left on device; the"),
+        (OSError(122, "Disk quota exceeded", "/d/f"), 73, "the quota on this disk is used up"),
+        (ValueError(TENSORSTORE), 73, "/d/run/a/: No space left on device; the disk is full: make"),
+        (OSError(28, "No space left on device"), 73, "error: No space left on device; the disk is"),
+        (ValueError("another"), 70, "error: another"),
+    ],
+)
+def test_what_the_operating_system_refuses(error, code, said, capfd):
+    def command():
+        raise error
+
+    assert run_guarded(command) == code
+    assert said in capfd.readouterr().err.splitlines()[-1]

@@ -28,7 +28,7 @@ ALLOWED = {
     "model": {"sharding", "types"},
     "training": {"model"},
     "data.rng": set(),
-    "data.atomic_files": set(),
+    "data.atomic_files": {"errors"},
     "data.records": {"errors"},
     "data.tensorflow_import": {"errors"},
     "data.modules": {"data.tensorflow_import"},

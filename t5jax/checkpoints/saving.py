@@ -3,7 +3,6 @@
 import errno
 import logging
 import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,9 +23,18 @@ from t5jax.checkpoints.restoring import (
     newest_verified,
 )
 from t5jax.checkpoints.retention import CheckpointConfig, retention_policy, score
-from t5jax.errors import CheckpointError, ConfigError
+from t5jax.errors import CheckpointError, ConfigError, refused_write
 from t5jax.runtime import gather_texts
 
+
+def _without_orbax_failures(line: logging.LogRecord) -> bool:
+    """Orbax logs a traceback in every thread that a failed write passes through, and then raises
+    the error: what is said of it is ours alone. T5JAX_DEBUG shows them."""
+    is_failure = line.levelno >= logging.ERROR and line.exc_info
+    return not (is_failure and "orbax" in line.pathname) or bool(os.environ.get("T5JAX_DEBUG"))
+
+
+logging.getLogger("absl").addFilter(_without_orbax_failures)
 _log: Log = logging.getLogger(__name__).warning
 
 
@@ -192,12 +200,15 @@ class Checkpoints:
         assert step is not None
         self._scores.pop(step, None)
         self._manager = None  # the next save opens another, which clears the remains away
-        number = _errno(error)
+        number, file = refused_write(error) or (errno.EIO, "")
+        reason = os.strerror(number) if file else f"{os.strerror(number)}; {brief(error)}"
+        newest = "there is none before it"
+        if self._newest is not None:
+            newest = f"the newest one, of step {self._newest}, is whole"
         return CheckpointWriteError(
             number,
-            f"checkpoint of step {step} was not saved ({os.strerror(number)}; {brief(error)}); "
-            f"the newest one is {self._newest}. Make room or check the directory",
-            str(self.directory),
+            f"the checkpoint of step {step} was not saved ({reason}); {newest}",
+            file or str(self.directory),
         )
 
     def _read_scores(self) -> dict[int, float]:
@@ -234,14 +245,3 @@ def _move_away(directory: epath.Path, step: int) -> epath.Path:
         target, count = aside / f"{step}_{count}", count + 1
     (directory / str(step)).rename(target)
     return target
-
-
-def _errno(error: BaseException | None) -> int:
-    """Of the error itself or its causes; TensorStore mentions it in its text."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno:
-            return error.errno
-        if found := re.search(r"os_error_code='(\d+)'", str(error)):
-            return int(found[1])
-        error = error.__cause__ or error.__context__
-    return errno.EIO

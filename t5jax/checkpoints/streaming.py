@@ -24,7 +24,7 @@ from t5jax.checkpoints.blocks import BLOCK_BYTES, BlockArray, Region
 from t5jax.checkpoints.fingerprint import Fingerprint, RunningFingerprint
 from t5jax.checkpoints.record import DamagedError, Record
 from t5jax.checkpoints.restoring import STATE, Log, absolute, brief, nested
-from t5jax.errors import CheckpointError
+from t5jax.errors import CheckpointError, writing
 
 _log: Log = logging.getLogger(__name__).warning
 
@@ -71,7 +71,8 @@ def save_streamed(
     record = Record(step=step, content=content, metrics={}, leaves=saved)
     (unfinished / records.ITEM).mkdir()
     encoded = json.dumps(records.encode_record(record))
-    (unfinished / records.ITEM / records.FILE).write_text(encoded)
+    with writing(unfinished / records.ITEM / records.FILE):
+        (unfinished / records.ITEM / records.FILE).write_text(encoded)
     _to_disk(unfinished)
     unfinished.rename(directory / str(step))
 

@@ -12,7 +12,7 @@ from t5jax.config.migration import migrated_text, version_line
 from t5jax.config.run_config import RunConfig
 from t5jax.data.modules import import_named, import_path
 from t5jax.data.vocabularies import save_vocabulary, saved_vocabulary
-from t5jax.errors import ConfigError
+from t5jax.errors import ConfigError, writing
 
 
 def to_text(config: RunConfig) -> str:
@@ -61,7 +61,8 @@ def describe_run(config: RunConfig) -> None:
     save_vocabulary(config.data.vocabulary, config.workdir)
     workdir = pathlib.Path(config.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "config.txt").write_text(to_text(config))
+    with writing(workdir / "config.txt"):
+        (workdir / "config.txt").write_text(to_text(config))
 
 
 def from_record(content: Mapping[str, Any], workdir: str) -> RunConfig:

@@ -15,7 +15,7 @@ import numpy as np
 import safetensors
 
 from t5jax.checkpoints import BLOCK_BYTES, BlockArray, Region
-from t5jax.errors import CheckpointError
+from t5jax.errors import CheckpointError, writing
 
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -146,11 +146,13 @@ def write_directory(
     files = _shards(tensors, max_shard_bytes)
     places = {name: file for file in files for name in file.header}
     for file in files:
-        (directory / file.name).write_bytes(file.encoded())
+        with writing(directory / file.name):
+            (directory / file.name).write_bytes(file.encoded())
     for name, array in tensors.items():
         file = places[name]
         first = len(file.encoded()) + file.header[name]["data_offsets"][0]
-        with open(directory / file.name, "r+b", buffering=0) as out:
+        place = directory / file.name
+        with writing(place), open(place, "r+b", buffering=0) as out:
             _write_array(out, first, array)
         progress(name)
     if len(files) > 1:

@@ -7,6 +7,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from t5jax.errors import writing
+
 
 @contextlib.contextmanager
 def new_file(path: pathlib.Path, *, shared: bool = False) -> Iterator[BinaryIO]:
@@ -14,7 +16,7 @@ def new_file(path: pathlib.Path, *, shared: bool = False) -> Iterator[BinaryIO]:
     beside it on its own; otherwise what a kill left half written is written over by the next try.
     """
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}" if shared else f"{path.name}.tmp")
-    with open(temporary, "wb") as file:
+    with writing(path), open(temporary, "wb") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())

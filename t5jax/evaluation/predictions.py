@@ -16,7 +16,7 @@ import numpy as np
 from t5jax.data.atomic_files import json_line
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.decoding import DecodingConfig, Generated, Generator
-from t5jax.errors import DataError
+from t5jax.errors import DataError, writing
 from t5jax.evaluation.config import Ranking
 from t5jax.evaluation.examples import EvaluationExample, TaskExamples
 from t5jax.metrics.rank_classification import choose
@@ -175,7 +175,7 @@ def _unfinished(file: pathlib.Path) -> pathlib.Path:
 def _append(
     file: pathlib.Path, examples: Sequence[EvaluationExample], predictions: Sequence[TaskPrediction]
 ) -> None:
-    with open(file, "ab") as stream:
+    with writing(file), open(file, "ab") as stream:
         for example, prediction in zip(examples, predictions, strict=True):
             line = {
                 "inputs": example.inputs,

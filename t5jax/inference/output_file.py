@@ -15,7 +15,7 @@ from typing import Any
 
 from t5jax.data.atomic_files import json_bytes, json_line, write_json_file
 from t5jax.data.records import Row
-from t5jax.errors import ConfigError, DataError
+from t5jax.errors import ConfigError, DataError, write_whole, writing
 
 
 def shard_path(path: str, shard: tuple[int, int] | None) -> str:
@@ -50,7 +50,8 @@ class OutputFile:
             self._check_same_job(json.loads(json_bytes(dict(job))))
         else:
             write_json_file(self._job_file, dict(job))
-        self._file = open(self.path, "ab")  # noqa: SIM115 (open as long as the job)
+        # Unbuffered: what a full disk refuses must not be tried again when the process ends.
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (open as long as the job)
 
     def resume(self, rows: Iterator[Row], window: int) -> tuple[int, Iterator[Row]]:
         """(number of rows that have a record, the remaining rows).
@@ -82,9 +83,9 @@ class OutputFile:
 
     def write(self, records: list[dict[str, Any]]) -> None:
         """Appends the records of a window, and syncs them to disk."""
-        self._file.write(b"".join(json_line(record) for record in records))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with writing(self.path):
+            write_whole(self._file, b"".join(json_line(record) for record in records))
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()

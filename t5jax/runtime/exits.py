@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from t5jax.errors import CheckpointError, ConfigError, DataError
+from t5jax.errors import CheckpointError, ConfigError, DataError, refused_write
 from t5jax.runtime import lifeline
 
 
@@ -47,8 +47,19 @@ class TooManyBadSteps(ValueError):
 
 DEBUG = "T5JAX_DEBUG"  # of the environment: every error is printed with its traceback
 
-_CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
-_CANNOT_WRITE |= {errno.EIO}
+# errno -> what to do.
+_CANNOT_WRITE = {
+    errno.ENOSPC: "the disk is full: make room (df -h {folder} shows how much there is) or choose "
+    "another disk, then start again",
+    errno.EDQUOT: "the quota on this disk is used up: make room or have it raised, then start "
+    "again",
+    errno.EFBIG: "this process may not write a file so large (ulimit -f): raise the limit, then "
+    "start again",
+    errno.EROFS: "the disk is mounted to be read only: choose another",
+    errno.EACCES: "the permission is missing: choose another folder, or have it given",
+    errno.EPERM: "the permission is missing: choose another folder, or have it given",
+    errno.EIO: "the disk or the network failed: check it, then start again",
+}
 
 
 def run_guarded(main: Callable[[], int | None]) -> int:
@@ -105,7 +116,7 @@ def exit_code(error: BaseException) -> int:
             return ExitCode.DATA
         case CheckpointError():
             return ExitCode.NO_CHECKPOINT
-        case OSError(errno=number) if number in _CANNOT_WRITE:
+        case Exception() if _refused(error) in _CANNOT_WRITE:
             return ExitCode.CANNOT_WRITE
         case Preempted():
             return ExitCode.PREEMPTED
@@ -114,6 +125,13 @@ def exit_code(error: BaseException) -> int:
         case BrokenPipeError() if not is_distributed():
             return ExitCode.OUTPUT_CLOSED
     return ExitCode.INTERNAL
+
+
+def _refused(error: Exception) -> int | None:
+    """The errno of a refused write: of an OSError, or as TensorStore mentions it in its text."""
+    is_of_system = isinstance(error, OSError) or "os_error_code='" in str(error)
+    found = refused_write(error) if is_of_system else None
+    return found and found[0]
 
 
 def _print_error(error: BaseException) -> int:
@@ -129,6 +147,8 @@ def _print_error(error: BaseException) -> int:
         message = error.code if isinstance(error.code, str) else ""
     elif isinstance(error, KeyboardInterrupt):
         message = "interrupted"
+    elif code == ExitCode.CANNOT_WRITE:
+        message = _refusal(error)
     else:
         message = str(error) or type(error).__name__
         if not shown and (notes := getattr(error, "__notes__", [])):
@@ -139,6 +159,16 @@ def _print_error(error: BaseException) -> int:
         kind = "" if isinstance(error, Preempted) else f"{_error_prefix()}: "
         print(f"{kind}{message}", file=sys.stderr, flush=True)
     return code
+
+
+def _refusal(error: BaseException) -> str:
+    """`FILE: No space left on device: the disk is full: …` of an error that the operating system
+    caused."""
+    number, file = refused_write(error) or (errno.EIO, "")
+    reason = getattr(error, "strerror", None) or os.strerror(number)
+    folder = os.path.dirname(file) or "."
+    advice = _CANNOT_WRITE[number].format(folder=folder)
+    return f"{file}: {reason}; {advice}" if file else f"{reason}; {advice}"
 
 
 def _error_prefix() -> str:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from t5jax.errors import DataError
+from t5jax.errors import DataError, write_whole, writing
 from t5jax.tracking.keys import TRAIN_LOSS, eval_key, with_current_keys
 
 Record = dict[str, Any]
@@ -41,12 +41,14 @@ class RecordLog:
     def __init__(self, path: pathlib.Path):
         path.parent.mkdir(parents=True, exist_ok=True)
         cut_torn_line(path)
-        self._file = open(path, "ab")  # noqa: SIM115 (as long as the log lives)
+        # Unbuffered: what a full disk refuses must not be tried again when the process ends.
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (as long as the log lives)
+        self._path = path
 
     def append(self, record: Record) -> None:
         line = json.dumps(record, allow_nan=False, separators=(", ", ": "))
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
+        with writing(self._path):
+            write_whole(self._file, line.encode() + b"\n")
 
     def close(self) -> None:
         self._file.close()

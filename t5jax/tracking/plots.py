@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from t5jax.errors import writing
 from t5jax.tracking.jsonl import EVALUATION, TRAIN, Record, current_records, iter_metrics
 from t5jax.tracking.keys import LEARNING_RATE, TRAIN_LOSS, TRAIN_TEXT_LOSS, eval_key
 
@@ -51,8 +52,9 @@ def plot_losses(metrics: pathlib.Path, png: pathlib.Path, title: str) -> pathlib
     _style(axes, shown, f"{title}  ·  step {train[-1]['step']:,}".replace(",", " "))
 
     unfinished = png.with_name(png.name + ".part")
-    figure.savefig(unfinished, format="png")
-    os.replace(unfinished, png)  # who looks at loss.png never sees half of it
+    with writing(png):
+        figure.savefig(unfinished, format="png")
+        os.replace(unfinished, png)  # who looks at loss.png never sees half of it
     return png
 
 

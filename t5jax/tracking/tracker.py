@@ -103,8 +103,12 @@ class Tracker:
     def __enter__(self) -> "Tracker":
         return self
 
-    def __exit__(self, *exc_info) -> None:
-        self.close()
+    def __exit__(self, kind: Any, error: BaseException | None, where: Any) -> None:
+        try:
+            self.close()
+        except OSError:  # the disk that stopped the run takes no loss curve either
+            if error is None:
+                raise
 
     def due(self, step: int) -> bool:
         """Whether `train(step, ...)` would be recorded: every `log_every_steps`, first and last."""

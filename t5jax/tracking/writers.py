@@ -6,6 +6,7 @@ A writer has `scalars(step, values)`, `restart(step)`, called when the run resum
 
 import importlib
 import importlib.util
+import io
 import os
 import pathlib
 import secrets
@@ -14,7 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from t5jax.errors import ConfigError
+from t5jax.errors import ConfigError, write_whole, writing
 
 
 class Writer(Protocol):
@@ -49,7 +50,9 @@ class TensorBoardWriter:
         directory.mkdir(parents=True, exist_ok=True)
         # TensorBoard reads the files in the order of their names, hence the time to microseconds.
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._records = RecordWriter(open(directory / name, "wb"))  # noqa: SIM115 (until close)
+        # Unbuffered: what a full disk refuses must not be tried again when the process ends.
+        self._file = open(directory / name, "wb", buffering=0)  # noqa: SIM115 (until close)
+        self._record_writer = RecordWriter
         self._write(self._event.Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -64,12 +67,13 @@ class TensorBoardWriter:
         self._write(self._event.Event(wall_time=time.time(), step=step + 1, session_log=start))
 
     def close(self) -> None:
-        if not self._records.closed:
-            self._records.close()
+        self._file.close()
 
     def _write(self, event: Any) -> None:
-        self._records.write(event.SerializeToString())
-        self._records.flush()
+        piece = io.BytesIO()
+        self._record_writer(piece).write(event.SerializeToString())
+        with writing(self._file.name):
+            write_whole(self._file, piece.getvalue())
 
 
 class WandbWriter:
