@@ -29,7 +29,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--filter", dest="filter_text", metavar="TEXT",
         help="only what has TEXT in name or description",
     )  # fmt: skip
-    parser.add_argument("--split", default="train", help="split of the examples (train)")
+    parser.add_argument("--split", help="split of the examples (train, or what there is)")
     parser.add_argument(
         "--examples", dest="num_examples", metavar="EXAMPLES", type=int, default=3,
         help="number of examples to show (3)",

@@ -21,6 +21,7 @@ from t5jax.data.registry.texts import task_documents
 from t5jax.data.store.build import build_cache, cache_directory
 from t5jax.data.store.documents import DocumentSource
 from t5jax.data.store.reader import CacheInfo, read_info
+from t5jax.data.store.spelling import spelling_notes
 from t5jax.data.store.verify import check_files
 from t5jax.data.tasks.task import SeqioTask
 from t5jax.errors import ConfigError, DataError
@@ -158,6 +159,7 @@ def _build(
         num_processes=num_processes,
         progress=lambda line: print(line, file=sys.stderr, flush=True),
         overwrite=overwrite,
+        max_unknown_share=data.max_unknown_share,
     )
     tokens = info.total("tokens")
     left_out = f", {info.rejected:,} bad ones left out" if info.rejected else ""
@@ -167,6 +169,8 @@ def _build(
         f"{directory}: {info.documents:,} {_unit(info)}, {tokens:,} tokens, {per_token}"
         f"{time.monotonic() - start:.1f} s{left_out}"
     )
+    for note in spelling_notes(info.spelling()):
+        print(f"  {note}")
     for rule, count in info.dropped.items():
         print(f"  {rule:42s} {count:12,}")
 

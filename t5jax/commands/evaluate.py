@@ -306,7 +306,12 @@ def _records(
     records = [{**where, "task": name, **metrics} for name, metrics in losses.items()]
     if report is not None:
         values = {k: None if math.isnan(x) else x for k, x in report.values.items()}
-        found = {"metrics": values, "majority": report.majority, "notes": report.notes}
+        found = {
+            "metrics": values,
+            "majority": report.majority,
+            "notes": report.notes,
+            "ceilings": report.ceilings,
+        }
         error = {"error": report.failures} if report.failures else {}
         records.append({**where, **found, **error})
     return records

@@ -26,7 +26,7 @@ _COLUMNS = 100
 class TasksOptions:
     """Command-line options."""
 
-    split: str = "train"
+    split: str | None = None  # None: train, or what there is
     num_examples: int = 3
     scan: int = 2000
     html: str | None = None
@@ -96,6 +96,7 @@ def _show_task(task: Task, data: DataConfig, options: TasksOptions) -> None:
         _write(options.html, task_page.task_page(shown))
     else:
         print(task_report.task_report(shown), end="")
+    shown.check_spelling()
 
 
 def _show_mixture(mixture: Mixture, data: DataConfig, options: TasksOptions) -> None:

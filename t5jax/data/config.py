@@ -40,6 +40,7 @@ class DataConfig:
     max_record_bytes: int = MAX_RECORD_BYTES  # of a line, document or record of your files
     blank_lines: str = "error"  # in files with a record a line; "skip": leave them out
     empty_files: str = "error"  # files without a record; "skip": leave them out
+    max_unknown_share: float = 0.05  # of a feature's characters that the vocabulary cannot spell
     seed: int = 0  # of the order of the data and of the noise
 
     def __post_init__(self) -> None:
@@ -63,6 +64,10 @@ class DataConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"data.{name}={value}: give 1 or more")
+        if not 0.0 <= self.max_unknown_share <= 1.0:
+            raise ConfigError(
+                f"data.max_unknown_share={self.max_unknown_share}: give a share from 0 to 1"
+            )
         BadRecordPolicy(policy=self.on_bad_record, max_fraction=self.max_bad_fraction)
         if self.objective is not None:
             objectives.parse_objective(self.objective)

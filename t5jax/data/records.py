@@ -48,6 +48,29 @@ class Row(dict[str, Any]):
                 raise BadColumn(f"column {column!r} holds half of a surrogate pair") from error
         return value
 
+    def class_name(self, column: str, names: Sequence[str]) -> str:
+        """The name of a row's class: under the column stands its number (`1`, also as text), or
+        itself. Raises BadColumn for anything else, and for -1, by which many data sets mean a label
+        that is not known: in Python it would be the last of the names."""
+        value = self[column]
+        if isinstance(value, str) and value in names:
+            return value
+        try:
+            number = int(value)
+        except (TypeError, ValueError, OverflowError):
+            number = None
+        if (
+            number is not None
+            and 0 <= number < len(names)
+            and (isinstance(value, str) or value == number)
+        ):
+            return names[number]
+        shown = ", ".join(names[:10])
+        raise BadColumn(
+            f"column {column!r} is {value!r}: neither one of {shown} nor a number from 0 to "
+            f"{len(names) - 1}"
+        )
+
 
 class BadColumn(DataError):
     """A row lacks what a task needs of it; becomes a `BadRecord` at the row's place."""

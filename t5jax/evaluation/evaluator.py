@@ -20,6 +20,7 @@ from t5jax.data.registry.resolved_task import check_required
 from t5jax.data.tasks.task import Task
 from t5jax.decoding import DecodingConfig, Generator
 from t5jax.errors import ConfigError, DataError
+from t5jax.evaluation.ceiling import Ceiling, find_ceiling
 from t5jax.evaluation.config import EvaluationConfig
 from t5jax.evaluation.examples import TaskExamples, load_task_examples
 from t5jax.evaluation.predictions import Predictor, predict_task
@@ -107,8 +108,14 @@ class Evaluator:
             scores = score_predictions(task, predictions, self.config)
             lines += scores.lines
             notes += scores.notes
+        ceilings = self._ceilings()
         report = EvaluationReport(
-            step=step, split=self.split, settings=settings, lines=lines, notes=tuple(notes)
+            step=step,
+            split=self.split,
+            settings=settings,
+            lines=lines,
+            notes=(*notes, *map(str, ceilings)),
+            ceilings={ceiling.task: ceiling.to_dict() for ceiling in ceilings},
         )
         if directory is not None and jax.process_index() == 0:
             report.write(directory)
@@ -138,6 +145,15 @@ class Evaluator:
             after_batch=after_batch,
         )
         return Predictor(generator, vocabulary, self.decoding, self.config.ranking)
+
+    def _ceilings(self) -> list[Ceiling]:
+        """Of the tasks whose targets the vocabulary cannot all spell."""
+        ranks = self.config.ranking != "never"
+        found = [
+            find_ceiling(task, self.data.vocabulary, ranked=ranks and task.choices is not None)
+            for task in self.tasks
+        ]
+        return [ceiling for ceiling in found if ceiling is not None]
 
     def _notes(self) -> tuple[str, ...]:
         notes = [

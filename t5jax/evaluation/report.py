@@ -25,6 +25,8 @@ class EvaluationReport:
     settings: Mapping[str, Any]  # all settings that the values depend on, as JSON
     lines: list[Result]
     notes: tuple[str, ...] = ()  # caveats: truncated inputs, missing targets
+    # By task, where the vocabulary cannot spell all targets: `Ceiling.to_dict`.
+    ceilings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def failures(self) -> dict[str, str]:
@@ -73,6 +75,7 @@ class EvaluationReport:
                 for name, x in benchmark_averages(self.lines).items()
             },
             "notes": self.notes,
+            "ceilings": self.ceilings,
         }
         if self.failures:
             content["error"] = self.failures
@@ -93,6 +96,7 @@ def read_evaluation_report(directory: pathlib.Path) -> EvaluationReport | None:
             settings=content["settings"],
             lines=table.from_json(json.dumps(content["results"])),
             notes=tuple(content["notes"]),
+            ceilings=content.get("ceilings", {}),  # none in reports of t5jax 0.1
         )
     except (ValueError, KeyError) as error:
         raise DataError(f"{file} is not the result of an evaluation: {error}") from error

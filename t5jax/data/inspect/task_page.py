@@ -17,6 +17,7 @@ from t5jax.data.inspect.catalog import entry
 from t5jax.data.inspect.mixture_preview import MixturePreview
 from t5jax.data.inspect.task_preview import Lengths, Shown, TaskPreview
 from t5jax.data.inspect.task_report import SHARES, entry_of, objective_in_force, scanned, truncation
+from t5jax.data.store.spelling import spelling_notes
 from t5jax.data.vocabularies.token_text import TokenTexts, run_text
 from t5jax.version import __version__
 
@@ -226,6 +227,7 @@ def _by_rank(shown: TaskPreview) -> dict[str, Any]:
         f"{np.count_nonzero(counts):,} of {len(counts):,} ids are used; "
         f"{shown.unknown_rate:.3%} of the tokens are the unknown piece"
     )
+    told = "; ".join([told, *spelling_notes(shown.spelling)])
     return {"plot": Markup(svg_plots.rank_frequency(counts)), "told": told}
 
 

@@ -6,8 +6,10 @@ order is that of the source. Nothing is printed here.
 Shapes: N examples or documents, R rows, V ids of the vocabulary.
 """
 
+import copy
 import dataclasses
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,15 +27,17 @@ from t5jax.data.pipeline.text_rows import TextRows
 from t5jax.data.records import Rejected
 from t5jax.data.registry import builtin
 from t5jax.data.registry.names import Definitions, check_name
-from t5jax.data.registry.resolve import ResolvedMixture, resolve_definitions
+from t5jax.data.registry.resolve import TRAIN, ResolvedMixture, resolve_definitions
 from t5jax.data.registry.texts import task_documents
 from t5jax.data.store.documents import encoded_documents
 from t5jax.data.store.reader import TokenStream
+from t5jax.data.store.spelling import SpellingCounter, SpellingCounts, refuse_unspellable
 from t5jax.data.tasks.task import SeqioTask, Task
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError
 from t5jax.types import Batch
 
+_SPLITS = ("train", "validation", "test")  # which one is shown where none is named
 QUANTILES = (50, 90, 95, 99, 100)  # in percent
 
 
@@ -104,6 +108,8 @@ class TaskPreview:
     num_scanned: int
     complete: bool  # the split has no more
     rejected: Rejected
+    spelling: Mapping[str, SpellingCounts]  # by feature: what the vocabulary cannot spell
+    max_unknown_share: float
     examples: tuple[Shown, ...]
     lengths: dict[str, Lengths]
     fill: dict[str, float]
@@ -119,6 +125,11 @@ class TaskPreview:
     def unknown_rate(self) -> float:
         """The share of the texts' tokens that are the unknown piece."""
         return float(self.id_counts[self.vocabulary.unk_id] / max(self.id_counts.sum(), 1))
+
+    def check_spelling(self) -> None:
+        """Raises DataError when the vocabulary cannot spell what the config lets pass."""
+        where = f"split {self.split!r} of {self.about.name}"
+        refuse_unspellable(self.spelling, self.max_unknown_share, where, self.vocabulary)
 
     def numbers(self) -> dict[str, Any]:
         """Everything measured, as JSON can write it; without rows and counts of ids."""
@@ -138,6 +149,7 @@ class TaskPreview:
             "num_rows": self.num_rows,
             "packed": self.packed,
             "unknown_rate": self.unknown_rate,
+            "spelling": {name: counts.to_dict() for name, counts in self.spelling.items()},
             "examples": [
                 {"inputs": shown.inputs_text, "targets": shown.targets_text}
                 for shown in self.examples
@@ -149,13 +161,13 @@ def preview(
     task: Task,
     data: DataConfig,
     *,
-    split: str = "train",
+    split: str | None = None,
     num_examples: int = 3,
     num_rows: int = 6,
     scan: int = 2000,
 ) -> TaskPreview:
     """Looks at the first `scan` examples of a split of a task, with the config's vocabulary,
-    lengths, objective and policy for bad records.
+    lengths, objective and policy for bad records. Without a `split`: train, or what there is.
 
     Raises ConfigError for a setting that the task needs or that does not fit it, DataError for an
     unknown split and for records that the policy does not let pass.
@@ -163,14 +175,19 @@ def preview(
     data = settings_for(task, data)
     data.check()
     check_name(data)
-    mixture = resolve_definitions(Definitions(task.name, (task,), None, {}), data, None)
+    definitions = Definitions(task.name, (task,), None, {})
+    mixture = resolve_definitions(definitions, _as_if_trained(task, data), None)
     (resolved,) = mixture.tasks
     texts = task_documents(task, data)
     splits, rejected = texts.splits(), Rejected()
+    usual = [name for name in _SPLITS if name in splits]
+    split = split or (*usual, *splits, TRAIN)[0]
     if split not in splits:
         raise DataError(f"task {task.name} has no split {split!r}: choose one of {list(splits)}")
-    documents = encoded_documents(texts, split, rejected, data.vocabulary)
+    speller = SpellingCounter(data.vocabulary)
+    documents = encoded_documents(texts, split, rejected, data.vocabulary, speller)
     taken = list(itertools.islice(documents, scan))
+    spelling = copy.deepcopy(speller.counts)
     complete = next(documents, None) is None
     streams = {
         name: TokenStream.of_documents([document[name] for document in taken])
@@ -191,9 +208,18 @@ def preview(
         num_scanned=len(taken),
         complete=complete,
         rejected=rejected,
+        spelling=spelling,
+        max_unknown_share=data.max_unknown_share,
         id_counts=_id_counts(streams, data.vocabulary),
         **look(mixture, streams, num_examples, num_rows),
     )
+
+
+def _as_if_trained(task: Task, data: DataConfig) -> DataConfig:
+    """A task that is only evaluated here needs no files to train on."""
+    if "train_files" not in task.required or data.train_files:
+        return data
+    return dataclasses.replace(data, train_files=data.validation_files or data.test_files)
 
 
 def settings_for(task: Task, data: DataConfig) -> DataConfig:

@@ -6,6 +6,7 @@ import textwrap
 from t5jax.data.inspect.catalog import Entry, entry
 from t5jax.data.inspect.mixture_preview import MixturePreview
 from t5jax.data.inspect.task_preview import QUANTILES, Lengths, Shown, TaskPreview
+from t5jax.data.store.spelling import spelling_notes
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.data.vocabularies.token_text import run_text
 
@@ -141,6 +142,7 @@ def _measured(shown: TaskPreview) -> str:
         _line("truncated", truncation(shown)),
         _line("not padding", f"{fill} in {shown.num_rows:,} {packed}"),
         _line("unknown", f"{shown.unknown_rate:.3%} of the text's tokens are the unknown piece"),
+        *(_line("not spelled", note) for note in spelling_notes(shown.spelling)),
         _line("left out", _left_out(shown)),
     ]
     return "\n".join(lines) + "\n"

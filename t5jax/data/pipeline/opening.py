@@ -21,6 +21,7 @@ from t5jax.data.registry.resolved_task import ResolvedTask
 from t5jax.data.registry.texts import task_documents
 from t5jax.data.store.existing import comparable_identities
 from t5jax.data.store.reader import TokenStore, TokenStream
+from t5jax.data.store.spelling import refuse_unspellable
 from t5jax.errors import ConfigError, DataError
 
 _log = logging.getLogger("t5jax")
@@ -36,6 +37,7 @@ def open_loader(mixture: ResolvedMixture, *, batch_size: int) -> Loader | Stream
     components = _open_stores(mixture, mixture.trained, TRAIN, shuffle=True)
     for task, component in zip(mixture.trained, components, strict=True):
         _warn_if_changed(task, component, mixture)
+        _check_spelling(component, mixture)
     return Loader(
         components,
         mixture.data.vocabulary,
@@ -168,6 +170,18 @@ def _warn_if_changed(task: ResolvedTask, component: Component, mixture: Resolved
         )
 
 
+def _check_spelling(component: Component, mixture: ResolvedMixture) -> None:
+    """Raises DataError for a store of which the vocabulary could not spell more than the config
+    lets pass: it may have been made with another limit."""
+    if component.store is not None:
+        refuse_unspellable(
+            component.store.info.spelling(),
+            mixture.data.max_unknown_share,
+            f"the store of {component.name} in {component.store.directory}",
+            mixture.data.vocabulary,
+        )
+
+
 def _mixing(
     mixture: ResolvedMixture, examples_per_row: Mapping[str, float], batch_size: int
 ) -> Mixing:
@@ -201,6 +215,7 @@ def _open_streaming(mixture: ResolvedMixture, batch_size: int) -> StreamingLoade
             functools.partial(_streaming_rows, task, mixture),
             settings=_row_settings(task, mixture),
             seed=task.seed,
+            max_unknown_share=data.max_unknown_share,
         )
         for task in mixture.trained
     ]

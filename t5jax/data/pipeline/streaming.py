@@ -8,6 +8,7 @@ cache` is the better way.
 """
 
 import copy
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -28,9 +29,12 @@ from t5jax.data.store.documents import (
     policy_of,
 )
 from t5jax.data.store.reader import TokenStream
+from t5jax.data.store.spelling import SpellingCounter, refuse_unspellable, spelling_notes
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError
 from t5jax.types import Batch
+
+_log = logging.getLogger("t5jax")
 
 BLOCK_TOKENS = 1 << 20
 _STATES_KEPT = 256  # positions of steps that were made ahead and may still be asked for
@@ -50,7 +54,9 @@ class Position(NamedTuple):
 class StreamingTask:
     """The rows of one task, in their order; `position` is that of the next one.
 
-    `settings` is whatever decides the rows that `make_rows` makes of a block, as JSON.
+    `settings` is whatever decides the rows that `make_rows` makes of a block, as JSON. With a
+    `max_unknown_share` DataError is raised when the vocabulary cannot spell more of the first
+    block's characters.
     """
 
     def __init__(
@@ -64,9 +70,14 @@ class StreamingTask:
         settings: Mapping[str, Any],
         seed: int,
         block_tokens: int = BLOCK_TOKENS,
+        max_unknown_share: float | None = None,
     ):
         self.name, self.position = name, Position()
         self.rejected = Rejected()
+        self._spelling: SpellingCounter | None = None
+        if max_unknown_share is not None:
+            self._spelling = SpellingCounter(vocabulary)
+        self._max_unknown_share = max_unknown_share
         self._texts, self._split, self._vocabulary = texts, split, vocabulary
         self._make_rows, self._settings = make_rows, settings
         self._seed, self._block_tokens = seed, block_tokens
@@ -130,6 +141,7 @@ class StreamingTask:
             reader = self._reader if self._reader and self._reader.position == start else None
             self._reader = reader or _Reader(self, start)
             documents = self._reader.take(self._block_tokens)
+            self._check_spelling()
             names = self._texts.features
             streams = {
                 name: TokenStream.of_documents([d[name] for d in documents]) for name in names
@@ -138,6 +150,17 @@ class StreamingTask:
             self._block = self._make_rows(streams, seed)
             self._next_block = self._reader.position
         return self._block
+
+    def _check_spelling(self) -> None:
+        """Says what the vocabulary cannot spell of the first block that is read. Raises DataError
+        when it is more than `max_unknown_share`; what comes later is like it."""
+        if self._spelling is None or self._max_unknown_share is None:
+            return
+        counts, self._spelling = self._spelling.counts, None
+        where = f"task {self.name}, its first texts"
+        refuse_unspellable(counts, self._max_unknown_share, where, self._vocabulary)
+        for note in spelling_notes(counts):
+            _log.info("%s: %s", where, note)
 
     def documents_of_shard(self, epoch: int, nth: int) -> Iterator[Document]:
         """The texts of the shard that comes nth in an epoch."""
@@ -152,10 +175,12 @@ class StreamingTask:
         vocabulary fails on it."""
         place = f"task {self.name}, document {number} of its shard"
         encoded = encode_document(document, self._vocabulary, place)
-        if not isinstance(encoded, BadRecord):
-            return encoded
-        leave_out(encoded, policy_of(self._texts), self.rejected)
-        return None
+        if isinstance(encoded, BadRecord):
+            leave_out(encoded, policy_of(self._texts), self.rejected)
+            return None
+        if self._spelling is not None:
+            self._spelling.add(document, encoded)
+        return encoded
 
     @property
     def num_shards(self) -> int:

@@ -6,5 +6,6 @@ existing.py   comparing an existing store with the task that asks for it
 version_2.py  what can be compared of a store of t5jax 0.1
 writer.py     writes the files of one shard
 reader.py     the files of a store, and reading them
+spelling.py   how much of its texts a vocabulary cannot spell
 verify.py     verification of checksums
 """

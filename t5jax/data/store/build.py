@@ -41,6 +41,7 @@ from t5jax.data.store.reader import (
     read_info,
     shard_info,
 )
+from t5jax.data.store.spelling import refuse_unspellable
 from t5jax.data.store.writer import FeatureWriter
 from t5jax.data.vocabularies import Vocabulary, save_vocabulary
 from t5jax.errors import DataError
@@ -63,6 +64,7 @@ def build_cache(
     num_processes: int = 1,
     progress: Callable[[str], None] | None = None,
     overwrite: bool = False,
+    max_unknown_share: float = 1.0,
 ) -> CacheInfo:
     """Tokenises one split of the texts into `directory` and returns what META.json says.
 
@@ -73,7 +75,8 @@ def build_cache(
     `if __name__ == "__main__"`. `progress` gets a line after each shard.
     A complete store of t5jax 0.1 with the same settings is kept as it is.
     Raises DataError when the directory holds a complete store of something else (unless
-    `overwrite`), when another process is building there, and when the source has no text.
+    `overwrite`), when another process is building there, when the source has no text, and when the
+    vocabulary cannot spell more than `max_unknown_share` of a feature's characters.
     """
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -108,6 +111,9 @@ def build_cache(
                 "no tokens: nothing to store; check the source's files and the name of its text "
                 "field"
             )
+        # The shards are kept: with a higher limit the store is complete at once.
+        where = f"split {split!r} in {directory}"
+        refuse_unspellable(info.spelling(), max_unknown_share, where, vocabulary)
         save_vocabulary(vocabulary, directory)
         _remove_stale_files(directory, info)
         record = dataclasses.asdict(info)

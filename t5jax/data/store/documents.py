@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from t5jax.data.records import BadRecord, BadRecordPolicy, Rejected
+from t5jax.data.store.spelling import SpellingCounter
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import is_failure
 
@@ -50,11 +51,14 @@ class DocumentSource(Protocol):
 
 
 def encoded_documents(
-    texts: DocumentSource, split: str, rejected: Rejected, vocabulary: Vocabulary
-) -> Iterator[dict[str, np.ndarray]]:
-    """The ids of all documents of a split, shard after shard."""
+    texts: DocumentSource, split: str, rejected: Rejected, vocabulary: Vocabulary,
+    spelling: SpellingCounter | None = None,
+) -> Iterator[dict[str, np.ndarray]]:  # fmt: skip
+    """The ids of all documents of a split, shard after shard, counted by `spelling`."""
     for shard in texts.shards(split):
-        for _, ids in encoded_shard(texts, split, shard, rejected, vocabulary):
+        for document, ids in encoded_shard(texts, split, shard, rejected, vocabulary):
+            if spelling is not None:
+                spelling.add(document, ids)
             yield ids
 
 

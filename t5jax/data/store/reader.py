@@ -25,6 +25,7 @@ import numpy as np
 
 from t5jax.data import vocabularies
 from t5jax.data.store import version_2
+from t5jax.data.store.spelling import SpellingCounts
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError
 
@@ -48,13 +49,15 @@ def can_name_directory(name: str) -> bool:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class FeatureInfo:
-    """One feature of one shard."""
+    """One feature of one shard; `spelling` are the `SpellingCounts` of its texts as JSON (None in
+    stores of before they were counted)."""
 
     tokens: int
     characters: int
     utf8_bytes: int
     tokens_sha256: str
     ends_sha256: str
+    spelling: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,6 +114,15 @@ class CacheInfo:
         for shard in self.shards:
             for rule, count in shard.rejected.get("dropped", {}).items():
                 sums[rule] = sums.get(rule, 0) + count
+        return sums
+
+    def spelling(self) -> dict[str, SpellingCounts]:
+        """What the vocabulary cannot spell, by feature; of shards that were counted."""
+        sums = {name: SpellingCounts() for name in self.features}
+        for shard in self.shards:
+            for name, feature in shard.features.items():
+                if feature.spelling is not None:
+                    sums[name].add(SpellingCounts(**feature.spelling))
         return sums
 
     def total(self, what: str, feature: str | None = None) -> int:

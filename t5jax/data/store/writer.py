@@ -8,6 +8,7 @@ import numpy as np
 
 from t5jax.data.atomic_files import write_file
 from t5jax.data.store.reader import ENDS_DTYPE, FeatureInfo
+from t5jax.data.store.spelling import SpellingCounter
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError
 
@@ -23,6 +24,7 @@ class FeatureWriter:
     def __init__(self, stem: pathlib.Path, dtype: np.dtype, file: BinaryIO, vocabulary: Vocabulary):
         self._stem, self._dtype, self._file = stem, dtype, file
         self._pad_id, self._eos_id = vocabulary.pad_id, vocabulary.eos_id
+        self._speller, self._feature = SpellingCounter(vocabulary), stem.suffix[1:]
         self.ends: list[int] = []
         self._tokens = self._characters = self._utf8_bytes = 0
         self._waiting: list[np.ndarray] = []
@@ -44,6 +46,7 @@ class FeatureWriter:
         self._num_waiting += len(ids)
         self._tokens += len(ids)
         self.ends.append(self._tokens)
+        self._speller.add({self._feature: text}, {self._feature: ids})
         if isinstance(text, str):
             self._characters += len(text)
             self._utf8_bytes += len(text.encode("utf-8", "surrogatepass"))
@@ -69,4 +72,5 @@ class FeatureWriter:
             utf8_bytes=self._utf8_bytes,
             tokens_sha256=self._digest.hexdigest(),
             ends_sha256=hashlib.sha256(ends).hexdigest(),
+            spelling=self._speller.of(self._feature).to_dict(),
         )
