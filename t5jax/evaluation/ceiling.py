@@ -63,10 +63,12 @@ def find_ceiling(
     counts, spelled = SpellingCounts(), []
     counter = SpellingCounter(vocabulary)
     for example in task.examples:
+        if example.targets == NO_TARGET:
+            spelled.append(NO_TARGET)
+            continue
         ids = vocabulary.encode(example.targets)
         spelled.append(vocabulary.decode(ids))
-        if example.targets != NO_TARGET:
-            counts.add(counter.of_text(example.targets, ids))
+        counts.add(counter.of_text(example.targets, ids))
     if not counts.unknown_texts and not counts.changed_texts:
         return None
     values = _values(task, spelled)

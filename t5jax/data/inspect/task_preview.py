@@ -175,8 +175,7 @@ def preview(
     data = settings_for(task, data)
     data.check()
     check_name(data)
-    definitions = Definitions(task.name, (task,), None, {})
-    mixture = resolve_definitions(definitions, _as_if_trained(task, data), None)
+    mixture = resolve_definitions(Definitions(task.name, (task,), None, {}), data, None)
     (resolved,) = mixture.tasks
     texts = task_documents(task, data)
     splits, rejected = texts.splits(), Rejected()
@@ -213,13 +212,6 @@ def preview(
         id_counts=_id_counts(streams, data.vocabulary),
         **look(mixture, streams, num_examples, num_rows),
     )
-
-
-def _as_if_trained(task: Task, data: DataConfig) -> DataConfig:
-    """A task that is only evaluated here needs no files to train on."""
-    if "train_files" not in task.required or data.train_files:
-        return data
-    return dataclasses.replace(data, train_files=data.validation_files or data.test_files)
 
 
 def settings_for(task: Task, data: DataConfig) -> DataConfig:

@@ -110,7 +110,7 @@ class StreamingTask:
     def examples_per_row(self) -> float:
         """Of the first block of all, wherever the position is."""
         first = copy.copy(self)
-        first.rejected = Rejected()
+        first.rejected, first._spelling = Rejected(), None
         first.move_to(Position())
         return first._current().examples_per_row
 

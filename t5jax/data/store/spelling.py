@@ -171,7 +171,7 @@ def refuse_unspellable(
     """Raises DataError when of a feature more than `limit` cannot be spelled, with what to do."""
     for name, of in counts.items():
         few = max(of.lost_characters, of.unknown_tokens) < _FEW and of.lost_share < _MOST_OF_THEM
-        if of.lost_share > limit and not few:
+        if of.lost_share > limit and not (few and limit):
             said = f"{of}, more than data.max_unknown_share = {limit}"
             if name == TARGETS:
                 said += f"; {unspelled_targets(of.unknown_texts, of.changed_texts, of.texts)}"

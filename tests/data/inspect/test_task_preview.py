@@ -1,5 +1,6 @@
 """A task looked at before a run: the rows are training's, the numbers are counted once more."""
 
+import dataclasses
 import gzip
 import itertools
 import json
@@ -13,6 +14,7 @@ from t5jax.data.config import DataConfig
 from t5jax.data.inspect.mixture_preview import preview_mixture
 from t5jax.data.inspect.task_preview import Lengths, preview
 from t5jax.data.objectives import SpanCorruption, parse_objective
+from t5jax.data.records import Row
 from t5jax.data.registry import add_mixture, add_task
 from t5jax.data.registry.texts import task_documents
 from t5jax.data.sources import JsonLines
@@ -331,3 +333,42 @@ def test_real_questions_are_measured_as_the_plain_library_measures_them(real_dat
         False,
         ("train", "validation"),
     )
+
+
+@pytest.mark.parametrize("splits", [("validation",), ("test",), ("test", "validation"), ("dev",)])
+def test_without_a_split_the_one_that_is_there_is_shown(tmp_path, splits):
+    """A task that is only evaluated has nothing to train on."""
+    (tmp_path / "a.jsonl").write_text('{"q": "in", "a": "out"}\n')
+
+    @dataclasses.dataclass
+    class Evaluated:
+        def splits(self):
+            return splits
+
+        def shards(self, split):
+            return [str(tmp_path / "a.jsonl")]
+
+        def records(self, split, shard):
+            yield Row({"q": f"of {split}", "a": "out"}, f"{shard}, line 1")
+
+    task = add_task(
+        ExampleTask(
+            name="only_evaluated",
+            description="",
+            source=lambda data: Evaluated(),
+            examples=lambda row: [{"inputs": row["q"], "targets": row["a"]}],
+            splits=splits,
+        )
+    )
+    data = DataConfig(
+        mixture=task.name,
+        vocabulary=ByteVocabulary(extra_ids=100),
+        cache_dir=None,
+        inputs_length=20,
+        targets_length=20,
+    )
+    shown = preview(task, data)
+    assert shown.split == ("validation" if "validation" in splits else splits[0])
+    assert shown.examples[0].inputs_text == f"of {shown.split}"
+    with pytest.raises(DataError, match="has no split 'train': choose one of"):
+        preview(task, data, split="train")
