@@ -58,6 +58,8 @@ ALLOWED = {
     "export": {"checkpoints", "data.vocabularies", "data.tensorflow_import", "decoding"},
     "recipes": {"config"},
     "testing": {"data.registry"},
+    "seqio_tasks": {"data.registry"},
+    "seqio": {"seqio_tasks"},
     "commands": {"version", "convert", "data.inspect", "export", "inference"},
     "cli": {"commands", "version"},
     "__main__": {"cli"},

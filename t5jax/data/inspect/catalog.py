@@ -188,9 +188,10 @@ def _of_seqio(modules: tuple[str, ...]) -> Iterator[Entry]:
     from t5jax.data.seqio_bridge import tasks as seqio_tasks
 
     library, ours = seqio_tasks.seqio, {*builtin.TABLE, *registry.own_names()}
-    for name in sorted(set(library.TaskRegistry.names()) - ours):
+    names = set(registry.seqio_names()) - ours
+    for name in sorted(names & set(library.TaskRegistry.names())):
         yield entry(seqio_tasks.task_from_seqio(seqio_tasks.seqio_task(name), modules))
-    for name in sorted(set(library.MixtureRegistry.names()) - ours):
+    for name in sorted(names & set(library.MixtureRegistry.names())):
         tasks = tuple(task.name for task in library.MixtureRegistry.get(name).tasks)
         yield Entry(name=name, kind="mixture", group=OF_SEQIO, description="", tasks=tasks)
 

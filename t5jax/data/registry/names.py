@@ -173,6 +173,13 @@ def _of_seqio(name: str, data: DataConfig) -> Any:
 
 
 def seqio_names() -> list[str]:
-    """What is registered with seqio, where something has imported it."""
+    """What is registered with seqio, where something has imported it; what t5jax itself has
+    registered there (`t5jax.seqio`) is left out."""
     seqio = sys.modules.get("seqio")
-    return sorted({*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}) if seqio else []
+    registries = (seqio.TaskRegistry, seqio.MixtureRegistry) if seqio else ()
+    found = {name: one.get(name) for one in registries for name in one.names()}
+    return sorted(
+        name
+        for name, provider in found.items()
+        if not getattr(getattr(provider, "source", provider), "of_t5jax", False)
+    )

@@ -56,15 +56,16 @@ class SpanCorruptionPreprocessor:
         return corrupt_rows(rows, self.objective, _sentinel_ids(vocabulary))
 
 
-def rows_of_tokens(dataset, length: int):
+def rows_of_tokens(dataset, length: int, eos_id: int | None = None):
     """int32 [<= length] rows of documents' tokens: only the last of each 128 chunks' rows is
-    shorter."""
+    shorter. `eos_id` comes behind each document, where it is not None."""
 
     @seqio.map_over_dataset(num_seeds=1)
     def random_chunk(tokens, seed):
         chunks = (tf.size(tokens) + CHUNK_TOKENS - 1) // CHUNK_TOKENS
         start = CHUNK_TOKENS * tf.random.stateless_uniform([], seed, maxval=chunks, dtype=tf.int32)
-        return tokens[start : start + CHUNK_TOKENS]
+        chunk = tokens[start : start + CHUNK_TOKENS]
+        return chunk if eos_id is None else tf.concat([chunk, [eos_id]], 0)
 
     def cut(joined):
         tokens = tf.boolean_mask(

@@ -20,6 +20,8 @@ class TextVocabulary(seqio.Vocabulary):
     that a user writes).
     """
 
+    sentinels = False  # whether a literal `<extra_id_0>` of a data set's text is the sentinel
+
     def __init__(self, vocabulary: Vocabulary):
         super().__init__(extra_ids=vocabulary.extra_ids or 0)
         self.vocabulary = vocabulary
@@ -56,7 +58,8 @@ class TextVocabulary(seqio.Vocabulary):
     def _encode_tf(self, s):
         def encode(text: Any) -> np.ndarray:
             text = text if isinstance(text, bytes) else text.item()  # eager calls give an array
-            return self.vocabulary.encode(text.decode(), sentinels=False).astype(np.int32)
+            ids = self.vocabulary.encode(text.decode(), sentinels=self.sentinels)
+            return ids.astype(np.int32)
 
         ids = tf.numpy_function(encode, [tf.convert_to_tensor(s)], tf.int32)
         ids.set_shape([None])

@@ -30,6 +30,11 @@ class SplitNames:
         """The source's."""
         return self.source.records(self._of_source(split), shard)
 
+    def num_records(self, split: str) -> int | None:
+        """The source's, None where it does not say."""
+        of_source = getattr(self.source, "num_records", lambda split: None)
+        return of_source(self._of_source(split))
+
     def shard_fingerprint(self, split: str, shard: str) -> str:
         """The source's."""
         of_source = getattr(self.source, "shard_fingerprint", lambda split, shard: "")

@@ -79,6 +79,10 @@ class Tfds:
                 f"{shard}: {counted(count, 'record')}, but dataset_info.json says {lengths[shard]}"
             )
 
+    def num_records(self, split: str) -> int:
+        """Records of a split, as `dataset_info.json` says. Raises as `shards`."""
+        return sum(self._split(split).values())
+
     def shard_fingerprint(self, split: str, shard: str) -> str:
         """The data set's version and what changes with the file: a cached copy of its tokens is
         made again when they change."""
