@@ -57,7 +57,8 @@ def _restored(value: Any) -> Any:
         return [_restored(item) for item in value]
     if not isinstance(value, dict):
         return value
-    kind, content = next(iter(value.items()), ("", None))
+    kind = next(iter(value), "")
+    content: Any = value.get(kind)
     if kind == "__bytes__":
         return base64.b64decode(content)
     if kind == "__array__":

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from t5jax.data.tasks.mixture import Mixture, leaf_tasks, shares, stages, stages_if_known
+from t5jax.data.tasks.rates import Equal
 from t5jax.data.tasks.task import ExampleTask, Task
 from t5jax.data.tensorflow_import import import_seqio
 from t5jax.errors import ConfigError
@@ -46,6 +47,9 @@ class MixtureRates:
                 "register(..., step=N) of t5jax.seqio_tasks takes the rates of step N"
             )
         step = self.step or 0
+        if isinstance(self.mixture.rate, Equal) and not self.nested:
+            # Of tasks of evaluation too: seqio leaves out those that lack the split it reads.
+            return dict.fromkeys(self.tasks, 1.0)
         if self.nested:
             found = shares(self.mixture, sizes, step=step, mixtures=self.nested)
         else:

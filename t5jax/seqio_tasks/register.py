@@ -15,7 +15,12 @@ from t5jax.data.registry.resolved_task import SOURCE_SETTINGS
 from t5jax.data.tasks.mixture import Mixture
 from t5jax.data.tasks.task import SeqioTask, Task
 from t5jax.data.tensorflow_import import import_seqio
-from t5jax.data.vocabularies import Vocabulary, named_vocabulary
+from t5jax.data.vocabularies import (
+    ByteVocabulary,
+    HuggingFaceVocabulary,
+    SentencePieceVocabulary,
+    named_vocabulary,
+)
 from t5jax.errors import ConfigError
 from t5jax.seqio_tasks.mixtures import MixtureRates, mixture_for_seqio
 from t5jax.seqio_tasks.tasks import task_for_seqio
@@ -42,7 +47,7 @@ def register(
     names: Iterable[str] | None = None,
     *,
     prefix: str = "",
-    vocabulary: Vocabulary | None = None,
+    vocabulary: SentencePieceVocabulary | ByteVocabulary | HuggingFaceVocabulary | None = None,
     step: int | None = None,
     **settings: Any,
 ) -> list[str]:
@@ -75,7 +80,11 @@ def register(
         names = _all_names()
     definitions = {name: registry.find(name, data) for name in names}
     tasks = {task.name: task for name in definitions for task in registry.tasks_of(name, data)}
-    mixtures = {k: found for k, found in definitions.items() if _is_own_mixture(k, found)}
+    mixtures = {
+        name: found
+        for name, found in definitions.items()
+        if isinstance(found, Mixture) and _is_ours(name)
+    }
     seqio_names = _seqio_names(tasks, mixtures, prefix)
     made = {seqio_names[k]: task for k, task in tasks.items() if not isinstance(task, SeqioTask)}
     _check_free({**made, **{seqio_names[name]: found for name, found in mixtures.items()}})
@@ -93,13 +102,14 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
         if name not in SETTINGS:
             near = difflib.get_close_matches(name, SETTINGS, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise ConfigError(f"register has no setting {name!r}; {hint}it has {', '.join(SETTINGS)}")
+            raise ConfigError(
+                f"register has no setting {name!r}; {hint}it has {', '.join(SETTINGS)}"
+            )
 
 
-def _is_own_mixture(name: str, found: Task | Mixture) -> bool:
-    """Whether it is a mixture of t5jax, and not one that seqio has."""
-    own = registry.find_builtin(name) is not None or name in registry.own_names()
-    return own and isinstance(found, Mixture)
+def _is_ours(name: str) -> bool:
+    """Whether it is of t5jax, and not of what seqio has."""
+    return registry.find_builtin(name) is not None or name in registry.own_names()
 
 
 def _all_names() -> list[str]:
@@ -137,9 +147,9 @@ def _check_free(made: Mapping[str, Task | Mixture]) -> None:
         library, name = taken[0]
         others = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
         raise ConfigError(
-            f"{name!r}{others} is registered with seqio already, as {_described(library.get(name))};"
-            f" t5jax's is {made[name].description or name!r}. Import one of the two (T5's package "
-            "`t5` registers T5's names), or give t5jax's others: from t5jax.seqio_tasks import "
+            f"{name!r}{others} is registered with seqio already, as "
+            f"{_described(library.get(name))}; t5jax's is {made[name].description!r}. Import one of "
+            "the two (T5's package `t5` registers T5's names), or give t5jax's others: from t5jax.seqio_tasks import "
             "register; register(prefix='t5jax_')"
         )
 

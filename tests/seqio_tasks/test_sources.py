@@ -45,8 +45,7 @@ def test_hosts_divide_shards_or_else_examples(seqio):
     assert parts == [ALL[:5] + ALL[12:], ALL[5:12]]
     task, lengths = seqio.TaskRegistry.get("so_small"), {"inputs": 50, "targets": 9}
     shares = [
-        task.get_dataset(lengths, shuffle=False, shard_info=seqio.ShardInfo(i, 4))
-        for i in range(4)
+        task.get_dataset(lengths, shuffle=False, shard_info=seqio.ShardInfo(i, 4)) for i in range(4)
     ]
     texts = [[x["inputs_pretokenized"].decode() for x in d.as_numpy_iterator()] for d in shares]
     assert texts == [ALL[i::4] for i in range(4)]
@@ -118,7 +117,7 @@ def test_what_is_missing_is_said_when_data_is_asked_for(seqio, tmp_path):
         seqio.TaskRegistry.get(name) for name in ("jsonl_span_corruption", "glue_cola_v002")
     )
     assert cola.splits == ("train", "validation", "test")
-    with pytest.raises(ConfigError, match="data.train_files is empty"):
+    with pytest.raises(ConfigError, match=r"data\.train_files is empty"):
         text.get_dataset({"inputs": 64, "targets": 64})
-    with pytest.raises(DataError, match="glue/cola is not below data.datasets_dir"):
+    with pytest.raises(DataError, match=r"glue/cola is not below data\.datasets_dir"):
         cola.get_dataset({"inputs": 64, "targets": 64})
