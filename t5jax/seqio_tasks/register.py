@@ -148,9 +148,9 @@ def _check_free(made: Mapping[str, Task | Mixture]) -> None:
         others = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
         raise ConfigError(
             f"{name!r}{others} is registered with seqio already, as "
-            f"{_described(library.get(name))}; t5jax's is {made[name].description!r}. Import one of "
-            "the two (T5's package `t5` registers T5's names), or give t5jax's others: from t5jax.seqio_tasks import "
-            "register; register(prefix='t5jax_')"
+            f"{_described(library.get(name))}; t5jax's is {made[name].description!r}. Import one "
+            "of the two (T5's package `t5` registers T5's names), or give t5jax's others: from "
+            "t5jax.seqio_tasks import register; register(prefix='t5jax_')"
         )
 
 
