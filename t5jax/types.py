@@ -2,7 +2,8 @@
 
 from typing import Any
 
-PAD_ID, EOS_ID = 0, 1  # of every T5 vocabulary; the decoder starts from PAD_ID
+# T5's, the defaults of a vocabulary and of a model; what is not T5's own says its own ids.
+PAD_ID, EOS_ID = 0, 1  # a decoder of T5 starts from PAD_ID
 
 # seqio's features by name, `encoder_input_tokens` …: int32 [rows, length], of NumPy or of JAX.
 Batch = dict[str, Any]

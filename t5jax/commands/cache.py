@@ -60,7 +60,7 @@ def cache_verify_command(
     or all that are there. Returns the exit code; a damaged store does not stop the others from
     being read."""
     config = _with_cache_dir(load_config(config_file, flags))
-    mixture = resolve(config.data, config.model.architecture)
+    mixture = resolve(config.data, config.model.architecture, config.model.decoder_start_id)
     whole = [_verify(directory, num_processes) for directory in _stores(mixture, splits)]
     return ExitCode.DONE if all(whole) else DAMAGED
 

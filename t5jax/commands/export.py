@@ -113,6 +113,10 @@ def _manifest(
         "inputs_length": functions.inputs_length,
         "targets_length": functions.targets_length,
         "dtype": functions.model.dtype,
+        "special_ids": {
+            name: getattr(functions.model, name)
+            for name in ("pad_id", "eos_id", "decoder_start_id")
+        },
         "decoding": functions.decoding.to_dict(),
         "end_of_inputs": loaded.texts.end_of_inputs.tolist(),
         "vocabulary": loaded.config.data.vocabulary.to_dict(),

@@ -97,7 +97,8 @@ def _print_row(loader: Loader, row: dict[str, np.ndarray], step: int, index: int
     for name, key in names.items():
         ids, segments = row[key], row.get(f"{key.split('_')[0]}_segment_ids")
         for segment in [None] if segments is None else range(1, int(segments.max()) + 1):
-            shown = ids[ids != 0] if segment is None else ids[segments == segment]
+            real = ids != loader.vocabulary.pad_id
+            shown = ids[real] if segment is None else ids[segments == segment]
             text = loader.vocabulary.decode(shown).replace("\n", "\\n")
             print(f"  {name:7s} {'' if segment is None else f'{segment}: '}{text}")
     legend = "   ('.' text, 'S' sentinel, 'E' EOS, '_' padding; x12: 12 of them)"
@@ -113,8 +114,10 @@ def _marks(flags: np.ndarray) -> str:
 
 
 def _kinds(loader: Loader, ids: np.ndarray) -> str:
-    text = loader.vocabulary.is_text(ids)
-    kinds = np.where(text, ".", np.where(ids == 0, "_", np.where(ids == 1, "E", "S")))
+    vocabulary = loader.vocabulary
+    ends, padding = ids == vocabulary.eos_id, ids == vocabulary.pad_id
+    special = np.where(padding, "_", np.where(ends, "E", "S"))
+    kinds = np.where(vocabulary.is_text(ids), ".", special)
     return _runs("".join(kinds.tolist()))
 
 

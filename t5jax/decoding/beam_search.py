@@ -56,19 +56,30 @@ def beam_search(
     T5X's rule a beam that did not end is not divided, and ranks behind those that ended.
     """
     B, K, T = request.tokens_BS.shape[0], config.num_beams, config.max_length
-    prefix_length_B = prefix_lengths(request)
+    prefix_length_B = prefix_lengths(request, decoder)
 
     def step(state: _BeamState) -> _BeamState:
         index = state.index
         own_BK = jnp.broadcast_to(jnp.arange(K)[None], (B, K))
         slots_BKT = state.slots_BKT.at[:, :, index].set(own_BK)
         mask = beam_attention_mask(slots_BKT, index)
-        logits_BKV, kv_cache = decoder.logits(state.live.tokens_BKT, index, state.kv_cache, mask)
+        logits_BKV, log_z_BK, kv_cache = decoder.logits(
+            state.live.tokens_BKT, index, state.kv_cache, mask
+        )
+        log_probs_BKV = process_logits(
+            logits_BKV - log_z_BK[..., None],
+            state.live.tokens_BKT,
+            index,
+            config,
+            decoder,
+            logits_processor,
+        )
+        forced_B = forced_tokens(request, index, decoder)
         scores_BC, parent_BC, token_BC = _candidates(
-            logits_BKV, state, forced_tokens(request, index), config, logits_processor
+            log_probs_BKV, state, forced_B, ~decoder.is_padding(forced_B)
         )
         tokens_BCT = _gather_beams(state.live.tokens_BKT, parent_BC)
-        ended_BC = is_finished(tokens_BCT, token_BC, index, config)
+        ended_BC = is_finished(tokens_BCT, token_BC, index, config, decoder)
         if config.beam_rule == "huggingface":
             ended_BC |= index + 1 == T  # what is live at max_length counts as finished
         tokens_BCT = tokens_BCT.at[:, :, index].set(token_BC)
@@ -90,36 +101,32 @@ def beam_search(
 
     unfinished = lambda state: (state.index < T) & jnp.any(state.can_improve_B)
     end = jax.lax.while_loop(unfinished, step, _init_state(request, decoder, config))
-    return _outputs(end, has_no_input(request), config)
+    return _outputs(end, has_no_input(request, decoder), config, decoder)
 
 
 def _init_state(request: Request, decoder: DecodeState, config: DecodingConfig) -> _BeamState:
     B, K, T = request.tokens_BS.shape[0], config.num_beams, config.max_length
-    nothing = jnp.zeros((B, K, T), jnp.int32)
+    nothing = decoder.padding((B, K, T))
     # All beams are equal at first: only one of them may have candidates.
     first_BK = jnp.broadcast_to(jnp.where(jnp.arange(K) == 0, 0.0, NEG_INF), (B, K))
     return _BeamState(
         index=jnp.int32(0),
         live=_Beams(nothing, first_BK),
         finished=_Beams(nothing, jnp.full((B, K), NEG_INF)),
-        can_improve_B=~has_no_input(request),
-        slots_BKT=nothing,
+        can_improve_B=~has_no_input(request, decoder),
+        slots_BKT=jnp.zeros((B, K, T), jnp.int32),
         kv_cache=decoder.kv_cache,
     )
 
 
-def _candidates(logits_BKV, state: _BeamState, forced_B, config, logits_processor):
+def _candidates(log_probs_BKV, state: _BeamState, forced_B, is_forced_B):
     """(scores, parent beams, tokens), [B, C] each, the best first."""
-    B, K, V = logits_BKV.shape
+    B, K, V = log_probs_BKV.shape
     C = 2 * K
-    log_probs_BKV = logits_BKV - jax.nn.logsumexp(logits_BKV, axis=-1, keepdims=True)
-    log_probs_BKV = process_logits(
-        log_probs_BKV, state.live.tokens_BKT, state.index, config, logits_processor
-    )
     # The best of all are among the best of each beam, which are much fewer to sort.
     each = min(C, V)
     gained_BKC, token_BKC = fast_top_k(log_probs_BKV, each)
-    is_forced = (forced_B > 0)[:, None, None]
+    is_forced = is_forced_B[:, None, None]
     gained_BKC = jnp.where(is_forced, jnp.where(jnp.arange(each) == 0, 0.0, NEG_INF), gained_BKC)
     token_BKC = jnp.where(is_forced, forced_B[:, None, None], token_BKC)
     total = jnp.maximum(state.live.scores_BK[..., None] + gained_BKC, 2 * NEG_INF)
@@ -155,7 +162,9 @@ def _gather_beams(x_BKT: jax.Array, indices_BC: jax.Array) -> jax.Array:
     return jnp.take_along_axis(x_BKT, indices_BC[..., None], axis=1)
 
 
-def _outputs(end: _BeamState, empty_B: jax.Array, config: DecodingConfig) -> Decoded:
+def _outputs(
+    end: _BeamState, empty_B: jax.Array, config: DecodingConfig, decoder: DecodeState
+) -> Decoded:
     """The best finished beams, then live ones where fewer than `num_outputs` have finished."""
     finished, live = end.finished, end.live
     tokens = jnp.concatenate([finished.tokens_BKT, live.tokens_BKT], axis=1)
@@ -163,6 +172,6 @@ def _outputs(end: _BeamState, empty_B: jax.Array, config: DecodingConfig) -> Dec
     ranks = jnp.where(finished.scores_BK > NEG_INF, finished.scores_BK, 3 * NEG_INF)
     ranks = jnp.concatenate([ranks, live.scores_BK + NEG_INF], axis=1)
     _, indices = jax.lax.top_k(ranks, config.num_outputs)
-    tokens = jnp.where(empty_B[:, None, None], 0, _gather_beams(tokens, indices))
+    tokens = jnp.where(empty_B[:, None, None], decoder.pad_id, _gather_beams(tokens, indices))
     scores = jnp.take_along_axis(scores, indices, axis=1)
     return Decoded(tokens, jnp.where(empty_B[:, None], 0.0, scores))

@@ -19,7 +19,7 @@ class LogitsProcessor(Protocol):
         self, scores_BKV: jax.Array, tokens_BKT: jax.Array, index: jax.Array, /
     ) -> jax.Array:
         """The scores of the token at `index` (logits, or log-probabilities of a beam search), given
-        the tokens before it; those from `index` on are 0."""
+        the tokens before it; those from `index` on are padding."""
         ...
 
 

@@ -25,7 +25,7 @@ from t5jax.model.matmul import is_small_batch
 from t5jax.sharding import on_each_device
 from t5jax.training.steps import Program
 from t5jax.training.train_step import cast_params
-from t5jax.types import EOS_ID, Params
+from t5jax.types import Params
 
 _SHORTEST = 16  # inputs are padded to this, or to 2^n or 3 · 2^(n-1) above it
 
@@ -116,8 +116,8 @@ class Generator:
         weights = self._decode_weights(num_rows * config.width)
         for rows in self._batches([len(ids) for ids in inputs]):
             request = Request(
-                self._put(_padded([inputs[row] for row in rows], num_rows)),
-                self._put(_padded([prefixes[row] for row in rows], num_rows, longest_prefix)),
+                self._put(self._padded([inputs[row] for row in rows], num_rows)),
+                self._put(self._padded([prefixes[row] for row in rows], num_rows, longest_prefix)),
                 self._put(np.resize(numbers[rows], num_rows).astype(np.int32)),
             )
             with self.program.use_mesh():
@@ -134,7 +134,7 @@ class Generator:
             tokens, scores = jax.device_get(tuple(self._replicate(decoded)))
             for row, outputs, of_outputs in zip(rows, tokens, scores, strict=False):
                 results[row] = [
-                    _generated(output, score, config)
+                    self._generated(output, score, config)
                     for output, score in zip(outputs, of_outputs.tolist(), strict=True)
                 ]
             self._after_batch()
@@ -153,12 +153,10 @@ class Generator:
         ]
         num_rows = self._rows_of_batch(len(inputs))
         for rows in self._batches(lengths):
-            tokens = self._put(_padded([inputs[row] for row in rows], num_rows))
-            scored = self._put(_padded([targets[row] for row in rows], num_rows))
+            tokens = self._put(self._padded([inputs[row] for row in rows], num_rows))
+            scored = self._put(self._padded([targets[row] for row in rows], num_rows))
             with self.program.use_mesh():
-                scores = _score(
-                    self._defs, self._params, tokens, scored, self.num_ids, self._rows_per_device
-                )
+                scores = _score(self._defs, self._params, tokens, scored, self._rows_per_device)
             for row, of_tokens in zip(rows, jax.device_get(self._replicate(scores)), strict=False):
                 kept = of_tokens[: len(targets[row])]
                 results[row] = Scored(float(np.sum(kept, dtype=np.float64)), kept)
@@ -198,11 +196,33 @@ class Generator:
 
     def _check(self, rows: Sequence[np.ndarray], what: str) -> None:
         for number, ids in enumerate(rows):
-            if len(ids) and not 0 < np.min(ids) <= np.max(ids) < self.num_ids:
+            ids = np.asarray(ids)
+            if ((ids < 0) | (ids >= self.num_ids) | (ids == self._pad_id)).any():
                 raise DataError(
-                    f"{what} {number} has the id {int(np.max(ids))} or 0; ids are 1 … "
-                    f"{self.num_ids - 1} (0 is padding)"
+                    f"{what} {number} has the id {int(np.max(ids))} or {self._pad_id}; ids are 0 … "
+                    f"{self.num_ids - 1} without {self._pad_id}, which is padding"
                 )
+
+    @property
+    def _pad_id(self) -> int:
+        return self.program.model.pad_id
+
+    def _padded(
+        self, rows: Sequence[np.ndarray], num_rows: int, length: int | None = None
+    ) -> np.ndarray:
+        """int32 [num_rows, bucket of the longest row, or of `length`], padded."""
+        if length != 0:
+            length = _bucket(max(map(len, rows)) if length is None else length)
+        padded = np.full((num_rows, length), self._pad_id, np.int32)
+        for row, ids in zip(padded, rows, strict=False):
+            row[: len(ids)] = ids
+        return padded
+
+    def _generated(self, tokens: np.ndarray, score: float, config: DecodingConfig) -> Generated:
+        used = int(np.max(np.flatnonzero(tokens != self._pad_id), initial=-1)) + 1
+        ids, eos_id = tokens[:used], self.program.model.eos_id
+        ended = used < config.max_length or bool(used and ids[-1] == eos_id)
+        return Generated(ids[ids != eos_id], score, ended)
 
 
 @functools.partial(
@@ -231,9 +251,9 @@ def decode_batch(
     return _on_each_device(decode, rows_per_device)((params, weights), request)
 
 
-@functools.partial(jax.jit, static_argnames=("model_defs", "num_ids", "rows_per_device"))
-def _score(model_defs, params, tokens_BS, targets_BT, num_ids, rows_per_device) -> jax.Array:
-    score = lambda params, rows: score_targets(model_defs, params, rows[0], rows[1], num_ids)
+@functools.partial(jax.jit, static_argnames=("model_defs", "rows_per_device"))
+def _score(model_defs, params, tokens_BS, targets_BT, rows_per_device) -> jax.Array:
+    score = lambda params, rows: score_targets(model_defs, params, rows[0], rows[1])
     return _on_each_device(score, rows_per_device)(params, (tokens_BS, targets_BT))
 
 
@@ -253,20 +273,3 @@ def _bucket(length: int) -> int:
     while size < length:
         size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
     return size
-
-
-def _padded(rows: Sequence[np.ndarray], num_rows: int, length: int | None = None) -> np.ndarray:
-    """int32 [num_rows, bucket of the longest row, or of `length`]; 0 is padding."""
-    if length != 0:
-        length = _bucket(max(map(len, rows)) if length is None else length)
-    padded = np.zeros((num_rows, length), np.int32)
-    for row, ids in zip(padded, rows, strict=False):
-        row[: len(ids)] = ids
-    return padded
-
-
-def _generated(tokens: np.ndarray, score: float, config: DecodingConfig) -> Generated:
-    used = int(np.max(np.flatnonzero(tokens), initial=-1)) + 1
-    ids = tokens[:used]
-    ended = used < config.max_length or bool(used and ids[-1] == EOS_ID)
-    return Generated(ids[ids != EOS_ID], score, ended)

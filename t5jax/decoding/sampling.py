@@ -42,20 +42,22 @@ def greedy_or_sample(
     def step(carry):
         index, tokens_BKT, scores_BK, ended_BK, kv_cache = carry
         mask = beam_attention_mask(slots_BKT, index)
-        logits_BKV, kv_cache = decoder.logits(tokens_BKT, index, kv_cache, mask)
-        processed_BKV = process_logits(logits_BKV, tokens_BKT, index, config, logits_processor)
+        logits_BKV, log_z_BK, kv_cache = decoder.logits(tokens_BKT, index, kv_cache, mask)
+        processed_BKV = process_logits(
+            logits_BKV, tokens_BKT, index, config, decoder, logits_processor
+        )
         next_BK = _next_token(processed_BKV, keys_BK, index, config)
-        forced_BK = jnp.broadcast_to(forced_tokens(request, index)[:, None], (B, K))
-        next_BK = jnp.where(forced_BK > 0, forced_BK, next_BK)
-        next_BK = jnp.where(ended_BK, 0, next_BK)
+        forced_BK = jnp.broadcast_to(forced_tokens(request, index, decoder)[:, None], (B, K))
+        is_forced_BK = ~decoder.is_padding(forced_BK)
+        next_BK = jnp.where(is_forced_BK, forced_BK, next_BK)
         logit_BK = jnp.take_along_axis(logits_BKV, next_BK[..., None], axis=-1)[..., 0]
-        log_prob_BK = logit_BK - jax.nn.logsumexp(logits_BKV, axis=-1)
-        scores_BK += jnp.where(ended_BK | (forced_BK > 0), 0.0, log_prob_BK)
-        ended_BK |= is_finished(tokens_BKT, next_BK, index, config)
+        scores_BK += jnp.where(ended_BK | is_forced_BK, 0.0, logit_BK - log_z_BK)
+        next_BK = jnp.where(ended_BK, decoder.pad_id, next_BK)
+        ended_BK |= is_finished(tokens_BKT, next_BK, index, config, decoder)
         return index + 1, tokens_BKT.at[:, :, index].set(next_BK), scores_BK, ended_BK, kv_cache
 
-    ended_BK = jnp.broadcast_to(has_no_input(request)[:, None], (B, K))
-    tokens_BKT, scores_BK = jnp.zeros((B, K, T), jnp.int32), jnp.zeros((B, K), jnp.float32)
+    ended_BK = jnp.broadcast_to(has_no_input(request, decoder)[:, None], (B, K))
+    tokens_BKT, scores_BK = decoder.padding((B, K, T)), jnp.zeros((B, K), jnp.float32)
     carry = (jnp.int32(0), tokens_BKT, scores_BK, ended_BK, decoder.kv_cache)
     _, tokens_BKT, scores_BK, _, _ = jax.lax.while_loop(unfinished, step, carry)
     return Decoded(tokens_BKT, scores_BK)

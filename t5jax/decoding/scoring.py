@@ -17,19 +17,20 @@ def score_targets(
     params: tuple[Params, ...],
     tokens_BS: jax.Array,
     targets_BT: jax.Array,
-    num_ids: int,
 ) -> jax.Array:
     """Log-likelihood of every target token given the input and the targets before it.
 
     Args:
       params: of each model, in the compute dtype. Logits of several models are averaged.
-      tokens_BS, targets_BT: int32, 0 is padding.
-      num_ids: ids of the vocabulary; the table's spare rows have no probability.
+      tokens_BS, targets_BT: int32, padded with the model's `pad_id`.
+
+    Spare rows of the table have a probability, as in training, unless the model's `softmax_size`
+    leaves them out.
 
     Returns float32 [B, T], 0 at padding.
     """
     models = [nnx.merge(*pair) for pair in zip(model_defs, params, strict=True)]
-    tables = [model.logits_table()[:, :num_ids] for model in models]
+    tables = [model.logits_table() for model in models]
     hidden_TBD = tuple(
         model.hidden_of_targets(tokens_BS, targets_BT).swapaxes(0, 1) for model in models
     )
@@ -41,7 +42,7 @@ def score_targets(
         return jnp.take_along_axis(log_probs_BV, targets_B[:, None], axis=1)[:, 0]
 
     scores_TB = jax.lax.map(log_prob_at, (hidden_TBD, targets_BT.T), batch_size=_POSITIONS)
-    return jnp.where(targets_BT > 0, scores_TB.T, 0.0)
+    return jnp.where(targets_BT != models[0].pad_id, scores_TB.T, 0.0)
 
 
 def _logits(hidden_BD: jax.Array, table_DV: jax.Array) -> jax.Array:

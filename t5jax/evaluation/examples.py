@@ -25,7 +25,6 @@ from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError, foreign_code
 from t5jax.evaluation.task_metrics import metrics_of
 from t5jax.metrics.contract import Needs
-from t5jax.types import EOS_ID
 
 _log = logging.getLogger("t5jax")
 
@@ -241,7 +240,7 @@ def _truncate_inputs(
     examples, num_truncated, length = [], 0, data.inputs_length
     for ids, example, place in itertools.islice(encoded, num_examples):
         num_truncated += len(ids) >= length
-        ids = np.append(ids[: length - 1], EOS_ID).astype(np.int32)
+        ids = np.append(ids[: length - 1], data.vocabulary.eos_id).astype(np.int32)
         inputs, targets = example["inputs"], example["targets"]
         examples.append(EvaluationExample(inputs, targets, ids, example, place=place))
     return examples, num_truncated

@@ -10,7 +10,7 @@ import numpy as np
 from t5jax.data.vocabularies import vocabulary_from_dict
 from t5jax.errors import DataError
 from t5jax.export import saved_model, stablehlo
-from t5jax.types import EOS_ID
+from t5jax.types import EOS_ID, PAD_ID
 
 MANIFEST = "manifest.json"
 
@@ -34,6 +34,9 @@ class ExportedRun:
         if not (folder / MANIFEST).is_file():
             raise DataError(f"{folder} holds no export: there is no {MANIFEST}")
         self.manifest = json.loads((folder / MANIFEST).read_text())
+        # An export of before has none: they were T5's.
+        ids = self.manifest.get("special_ids", {"pad_id": PAD_ID, "eos_id": EOS_ID})
+        self._pad_id, self._eos_id = ids["pad_id"], ids["eos_id"]
         self.vocabulary = vocabulary_from_dict(self.manifest["vocabulary"], folder)
         names = list(self.manifest["functions"])
         if self.manifest["format"] == "stablehlo":
@@ -52,7 +55,7 @@ class ExportedRun:
     def score(self, inputs: Sequence[str], targets: Sequence[str]) -> list[float]:
         """Log-likelihood of every target, EOS included, given its input."""
         length = self.manifest["targets_length"]
-        target_ids = self._padded(targets, [EOS_ID], length, "target")
+        target_ids = self._padded(targets, [self.vocabulary.eos_id], length, "target")
         scores = self.functions["score"](self._inputs(inputs), target_ids)["scores"]
         return [float(np.sum(score, dtype=np.float64)) for score in scores]
 
@@ -61,8 +64,8 @@ class ExportedRun:
         return self._padded(texts, end, length, "input")
 
     def _padded(self, texts: Sequence[str], end: list[int], length: int, what: str) -> np.ndarray:
-        """int32 [texts, length]; 0 is padding."""
-        padded = np.zeros((len(texts), length), np.int32)
+        """int32 [texts, length], padded."""
+        padded = np.full((len(texts), length), self._pad_id, np.int32)
         for number, text in enumerate(texts):
             ids = [*self.vocabulary.encode(text).tolist(), *end]
             if len(ids) > length:
@@ -74,5 +77,5 @@ class ExportedRun:
         return padded
 
     def _output(self, tokens: np.ndarray, score: float) -> ExportedOutput:
-        ids = tokens[(tokens != 0) & (tokens != EOS_ID)]
+        ids = tokens[(tokens != self._pad_id) & (tokens != self._eos_id)]
         return ExportedOutput(self.vocabulary.decode(ids), float(score), ids)

@@ -50,8 +50,9 @@ class ExportFunctions:
         return (nnx.graphdef(abstract_model(model)),)
 
     def predict(self, params: Params, tokens_BS: jax.Array) -> dict[str, jax.Array]:
-        """tokens int32 [B, K, T], 0 after the end, the best first; scores float32 [B, K]: see
-        `decoding.sampling` and `decoding.beam_search`. Inputs are int32 with EOS, 0 is padding."""
+        """tokens int32 [B, K, T], padding after the end, best first; scores float32 [B, K]: see
+        `decoding.sampling` and `decoding.beam_search`. Inputs are int32 with EOS; the
+        model's `pad_id` is padding."""
         B = tokens_BS.shape[0]
         no_prefix = jnp.zeros((B, 0), jnp.int32)
         request = Request(tokens_BS, no_prefix, jnp.zeros(B, jnp.int32))
@@ -64,7 +65,7 @@ class ExportFunctions:
         self, params: Params, tokens_BS: jax.Array, targets_BU: jax.Array
     ) -> dict[str, jax.Array]:
         """scores float32 [B, U]: log-likelihood of each token of the targets, 0 at padding."""
-        scores = score_targets(self._defs, (params,), tokens_BS, targets_BU, self.num_ids)
+        scores = score_targets(self._defs, (params,), tokens_BS, targets_BU)
         return {"scores": scores}
 
     @property

@@ -8,7 +8,6 @@ import numpy as np
 from t5jax.decoding import DecodingConfig, Generator
 from t5jax.export.functions import ExportFunctions
 from t5jax.export.stablehlo import IdsFunction
-from t5jax.types import EOS_ID
 
 ROWS = (2, 5)  # batch sizes that are verified
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}  # of log-likelihoods, in nats per token
@@ -21,12 +20,15 @@ class ExportMismatch(Exception):
 def verification_inputs(functions: ExportFunctions, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """(inputs, targets), int32 [max(ROWS), length]: random ids with EOS, of different lengths."""
     rng = np.random.default_rng(seed)
+    model = functions.model
+    special = (model.pad_id, model.eos_id, model.decoder_start_id)
+    usable = np.setdiff1d(np.arange(functions.num_ids, dtype=np.int32), special)[1:]
 
     def ids(length: int) -> np.ndarray:
-        rows = rng.integers(EOS_ID + 2, functions.num_ids, (max(ROWS), length), dtype=np.int32)
+        rows = rng.choice(usable, (max(ROWS), length))
         for number, row in enumerate(rows):
             used = max(1, length * (number + 1) // max(ROWS))
-            row[used - 1], row[used:] = EOS_ID, 0
+            row[used - 1], row[used:] = model.eos_id, model.pad_id
         return rows
 
     return ids(functions.inputs_length), ids(functions.targets_length)
@@ -41,18 +43,17 @@ def verify_export(
     its score is as good. Raises ExportMismatch for any other difference.
     """
     inputs, targets = verification_inputs(functions)
-    decoding = functions.decoding
-    expected = generator.generate([row[row > 0] for row in inputs], decoding)
-    expected_scores = generator.score(
-        [row[row > 0] for row in inputs], [row[row > 0] for row in targets]
-    )
+    decoding, pad_id, eos_id = functions.decoding, functions.model.pad_id, functions.model.eos_id
+    without_padding = lambda rows: [row[row != pad_id] for row in rows]
+    expected = generator.generate(without_padding(inputs), decoding)
+    expected_scores = generator.score(without_padding(inputs), without_padding(targets))
     num_same, output_difference, token_difference = 0, 0.0, 0.0
     for rows in ROWS:
         found = exported["predict"](inputs[:rows])
         for row in range(rows):
             for k, output in enumerate(expected[row]):
                 ids = found["tokens"][row, k]
-                num_same += np.array_equal(ids[(ids != 0) & (ids != EOS_ID)], output.ids)
+                num_same += np.array_equal(ids[(ids != pad_id) & (ids != eos_id)], output.ids)
                 difference = abs(float(found["scores"][row, k]) - output.score)
                 output_difference = max(output_difference, difference)
         scores = exported["score"](inputs[:rows], targets[:rows])["scores"]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 from t5jax.errors import ConfigError
+from t5jax.types import EOS_ID, PAD_ID
 
 Architecture = Literal[
     "encoder_decoder",
@@ -30,6 +31,12 @@ class T5Config:
 
     architecture: Architecture = "encoder_decoder"
     vocab_size: int = 32128  # rows of the embedding table: at least the vocabulary's ids
+    # Rows of the table that have a probability, in training and in scores: at least the
+    # vocabulary's ids. 0: all of them, spare ones too, as in T5 and transformers.
+    softmax_size: int = 0
+    pad_id: int = PAD_ID  # fills rows up and is never read; -1 where no id of the table is for it
+    eos_id: int = EOS_ID  # ends an output
+    decoder_start_id: int = PAD_ID  # what the decoder reads first
     emb_dim: int = 512
     num_heads: int = 6
     head_dim: int = 64  # not emb_dim / num_heads: see T5 1.1 small, 3B, 11B, ByT5
@@ -54,6 +61,8 @@ class T5Config:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             optional = field.default == 0 or field.name.endswith("coder_layers")
+            if field.name in _SPECIAL_IDS:
+                continue
             if field.type is int and value < (least := 0 if optional else 1):
                 raise ConfigError(f"model.{field.name} = {value}: must be at least {least}")
         if not 0.0 <= self.dropout_rate < 1.0:
@@ -89,6 +98,7 @@ class T5Config:
                     f"model.{name} = {getattr(self, name)!r}: choose one of {choices}"
                 )
         self._check_stacks()
+        self._check_ids()
         unroll = self.unroll_layers
         if unroll != "all" and (not isinstance(unroll, int) or unroll < 1):
             raise ConfigError(f"model.unroll_layers = {unroll!r}: at least 1, or 'all'")
@@ -96,6 +106,26 @@ class T5Config:
             raise ConfigError(
                 f"model.dtype = {self.dtype!r}: bfloat16 or float32 "
                 "(T5's activations overflow in float16)"
+            )
+
+    def _check_ids(self) -> None:
+        """Raises ConfigError for a special id without a row, and for padding that is a token."""
+        for name, least in _SPECIAL_IDS.items():
+            value = getattr(self, name)
+            if not least <= value < self.vocab_size:
+                raise ConfigError(
+                    f"model.{name} = {value}: must be from {least} to {self.vocab_size - 1}, the "
+                    "rows of the table (model.vocab_size)"
+                )
+        if self.pad_id == self.eos_id:
+            raise ConfigError(
+                f"model.pad_id = {self.pad_id} is model.eos_id, too: what ends an output would not "
+                "be read; set model.pad_id = -1, which pads with no token at all"
+            )
+        if self.softmax_size > self.vocab_size:
+            raise ConfigError(
+                f"model.softmax_size = {self.softmax_size}: the table has model.vocab_size = "
+                f"{self.vocab_size} rows; set fewer, or 0 for all"
             )
 
     def _check_stacks(self) -> None:
@@ -128,6 +158,7 @@ class T5Config:
             )
 
 
+_SPECIAL_IDS = {"pad_id": -1, "eos_id": 0, "decoder_start_id": 0}  # name -> the least
 _COMPUTING = ("dropout_rate", "dtype", "attention", "unroll_layers", "remat")
 
 

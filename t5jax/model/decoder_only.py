@@ -1,7 +1,8 @@
 """Decoder-only models over `inputs EOS targets EOS`: causal language model and prefix LM.
 
 Raffel et al. 2020, section 3.2.1; Mesh TensorFlow's `Unitransformer`, `lm_v1.gin` and
-`lm_v1_ifa.gin`. Position t reads token t-1 (0 at the beginning) and predicts token t.
+`lm_v1_ifa.gin`. Position t reads token t-1 (at the beginning `decoder_start_id`) and predicts
+token t.
 
 Shape suffixes: B rows, K beams of a row, R = B K, T length (of the output, in decoding), S input
 length, D emb_dim, N heads, H head_dim, V vocab, L layers.
@@ -20,7 +21,13 @@ from t5jax.model.layer_stack import unstack
 from t5jax.model.layers import Attention, KeyValue, TransformerBlock, kv_cache_bias, update_kv_cache
 from t5jax.model.matmul import dense
 from t5jax.model.position import RelativePositionBias
-from t5jax.model.token_model import TokenModel, logits_of_rows, segment_ids
+from t5jax.model.token_model import (
+    TokenModel,
+    is_token,
+    logits_of_rows,
+    segment_ids,
+    shifted_right,
+)
 from t5jax.sharding import constrain
 from t5jax.types import Batch
 
@@ -34,7 +41,7 @@ class DecoderOnly(TokenModel):
         self.decoder = Stack(cfg, cfg.num_decoder_layers, rngs=rngs)
 
     def hidden(self, batch: Batch, keys_B: jax.Array | None = None) -> jax.Array:
-        segments_BT = segment_ids(batch, "decoder", "decoder_target_tokens")
+        segments_BT = segment_ids(batch, "decoder", "decoder_target_tokens", self.pad_id)
         prefix_BT = batch["decoder_causal_attention"] if self.bidirectional_inputs else None
         x_BTD = self.embed(batch["decoder_input_tokens"])
         return self.decoder(x_BTD, self._mask(segments_BT, prefix_BT), keys_B=keys_B)
@@ -43,18 +50,19 @@ class DecoderOnly(TokenModel):
         return Mask(segments_BT, segments_BT, causal=True, prefix=prefix_BT)
 
     def hidden_of_targets(self, tokens_BS: jax.Array, targets_BT: jax.Array) -> jax.Array:
-        """Teacher-forced output [B, T, D], which predicts each of the targets; 0 is padding."""
+        """Teacher-forced output [B, T, D], which predicts each of the targets; `pad_id` is
+        padding."""
         S, T = tokens_BS.shape[1], targets_BT.shape[1]
-        lengths_B1 = jnp.sum(tokens_BS > 0, axis=1, keepdims=True, dtype=jnp.int32)
+        lengths_B1 = self._lengths(tokens_BS)[:, None]
         columns_D = jnp.arange(S + T)
         behind_BD = jnp.clip(columns_D - lengths_B1, 0, T - 1)
         targets_BD = jnp.take_along_axis(targets_BT, behind_BD, axis=1)
-        targets_BD = jnp.where(columns_D - lengths_B1 < T, targets_BD, 0)
+        targets_BD = jnp.where(columns_D - lengths_B1 < T, targets_BD, self.pad_id)
         inputs_BD = jnp.pad(tokens_BS, ((0, 0), (0, T)))
         joined_BD = jnp.where(columns_D < lengths_B1, inputs_BD, targets_BD)
         batch = {
             "decoder_target_tokens": joined_BD,
-            "decoder_input_tokens": jnp.pad(joined_BD, ((0, 0), (1, 0)))[:, :-1],
+            "decoder_input_tokens": shifted_right(joined_BD, self.decoder_start_id),
             "decoder_causal_attention": (columns_D <= lengths_B1).astype(jnp.int32),
         }
         places_BT1 = (lengths_B1 + jnp.arange(T))[..., None]
@@ -63,14 +71,15 @@ class DecoderOnly(TokenModel):
     def start_decoding(
         self, weights: DecodeWeights, tokens_BS: jax.Array, max_length: int, num_beams: int = 1
     ) -> tuple[DecodeStep, KVCache]:
-        """Prefill with the inputs (0 is padding): the decoding step, and an empty KV cache for
-        `max_length` positions of `num_beams` outputs a row. The first step reads the inputs' last
-        token, whatever it is given."""
+        """Prefill with the inputs (`pad_id` is padding): the decoding step, and an empty KV cache
+        for `max_length` positions of `num_beams` outputs a row. The first step reads the inputs'
+        last token, whatever it is given."""
         S = tokens_BS.shape[1]
-        lengths_B = jnp.sum(tokens_BS > 0, axis=1, dtype=jnp.int32)
-        # Positions 0 … length read 0 and all inputs; a prefix LM's see one another. The last of
-        # them is the first of the output and is read again there.
-        read_BT = jnp.pad(tokens_BS, ((0, 0), (1, 0)))
+        lengths_B = self._lengths(tokens_BS)
+        # Positions 0 … length read the start and all inputs; a prefix LM's see one another. The
+        # last of them is the first of the output and is read again there.
+        start_id = self.decoder_start_id
+        read_BT = jnp.pad(tokens_BS, ((0, 0), (1, 0)), constant_values=start_id)
         last_B1 = jnp.take_along_axis(read_BT, lengths_B[:, None], axis=1)
         segments_BT = (jnp.arange(S + 1) <= lengths_B[:, None]).astype(jnp.int32)
         mask = self._mask(segments_BT, segments_BT if self.bidirectional_inputs else None)
@@ -94,6 +103,10 @@ class DecoderOnly(TokenModel):
         B, N, _, H = inputs[0].key.shape
         empty = jnp.zeros((B, N, max_length * num_beams, H), inputs[0].key.dtype)
         return decode, (KeyValue(empty, empty),) * len(weights.layers)
+
+    def _lengths(self, tokens_BS: jax.Array) -> jax.Array:
+        """int32 [B]: the tokens of each row."""
+        return jnp.sum(is_token(tokens_BS, self.pad_id), axis=1, dtype=jnp.int32)
 
     def _keys_and_values(self, x_BTD: jax.Array, mask: Mask, length: int) -> list[KeyValue]:
         """By layer, [B, N, length, H]: those of the first positions."""

@@ -17,7 +17,7 @@ from t5jax.model.layer_stack import unstack
 from t5jax.model.layers import KeyValue, RMSNorm, TransformerBlock, dropout, split_keys
 from t5jax.model.matmul import in_row_blocks
 from t5jax.model.position import RelativePositionBias
-from t5jax.model.token_model import TokenModel, logits_of_rows, segment_ids
+from t5jax.model.token_model import TokenModel, is_token, logits_of_rows, segment_ids, shifted_right
 from t5jax.sharding import constrain
 from t5jax.types import Batch
 
@@ -115,8 +115,8 @@ class EncoderDecoder(TokenModel):
 
     def hidden(self, batch: Batch, keys_B: jax.Array | None = None) -> jax.Array:
         encoder_keys, decoder_keys = split_keys(keys_B, 2)
-        encoder_segments = segment_ids(batch, "encoder", "encoder_input_tokens")
-        decoder_segments = segment_ids(batch, "decoder", "decoder_target_tokens")
+        encoder_segments = segment_ids(batch, "encoder", "encoder_input_tokens", self.pad_id)
+        decoder_segments = segment_ids(batch, "decoder", "decoder_target_tokens", self.pad_id)
         encoded_BSD, encoder_segments = self.encode(
             batch["encoder_input_tokens"], encoder_segments, encoder_keys
         )
@@ -147,21 +147,21 @@ class EncoderDecoder(TokenModel):
         return constrain(x_BSD, "batch", None, None), segments_BS
 
     def hidden_of_targets(self, tokens_BS: jax.Array, targets_BT: jax.Array) -> jax.Array:
-        """Teacher-forced decoder output [B, T, D], which predicts each of the targets; 0 is
-        padding."""
+        """Teacher-forced decoder output [B, T, D], which predicts each of the targets;
+        `pad_id` is padding."""
         batch = {
             "encoder_input_tokens": tokens_BS,
             "decoder_target_tokens": targets_BT,
-            "decoder_input_tokens": jnp.pad(targets_BT, ((0, 0), (1, 0)))[:, :-1],
+            "decoder_input_tokens": shifted_right(targets_BT, self.decoder_start_id),
         }
         return self._scaled(self.hidden(batch))
 
     def start_decoding(
         self, weights: DecodeWeights, tokens_BS: jax.Array, max_length: int, num_beams: int = 1
     ) -> tuple[DecodeStep, KVCache]:
-        """Encodes the inputs (0 is padding): the decoding step, and an empty KV cache for
+        """Encodes the inputs (`pad_id` is padding): the decoding step, and an empty KV cache for
         `max_length` positions of `num_beams` outputs a row."""
-        segments_BS = (tokens_BS > 0).astype(jnp.int32)
+        segments_BS = is_token(tokens_BS, self.pad_id).astype(jnp.int32)
         encoded_BSD, segments_BS = in_row_blocks(self.encode, tokens_BS, segments_BS)
         stacked = unstack(self.decoder.layers, self.decoder.num_layers)  # for many rows
         encoded = [layer.cross_attention.heads_first(encoded_BSD) for layer in stacked]

@@ -21,6 +21,6 @@ class EncoderOnly(TokenModel):
         self.encoder = Stack(cfg, cfg.num_encoder_layers, rngs=rngs)
 
     def hidden(self, batch: Batch, keys_B: jax.Array | None = None) -> jax.Array:
-        segments_BS = segment_ids(batch, "encoder", "encoder_input_tokens")
+        segments_BS = segment_ids(batch, "encoder", "encoder_input_tokens", self.pad_id)
         x_BSD = self.embed(batch["encoder_input_tokens"])
         return self.encoder(x_BSD, Mask(segments_BS, segments_BS), keys_B=keys_B)

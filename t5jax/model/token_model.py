@@ -27,6 +27,9 @@ class TokenModel(nnx.Module):
         if not cfg.tied_embeddings:
             self.logits_dense = new_param(rngs, fan_in_truncated, embed=D, vocab=V)
         self.tied = cfg.tied_embeddings
+        self.pad_id, self.eos_id = cfg.pad_id, cfg.eos_id
+        self.decoder_start_id = cfg.decoder_start_id
+        self.softmax_size = cfg.softmax_size
 
     def add_stacks(self, cfg: T5Config, rngs: nnx.Rngs) -> None:
         """Makes the stacks between embedding and logits."""
@@ -40,7 +43,7 @@ class TokenModel(nnx.Module):
         """Teacher-forced logits, float32 [B, T, V], of a batch of seqio's features.
 
         `keys_B` turns dropout on. Packed batches carry `*_segment_ids`; without them every row is
-        one segment and id 0 is padding.
+        one segment and `pad_id` is padding.
         """
         hidden_BTD, table_DV = self.hidden_and_table(batch, keys_B)
         return constrain(logits(hidden_BTD, table_DV), "batch", None, "vocab")
@@ -56,7 +59,9 @@ class TokenModel(nnx.Module):
         return constrain(table_VD[tokens], "batch", *(None,) * tokens.ndim)
 
     def logits_table(self) -> jax.Array:
-        return self.token_embedder[...].T if self.tied else self.logits_dense[...]
+        """[D, V]; V is `softmax_size`, the whole table unless the config says otherwise."""
+        table_DV = self.token_embedder[...].T if self.tied else self.logits_dense[...]
+        return table_DV[:, : self.softmax_size] if self.softmax_size else table_DV
 
     def _scaled(self, x: jax.Array) -> jax.Array:
         return x * (x.shape[-1] ** -0.5) if self.tied else x
@@ -74,6 +79,16 @@ def logits_of_rows(hidden_RD: jax.Array, table: nnx.Param) -> jax.Array:
     return logits(hidden_RD, table[...])
 
 
-def segment_ids(batch: Batch, side: str, tokens: str) -> jax.Array:
-    """Packed batches carry segment ids; in others every row is one segment and 0 is padding."""
-    return batch.get(f"{side}_segment_ids", (batch[tokens] > 0).astype(jnp.int32))
+def segment_ids(batch: Batch, side: str, tokens: str, pad_id: int) -> jax.Array:
+    """Packed batches carry segment ids; in others every row is one segment, and padding is 0."""
+    return batch.get(f"{side}_segment_ids", is_token(batch[tokens], pad_id).astype(jnp.int32))
+
+
+def is_token(tokens: jax.Array, pad_id: int) -> jax.Array:
+    """bool: False at padding. The id 0 is a token where another one pads."""
+    return tokens != pad_id
+
+
+def shifted_right(targets_BT: jax.Array, start_id: int) -> jax.Array:
+    """What a decoder reads that predicts the targets: `start_id`, then all but the last of them."""
+    return jnp.pad(targets_BT, ((0, 0), (1, 0)), constant_values=start_id)[:, :-1]

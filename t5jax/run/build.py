@@ -27,19 +27,39 @@ def resolve_mixture(config: RunConfig) -> ResolvedMixture:
             f"model.vocab_size = {config.model.vocab_size}: the vocabulary has "
             f"{vocabulary.vocab_size} ids; the table needs at least as many rows"
         )
+    check_special_ids(config)
     given = getattr(config.loss, "first_sentinel_id", None)
     if given not in (None, vocabulary.first_sentinel_id):
         raise ConfigError(
             f"loss.first_sentinel_id = {given}: the vocabulary's is "
             f"{vocabulary.first_sentinel_id}; leave it None"
         )
-    mixture = resolve(config.data, config.model.architecture)
+    mixture = resolve(config.data, config.model.architecture, config.model.decoder_start_id)
     encoder_length, decoder_length = mixture.row_format.lengths
     positions = decoder_length or encoder_length
     num_chunks = getattr(config.loss, "num_chunks", 1)
     if num_chunks > positions:
         raise ConfigError(f"loss.num_chunks = {num_chunks}: at most the {positions} targets")
     return mixture
+
+
+def check_special_ids(config: RunConfig) -> None:
+    """Raises ConfigError where the model's padding or EOS is not the vocabulary's, or the softmax
+    leaves ids of the vocabulary out."""
+    model, vocabulary = config.model, config.data.vocabulary
+    for field in ("pad_id", "eos_id"):
+        ours, theirs = getattr(model, field), getattr(vocabulary, field)
+        if ours != theirs:
+            raise ConfigError(
+                f"model.{field} = {ours}, but the vocabulary's {field} is {theirs} ({vocabulary}): "
+                f"rows are made with the vocabulary's; set model.{field} = {theirs}, or data."
+                "vocabulary to the one that the model was made with"
+            )
+    if model.softmax_size and model.softmax_size < vocabulary.vocab_size:
+        raise ConfigError(
+            f"model.softmax_size = {model.softmax_size}: the vocabulary has "
+            f"{vocabulary.vocab_size} ids, which all need a probability; set as many, or 0"
+        )
 
 
 def build_train_loader(config: RunConfig, mixture: ResolvedMixture) -> TrainLoader:

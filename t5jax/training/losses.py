@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from t5jax.errors import ConfigError
-from t5jax.types import EOS_ID, Batch
+from t5jax.types import Batch
 
 
 class LossSums(NamedTuple):
@@ -43,7 +43,8 @@ class CustomLoss(Protocol):
     """A loss of a user's module: a function, or a dataclass that is called (docs/extending.md).
 
     It may have fields `first_sentinel_id` and `num_tasks`, which the run sets as it sets those of
-    `CrossEntropy`, and a method `divisor`.
+    `CrossEntropy`, and a method `divisor`. `model.eos_id` is the id of EOS, and what is padding has
+    no loss weight.
     """
 
     def __call__(self, model: Any, batch: Batch, keys_B: jax.Array | None, /) -> LossSums: ...
@@ -111,7 +112,7 @@ class CrossEntropy:
             label_smoothing=self.label_smoothing,
             num_chunks=self.num_chunks,
         )
-        text_BT = weights_BT * (targets_BT != EOS_ID)
+        text_BT = weights_BT * (targets_BT != model.eos_id)
         if self.first_sentinel_id is not None:
             text_BT *= targets_BT < self.first_sentinel_id
         return LossSums(

@@ -110,6 +110,7 @@ class Program:
             num_microbatches=self.num_microbatches,
             dropout=self.model.dropout_rate > 0,
             finetuning=self.finetuning,
+            pad_id=self.model.pad_id,
         )
         # Pinned: otherwise the second step, whose input is the first's output, compiles again.
         shardings = self.shardings, self.replicated

@@ -9,7 +9,7 @@ from flax import nnx
 
 from t5jax.training.losses import Loss, LossSums, divisor_of, predicting_side, zero_sums
 from t5jax.training.peft import AllParameters, Strategy, merge_trees, partition_params
-from t5jax.types import Batch, Params
+from t5jax.types import PAD_ID, Batch, Params
 
 _EVERYTHING = AllParameters()
 
@@ -38,6 +38,7 @@ def make_train_step(
     num_microbatches: int = 1,
     dropout: bool,
     finetuning: Strategy = _EVERYTHING,
+    pad_id: int = PAD_ID,
 ):
     """Returns `train_step(state, batch, key) -> (state, metrics)`, for the caller to jit.
 
@@ -84,7 +85,7 @@ def make_train_step(
             "grad_norm": grad_norm,
             "param_norm": optax.global_norm(params),
             "bad_steps": bad_steps,
-            **token_counts(batch),
+            **token_counts(batch, pad_id),
         }
         return TrainState(state.step + 1, params, opt_state, bad_steps), metrics
 
@@ -139,12 +140,12 @@ def mean_metrics(sums: LossSums) -> dict:
     }
 
 
-def token_counts(batch: Batch) -> dict[str, jax.Array]:
+def token_counts(batch: Batch, pad_id: int = PAD_ID) -> dict[str, jax.Array]:
     """Share of the encoder's (inputs) and the decoder's (targets) positions that are not padding,
     and the number of tokens without loss."""
     names = {"inputs": "encoder_input_tokens", "targets": "decoder_target_tokens"}
     real = {
-        side: (batch[name] != 0).astype(jnp.float32)
+        side: (batch[name] != pad_id).astype(jnp.float32)
         for side, name in names.items()
         if name in batch
     }

@@ -281,7 +281,7 @@ def test_beams_have_the_scores_of_their_outputs(architecture):
     assert (got[:, 0] != greedy[:, 0]).any()
     definition, num_scored = (nnx.graphdef(abstract_model(cfg)),), 0
     for beam in range(3):
-        scored = score_targets(definition, (params,), tokens, got[:, beam], cfg.vocab_size)
+        scored = score_targets(definition, (params,), tokens, got[:, beam])
         for row, ids in enumerate(inputs):
             output = np.trim_zeros(got[row, beam], "b")
             if not len(output):  # fewer than three have ended

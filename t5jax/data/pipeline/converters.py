@@ -2,10 +2,11 @@
 
 The keys and values are those of seqio's feature converters of the same names. A row with several
 examples has their numbers (segments: 1, 2, ... and 0 for padding) and the places of their tokens in
-them (positions: 0, 1, ...); the decoder's inputs then begin anew with 0 in every segment.
+them (positions: 0, 1, ...); the decoder's inputs then begin anew with the start id in every
+segment.
 
 Shapes: B rows, S tokens of inputs, T of targets, D of inputs and targets one behind the other.
-Everything is int32, padded with 0.
+Everything is int32, tokens padded with the vocabulary's pad id, the rest with 0.
 """
 
 from collections.abc import Callable
@@ -15,9 +16,19 @@ import numpy as np
 
 from t5jax.data.registry.row_format import RowFormat
 from t5jax.errors import ConfigError
-from t5jax.types import Batch
+from t5jax.types import PAD_ID, Batch
 
 Shapes = dict[str, tuple[int, ...]]
+
+
+class SpecialIds(NamedTuple):
+    """What pads a row and is no token in it, and what a decoder reads first."""
+
+    pad: int = PAD_ID
+    start: int = PAD_ID
+
+
+_T5_IDS = SpecialIds()
 
 
 class Features(NamedTuple):
@@ -33,22 +44,26 @@ class Features(NamedTuple):
     targets_positions: np.ndarray | None = None
 
 
-def encoder_decoder(features: Features) -> Batch:
+def encoder_decoder(features: Features, *, ids: SpecialIds = _T5_IDS) -> Batch:
     """Inputs to the encoder, targets to the decoder; every target weighs 1."""
-    batch = {"encoder_input_tokens": features.inputs, **_decoder(features)}
+    batch = {"encoder_input_tokens": features.inputs, **_decoder(features, ids)}
     if features.inputs_segments is not None and features.inputs_positions is not None:
         batch["encoder_segment_ids"] = features.inputs_segments
         batch["encoder_positions"] = features.inputs_positions
     return batch
 
 
-def lm(features: Features) -> Batch:
+def lm(features: Features, *, ids: SpecialIds = _T5_IDS) -> Batch:
     """The targets alone, to a decoder; inputs are left out."""
-    return _decoder(features)
+    return _decoder(features, ids)
 
 
 def prefix_lm(
-    features: Features, *, loss_on_targets_only: bool = True, length: int | None = None
+    features: Features,
+    *,
+    loss_on_targets_only: bool = True,
+    length: int | None = None,
+    ids: SpecialIds = _T5_IDS,
 ) -> Batch:
     """Inputs and targets one behind the other, [B, D], example by example.
 
@@ -57,13 +72,13 @@ def prefix_lm(
     a row is longer.
     """
     both = features.inputs.shape[1] + features.targets.shape[1]
-    joined, inputs_counts_BD = _joined(features, both if length is None else length)
-    batch = _decoder(joined)
+    joined, inputs_counts_BD = _joined(features, both if length is None else length, ids.pad)
+    batch = _decoder(joined, ids)
     if joined.targets_positions is None:
         positions_BD = np.arange(joined.targets.shape[1])
         filled_BD = True  # seqio's unpacked rows have the 1 even where there is no example at all
     else:
-        positions_BD, filled_BD = joined.targets_positions, joined.targets != 0
+        positions_BD, filled_BD = joined.targets_positions, joined.targets != ids.pad
     batch["decoder_causal_attention"] = ((positions_BD <= inputs_counts_BD) & filled_BD).astype(
         np.int32
     )
@@ -72,9 +87,10 @@ def prefix_lm(
     return batch
 
 
-def encoder(features: Features, *, mask_id: int) -> Batch:
+def encoder(features: Features, *, mask_id: int, ids: SpecialIds = _T5_IDS) -> Batch:
     """Aligned inputs and targets to an encoder (BERT): the loss is on the tokens that are
     `mask_id` in the inputs. Raises ConfigError when inputs and targets differ in length."""
+    del ids  # the loss is where the mask is
     if features.inputs.shape != features.targets.shape:
         raise ConfigError(
             f"inputs_length={features.inputs.shape[1]}, targets_length="
@@ -92,16 +108,17 @@ def encoder(features: Features, *, mask_id: int) -> Batch:
     return batch
 
 
-def _decoder(features: Features) -> Batch:
+def _decoder(features: Features, ids: SpecialIds) -> Batch:
     targets_BT, segments_BT = features.targets, features.targets_segments
-    shifted_BT = np.zeros_like(targets_BT)
+    shifted_BT = np.full_like(targets_BT, ids.start)
     shifted_BT[:, 1:] = targets_BT[:, :-1]
     if segments_BT is not None:
-        shifted_BT[:, 1:] *= segments_BT[:, 1:] == segments_BT[:, :-1]
+        shifted_BT[:, 1:][segments_BT[:, 1:] != segments_BT[:, :-1]] = ids.start
+        shifted_BT[segments_BT == 0] = ids.pad
     batch = {
         "decoder_target_tokens": targets_BT,
         "decoder_input_tokens": shifted_BT,
-        "decoder_loss_weights": (targets_BT != 0).astype(np.int32),
+        "decoder_loss_weights": (targets_BT != ids.pad).astype(np.int32),
     }
     if segments_BT is not None and features.targets_positions is not None:
         batch["decoder_segment_ids"] = segments_BT
@@ -109,7 +126,7 @@ def _decoder(features: Features) -> Batch:
     return batch
 
 
-def _joined(features: Features, length: int) -> tuple[Features, np.ndarray]:
+def _joined(features: Features, length: int, pad_id: int) -> tuple[Features, np.ndarray]:
     """(the examples, inputs and targets of each behind each other, as targets [B, D]; and for each
     of their tokens the number of its example's inputs, [B, D], or [B, 1] where unpacked).
 
@@ -117,8 +134,8 @@ def _joined(features: Features, length: int) -> tuple[Features, np.ndarray]:
     """
     tokens_BW = np.concatenate([features.inputs, features.targets], axis=1)
     if features.inputs_segments is None or features.targets_segments is None:
-        inputs_segments_BS = _up_to_last_token(features.inputs)
-        targets_segments_BT = _up_to_last_token(features.targets)
+        inputs_segments_BS = _up_to_last_token(features.inputs, pad_id)
+        targets_segments_BT = _up_to_last_token(features.targets, pad_id)
     else:
         inputs_segments_BS = features.inputs_segments
         targets_segments_BT = features.targets_segments
@@ -128,8 +145,8 @@ def _joined(features: Features, length: int) -> tuple[Features, np.ndarray]:
     order_BD = np.argsort(keys_BW.astype(np.int16), axis=1, kind="stable")
     _check_fits(segments_BW, length)
     order_BD = order_BD[:, : min(length, order_BD.shape[1])]
-    tokens_BD = _padded(np.take_along_axis(tokens_BW, order_BD, axis=1), length)
-    segments_BD = _padded(np.take_along_axis(segments_BW, order_BD, axis=1), length)
+    tokens_BD = _padded(np.take_along_axis(tokens_BW, order_BD, axis=1), length, pad_id)
+    segments_BD = _padded(np.take_along_axis(segments_BW, order_BD, axis=1), length, 0)
     if features.targets_segments is None:
         counts_B1 = inputs_segments_BS.sum(axis=1, keepdims=True)
         return Features(inputs=features.inputs[:, :0], targets=tokens_BD), counts_B1
@@ -142,9 +159,9 @@ def _joined(features: Features, length: int) -> tuple[Features, np.ndarray]:
     return joined, _counts_by_segment(inputs_segments_BS, segments_BD)
 
 
-def _up_to_last_token(tokens_BT: np.ndarray) -> np.ndarray:
+def _up_to_last_token(tokens_BT: np.ndarray, pad_id: int) -> np.ndarray:
     """int32 [B, T]: 1 up to each row's last token, 0 behind it."""
-    return (np.cumsum((tokens_BT != 0)[:, ::-1], axis=1)[:, ::-1] > 0).astype(np.int32)
+    return (np.cumsum((tokens_BT != pad_id)[:, ::-1], axis=1)[:, ::-1] > 0).astype(np.int32)
 
 
 def _check_fits(segments_BW: np.ndarray, length: int) -> None:
@@ -156,8 +173,8 @@ def _check_fits(segments_BW: np.ndarray, length: int) -> None:
         )
 
 
-def _padded(rows_BW: np.ndarray, length: int) -> np.ndarray:
-    out_BD = np.zeros((len(rows_BW), length), np.int32)
+def _padded(rows_BW: np.ndarray, length: int, pad_id: int) -> np.ndarray:
+    out_BD = np.full((len(rows_BW), length), pad_id, np.int32)
     out_BD[:, : rows_BW.shape[1]] = rows_BW
     return out_BD
 
@@ -204,7 +221,8 @@ def convert(features: Features, row_format: RowFormat) -> Batch:
     """The batch of the row format's converter. Raises ConfigError as the converters do."""
     joined = row_format.joined_length
     length = {} if joined is None else {"length": joined}
-    return _CONVERTERS[row_format.converter](features, **row_format.settings, **length)
+    ids = SpecialIds(row_format.pad_id, row_format.start_id)
+    return _CONVERTERS[row_format.converter](features, ids=ids, **row_format.settings, **length)
 
 
 def batch_shapes(row_format: RowFormat, *, packed: bool) -> Shapes:

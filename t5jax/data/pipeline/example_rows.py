@@ -19,7 +19,7 @@ from t5jax.data.pipeline.packing import best_fit
 from t5jax.data.store.reader import TokenStream
 from t5jax.data.tasks.task import EosRule
 from t5jax.errors import DataError
-from t5jax.types import EOS_ID
+from t5jax.types import EOS_ID, PAD_ID
 
 _FEATURES = ("inputs", "targets")
 
@@ -44,13 +44,15 @@ class ExampleRows:
         pack: bool = True,
         eos: Mapping[str, EosRule] | None = None,
         joined_length: int | None = None,
+        pad_id: int = PAD_ID,
+        eos_id: int = EOS_ID,
     ):
         self._streams, self._seed, self.shuffle, self._packs = streams, seed, shuffle, pack
         self.features = tuple(name for name in _FEATURES if name in streams)
         self._limits = {"inputs": inputs_length, "targets": targets_length}
         self._joined_length = joined_length if pack else None
         self._widths = {n: self._joined_length or limit for n, limit in self._limits.items()}
-        self._vocab_size = vocab_size
+        self._vocab_size, self._pad_id, self._eos_id = vocab_size, pad_id, eos_id
         self._eos: dict[str, EosRule] = {
             name: (eos or {}).get(name, "after_trim") for name in self.features
         }
@@ -175,22 +177,28 @@ class ExampleRows:
         positions = _counted_from_zero(lengths_M)
         places = np.repeat(rows_M * limit + first_M, lengths_M) + positions
         out = np.zeros((3, num_rows * limit), np.int32)
+        out[0] = self._pad_id
         out[1, places] = np.repeat(_counted_from_zero(counts_B) + 1, lengths_M)
         out[2, places] = positions
         text_lengths_M = self._text_lengths[name][examples_M]
         is_text = positions < np.repeat(text_lengths_M, lengths_M)
         out[0, places[is_text]] = self._tokens(name, examples_M, text_lengths_M)
-        out[0, places[~is_text]] = EOS_ID
+        out[0, places[~is_text]] = self._eos_id
         tokens, segments, positions = out.reshape(3, num_rows, limit)
         return tokens, segments, positions
 
     def _tokens(self, name: str, examples_M: np.ndarray, lengths_M: np.ndarray) -> np.ndarray:
         tokens = self._streams[name].read_pieces(self._offsets[name][examples_M], lengths_M)
-        if len(tokens) and not EOS_ID <= tokens.min() <= tokens.max() < self._vocab_size:
+        if not len(tokens):
+            return tokens
+        if not 0 <= tokens.min() <= tokens.max() < self._vocab_size or (
+            self._pad_id >= tokens.min() and (tokens == self._pad_id).any()
+        ):
             raise DataError(
                 f"feature {name}: ids {tokens.min()} to {tokens.max()} are not all ids of the "
-                f"vocabulary (1 to {self._vocab_size - 1}); the store is damaged: check it with "
-                "t5jax cache CONFIG --verify, or delete it and run t5jax cache again"
+                f"vocabulary (0 to {self._vocab_size - 1}, without {self._pad_id}, its padding); "
+                "the store is damaged: check it with t5jax cache CONFIG --verify, or delete it and "
+                "run t5jax cache again"
             )
         return tokens
 

@@ -25,7 +25,7 @@ from t5jax.data.registry.row_format import RowFormat
 from t5jax.data.store.reader import Place, TokenStore
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import ConfigError, DataError
-from t5jax.types import Batch
+from t5jax.types import PAD_ID, Batch
 
 
 class ArraySpec(NamedTuple):
@@ -89,7 +89,8 @@ class BaseLoader(abc.ABC):
         if not parts:
             spec = self.element_spec
             return {name: np.zeros((0, *x.shape[1:]), x.dtype) for name, x in spec.items()}
-        batch = convert(merged(parts, tasks_B, self._packs), self.row_format)
+        rows = merged(parts, tasks_B, self._packs, self.row_format.pad_id)
+        batch = convert(rows, self.row_format)
         if len(self.task_names) > 1:
             batch["task_ids"] = tasks_B.astype(np.int32)
         return batch
@@ -139,11 +140,11 @@ class Loader(BaseLoader):
     def rows(self, step: int, row_indices: Iterable[int] | None = None) -> Batch:
         """The given rows (all by default) of the global batch of a step, in the order given.
 
-        int32, padded with 0, as the run's converter makes them. For an encoder-decoder:
-        encoder_input_tokens [B, inputs_length]; decoder_target_tokens, decoder_input_tokens (the
-        targets behind a 0, in each segment) and decoder_loss_weights [B, targets_length]; where a
-        task packs, also segment ids and positions of both sides. With several tasks task_ids [B]
-        says which one each row is of.
+        int32, tokens padded with the vocabulary's pad id, as the run's converter makes them. For an
+        encoder-decoder: encoder_input_tokens [B, inputs_length]; decoder_target_tokens,
+        decoder_input_tokens (the targets behind the start id, in each segment) and
+        decoder_loss_weights [B, targets_length]; where a task packs, also segment ids and positions
+        of both sides. With several tasks task_ids [B] says which one each row is of.
         """
         tasks_B, within_B = self._tasks(self._row_ids(step, row_indices))
         parts = {
@@ -239,11 +240,13 @@ def refuse_other_data(state: dict[str, Any], refers_to: dict[str, Any]) -> None:
             )
 
 
-def merged(parts: Mapping[int, Features], tasks_B: np.ndarray, packs: bool) -> Features:
+def merged(
+    parts: Mapping[int, Features], tasks_B: np.ndarray, packs: bool, pad_id: int = PAD_ID
+) -> Features:
     """Rows of several tasks in the order of the batch: row b is the next one of task tasks_B[b]. As
     wide as the widest: packed examples may have more inputs in a row than a text has."""
     if packs:
-        parts = {task: with_segments(part) for task, part in parts.items()}
+        parts = {task: with_segments(part, pad_id) for task, part in parts.items()}
     if len(parts) == 1:
         return next(iter(parts.values()))
     arrays = {}
@@ -252,20 +255,21 @@ def merged(parts: Mapping[int, Features], tasks_B: np.ndarray, packs: bool) -> F
         first = next(iter(of_tasks.values()))
         if first is not None:
             width = max(array.shape[1] for array in of_tasks.values())
-            arrays[name] = np.zeros((len(tasks_B), width), np.int32)
+            fill = pad_id if name in ("inputs", "targets") else 0
+            arrays[name] = np.full((len(tasks_B), width), fill, np.int32)
             for task, array in of_tasks.items():
                 arrays[name][tasks_B == task, : array.shape[1]] = array
     return Features(**arrays)
 
 
-def with_segments(features: Features) -> Features:
+def with_segments(features: Features, pad_id: int = PAD_ID) -> Features:
     """The same rows, each as one segment where it is not packed."""
     if features.inputs_segments is not None:
         return features
     arrays = {}
     for name in ("inputs", "targets"):
         tokens = getattr(features, name)
-        filled = (tokens != 0).astype(np.int32)
+        filled = (tokens != pad_id).astype(np.int32)
         arrays[f"{name}_segments"] = filled
         arrays[f"{name}_positions"] = np.arange(tokens.shape[1], dtype=np.int32) * filled
     return features._replace(**arrays)

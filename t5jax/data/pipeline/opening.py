@@ -112,6 +112,8 @@ def make_rows(
         streams,
         **lengths,
         vocab_size=data.vocabulary.vocab_size,
+        pad_id=data.vocabulary.pad_id,
+        eos_id=data.vocabulary.eos_id,
         seed=seed,
         shuffle=shuffle,
         pack=data.pack,

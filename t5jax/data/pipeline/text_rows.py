@@ -87,7 +87,7 @@ class TextRows:
 
     def read(self, ids_B: np.ndarray) -> Features:
         """Rows number ids_B: inputs [B, inputs_length] and targets [B, targets_length], int32 with
-        EOS, padded with 0; segments and positions where the objective packs. Raises DataError for
+        EOS, padded; segments and positions where the objective packs. Raises DataError for
         an id in the stream that is not a text id of the vocabulary."""
         starts_B, lengths_B = self._spans(ids_B)
         parts = []
@@ -95,9 +95,11 @@ class TextRows:
             block = slice(first, first + _BLOCK_ROWS)
             parts.append(self._code(ids_B[block], starts_B[block], lengths_B[block]))
         inputs_length, targets_length = self._shape
+        inputs, targets = [part.inputs for part in parts], [part.targets for part in parts]
+        pad_id = self.vocabulary.pad_id
         return Features(
-            inputs=self._joined([part.inputs for part in parts], inputs_length, self._prefix),
-            targets=self._joined([part.targets for part in parts], targets_length),
+            inputs=self._joined(inputs, inputs_length, pad_id, self._prefix),
+            targets=self._joined(targets, targets_length, pad_id),
             **self._packing(parts),
         )
 
@@ -168,33 +170,39 @@ class TextRows:
         return tokens_BL
 
     def _check_ids(self, tokens_BL: np.ndarray, starts_B: np.ndarray) -> None:
-        least = 1 if self.objective.documents_end_with_eos else 2
-        if tokens_BL.max() < self._vocab_size and tokens_BL.min() >= least:
+        vocabulary = self.vocabulary
+        refused = [vocabulary.pad_id]
+        if not self.objective.documents_end_with_eos:
+            refused.append(vocabulary.eos_id)
+        if max(refused) < tokens_BL.min() and tokens_BL.max() < self._vocab_size:
             return
-        bad_BL = (tokens_BL >= self.vocabulary.vocab_size) | (tokens_BL < least)
+        bad_BL = (tokens_BL >= self._vocab_size) | (tokens_BL < 0) | np.isin(tokens_BL, refused)
+        if not bad_BL.any():
+            return
         row, column = np.argwhere(bad_BL)[0]
         position = int(starts_B[row] + column) % self.num_tokens
         raise DataError(
             f"feature text (encoder_input_tokens / decoder_target_tokens): id "
             f"{tokens_BL[row, column]} at token {position} of the stream is not a text id of the "
-            f"vocabulary (2 to {self.vocabulary.vocab_size - 1}); the store is damaged: check it "
+            f"vocabulary ({vocabulary.pad_id} is padding, {vocabulary.eos_id} is EOS, "
+            f"{vocabulary.vocab_size - 1} the last); the store is damaged: check it "
             "with t5jax cache CONFIG --verify, or delete it and run t5jax cache again"
         )
 
     def _joined(
-        self, parts: Sequence[Any], width: int, prefix: np.ndarray | None = None
+        self, parts: Sequence[Any], width: int, fill: int, prefix: np.ndarray | None = None
     ) -> np.ndarray:
         """[B, width]: the parts below each other, padded; the prefix before each row with text."""
         start = 0 if prefix is None else len(prefix)
         if len(parts) == 1 and parts[0].shape[1] == width and not start:
             return parts[0]
-        rows_BK = np.zeros((sum(len(part) for part in parts), width), np.int32)
+        rows_BK = np.full((sum(len(part) for part in parts), width), fill, np.int32)
         first = 0
         for part in parts:
             rows_BK[first : first + len(part), start : start + part.shape[1]] = part
             first += len(part)
         if prefix is not None and start:
-            rows_BK[(rows_BK != 0).any(axis=1), :start] = prefix
+            rows_BK[(rows_BK != fill).any(axis=1), :start] = prefix
         return rows_BK
 
     def _packing(self, parts: list[Coded]) -> dict[str, np.ndarray]:
@@ -204,7 +212,7 @@ class TextRows:
         found = {}
         for side, width in zip(("inputs", "targets"), self._shape, strict=True):
             for name in (f"{side}_segments", f"{side}_positions"):
-                found[name] = self._joined([getattr(part, name) for part in parts], width)
+                found[name] = self._joined([getattr(part, name) for part in parts], width, 0)
         return found
 
 

@@ -22,6 +22,7 @@ from t5jax.data.store.reader import MAKE_IT, META, read_info
 from t5jax.data.tasks.mixture import Stage, stages_if_known
 from t5jax.data.tasks.task import ExampleTask, Task
 from t5jax.errors import ConfigError, DataError
+from t5jax.types import PAD_ID
 
 FORMAT = "t5jax mixture"
 FORMAT_VERSION = 1
@@ -68,8 +69,11 @@ class ResolvedMixture:
         return tuple(task for task in self.tasks if task.name in drawn)
 
 
-def resolve(data: DataConfig, architecture: str = "encoder_decoder") -> ResolvedMixture:
-    """The mixture of the data section for a model of the architecture.
+def resolve(
+    data: DataConfig, architecture: str = "encoder_decoder", start_id: int = PAD_ID
+) -> ResolvedMixture:
+    """The mixture of the data section for a model of the architecture, whose decoder first reads
+    `start_id`.
 
     Definitions are those of t5jax and of what is imported already; of a user's own mixture the
     serialised form beside its stores; without stores `data.modules` are imported.
@@ -78,7 +82,7 @@ def resolve(data: DataConfig, architecture: str = "encoder_decoder") -> Resolved
     user's own mixture was not cached.
     """
     if data.cache_dir is None or is_defined_here(data):
-        return resolve_definitions(find_definitions(data), data, architecture)
+        return resolve_definitions(find_definitions(data), data, architecture, start_id)
     content = _read_serialised(data)
     tasks = tuple(ResolvedTask.from_dict(task, data) for task in content["tasks"])
     return ResolvedMixture(
@@ -86,12 +90,15 @@ def resolve(data: DataConfig, architecture: str = "encoder_decoder") -> Resolved
         tasks=tasks,
         sizes=dict.fromkeys(task.name for task in tasks),
         stages=tuple(Stage(int(step), shares) for step, shares in content["phases"]),
-        row_format=row_format(architecture, tasks, data),
+        row_format=row_format(architecture, tasks, data, start_id),
     )
 
 
 def resolve_definitions(
-    definitions: Definitions, data: DataConfig, architecture: str | None = "encoder_decoder"
+    definitions: Definitions,
+    data: DataConfig,
+    architecture: str | None = "encoder_decoder",
+    start_id: int = PAD_ID,
 ) -> ResolvedMixture:
     """The same for definitions at hand; architecture None: for no model. Raises ConfigError as
     `resolve`."""
@@ -102,7 +109,7 @@ def resolve_definitions(
         tasks=tasks,
         sizes=sizes,
         stages=find_stages(definitions, sizes),
-        row_format=row_format(architecture, tasks, data),
+        row_format=row_format(architecture, tasks, data, start_id),
     )
 
 

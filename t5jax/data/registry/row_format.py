@@ -11,6 +11,7 @@ from t5jax.data.config import DataConfig
 from t5jax.data.objectives import Denoising, Objective, lengths_of
 from t5jax.data.registry.resolved_task import ResolvedTask, find_targets_length
 from t5jax.errors import ConfigError
+from t5jax.types import PAD_ID
 
 _ONE_ROW = ("decoder_only", "prefix_lm")  # read inputs and targets one behind the other
 _MASKING = ("mask", "random_or_mask")  # codes of inputs in which hidden tokens keep their places
@@ -21,7 +22,8 @@ class RowFormat:
     """A feature converter (of `pipeline.converters`) by name, with its settings and lengths.
 
     Inputs and targets of an example are cut to their lengths; where a decoder reads both one behind
-    the other, they fill rows of `joined_length` together.
+    the other, they fill rows of `joined_length` together. Rows are padded with the vocabulary's
+    `pad_id`; the decoder first reads the model's `start_id`.
     """
 
     converter: str
@@ -29,6 +31,8 @@ class RowFormat:
     targets_length: int
     joined_length: int | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    pad_id: int = PAD_ID
+    start_id: int = PAD_ID
 
     @property
     def lengths(self) -> tuple[int, int]:
@@ -41,7 +45,10 @@ class RowFormat:
 
 
 def row_format(
-    architecture: str | None, tasks: Sequence[ResolvedTask], data: DataConfig
+    architecture: str | None,
+    tasks: Sequence[ResolvedTask],
+    data: DataConfig,
+    start_id: int = PAD_ID,
 ) -> RowFormat:
     """The row format of the tasks for a model of this architecture (None: for no model, inputs and
     targets apart).
@@ -65,6 +72,8 @@ def row_format(
         targets_length=targets_length,
         joined_length=joined_length,
         settings=settings,
+        pad_id=data.vocabulary.pad_id,
+        start_id=start_id,
     )
 
 
