@@ -53,6 +53,11 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="what the logits are compared with: transformers, logits stored in SOURCE, or T5 in "
         "NumPy; auto takes the first of these that is there",
     )  # fmt: skip
+    parser.add_argument(
+        "--ignore-key", dest="ignored_keys", action="append", default=[], metavar="KEY",
+        help="a key of config.json or generation_config.json that t5jax does not know and that, as "
+        "you know, changes nothing; may be given several times",
+    )  # fmt: skip
 
 
 def _convert(a: argparse.Namespace, flags: list[str]) -> None:

@@ -22,7 +22,7 @@ from t5jax.convert.huggingface import open_huggingface, write_huggingface
 from t5jax.convert.probe_inputs import ProbeInputs
 from t5jax.convert.raw_files import dtype_named
 from t5jax.convert.run_directory import open_run_directory, write_run
-from t5jax.convert.source_checkpoint import SourceCheckpoint
+from t5jax.convert.source_checkpoint import SourceCheckpoint, fit_to_vocabulary
 from t5jax.convert.tokenizers import vocabulary_by_name
 from t5jax.convert.verify import Reference, check_logits, compare_arrays, write_golden
 from t5jax.data.vocabularies import ByteVocabulary, Vocabulary
@@ -43,6 +43,7 @@ class ConvertOptions:
     max_shard_size: str = "5GB"
     with_slots: bool = True
     reference: Reference = "auto"
+    ignored_keys: tuple[str, ...] = ()  # of config.json and generation_config.json
 
 
 def convert_command(source_path: str, target: str, options: ConvertOptions) -> None:
@@ -60,8 +61,10 @@ def convert_command(source_path: str, target: str, options: ConvertOptions) -> N
     if place.exists():
         raise ConfigError(f"{target} exists already; choose another target, or remove it")
     max_shard_bytes = _bytes(options.max_shard_size)
-    source = open_source_checkpoint(source_path, options.step)
+    source = open_source_checkpoint(source_path, options.step, options.ignored_keys)
     vocabulary = _vocabulary(source, options)
+    if source.kind != "t5jax":
+        fit_to_vocabulary(source, vocabulary)
     unfinished = place.with_name(f"{place.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)

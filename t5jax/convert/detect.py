@@ -44,14 +44,16 @@ def detect_format(path: str) -> str:
     )
 
 
-def open_source_checkpoint(path: str, step: int | None = None) -> SourceCheckpoint:
+def open_source_checkpoint(
+    path: str, step: int | None = None, ignored_keys: tuple[str, ...] = ()
+) -> SourceCheckpoint:
     """Opens a checkpoint of any format. Raises ConfigError or CheckpointError, as the opening
     functions of the formats do."""
     kind = detect_format(path)
     if kind == "huggingface":
         if step is not None:
             raise ConfigError(f"--step {step}: a Hugging Face directory has no steps; leave it out")
-        return huggingface.open_huggingface(path)
+        return huggingface.open_huggingface(path, ignored_keys)
     open_it = {
         "t5jax": run_directory.open_run_directory,
         "t5x": t5x.open_t5x,

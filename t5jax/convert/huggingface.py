@@ -9,6 +9,10 @@ import numpy as np
 
 from t5jax.checkpoints import BlockArray
 from t5jax.convert import architecture, huggingface_config, safetensors_files
+from t5jax.convert.generation_config import (
+    read_generation_settings,
+    write_generation_settings,
+)
 from t5jax.convert.lazy_arrays import AxisSlice, Cast, Transposed
 from t5jax.convert.parameter_names import HUGGINGFACE
 from t5jax.convert.raw_files import dtype_named
@@ -48,21 +52,26 @@ def is_huggingface(directory: pathlib.Path) -> bool:
     return any((directory / name).is_file() for name in own)
 
 
-def open_huggingface(path: str) -> SourceCheckpoint:
-    """A T5, mT5 or umT5 of a local directory.
+def open_huggingface(path: str, ignored_keys: tuple[str, ...] = ()) -> SourceCheckpoint:
+    """A T5, mT5 or umT5 of a local directory, with its special ids and decoding settings.
 
     Raises:
-      ConfigError: it is of another family, or its weights are in a format that is not read.
+      ConfigError: it is of another family, its weights are in a format that is not read, or its
+        settings have a key that may change the function and is not in `ignored_keys`.
       CheckpointError: files are missing, truncated or contradict each other.
     """
     directory = pathlib.Path(path)
-    config = _read_config(directory)
-    settings = huggingface_config.parse_config(config, str(directory / CONFIG))
+    config = _read_json(directory / CONFIG)
+    settings = huggingface_config.parse_config(config, str(directory / CONFIG), ignored_keys)
+    has_own = (directory / GENERATION_CONFIG).is_file()
+    generation = _read_json(directory / GENERATION_CONFIG) if has_own else None
+    decoding = read_generation_settings(config, generation, path, ignored_keys)
     _refuse_other_formats(directory)
     weights = Weights(
         naming=HUGGINGFACE, where=path, arrays=safetensors_files.read_directory(directory)
     )
-    notes: list[str] = []
+    notes = [f"generation_config: {note}" for note in decoding.notes]
+    settings |= decoding.special_ids
     dropped = _resolve_embedding_tables(weights, config, notes)
     model = architecture.infer_model_config(weights, settings, notes)
     for name in weights.arrays.keys() & dropped.keys():
@@ -77,11 +86,12 @@ def open_huggingface(path: str) -> SourceCheckpoint:
         notes=notes,
         vocabulary=read_vocabulary(directory),
         weights=weights,
+        decoding=decoding.decoding,
+        end_ids=decoding.eos_ids,
     )
 
 
-def _read_config(directory: pathlib.Path) -> dict[str, Any]:
-    file = directory / CONFIG
+def _read_json(file: pathlib.Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -190,7 +200,8 @@ def write_huggingface(
             made_of[name] = [origin[layer] if stack_of(path) else origin[0]]
     safetensors_files.write_directory(directory, tensors, max_shard_bytes, progress)
     write_json_file(directory / CONFIG, config)
-    write_json_file(directory / GENERATION_CONFIG, huggingface_config.SPECIAL_IDS)
+    generation = write_generation_settings(source.model, source.decoding)
+    write_json_file(directory / GENERATION_CONFIG, generation)
     write_tokenizer(vocabulary, directory)
     if own := user_defined_pieces(vocabulary):
         source.notes.append(

@@ -1,7 +1,10 @@
 """Conversion between Hugging Face's config.json and T5Config."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from t5jax.convert import generation_config
+from t5jax.convert.huggingface_keys import check_keys
 from t5jax.errors import ConfigError
 from t5jax.model.config import T5Config
 
@@ -16,6 +19,8 @@ _ACTIVATIONS = {
     "gelu": "gelu_exact",
     "gelu_python": "gelu_exact",
     "gelu_new": "gelu",
+    "gelu_pytorch_tanh": "gelu",
+    "gelu_fast": "gelu",
     "silu": "silu",
     "swish": "silu",
     "sigmoid": "sigmoid",
@@ -34,14 +39,30 @@ _FIELDS = {
     "relative_attention_max_distance": "relpos_max_distance",
     "dropout_rate": "dropout_rate",
 }
+# Other names of the same settings, which transformers takes too.
+_SYNONYMS = {
+    "hidden_size": "d_model",
+    "num_attention_heads": "num_heads",
+    "num_hidden_layers": "num_layers",
+    "head_dim": "d_kv",
+}
+# Read here or, tying and scaling, in `scales_logits`.
+_READ = (
+    *("model_type", "feed_forward_proj", "dense_act_fn", "is_gated_act", "layer_norm_epsilon"),
+    *("is_encoder_decoder", "tie_word_embeddings", "scale_decoder_outputs"),
+)
+KEYS = generation_config.KEYS.union(_FIELDS, _SYNONYMS, _READ)
 _EPSILON = 1e-6
 
 
-def parse_config(config: dict[str, Any], where: str) -> dict[str, Any]:
+def parse_config(
+    config: dict[str, Any], where: str, ignored: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """The fields of T5Config in a config.json, but for `tied_embeddings`, which depends on the
-    weights too.
+    weights too, and for special ids, which depend on generation_config.json.
 
-    Raises ConfigError for a model of another family, or one that t5jax does not have.
+    Raises ConfigError for a model of another family, or one that t5jax does not have, and for a key
+    that is neither used nor known to change nothing nor `ignored`.
     """
     model_type = config.get("model_type")
     if model_type not in MODEL_TYPES:
@@ -49,6 +70,8 @@ def parse_config(config: dict[str, Any], where: str) -> dict[str, Any]:
             f"{where}: model_type is {model_type!r}; {', '.join(MODEL_TYPES)} can be converted "
             "(T5, T5 1.1, FLAN-T5 and ByT5 are t5)"
         )
+    check_keys(config, KEYS, where, ignored)
+    config = _without_synonyms(config, where)
     fields = {ours: config[theirs] for theirs, ours in _FIELDS.items() if theirs in config}
     if fields.get("num_decoder_layers") is None and "num_layers" in config:
         fields["num_decoder_layers"] = config["num_layers"]
@@ -58,7 +81,7 @@ def parse_config(config: dict[str, Any], where: str) -> dict[str, Any]:
     if model_type == "umt5":
         fields["per_layer_relative_bias"] = True
     default = "relu" if model_type == "t5" else "gated-gelu"
-    fields["mlp_activations"] = _activations(config.get("feed_forward_proj", default), where)
+    fields["mlp_activations"] = _activations(config, default, where)
     epsilon = config.get("layer_norm_epsilon", _EPSILON)
     if abs(epsilon - _EPSILON) > 1e-9:
         raise ConfigError(
@@ -84,17 +107,41 @@ def scales_logits(config: dict[str, Any]) -> bool:
     return config.get("tie_word_embeddings") is not False
 
 
-def _activations(name: str, where: str) -> tuple[str, ...]:
-    """ "relu" is a plain MLP; "gated-gelu" a gated one with the tanh approximation of GELU."""
-    if name == "gated-gelu":
-        return ("gelu", "linear")
+def _without_synonyms(config: dict[str, Any], where: str) -> dict[str, Any]:
+    found = {key: value for key, value in config.items() if key not in _SYNONYMS}
+    for name, key in _SYNONYMS.items():
+        if config.get(name) is None:
+            continue
+        if found.setdefault(key, config[name]) != config[name]:
+            raise ConfigError(
+                f"{where}: {name} is {config[name]} and {key} is {found[key]}, which are two names "
+                "of one setting; leave the wrong one out"
+            )
+    return found
+
+
+def _activations(config: Mapping[str, Any], default: str, where: str) -> tuple[str, ...]:
+    """ "relu" is a plain MLP; "gated-gelu" a gated one with the tanh approximation of GELU.
+
+    `dense_act_fn` and `is_gated_act`, which transformers derives from `feed_forward_proj`, count
+    before it where they are in the file.
+    """
+    name = config.get("feed_forward_proj", default)
     gated, _, activation = name.rpartition("-")
-    if gated not in ("", "gated") or activation not in _ACTIVATIONS:
-        known = ", ".join(_ACTIVATIONS)
+    known = ", ".join(_ACTIVATIONS)
+    if gated not in ("", "gated"):
         raise ConfigError(
             f"{where}: feed_forward_proj is {name!r}; known are {known}, each also as gated-…"
         )
-    return (_ACTIVATIONS[activation], *(["linear"] if gated else []))
+    if name == "gated-gelu":
+        activation = "gelu_new"
+    own = config.get("dense_act_fn")
+    if (own or activation) not in _ACTIVATIONS:
+        key, value = ("dense_act_fn", own) if own else ("feed_forward_proj", name)
+        raise ConfigError(f"{where}: {key} is {value!r}; known are {known}, each also as gated-…")
+    is_gated = config.get("is_gated_act")
+    is_gated = bool(gated) if is_gated is None else is_gated
+    return (_ACTIVATIONS[own or activation], *(["linear"] if is_gated else []))
 
 
 # ---- writing
@@ -127,7 +174,7 @@ def make_config(model: T5Config, dtype: str) -> dict[str, Any]:
         "is_encoder_decoder": True,
         "use_cache": True,
         "tie_word_embeddings": model.tied_embeddings,
-        **SPECIAL_IDS,
+        **generation_config.special_ids(model),
         "dtype": dtype,
     }
     if model_type == "t5":
@@ -147,9 +194,6 @@ def _refuse_unsupported(model: T5Config) -> None:
                 f"model.{field} = {getattr(model, field)}: transformers' T5 has no {what}, and no "
                 "weights compute the same without; convert the run that was fine-tuned (init.path)"
             )
-
-
-SPECIAL_IDS = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
 
 
 def _feed_forward_proj(activations: tuple[str, ...]) -> str:

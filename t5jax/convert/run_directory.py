@@ -61,6 +61,7 @@ def open_run_directory(path: str, step: int | None = None) -> SourceCheckpoint:
         vocabulary=config.data.vocabulary,
         step=stored.record.step,
         vocabulary_fingerprint=content["vocabulary"],
+        decoding=config.decoding,
     )
 
 
@@ -125,6 +126,7 @@ def _config(
         data=DataConfig(mixture=_MIXTURE, vocabulary=vocabulary, cache_dir=None),  # pyright: ignore[reportArgumentType]
         train=TrainConfig(num_train_steps=max(1, step)),
         optimizer=Adafactor(learning_rate=1e-3, schedule=Constant(), **settings),
+        decoding=source.decoding,
     )
 
 

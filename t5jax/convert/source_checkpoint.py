@@ -8,6 +8,7 @@ from t5jax.convert import parameter_names
 from t5jax.convert.lazy_arrays import Stacked, Transposed
 from t5jax.convert.parameter_names import ParameterNaming
 from t5jax.data.vocabularies import Vocabulary
+from t5jax.decoding.config import DecodingConfig
 from t5jax.errors import CheckpointError
 from t5jax.model.config import T5Config
 from t5jax.model.layer_stack import layer_paths, layer_shape, stack_of
@@ -52,8 +53,36 @@ class SourceCheckpoint:
     vocabulary_fingerprint: str | None = None  # of the vocabulary it was trained with
     weights: Weights | None = None  # by their original names, for an independent reference
     step: int | None = None
+    decoding: DecodingConfig = dataclasses.field(default_factory=DecodingConfig)
+    end_ids: tuple[int, ...] = ()  # any of which ends an output; (): the vocabulary's EOS
     slots: dict[str, BlockArray] | None = None  # Adafactor's state, `v_row/encoder/…`, our layout
     slot_settings: dict[str, object] = dataclasses.field(default_factory=dict)  # of Adafactor
+
+
+def fit_to_vocabulary(source: SourceCheckpoint, vocabulary: Vocabulary) -> None:
+    """Sets the model's padding to the vocabulary's, and its EOS to the vocabulary's where the
+    source does not end its outputs with another token; notes what differs.
+
+    Padding is never read, so it may be another id than the source's.
+    """
+    ends = source.end_ids or (vocabulary.eos_id,)
+    eos_id = vocabulary.eos_id if vocabulary.eos_id in ends else ends[0]
+    if eos_id != vocabulary.eos_id:
+        source.notes.append(
+            f"an output ends with id {eos_id} (eos_token_id), a text of the tokenizer with id "
+            f"{vocabulary.eos_id}: predictions are those of `generate`, but training on targets "
+            f"that end with {vocabulary.eos_id} is refused until model.eos_id is "
+            f"{vocabulary.eos_id}, too"
+        )
+    if source.end_ids and source.model.pad_id not in (vocabulary.pad_id, -1):
+        source.notes.append(
+            f"pad_token_id is {source.model.pad_id}, that of the tokenizer {vocabulary.pad_id}, "
+            "which is taken: padding is never read"
+        )
+    others = tuple((one,) for one in ends if one != eos_id)
+    stop = tuple(dict.fromkeys((*source.decoding.stop, *others)))
+    source.decoding = dataclasses.replace(source.decoding, stop=stop)
+    source.model = dataclasses.replace(source.model, pad_id=vocabulary.pad_id, eos_id=eos_id)
 
 
 def bind_parameters(

@@ -1,6 +1,7 @@
 """The composition root: from a RunConfig to its data, its evaluator and its compiled steps."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from t5jax.config import RunConfig
 from t5jax.data.pipeline.loader import Loader
@@ -110,7 +111,11 @@ def build_program(config: RunConfig, num_tasks: int = 1) -> Program:
 
     Uses devices, so after `runtime.start_distributed`.
     """
-    settings = {"first_sentinel_id": config.data.vocabulary.first_sentinel_id}
+    vocabulary = config.data.vocabulary
+    settings: dict[str, Any] = {"first_sentinel_id": vocabulary.first_sentinel_id}
+    at_the_top = range(vocabulary.first_sentinel_id, vocabulary.vocab_size)
+    if sorted(vocabulary.sentinel_ids) != list(at_the_top):
+        settings["sentinel_ids"] = vocabulary.sentinel_ids
     if num_tasks > 1:
         settings["num_tasks"] = num_tasks
     return Program(

@@ -42,9 +42,9 @@ def zero_sums(num_tasks: int) -> LossSums:
 class CustomLoss(Protocol):
     """A loss of a user's module: a function, or a dataclass that is called (docs/extending.md).
 
-    It may have fields `first_sentinel_id` and `num_tasks`, which the run sets as it sets those of
-    `CrossEntropy`, and a method `divisor`. `model.eos_id` is the id of EOS, and what is padding has
-    no loss weight.
+    It may have fields `first_sentinel_id`, `sentinel_ids` and `num_tasks`, which the run sets as it
+    sets those of `CrossEntropy`, and a method `divisor`. `model.eos_id` is the id of EOS, and what
+    is padding has no loss weight.
     """
 
     def __call__(self, model: Any, batch: Batch, keys_B: jax.Array | None, /) -> LossSums: ...
@@ -75,6 +75,7 @@ class CrossEntropy:
     normalizing_factor: float | None = None  # e.g. 2048*114, for slots made by Mesh TensorFlow
     num_chunks: int = 1  # of the target positions; only one chunk's logits exist at a time
     first_sentinel_id: int | None = None  # None: taken from the vocabulary of the run
+    sentinel_ids: tuple[int, ...] | None = None  # set by the run where not all are at the top
     num_tasks: int = 0  # of the mixture, set by the run; 0: no sums by task
 
     def __post_init__(self) -> None:
@@ -113,7 +114,9 @@ class CrossEntropy:
             num_chunks=self.num_chunks,
         )
         text_BT = weights_BT * (targets_BT != model.eos_id)
-        if self.first_sentinel_id is not None:
+        if self.sentinel_ids is not None:
+            text_BT *= ~jnp.isin(targets_BT, jnp.array(self.sentinel_ids))
+        elif self.first_sentinel_id is not None:
             text_BT *= targets_BT < self.first_sentinel_id
         return LossSums(
             objective=objective,
@@ -159,7 +162,7 @@ class CrossEntropy:
 Loss = CrossEntropy | CustomLoss
 
 
-def with_run_settings(loss: Loss, **settings: int) -> Loss:
+def with_run_settings(loss: Loss, **settings: Any) -> Loss:
     """The loss with the run's settings, as far as it has such fields."""
     if not dataclasses.is_dataclass(loss):
         return loss

@@ -16,6 +16,7 @@ import numpy as np
 from t5jax.data.pipeline.converters import Features
 from t5jax.data.pipeline.order import Order
 from t5jax.data.pipeline.packing import best_fit
+from t5jax.data.pipeline.rows import usable_ids
 from t5jax.data.store.reader import TokenStream
 from t5jax.data.tasks.task import EosRule
 from t5jax.errors import DataError
@@ -196,7 +197,7 @@ class ExampleRows:
         ):
             raise DataError(
                 f"feature {name}: ids {tokens.min()} to {tokens.max()} are not all ids of the "
-                f"vocabulary (0 to {self._vocab_size - 1}, without {self._pad_id}, its padding); "
+                f"vocabulary ({usable_ids(self._vocab_size, [self._pad_id])}); "
                 "the store is damaged: check it with t5jax cache CONFIG --verify, or delete it and "
                 "run t5jax cache again"
             )

@@ -1,5 +1,6 @@
 """The protocol of a task's rows: row number -> tokens of inputs and targets."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,3 +31,10 @@ class Rows(Protocol):
     def identity(self) -> dict[str, Any]:
         """Whatever decides what row i is, besides the tokens."""
         ...
+
+
+def usable_ids(vocab_size: int, refused: Sequence[int]) -> str:
+    """For an error message: "2 to 32099" without 0 and 1."""
+    least = next(id for id in range(vocab_size) if id not in refused)
+    others = [str(id) for id in refused if id > least]
+    return f"{least} to {vocab_size - 1}" + (f" without {' and '.join(others)}" if others else "")

@@ -16,6 +16,7 @@ import numpy as np
 from t5jax.data.objectives import Coded, Objective, lengths_of, objective_code
 from t5jax.data.pipeline.converters import Features
 from t5jax.data.pipeline.order import Order
+from t5jax.data.pipeline.rows import usable_ids
 from t5jax.data.rng import derive_seed, integers_below
 from t5jax.data.store.reader import TokenStream
 from t5jax.data.vocabularies import Vocabulary
@@ -184,9 +185,8 @@ class TextRows:
         raise DataError(
             f"feature text (encoder_input_tokens / decoder_target_tokens): id "
             f"{tokens_BL[row, column]} at token {position} of the stream is not a text id of the "
-            f"vocabulary ({vocabulary.pad_id} is padding, {vocabulary.eos_id} is EOS, "
-            f"{vocabulary.vocab_size - 1} the last); the store is damaged: check it "
-            "with t5jax cache CONFIG --verify, or delete it and run t5jax cache again"
+            f"vocabulary ({usable_ids(vocabulary.vocab_size, refused)}); the store is damaged: "
+            "check it with t5jax cache CONFIG --verify, or delete it and run t5jax cache again"
         )
 
     def _joined(
