@@ -23,7 +23,6 @@ from t5jax.training.schedules import Constant
 from t5jax.training.train_step import TrainState
 
 CHECKPOINTS = "checkpoints"
-_MIXTURE = "docstrings_span_corruption"  # part of t5jax, needs no files
 
 
 def is_run(path: pathlib.Path) -> bool:
@@ -112,7 +111,8 @@ def write_run(
 def _config(
     source: SourceCheckpoint, workdir: str, vocabulary: Vocabulary, step: int, *, with_slots: bool
 ) -> RunConfig:
-    """A config for evaluation, prediction and training: T5's fine-tuning, text without files."""
+    """A config for prediction and, once a task is named, evaluation and training: T5's
+    fine-tuning."""
     settings: dict[str, Any] = source.slot_settings if with_slots else {}
     if vocabulary.vocab_size > source.model.vocab_size:
         raise ConfigError(
@@ -123,7 +123,7 @@ def _config(
     return RunConfig(
         workdir=workdir,
         model=source.model,
-        data=DataConfig(mixture=_MIXTURE, vocabulary=vocabulary, cache_dir=None),  # pyright: ignore[reportArgumentType]
+        data=DataConfig(mixture=None, vocabulary=vocabulary, cache_dir=None),  # pyright: ignore[reportArgumentType]
         train=TrainConfig(num_train_steps=max(1, step)),
         optimizer=Adafactor(learning_rate=1e-3, schedule=Constant(), **settings),
         decoding=source.decoding,

@@ -18,7 +18,9 @@ from t5jax.home import expand_home
 class DataConfig:
     """What a run reads. Lengths are in tokens and count EOS."""
 
-    mixture: str  # a task or mixture of `t5jax tasks`, or one that a module of `modules` registers
+    # A task or mixture of `t5jax tasks`, or one that a module of `modules` registers. None, as in a
+    # converted model's run: no data yet; what trains or evaluates asks for a name.
+    mixture: str | None
     modules: tuple[str, ...] = ()  # Python modules (dotted names) that register tasks
     train_files: tuple[str, ...] = ()  # paths, glob patterns or URLs (gs://, s3://)
     validation_files: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from t5jax.errors import ConfigError
-from t5jax.types import Batch
+from t5jax.types import EOS_ID, Batch
 
 
 class LossSums(NamedTuple):
@@ -43,8 +43,8 @@ class CustomLoss(Protocol):
     """A loss of a user's module: a function, or a dataclass that is called (docs/extending.md).
 
     It may have fields `first_sentinel_id`, `sentinel_ids` and `num_tasks`, which the run sets as it
-    sets those of `CrossEntropy`, and a method `divisor`. `model.eos_id` is the id of EOS, and what
-    is padding has no loss weight.
+    sets those of `CrossEntropy`, and a method `divisor`. `model.eos_id` is the id of EOS; padding
+    has no loss weight.
     """
 
     def __call__(self, model: Any, batch: Batch, keys_B: jax.Array | None, /) -> LossSums: ...
@@ -113,7 +113,8 @@ class CrossEntropy:
             label_smoothing=self.label_smoothing,
             num_chunks=self.num_chunks,
         )
-        text_BT = weights_BT * (targets_BT != model.eos_id)
+        # A model of another program may have none: T5's.
+        text_BT = weights_BT * (targets_BT != getattr(model, "eos_id", EOS_ID))
         if self.sentinel_ids is not None:
             text_BT *= ~jnp.isin(targets_BT, jnp.array(self.sentinel_ids))
         elif self.first_sentinel_id is not None:

@@ -159,7 +159,11 @@ class Objective(Protocol):
 
 
 def slices(
-    tokens_BL: np.ndarray, starts_B: np.ndarray, counts_B: np.ndarray, width: int, pad_id: int
+    tokens_BL: np.ndarray,
+    starts_B: np.ndarray,
+    counts_B: np.ndarray,
+    width: int,
+    pad_id: int = PAD_ID,
 ) -> np.ndarray:
     """int32 [B, width]: `counts_B` tokens of each row from `starts_B` on, then padding."""
     columns_K = np.arange(width)
@@ -172,7 +176,10 @@ def slices(
 
 
 def end_with_eos(
-    rows_BK: np.ndarray, counts_B: np.ndarray, exists_B: np.ndarray, eos_id: int
+    rows_BK: np.ndarray,
+    counts_B: np.ndarray,
+    exists_B: np.ndarray,
+    eos_id: int = EOS_ID,
 ) -> np.ndarray:
     """The rows, in place, with EOS behind their `counts_B` tokens where they exist."""
     rows_B = np.flatnonzero(exists_B)

@@ -116,19 +116,27 @@ def definitions_of(name: str, data: DataConfig) -> Definitions:
 
 def find_definitions(data: DataConfig) -> Definitions:
     """The definitions of `data.mixture`; the user's modules are imported. Raises as
-    `definitions_of`."""
+    `definitions_of`, and ConfigError where no mixture is named."""
+    if data.mixture is None:
+        raise ConfigError(
+            "data.mixture = None: the run has no task yet; name a task or mixture "
+            "(--data.mixture NAME), `t5jax tasks` lists them"
+        )
     load_modules(data.modules)
     return definitions_of(data.mixture, data)
 
 
 def is_defined_here(data: DataConfig) -> bool:
     """Whether the mixture is defined without importing anything of the user's."""
+    if data.mixture is None:
+        return True  # and `find_definitions` says what is missing
     return find_builtin(data.mixture) is not None or data.mixture in own_names()
 
 
 def check_name(data: DataConfig) -> None:
     """Raises ConfigError where no module can define `data.mixture`, and for modules that a built-in
     mixture does not need."""
+    assert data.mixture is not None, "a run without a task has no definitions"
     check_task_name(data.mixture)
     if find_builtin(data.mixture) is not None:
         if data.modules:

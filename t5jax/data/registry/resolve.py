@@ -49,6 +49,7 @@ class ResolvedMixture:
 
     @property
     def name(self) -> str:
+        assert self.data.mixture is not None  # `resolve` refuses None
         return self.data.mixture
 
     def rates(self) -> tuple[Stage, ...]:
@@ -123,8 +124,10 @@ def defined_row_format(data: DataConfig, architecture: str) -> RowFormat:
 def check_mixture(data: DataConfig, architecture: str = "encoder_decoder") -> None:
     """Raises ConfigError for settings that are out of range, missing, without effect, or do not fit
     tasks and architecture. Files are not opened, and the user's modules are not imported: their
-    tasks are checked when the mixture is resolved."""
+    tasks are checked when the mixture is resolved. Without a mixture only values are checked."""
     data.check()
+    if data.mixture is None:
+        return
     check_name(data)
     if is_defined_here(data):
         tasks = resolve_tasks(find_definitions(data).tasks, data)
