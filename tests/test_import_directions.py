@@ -31,7 +31,7 @@ ALLOWED = {
     "data.atomic_files": {"errors"},
     "data.records": {"errors"},
     "data.tensorflow_import": {"errors"},
-    "data.modules": {"data.tensorflow_import"},
+    "data.modules": {"data.tensorflow_import", "data.vocabularies"},
     "data.vocabularies": {"data.atomic_files", "errors", "home", "types"},
     "data.sources": {"data.records", "home"},
     "data.docstring_corpus": {"data.records", "data.sources"},

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from t5jax.data.tensorflow_import import import_seqio
+from t5jax.data.vocabularies.seqio_files import read_local_copies
 from t5jax.errors import ConfigError
 
 ENTRY_POINTS = "t5jax.tasks"  # group of the entry points that name modules which register tasks
@@ -117,11 +118,12 @@ def _not_found(name: str) -> str:
 
 
 def _import_seqio_for(module: str) -> None:
-    """A module that imports seqio gets it from us: here it comes without TensorFlow's banner."""
+    """A module that imports seqio gets it from us: here it comes without TensorFlow's banner, and
+    reads local copies of vocabularies."""
     spec = importlib.util.find_spec(module)
     path = pathlib.Path(spec.origin or "") if spec else pathlib.Path()
     if path.suffix == ".py" and "import seqio" in path.read_text(errors="replace"):
-        import_seqio()
+        read_local_copies(import_seqio())
 
 
 def load_entry_points() -> None:

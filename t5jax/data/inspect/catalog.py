@@ -32,6 +32,7 @@ from t5jax.data.registry import builtin
 from t5jax.data.registry.resolved_task import resolve_task
 from t5jax.data.tasks.mixture import Mixture
 from t5jax.data.tasks.task import ExampleTask, SeqioTask, Task, TextTask
+from t5jax.errors import ConfigError
 
 TEXT, MIXTURES, OWN, OF_SEQIO = "plain text", "mixtures", "your own", "registered with seqio"
 _OTHERS = "other tasks with examples"
@@ -150,7 +151,10 @@ def metric_names(task: Task) -> tuple[str, ...]:
     else:
         from t5jax.data.seqio_bridge.tasks import seqio_task
 
-        metrics = seqio_task(task.name).metric_fns
+        try:
+            metrics = seqio_task(task.name).metric_fns
+        except ValueError as error:  # seqio's, of a metric with other arguments
+            raise ConfigError(f"task {task.name}: {error}") from error
     names = [name for metric in metrics for name in _names_of(metric)]
     return tuple(dict.fromkeys(names))
 
@@ -190,7 +194,10 @@ def _of_seqio(modules: tuple[str, ...]) -> Iterator[Entry]:
     library, ours = seqio_tasks.seqio, {*builtin.TABLE, *registry.own_names()}
     names = set(registry.seqio_names()) - ours
     for name in sorted(names & set(library.TaskRegistry.names())):
-        yield entry(seqio_tasks.task_from_seqio(seqio_tasks.seqio_task(name), modules))
+        try:
+            yield entry(seqio_tasks.task_from_seqio(seqio_tasks.seqio_task(name), modules))
+        except ConfigError as error:  # one that cannot be used must not hide the others
+            yield Entry(name=name, kind="seqio", group=OF_SEQIO, description=str(error))
     for name in sorted(names & set(library.MixtureRegistry.names())):
         tasks = tuple(task.name for task in library.MixtureRegistry.get(name).tasks)
         yield Entry(name=name, kind="mixture", group=OF_SEQIO, description="", tasks=tasks)

@@ -24,6 +24,7 @@ from t5jax.data.sources.patterns import check_shards_of_splits
 from t5jax.data.store.documents import DocumentSource
 from t5jax.data.tasks.identity import identity_of
 from t5jax.data.tasks.task import ExampleTask, SeqioTask, Task, TextTask
+from t5jax.data.vocabularies.seqio_files import copies_taken
 from t5jax.errors import ConfigError, DataError, foreign_code, foreign_items, is_failure
 
 _AS_EXAMPLES = {"inputs": "inputs", "targets": "targets"}  # feature of the store: key of an example
@@ -48,6 +49,7 @@ def _seqio_documents(task: SeqioTask, data: DataConfig) -> SeqioDocuments:
         seed=derive_seed(data.seed, f"seqio/{task.name}") if whole else 0,
         whole=whole,
         has_inputs="inputs" in task.eos,
+        vocabulary_copies=copies_taken(),
     )
 
 

@@ -11,6 +11,7 @@ from t5jax.data.records import Rejected
 from t5jax.data.rng import derive_seed
 from t5jax.data.tasks.identity import identity_of
 from t5jax.data.tensorflow_import import import_tensorflow
+from t5jax.data.vocabularies.seqio_files import take_for
 from t5jax.errors import DataError
 
 _ONLY_SHARD = "all"
@@ -25,6 +26,7 @@ class SeqioDocuments:
     alone): what the steps before the store leave. With `whole` (a task that cannot be cached) the
     ids that all its steps make, EOS included, trimmed to `lengths`, with random numbers of (`seed`,
     `epoch`). `lengths` (of inputs and targets) are the run's, where the steps look at them.
+    `vocabulary_copies` are local files read for a vocabulary's URL, as in the process before.
     """
 
     name: str
@@ -35,6 +37,7 @@ class SeqioDocuments:
     epoch: int = 0
     whole: bool = False
     has_inputs: bool = True
+    vocabulary_copies: tuple[tuple[str, str], ...] = ()
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -46,7 +49,7 @@ class SeqioDocuments:
         """The settings, the type of the task's source and the identities of its steps."""
         task = self._task()
         settings = dataclasses.asdict(self)
-        for name in ("whole", "has_inputs"):  # seen in the steps and features
+        for name in ("whole", "has_inputs", "vocabulary_copies"):  # seen in steps and vocabulary
             del settings[name]
         steps = [identity_of(step) for step in task.preprocessors]
         return {**settings, "source": type(task.source).__name__, "steps": steps}
@@ -127,6 +130,8 @@ class SeqioDocuments:
             )
 
     def _task(self) -> Any:
+        for url, file in self.vocabulary_copies:
+            take_for(url, file)
         load_modules(self.modules)
         from t5jax.data.seqio_bridge.tasks import seqio_task
 

@@ -1,14 +1,13 @@
 """Tasks and mixtures registered with seqio as tasks of t5jax. Needs seqio and TensorFlow."""
 
-import os
 from typing import Any
 
 from t5jax.data.config import DataConfig
-from t5jax.data.seqio_bridge.steps import divided_steps, takes
-from t5jax.data.seqio_bridge.vocabularies import our_vocabulary
+from t5jax.data.seqio_bridge.steps import divided_steps, features_of, takes
+from t5jax.data.seqio_bridge.vocabularies import make_readable, our_vocabulary
 from t5jax.data.tasks.mixture import Custom, Mixture
 from t5jax.data.tasks.task import SeqioTask
-from t5jax.data.tensorflow_import import import_seqio, import_tensorflow
+from t5jax.data.tensorflow_import import import_seqio
 from t5jax.errors import ConfigError
 
 seqio = import_seqio()
@@ -17,14 +16,17 @@ seqio = import_seqio()
 def find_seqio_task(name: str, data: DataConfig) -> SeqioTask | Mixture | None:
     """The task or mixture that is registered with seqio under a name; None when there is none.
 
-    Raises ConfigError for a task whose vocabulary is not the config's.
+    Raises ConfigError for a task whose vocabulary cannot be read or is not the config's, for
+    features that are no rows of ids, and for rates that cannot be computed.
     """
     if name in seqio.MixtureRegistry.names():
         return _mixture(seqio.MixtureRegistry.get(name))
     if name not in seqio.TaskRegistry.names():
         return None
     task = seqio_task(name)
-    for feature in task.output_features.values():
+    _check_features(task)
+    for feature in _features(task).values():
+        make_readable(feature.vocabulary, data.vocabulary, name)
         vocabulary = our_vocabulary(feature.vocabulary)
         if vocabulary.fingerprint != data.vocabulary.fingerprint:
             raise ConfigError(
@@ -34,22 +36,49 @@ def find_seqio_task(name: str, data: DataConfig) -> SeqioTask | Mixture | None:
     return task_from_seqio(task, data.modules)
 
 
+def seqio_task(name: str) -> Any:
+    """The `seqio.Task` of a name."""
+    return seqio.TaskRegistry.get(name)
+
+
+def _features(task: Any) -> dict[str, Any]:
+    return {name: task.output_features[name] for name in features_of(task)}
+
+
+def _check_features(task: Any) -> None:
+    """Raises ConfigError where inputs or targets are no rows of ids; other features train nothing,
+    as seqio's feature converters leave them out."""
+    if "targets" not in task.output_features:
+        raise ConfigError(
+            f"task {task.name} has the features {sorted(task.output_features)}: a model is trained "
+            "on inputs and targets, or on targets alone; name them so in its output_features"
+        )
+    for name, feature in _features(task).items():
+        if feature.rank != 1 or not feature.dtype.is_integer:
+            raise ConfigError(
+                f"task {task.name}: its feature {name} is {feature.dtype.name} of rank "
+                f"{feature.rank}; a row of token ids (int32 of rank 1) is expected"
+            )
+
+
 def _mixture(mixture: Any) -> Mixture:
-    rates = {task.name: float(mixture.get_rate(task)) for task in mixture.tasks}
+    """With the rates that seqio gives its tasks, those of mixtures inside included."""
+    rates = {task.name: _rate(mixture, task) for task in mixture.tasks}
     return Mixture(name=mixture.name, tasks=tuple(rates), rate=Custom(weights=rates))
 
 
-def seqio_task(name: str) -> Any:
-    """The `seqio.Task` of a name. Raises ConfigError when its vocabulary's file is not there: seqio
-    looks when it first needs it, wherever that is."""
-    task = seqio.TaskRegistry.get(name)
-    for feature in task.output_features.values():
-        path = getattr(feature.vocabulary, "sentencepiece_model_file", None)
-        if path and not import_tensorflow().io.gfile.exists(path):
-            raise ConfigError(
-                f"task {name}: its vocabulary {path} cannot be read from {os.getcwd()}"
-            )
-    return task
+def _rate(mixture: Any, task: Any) -> float:
+    try:
+        rate = float(mixture.get_rate(task))
+    except Exception as error:  # a rate may be any function of the task
+        raise ConfigError(
+            f"mixture {mixture.name}: the rate of task {task.name} failed: "
+            f"{type(error).__name__}: {error}; one by number of examples needs a source that "
+            "states num_input_examples"
+        ) from error
+    if not 0.0 <= rate < float("inf"):
+        raise ConfigError(f"mixture {mixture.name}: the rate of task {task.name} is {rate}")
+    return rate
 
 
 def task_from_seqio(task: Any, modules: tuple[str, ...]) -> SeqioTask:

@@ -1,15 +1,22 @@
 """Vocabularies of t5jax as seqio vocabularies, and seqio's as t5jax's."""
 
+import logging
+import os
 from typing import Any
 
 import numpy as np
 
 from t5jax.data.tensorflow_import import import_seqio, import_tensorflow
 from t5jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary, Vocabulary
-from t5jax.errors import ConfigError
+from t5jax.data.vocabularies.files import how_to_name, is_local, local_file
+from t5jax.data.vocabularies.seqio_files import local_copy, read_local_copies, take_for
+from t5jax.errors import ConfigError, DataError
+
+_log = logging.getLogger("t5jax")
 
 seqio = import_seqio()
 tf = import_tensorflow()
+read_local_copies(seqio)
 
 
 class TextVocabulary(seqio.Vocabulary):
@@ -94,16 +101,66 @@ def our_vocabulary(vocabulary) -> Vocabulary:
     if type(vocabulary) is seqio.ByteVocabulary:
         return ByteVocabulary(extra_ids=vocabulary.extra_ids)
     if type(vocabulary) is seqio.SentencePieceVocabulary:
-        ours = SentencePieceVocabulary(
-            path=vocabulary.sentencepiece_model_file, extra_ids=vocabulary.extra_ids
-        )
-        plain = seqio.SentencePieceVocabulary(ours.path, extra_ids=ours.extra_ids)
-        if (
-            vocabulary == plain
-        ):  # not so when the normalizer or the order of the extra ids was changed
-            return ours
+        path, extra_ids = vocabulary.sentencepiece_model_file, vocabulary.extra_ids
+        # Not equal when the normalizer or the order of the extra ids was changed.
+        if vocabulary == seqio.SentencePieceVocabulary(path, extra_ids=extra_ids):
+            local = path if is_local(path) else local_copy(path)
+            return SentencePieceVocabulary(path=local or path, extra_ids=extra_ids)
     raise ConfigError(
         f"the vocabulary {vocabulary} cannot be cached: take seqio.SentencePieceVocabulary (with "
         "its normalizer and "
         "reverse_extra_ids as they are) or seqio.ByteVocabulary"
     )
+
+
+def make_readable(vocabulary, own: Vocabulary, task: str) -> None:
+    """Sees to it that seqio can read the vocabulary's file, from a local copy if need be.
+
+    `own` is the run's vocabulary: a local file of it is taken for a URL that cannot be read.
+    Raises ConfigError naming the task and what to write where nothing can be read.
+    """
+    path = getattr(vocabulary, "sentencepiece_model_file", None)
+    if not path:
+        return
+    if is_local(path):
+        if not tf.io.gfile.exists(path):
+            raise ConfigError(
+                f"task {task}: its vocabulary {path} cannot be read from {os.getcwd()}"
+            )
+        return
+    if local_copy(path):
+        return
+    reason = _why_unreadable(path)
+    if reason is None:
+        return
+    file = getattr(own, "path", "")
+    if isinstance(own, SentencePieceVocabulary) and is_local(file) and os.path.isfile(file):
+        _log.warning(
+            "task %s: its vocabulary %s cannot be read (%s): the run's own, %s, is taken for it",
+            task,
+            path,
+            reason,
+            file,
+        )
+        take_for(path, os.path.abspath(file))
+        return
+    raise ConfigError(
+        f"task {task}: its vocabulary {path} cannot be read ({reason}): get the file by other "
+        f"means and name it, with the variable {how_to_name(path)} or as "
+        "data.vocabulary = SentencePieceVocabulary(path=FILE)"
+    )
+
+
+def _why_unreadable(url: str) -> str | None:
+    """The reason in a line; None where TensorFlow can read the URL."""
+    try:
+        return None if tf.io.gfile.exists(url) else "there is no such file"
+    except Exception as error:  # every file system has errors of its own
+        if not url.startswith("gs://"):  # TensorFlow has no file system for it: fsspec may
+            try:
+                local_file(url)
+                return None
+            except (ConfigError, DataError):
+                pass
+        reason = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
+        return " ".join(reason.split())[:200]

@@ -49,8 +49,21 @@ def local_file(path: str) -> str:
     if is_local(path):
         return path
     url = PUBLISHED[path].url if path in PUBLISHED else path
+    return known_copy(url) or str(_fetched(url))
+
+
+def known_copy(url: str) -> str | None:
+    """The local file that stands for a URL, where the variable names one or it was fetched before.
+    Raises ConfigError for a file of the variable that is not there."""
     given = _given_files().get(url)
-    return given or str(_fetched(url))
+    if given:
+        return given
+    return str(_copy_of(url)) if _copy_of(url).is_file() else None
+
+
+def how_to_name(url: str) -> str:
+    """What to write to give a local copy of a URL."""
+    return f"{VARIABLE}={_name_of(url)}=FILE"
 
 
 def _given_files() -> dict[str, str]:
@@ -65,12 +78,14 @@ def _given_files() -> dict[str, str]:
     return found
 
 
-def _fetched(url: str) -> pathlib.Path:
+def _copy_of(url: str) -> pathlib.Path:
+    """Where the copy of a URL lies once it was fetched."""
     folder = pathlib.Path.home() / ".cache/t5jax/vocabularies"
-    target = folder / hashlib.sha256(url.encode()).hexdigest()[:32] / url.rpartition("/")[2]
-    if target.is_file():
-        return target
-    data = _read(url)
+    return folder / hashlib.sha256(url.encode()).hexdigest()[:32] / url.rpartition("/")[2]
+
+
+def _fetched(url: str) -> pathlib.Path:
+    target, data = _copy_of(url), _read(url)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_file(target, data, shared=True)
     return target
@@ -78,8 +93,8 @@ def _fetched(url: str) -> pathlib.Path:
 
 def _read(url: str) -> bytes:
     otherwise = (
-        f"or get the file by other means and give its path (data.vocabulary.path, or the variable "
-        f"{VARIABLE}={_name_of(url)}=FILE)"
+        "or get the file by other means and give its path (data.vocabulary.path, or the variable "
+        f"{how_to_name(url)})"
     )
     try:
         import fsspec
