@@ -12,8 +12,17 @@ from t5jax.data.benchmarks import (
 )
 from t5jax.data.tasks.task import ExampleTask
 
-_FILES = (glue, superglue, squad, trivia_qa, summarization, translation, templates, nsp)
+BENCHMARKS = (  # (title, module)
+    ("GLUE", glue),
+    ("SuperGLUE", superglue),
+    ("questions and answers", squad),
+    ("questions and answers", trivia_qa),
+    ("summaries", summarization),
+    ("translation", translation),
+    ("in many wordings (templates)", templates),
+    ("next sentence prediction", nsp),
+)
 
 SUPERVISED_TASKS: dict[str, ExampleTask] = {
-    task.name: task for file in _FILES for task in file.TASKS
+    task.name: task for _, module in BENCHMARKS for task in module.TASKS
 }

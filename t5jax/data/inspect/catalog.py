@@ -10,19 +10,10 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from t5jax.data import registry
-from t5jax.data.benchmarks import (
-    glue,
-    nsp,
-    squad,
-    summarization,
-    superglue,
-    templates,
-    translation,
-    trivia_qa,
-)
 from t5jax.data.benchmarks.classification import KeyedText
 from t5jax.data.benchmarks.datasets import Dataset
 from t5jax.data.benchmarks.sentinels import SENTINEL
+from t5jax.data.benchmarks.supervised import BENCHMARKS
 from t5jax.data.benchmarks.templates import Templates
 from t5jax.data.benchmarks.translation import Translate, language_name
 from t5jax.data.config import DataConfig
@@ -36,20 +27,7 @@ from t5jax.errors import ConfigError
 
 TEXT, MIXTURES, OWN, OF_SEQIO = "plain text", "mixtures", "your own", "registered with seqio"
 _OTHERS = "other tasks with examples"
-_GROUPS = {
-    task.name: title
-    for title, module in (
-        ("GLUE", glue),
-        ("SuperGLUE", superglue),
-        ("questions and answers", squad),
-        ("questions and answers", trivia_qa),
-        ("summaries", summarization),
-        ("translation", translation),
-        ("in many wordings (templates)", templates),
-        ("next sentence prediction", nsp),
-    )
-    for task in module.TASKS
-}
+_GROUPS = {task.name: title for title, module in BENCHMARKS for task in module.TASKS}
 # What a function that makes examples says of them in front: `question: … context: …` -> …
 _STATED = re.compile(r"\s*`([^`]+)`\s*->")
 
