@@ -2,19 +2,24 @@
 
 Both texts are normalised: lower case, without punctuation and the articles a, an, the, single
 spaces. The two benchmarks differ in the punctuation and in its replacement (evaluate-v1.1.py of
-Rajpurkar et al. 2016; triviaqa_evaluation.py of Joshi et al. 2017).
+Rajpurkar et al. 2016; triviaqa_evaluation.py of Joshi et al. 2017). Both are made for English: they
+know no punctuation but ASCII's, and words are what stands between spaces. `unicode_answers` is the
+same for any script.
 """
 
 import collections
 import functools
 import re
 import string
+import unicodedata
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from t5jax.metrics.sums import SumMetric, check_texts, field, percentages, references
+from t5jax.metrics.words import share_without_spaces, unicode_words
 
+_SHARE_WORTH_A_NOTE = 0.1  # of letters
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _SQUAD_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _TRIVIA_QA_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation + "‘’´", " "))
@@ -28,6 +33,14 @@ def normalize_squad(text: str) -> str:
 def normalize_trivia_qa(text: str) -> str:
     """TriviaQA's: punctuation, typographic quotes too, becomes a space (`don't` -> `don t`)."""
     return _without_articles(text.lower().translate(_TRIVIA_QA_PUNCTUATION))
+
+
+def normalize_unicode(text: str) -> str:
+    """For any script: composed (NFC), lower case, without Unicode's punctuation; words, and each
+    character of scripts that have no spaces between words, are separated by single spaces."""
+    composed = unicodedata.normalize("NFC", text)
+    kept = "".join(c for c in composed if unicodedata.category(c)[0] != "P")
+    return " ".join(word for part in kept.split() for word in unicode_words(part) or [part.lower()])
 
 
 def _without_articles(text: str) -> str:
@@ -68,11 +81,33 @@ def answers_metric(normalize: Callable[[str], str]) -> SumMetric:
         statistics=functools.partial(best_over_answers, normalize=normalize),
         score=percentages,
         shares=("em",),
+        caveats=functools.partial(_unseen, normalize=normalize),
     )
+
+
+def _unseen(
+    targets: Sequence, predictions: Sequence, *, normalize: Callable[[str], str]
+) -> list[str]:
+    """Notes on answers of which normalisation leaves nothing, and on text without spaces."""
+    answers_N, notes = references(targets), []
+    empty = sum(not any(normalize(answer) for answer in answers) for answers in answers_N)
+    if empty:
+        notes.append(
+            f"EM and F1: of {empty} of {len(answers_N)} targets normalisation leaves nothing (only "
+            "articles or punctuation): an empty prediction is right"
+        )
+    share = share_without_spaces(answer for answers in answers_N for answer in answers)
+    if share >= _SHARE_WORTH_A_NOTE and normalize is not normalize_unicode:
+        notes.append(
+            f"EM and F1: {share:.0%} of the answers' letters are of scripts without spaces between "
+            "words, where F1 is all or nothing; t5jax.metrics.unicode_answers counts characters"
+        )
+    return notes
 
 
 squad = answers_metric(normalize_squad)
 trivia_qa = answers_metric(normalize_trivia_qa)
+unicode_answers = answers_metric(normalize_unicode)
 
 
 def _span_scores(targets: Sequence, predictions: Sequence) -> np.ndarray:

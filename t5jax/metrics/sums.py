@@ -26,7 +26,7 @@ class SumMetric:
     units) / (units). `groups(targets)` returns the unit of each example, where a unit is more than
     one example (None: each example is a unit). `of_classes`: targets are classes, so that the
     majority class is a baseline (`metrics.majority`). `caveats(targets, predictions)` are sentences
-    on what the metric cannot see, for the report.
+    on what the metric cannot see, for the report. `packages` are modules that must be importable.
     """
 
     names: tuple[str, ...]
@@ -36,6 +36,7 @@ class SumMetric:
     groups: Callable[[Sequence], list[Hashable]] | None = None
     of_classes: bool = False
     caveats: Callable[[Sequence, Sequence], list[str]] | None = None
+    packages: tuple[str, ...] = ()
 
     def __call__(self, targets: Sequence, predictions: Sequence) -> dict[str, float]:
         """{name: value}. Raises DataError for lists that are empty or of different lengths."""

@@ -6,22 +6,75 @@ A target is the reference or a list of references of one segment.
 import collections
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from t5jax.errors import ConfigError
+from t5jax.metrics.arguments import check_choice, check_flag, checked_arguments
+from t5jax.metrics.contract import describe, is_metric_failure
 from t5jax.metrics.sums import SumMetric, check_texts, references
+from t5jax.metrics.words import share_without_spaces
 
+_FOR_SPACED_TEXT = ("none", "13a", "intl")  # sacrebleu's tokenizers that split no words
+_EXTRAS = {
+    "ja-mecab": "MeCab (pip install 'sacrebleu[ja]')",
+    "ko-mecab": "MeCab-ko (pip install 'sacrebleu[ko]')",
+}
+_SHARE_WORTH_A_NOTE = 0.1  # of letters
 _MAX_ORDER = 4  # BLEU-4: n-grams of 1 to 4 tokens
 _CHRF_ORDER, _CHRF_BETA = 6, 2.0  # chrF2 of Popović 2016, characters without white space
 
 
+@checked_arguments
 def sacre_bleu(*, tokenize: str = "intl", lowercase: bool = False) -> SumMetric:
     """BLEU in percent under the name "bleu", with sacrebleu's exponential smoothing.
 
-    `tokenize` is one of sacrebleu's tokenizers: T5 reports "intl", WMT "13a".
+    `tokenize` is one of sacrebleu's tokenizers: T5 reports "intl", WMT "13a". Text without spaces
+    between words needs one that finds them: "zh" for Chinese, "ja-mecab" for Japanese, "ko-mecab"
+    for Korean, "char", or "flores200" for any language. Raises ConfigError for an unknown one, and
+    for one whose package or model file is not there.
     """
-    statistics = functools.partial(_bleu_statistics, tokenize=tokenize, lowercase=lowercase)
-    return SumMetric(names=("bleu",), statistics=statistics, score=_bleu)
+    _check_tokenizer(tokenize)
+    check_flag("sacre_bleu", "lowercase", lowercase)
+    return SumMetric(
+        names=("bleu",),
+        statistics=functools.partial(_bleu_statistics, tokenize=tokenize, lowercase=lowercase),
+        score=_bleu,
+        caveats=functools.partial(_unsplit, tokenize=tokenize),
+        packages=("sacrebleu",),
+    )
+
+
+def _check_tokenizer(tokenize: Any) -> None:
+    if tokenize in (*_FOR_SPACED_TEXT, "zh", "char"):  # they need nothing but sacrebleu
+        return
+    from sacrebleu.metrics.bleu import BLEU
+
+    check_choice("sacre_bleu", "tokenize", tokenize, tuple(BLEU.TOKENIZERS))
+    try:
+        BLEU(tokenize=tokenize)
+    except BaseException as error:
+        if not is_metric_failure(error):
+            raise
+        needed = _EXTRAS.get(tokenize, "a model file that sacrebleu downloads to ~/.sacrebleu")
+        raise ConfigError(
+            f"sacre_bleu(tokenize={tokenize!r}) needs {needed}: {describe(error)}"
+        ) from error
+
+
+def _unsplit(targets: Sequence, predictions: Sequence, *, tokenize: str) -> list[str]:
+    """A note on references whose words the tokenizer cannot find."""
+    if tokenize not in _FOR_SPACED_TEXT:
+        return []
+    share = share_without_spaces(text for texts in references(targets) for text in texts)
+    if share < _SHARE_WORTH_A_NOTE:
+        return []
+    return [
+        f"BLEU: {share:.0%} of the references' letters are of scripts without spaces between "
+        f"words, which tokenizer {tokenize!r} does not split: a whole phrase is one word; "
+        "sacre_bleu(tokenize='zh'), 'ja-mecab', 'char' or 'flores200' does"
+    ]
 
 
 def _bleu_statistics(

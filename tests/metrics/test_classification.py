@@ -12,7 +12,9 @@ from t5jax.metrics.classification import (
     f1,
     matthews_corrcoef,
     mean_multiclass_f1,
+    multiclass_f1,
 )
+from t5jax.metrics.confidence import with_confidence
 
 
 def labels(classes, count, seed):
@@ -78,6 +80,75 @@ def test_macro_f1_is_the_mean_of_one_against_the_rest(classes, count):
     assert 0 < expected < 100
 
 
+NAMES = ("yes", "no", "maybe")
+
+
+def named_labels(count, seed):
+    targets = [NAMES[x] for x in labels(2, count, seed)]  # never "maybe"
+    predictions = [(*NAMES, "a rambling text")[x] for x in labels(4, count, seed + 1)]
+    return targets, predictions
+
+
+def test_f1_over_named_classes():
+    targets, predictions = named_labels(41, 21)
+    f1_C = [naive_f1(targets, predictions, name) for name in NAMES]
+    expected = {"mean_3class_f1": pytest.approx(100 * np.mean(f1_C))}
+    assert mean_multiclass_f1(NAMES)(targets, predictions) == expected
+    assert f1_C[2] == 0
+    macro = multiclass_f1(NAMES)(targets, predictions)
+    assert macro == {"macro_f1": expected["mean_3class_f1"]}
+    shares = [targets.count(name) / 41 for name in NAMES]
+    weighted = multiclass_f1(NAMES, average="weighted")(targets, predictions)
+    assert weighted == {"weighted_f1": pytest.approx(100 * np.dot(shares, f1_C))}
+    right = sum(t == p for t, p in zip(targets, predictions, strict=True))
+    named = sum(p in NAMES for p in predictions)
+    micro = multiclass_f1(NAMES, average="micro")(targets, predictions)
+    assert micro == {"micro_f1": pytest.approx(100 * 2 * right / (41 + named))}
+
+
+def test_without_a_list_the_classes_are_those_that_occur():
+    targets, predictions = named_labels(41, 21)
+    occurring = sorted({*targets, *predictions})
+    assert len(occurring) == 4
+    expected = 100 * np.mean([naive_f1(targets, predictions, name) for name in occurring])
+    assert multiclass_f1()(targets, predictions) == {"macro_f1": pytest.approx(expected)}
+    estimate = with_confidence(multiclass_f1(), targets, predictions, samples=100)["macro_f1"]
+    assert estimate.low < estimate.value < estimate.high
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: multiclass_f1(NAMES, average="mean"), "average='mean'.*: one of 'macro', 'weig"),
+        (lambda: multiclass_f1(("yes",)), "two classes or more"),
+        (lambda: multiclass_f1("yes"), "two classes or more"),
+        (lambda: multiclass_f1(("yes", "yes")), "none twice"),
+        (lambda: multiclass_f1(NAMES, averge="macro"), "unexpected keyword argument 'averge'"),
+        (lambda: mean_multiclass_f1(True), "a number of classes, or a list"),
+        (lambda: mean_multiclass_f1(classes=3), "it takes num_classes"),
+        (lambda: binary_f1(positiv=1), "it takes positive, negative"),
+    ],
+)
+def test_settings_are_refused_when_the_metric_is_made(make, words):
+    with pytest.raises(ConfigError, match=words):
+        make()
+
+
+def test_a_target_outside_the_named_classes_is_refused():
+    with pytest.raises(DataError, match=r"target 1 is 'Yes', none of the classes \('yes', 'no', "):
+        mean_multiclass_f1(NAMES)(["yes", "Yes"], ["yes", "no"])
+
+
+def test_matthews_of_names_is_that_of_their_numbers():
+    targets, predictions = named_labels(47, 31)
+    numbers = {name: i for i, name in enumerate({*targets, *predictions})}
+    by_number = [[numbers[x] for x in side] for side in (targets, predictions)]
+    value = matthews_corrcoef(targets, predictions)["matthews_corrcoef"]
+    assert value == pytest.approx(gorodkin(*by_number), rel=1e-10)
+    with pytest.raises(DataError, match="1201 different labels among targets and predictions"):
+        matthews_corrcoef(["yes"] * 1200, [f"text {i}" for i in range(1200)])
+
+
 def test_macro_f1_counts_a_class_that_never_occurs_as_zero():
     assert mean_multiclass_f1(3)([0, 1, 1], [0, 1, 1])["mean_3class_f1"] == pytest.approx(200 / 3)
 
@@ -132,6 +203,11 @@ def test_equal_to_scikit_learn():
     macro = sklearn.f1_score(targets, predictions, labels=range(3), average="macro")
     ours = mean_multiclass_f1(3)(targets, predictions)["mean_3class_f1"]
     assert ours == pytest.approx(100 * macro)
+    for average in ("macro", "weighted", "micro"):
+        for classes in (None, (0, 1, 2), (0, 1, 2, 5)):
+            expected = sklearn.f1_score(targets, predictions, labels=classes, average=average)
+            (ours,) = multiclass_f1(classes, average=average)(targets, predictions).values()
+            assert ours == pytest.approx(100 * expected)
     matthews = sklearn.matthews_corrcoef(targets, predictions)
     ours = matthews_corrcoef(targets, predictions)["matthews_corrcoef"]
     assert ours == pytest.approx(100 * matthews)

@@ -8,10 +8,12 @@ import pytest
 from t5jax.metrics.question_answering import (
     normalize_squad,
     normalize_trivia_qa,
+    normalize_unicode,
     span_squad,
     squad,
     token_f1,
     trivia_qa,
+    unicode_answers,
 )
 
 
@@ -101,3 +103,27 @@ def test_published_scores_on_the_squad_dev_set(real_data, system, published):
     assert scores["em"] == pytest.approx(expected["exact_match"], rel=1e-12)
     assert scores["f1"] == pytest.approx(expected["f1"], rel=1e-12)
     assert (round(scores["em"], 1), round(scores["f1"], 1)) == published
+
+
+def test_answers_of_any_script():
+    assert normalize_unicode("Der «ALTE» Fluß — e\u0301té!") == "der alte fluß été"
+    assert normalize_unicode("今天，很好。ok") == "今 天 很 好 ok"
+    assert normalize_unicode("$5") == "5"
+    assert normalize_unicode("☂") == "☂"
+    targets, predictions = [["今天很好。"], ["«Новый год»"], ["été"]], ["今天", "новый год", "ete"]
+    assert squad(targets, predictions) == {"em": 0.0, "f1": 0.0}
+    # Two of four characters; the same without quotation marks; another word.
+    assert unicode_answers(targets, predictions) == {
+        "em": pytest.approx(100 / 3),
+        "f1": pytest.approx(100 * (2 / 3 + 1) / 3),
+    }
+
+
+def test_notes_on_answers_that_normalisation_does_not_see():
+    assert squad.notes([["red barn"], ["the", "mint"]], ["x", "y"]) == []
+    (note,) = squad.notes([["The"], ["a mill"]], ["x", "y"])
+    assert note.startswith("EM and F1: of 1 of 2 targets normalisation leaves nothing")
+    (note,) = trivia_qa.notes([["今天"], ["ab"]], ["x", "y"])
+    assert "50% of the answers' letters" in note
+    assert "t5jax.metrics.unicode_answers" in note
+    assert unicode_answers.notes([["今天"]], ["x"]) == []

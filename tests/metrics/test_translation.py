@@ -8,6 +8,7 @@ import math
 import pytest
 import sacrebleu
 
+from t5jax.errors import ConfigError
 from t5jax.metrics.translation import bleu, chrf, sacre_bleu
 
 SYSTEMS = ("VolcTrans-AT", "Facebook-AI", "UEdin", "Online-A", "Online-B")
@@ -106,3 +107,36 @@ def test_published_scores_of_wmt21_with_three_references(real_data):
         published["bleu-all"], rel=1e-12
     )
     assert chrf(targets, outputs)["chrf"] == pytest.approx(published["chrf-all"], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"tokenize": "nonsense"}, "tokenize='nonsense'.*: one of 'none', 'zh', '13a', 'intl'"),
+        ({"tokenize": None}, "tokenize=None"),
+        ({"lowercase": "yes"}, r"sacre_bleu\(lowercase='yes'\): True or False"),
+        ({"tokenise": "13a"}, "unexpected keyword argument 'tokenise'; it takes tokenize, lower"),
+    ],
+)
+def test_settings_are_refused_when_the_metric_is_made(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        sacre_bleu(**settings)
+
+
+def test_a_tokenizer_whose_package_is_missing_is_named(monkeypatch):
+    from sacrebleu.tokenizers import tokenizer_ja_mecab
+
+    monkeypatch.setattr(tokenizer_ja_mecab, "MeCab", None)
+    with pytest.raises(ConfigError, match=r"'ja-mecab'\) needs MeCab \(pip install 'sacrebleu\[ja"):
+        sacre_bleu(tokenize="ja-mecab")
+
+
+def test_text_without_spaces_is_noted_unless_the_tokenizer_splits_it():
+    targets, predictions = ["今天天气很好", "it is 3"], ["今天天气不好", "it is 3"]
+    (note,) = sacre_bleu(tokenize="13a").notes(targets, predictions)
+    assert note.startswith("BLEU: 55% of the references' letters are of scripts without spaces")
+    assert sacre_bleu(tokenize="zh").notes(targets, predictions) == []
+    assert bleu.notes(["ein Haus"], ["das Haus"]) == []
+    by_character = sacre_bleu(tokenize="zh")(targets[:1], predictions[:1])["bleu"]
+    expected = sacrebleu.corpus_bleu(predictions[:1], [targets[:1]], tokenize="zh").score
+    assert by_character == pytest.approx(expected)
