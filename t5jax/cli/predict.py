@@ -31,6 +31,11 @@ def _options(parser: argparse.ArgumentParser) -> None:
     text_job.model_options(parser)
     text_job.output_options(parser)
     parser.add_argument("--json", action="store_true", help="JSON lines on standard output too")
+    parser.add_argument(
+        "--raw", action="store_true",
+        help=r"outputs on standard output with their line ends; without it these are \n, and every "
+        "output one line",
+    )  # fmt: skip
     parser.add_argument("--interactive", action="store_true", help="prompt for texts; /help there")
 
 
@@ -49,11 +54,14 @@ def _predict(a: argparse.Namespace, flags: list[str]) -> None:
     if not a.input and (a.format or a.header):
         a.parser.error("--format and --header are about --input FILE, or --input -")
     inputs = text_job.inputs_of(a, (a.column,)) if a.input else None
-    predict_command(options, a.text, inputs, text_options, flags, column=a.column, as_json=a.json)
+    predict_command(
+        options, a.text, inputs, text_options, flags, column=a.column, as_json=a.json, raw=a.raw
+    )
 
 
 def _check_alone(a: argparse.Namespace) -> None:
     given = {"TEXT": a.text, "--input": a.input, "--output": a.output, "--json": a.json}
+    given["--raw"] = a.raw
     for word, value in given.items():
         if value:
             a.parser.error(f"--interactive asks for texts and prints answers: leave {word} out")

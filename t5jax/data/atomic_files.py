@@ -39,9 +39,13 @@ def json_bytes(record: dict[str, Any]) -> bytes:
     return (json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n").encode()
 
 
-def json_line(record: dict[str, Any]) -> bytes:
-    """UTF-8 with a line end; half a surrogate pair, which UTF-8 has not, is escaped again."""
+def json_line(record: dict[str, Any], *, escape_ends: bool = True) -> bytes:
+    """UTF-8 with a line end; half a surrogate pair, which UTF-8 has not, is escaped again, as is
+    what ends a line for some programs (`str.splitlines`, JavaScript) and not for JSON."""
     try:
-        return (json.dumps(record, ensure_ascii=False) + "\n").encode()
+        line = (json.dumps(record, ensure_ascii=False) + "\n").encode()
     except UnicodeEncodeError:
         return (json.dumps(record) + "\n").encode()
+    for end in ("\x85", "\u2028", "\u2029") if escape_ends else ():
+        line = line.replace(end.encode(), f"\\u{ord(end):04x}".encode())
+    return line

@@ -79,8 +79,9 @@ class TaskExamples:
         """16 hexadecimal digits of sha256 over input ids, inputs and targets, in order."""
         digest = hashlib.sha256()
         for x in self.examples:
-            # The key names are part of the hash: settings.json of an older evaluation has it.
-            digest.update(json_line({"ids": x.ids.tolist(), "asked": x.inputs, "right": x.targets}))
+            # Key names and spelling are part of the hash: an older evaluation's settings have it.
+            record = {"ids": x.ids.tolist(), "asked": x.inputs, "right": x.targets}
+            digest.update(json_line(record, escape_ends=False))
         return digest.hexdigest()[:16]
 
     def choices_of(self, example: EvaluationExample) -> list[str]:

@@ -88,7 +88,13 @@ def _labels(name: str, form: _Format, values: list[Any]) -> tuple[list[Any], int
 def _tsv(examples: Sequence[Mapping[str, Any]], labels: Sequence[Any]) -> Iterable[str]:
     yield "index\tprediction"
     for example, label in zip(examples, labels, strict=True):
-        yield f"{_index(example, 'idx')}\t{label}"
+        index = _index(example, "idx")
+        if "\t" in str(label) or str(label).splitlines() != [str(label)]:
+            raise DataError(
+                f"the prediction of row {index} is {label!r}: a table has no place for tabs, line "
+                "ends and nothing"
+            )
+        yield f"{index}\t{label}"
 
 
 def _jsonl(examples: Sequence[Mapping[str, Any]], labels: Sequence[Any]) -> Iterable[str]:

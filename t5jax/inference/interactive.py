@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import jax
 
+from t5jax.data.vocabularies.one_line import one_line
 from t5jax.decoding import DecodingConfig
 from t5jax.errors import ConfigError, DataError
 from t5jax.inference import TextModel, TextOptions
@@ -20,6 +21,7 @@ A line is an input text. A line that begins with / is a command:
   /NAME                 its value
   /scores               show log-likelihoods, or stop showing them
   /help, /quit          this; the end (or Ctrl-D)
+A line of the answer is an output: line ends within it are shown as \\n, \\r or \\u2028.
 A text that begins with / is written with two: //."""
 
 
@@ -40,7 +42,7 @@ class InteractiveSession:
             return format_prediction(record)
         scores = record.get("scores", [record["score"]])
         outputs = record.get("outputs", [record["output"]])
-        return "\n".join(f"{x:10.4f}  {y}" for x, y in zip(scores, outputs, strict=True))
+        return "\n".join(f"{x:10.4f}  {one_line(y)}" for x, y in zip(scores, outputs, strict=True))
 
     def command(self, line: str) -> str:
         """Runs a command, given without its `/`. Raises ConfigError for an invalid one."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from t5jax.data.vocabularies.one_line import one_line
 from t5jax.inference.blanks import fill_blanks, has_blanks
 from t5jax.inference.text_model import Prediction, TextScore, best_output
 
@@ -32,9 +33,19 @@ def prediction_record(
     return record
 
 
+def printed_texts(record: dict[str, Any]) -> list[str]:
+    """What is shown of a prediction: its outputs, or the text with its blanks filled."""
+    return [record["filled"]] if record.get("filled") else record.get("outputs", [record["output"]])
+
+
 def format_prediction(record: dict[str, Any]) -> str:
-    """As plain text: the outputs, a line each, or the text with its blanks filled."""
-    return record.get("filled") or "\n".join(record.get("outputs", [record["output"]]))
+    """As plain text, a line each: line ends within them are escaped (`one_line`)."""
+    return "\n".join(map(one_line, printed_texts(record)))
+
+
+def format_prediction_raw(record: dict[str, Any]) -> str:
+    """As plain text, with the line ends that the model wrote."""
+    return "\n".join(printed_texts(record))
 
 
 def score_record(

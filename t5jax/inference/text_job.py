@@ -68,6 +68,8 @@ class InputCounts:
     longest: int = 0  # tokens of an input, as the model read it
     inputs_truncated: int = 0
     outputs_truncated: int = 0
+    outputs_printed: int = 0  # as lines of text
+    outputs_escaped: int = 0  # of these, with line ends, or what could be taken for escaped ones
 
     def add_input(self, tokens: int, truncated: bool, trained_length: int) -> None:
         self.rows += 1
@@ -89,6 +91,12 @@ class InputCounts:
         if self.outputs_truncated:
             lines.append(
                 f"{self.outputs_truncated:,} outputs cut at --decoding.max-length {max_length}"
+            )
+        if self.outputs_escaped:
+            lines.append(
+                f"{self.outputs_escaped:,} of {self.outputs_printed:,} outputs hold line ends: "
+                r"written as \n, \r or \u2028 (and \ before n, r, u or \ as \\), each in one line; "
+                "--json or --output FILE gives JSON lines, --raw the outputs as they are"
             )
         return lines
 

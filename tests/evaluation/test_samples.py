@@ -45,3 +45,10 @@ def test_fewer_texts_than_asked_for():
 def test_a_split_without_targets():
     said = most_confident(task("<unk>", "<unk>", "<unk>", "<unk>"), PREDICTIONS, 1)
     assert said.splitlines()[1:] == ["  question 2", "    -> red"]
+
+
+def test_a_text_with_line_ends_is_one_line():
+    predictions = [TaskPrediction("red\nor \u2028 blue", -0.5)]
+    said = most_confident(task("a\r\nb"), predictions, 1)
+    assert said.splitlines()[1:] == said.removesuffix("\n").split("\n")[1:]
+    assert said.splitlines()[-1] == r"    -> red\nor \u2028 blue   (target: a\r\nb)"

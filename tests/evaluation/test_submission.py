@@ -8,6 +8,7 @@ import pytest
 from t5jax.data.registry import builtin
 from t5jax.data.tasks.task import ExampleTask
 from t5jax.errors import DataError
+from t5jax.evaluation import submission
 from t5jax.evaluation.examples import EvaluationExample, TaskExamples
 from t5jax.evaluation.predictions import TaskPrediction
 from t5jax.evaluation.submission import SUBMISSION_FORMATS, write_submission
@@ -137,3 +138,9 @@ def test_rows_need_their_number_and_other_tasks_have_no_format(tmp_path):
         submit(tmp_path, "glue_cola_v002", [{"idx": None}], ["acceptable"])
     task = task_examples("squad_v010_allanswers", [{"answers": ["x"]}])
     assert write_submission(tmp_path, task, [TaskPrediction("x", 0.0)]) is None
+
+
+@pytest.mark.parametrize("value", ["a\tb", "a\nb", "a\u2028", ""])
+def test_a_table_takes_no_tabs_and_line_ends(value):
+    with pytest.raises(DataError, match=r"the prediction of row 3 is .*no place for tabs"):
+        list(submission._tsv([{"idx": 3}], [value]))

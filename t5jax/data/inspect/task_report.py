@@ -8,6 +8,7 @@ from t5jax.data.inspect.mixture_preview import MixturePreview
 from t5jax.data.inspect.task_preview import QUANTILES, Lengths, Shown, TaskPreview
 from t5jax.data.store.spelling import spelling_notes
 from t5jax.data.vocabularies import Vocabulary
+from t5jax.data.vocabularies.one_line import one_line
 from t5jax.data.vocabularies.token_text import run_text
 
 _COLUMNS = 100
@@ -113,8 +114,7 @@ def _example(number: int, example: Shown, shown: TaskPreview) -> str:
         ("targets", example.targets, example.targets_text),
     ):
         if len(ids):
-            in_one_line = text.replace("\n", "\\n")
-            lines.append(f"  {name:8s} {len(ids):5d} tokens  {in_one_line}")
+            lines.append(f"  {name:8s} {len(ids):5d} tokens  {one_line(text)}")
     if example.original:
         lines.append(f"  original [[hidden]]    {_marked(example, shown.vocabulary)}")
     return "\n".join(lines) + "\n"
@@ -123,7 +123,7 @@ def _example(number: int, example: Shown, shown: TaskPreview) -> str:
 def _marked(example: Shown, vocabulary: Vocabulary) -> str:
     texts = []
     for stretch in example.original:
-        text = run_text(vocabulary, stretch.ids).replace("\n", "\\n")
+        text = one_line(run_text(vocabulary, stretch.ids))
         texts.append(f"[[{text}]]" if stretch.hidden else text)
     return "".join(texts).lstrip()
 
