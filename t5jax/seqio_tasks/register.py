@@ -11,6 +11,7 @@ from t5jax.data.config import DataConfig
 from t5jax.data.modules import load_entry_points, load_modules
 from t5jax.data.objectives import OBJECTIVES
 from t5jax.data.registry.corpora import CORPORA
+from t5jax.data.registry.names import Definitions
 from t5jax.data.registry.resolved_task import SOURCE_SETTINGS
 from t5jax.data.tasks.mixture import Mixture
 from t5jax.data.tasks.task import SeqioTask, Task
@@ -78,21 +79,18 @@ def register(
     if names is None:
         load_entry_points()
         names = _all_names()
-    definitions = {name: registry.find(name, data) for name in names}
-    tasks = {task.name: task for name in definitions for task in registry.tasks_of(name, data)}
-    mixtures = {
-        name: found
-        for name, found in definitions.items()
-        if isinstance(found, Mixture) and _is_ours(name)
-    }
+    definitions = [registry.definitions_of(name, data) for name in dict.fromkeys(names)]
+    tasks = {task.name: task for found in definitions for task in found.tasks}
+    mixed = [found for found in definitions if found.mixture and _is_ours(found.name)]
+    mixtures = {found.name: found.mixture for found in mixed if found.mixture}
     seqio_names = _seqio_names(tasks, mixtures, prefix)
     made = {seqio_names[k]: task for k, task in tasks.items() if not isinstance(task, SeqioTask)}
     _check_free({**made, **{seqio_names[name]: found for name, found in mixtures.items()}})
     for name, task in made.items():
         own = dataclasses.replace(data, mixture=task.name)
         _put(seqio.TaskRegistry, name, task_for_seqio(task, own, name))
-    for name, mixture in mixtures.items():
-        _mixed[seqio_names[name]] = _mix(mixture, data, seqio_names, step)
+    for found in mixed:
+        _mixed[seqio_names[found.name]] = _mix(found, seqio_names, step)
     _make_mixtures({*made, *(seqio_names[name] for name in mixtures)})
     return [seqio_names[name] for name in (*tasks, *mixtures) if seqio_names[name] in _ours]
 
@@ -161,13 +159,15 @@ def _described(provider: Any) -> str:
     return f"a task over {provider.source}"
 
 
-def _mix(
-    mixture: Mixture, data: DataConfig, seqio_names: Mapping[str, str], step: int | None
-) -> _Mixed:
-    tasks = {task.name: task for task in registry.tasks_of(mixture.name, data)}
-    nested = registry.mixtures_within(mixture, data)
-    rates = MixtureRates(mixture=mixture, tasks=tasks, nested=nested, step=step)
-    return _Mixed(rates, {name: seqio_names[name] for name in tasks})
+def _mix(found: Definitions, seqio_names: Mapping[str, str], step: int | None) -> _Mixed:
+    assert found.mixture is not None, found.name
+    rates = MixtureRates(
+        mixture=found.mixture,
+        tasks={task.name: task for task in found.tasks},
+        nested={k: inside for k, inside in found.mixtures.items() if k != found.name},
+        step=step,
+    )
+    return _Mixed(rates, {task.name: seqio_names[task.name] for task in found.tasks})
 
 
 def _make_mixtures(changed: set[str]) -> None:

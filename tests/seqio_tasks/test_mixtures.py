@@ -44,7 +44,7 @@ def c4_size(monkeypatch):
 def test_every_mixture_of_the_paper_has_its_rates(seqio, c4_size):
     register(list(MIXTURES), vocabulary=BYTES)
     for name, mixture in MIXTURES.items():
-        tasks = {task.name: task for task in registry.tasks_of(name, DATA)}
+        tasks = {task.name: task for task in registry.definitions_of(name, DATA).tasks}
         sizes = {
             name: (getattr(task, "num_examples", C4) or 0) if "train" in task.splits else 0
             for name, task in tasks.items()

@@ -5,12 +5,9 @@ task looks.
 """
 
 import collections
-import os
 import re
 import types
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 
 from t5jax.data.benchmarks.supervised import SUPERVISED_TASKS
@@ -20,20 +17,16 @@ from t5jax.data.objectives import SpanCorruption
 from t5jax.data.records import BadRecord, Rejected
 from t5jax.data.registry import builtin
 from t5jax.data.registry.texts import task_documents
-from t5jax.data.sources import JsonLines
-from t5jax.data.sources.tfrecord import framed_records
 from t5jax.data.tasks.task import ExampleTask, TextTask
 from t5jax.data.vocabularies import SentencePieceVocabulary
-from tests.data.benchmarks.real_runs import LINKS, MADE, PREPARED, RUNS, TEXT_RUNS
-from tests.data.prepared_sets import write_prepared
+from tests.data.benchmarks.real_folders import link_data_sets, text_settings, write_texts
+from tests.data.benchmarks.real_runs import LINKS, RUNS, TEXT_RUNS
 
 
 @pytest.fixture(scope="module")
 def settings(real_data, tmp_path_factory):
     root = tmp_path_factory.mktemp("data_sets")
-    for link, target in LINKS.items():
-        (root / link).parent.mkdir(parents=True, exist_ok=True)
-        os.symlink(real_data / target, root / link)
+    link_data_sets(real_data, root)
     return types.SimpleNamespace(datasets_dir=str(root), tfds_data_dir=None)
 
 
@@ -137,42 +130,15 @@ def test_sentinels_are_tokens_of_the_vocabulary(settings, real_data):
 
 @pytest.fixture(scope="module")
 def text_root(real_data, tmp_path_factory):
-    """The folder of real data with the files of MADE, and prepared sets below `tfds`."""
-    from array_record.python.array_record_module import ArrayRecordWriter
-
     root = tmp_path_factory.mktemp("texts")
-    for name in ("text", "glue"):
-        os.symlink(real_data / name, root / name)
-    (root / "made").mkdir()
-    for made, source in MADE.items():
-        if made.endswith(".parquet"):
-            rows = JsonLines(train_files=(str(real_data / source),))
-            (shard,) = rows.shards("train")
-            table = pyarrow.Table.from_pylist([dict(row) for row in rows.records("train", shard)])
-            pyarrow.parquet.write_table(table, root / made)
-        else:
-            writer = ArrayRecordWriter(str(root / made), "group_size:1")
-            for _, record in framed_records(str(real_data / source), 1 << 24):
-                writer.write(record)
-            writer.close()
-    columns = ("content-length", "content-type", "text", "timestamp", "url")
-    for name, source in PREPARED.items():
-        (path,) = write_prepared(root / "tfds", name, columns, "train", [125])
-        os.symlink(real_data / source, path)
+    write_texts(real_data, root)
     return root
 
 
 @pytest.mark.parametrize(("name", "split", "count", "more"), TEXT_RUNS)
 def test_text_is_read_whole(real_data, text_root, name, split, count, more):
     task = builtin.find_in_table(name)
-    more = {
-        key: tuple(f"{text_root}/{path}" for path in value) if key.endswith("_files") else value
-        for key, value in more.items()
-    }
-    if "train_files" in task.required:
-        more = {"train_files": (f"{text_root}/text/books/*.gz",)} | more
-    else:
-        more["tfds_data_dir"] = str(text_root / "tfds")
+    more = text_settings(text_root, task.required, more)
     vocabulary = SentencePieceVocabulary(path=str(real_data / "tokenizer/t5/spiece.model"))
     lengths = {"inputs_length": 512, "targets_length": 512}
     data = DataConfig(mixture=name, vocabulary=vocabulary, cache_dir=None, **lengths, **more)
