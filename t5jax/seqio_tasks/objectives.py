@@ -88,7 +88,7 @@ class ObjectivePreprocessor:
             high, low = (int(part) & 0xFFFFFFFF for part in seed)
             row = np.zeros(1, np.int64)
             coded = self.objective.apply(tokens[None], row, high << 32 | low, vocabulary)
-            found = _features(coded.trimmed(*lengths))
+            found = _features(coded.trimmed(*lengths, eos_id=vocabulary.eos_id))
             if "inputs" in found:
                 found["inputs"] = np.concatenate([prefix, found["inputs"]])
             return [found[name] for name in features]
@@ -97,7 +97,7 @@ class ObjectivePreprocessor:
 
 
 def _features(coded: Coded) -> dict[str, np.ndarray]:
-    """The only row, without padding."""
+    """The only row, without padding (of id 0, which a source checks)."""
     found = {name: np.trim_zeros(getattr(coded, name)[0], "b") for name in ("inputs", "targets")}
     if coded.inputs_segments is not None:
         for feature, field in PACKING.items():

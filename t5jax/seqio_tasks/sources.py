@@ -13,6 +13,7 @@ from t5jax.data.tasks.task import ExampleTask, TextTask
 from t5jax.data.tensorflow_import import import_seqio, import_tensorflow
 from t5jax.errors import ConfigError, DataError
 from t5jax.seqio_tasks.columns import columns_to_text
+from t5jax.types import PAD_ID
 
 seqio = import_seqio()
 tf = import_tensorflow()
@@ -21,6 +22,15 @@ _log = logging.getLogger("t5jax")
 COLUMNS = "t5jax_columns"  # the feature that holds an example's other columns
 _TRAIN = "train"
 _CYCLE, _BLOCK = 16, 16  # of files read in turn, as seqio's FileDataSource reads them
+
+
+def _check_padding(data: DataConfig) -> None:
+    if data.vocabulary.pad_id != PAD_ID:
+        raise ConfigError(
+            f"vocabulary {data.vocabulary} pads with id {data.vocabulary.pad_id}: seqio takes id "
+            f"{PAD_ID} for padding whatever the vocabulary says; train with t5jax, or with a "
+            f"vocabulary whose id {PAD_ID} is padding"
+        )
 
 
 class TaskSource(seqio.DataSource):
@@ -83,9 +93,11 @@ class TaskSource(seqio.DataSource):
         shard_info: Any = None,
         **unused: Any,
     ) -> Any:
-        """Raises as `list_shards`, ValueError for fewer shards than `shard_info` asks for. What
-        breaks off later is an error of TensorFlow's, which holds the message."""
+        """Raises as `list_shards`, ValueError for fewer shards than `shard_info` asks for,
+        ConfigError for a vocabulary that does not pad with 0. What breaks off later is an error of
+        TensorFlow's, which holds the message."""
         shards = self.list_shards(split)
+        _check_padding(self.data)
         if shard_info and len(shards) < shard_info.num_shards:
             raise ValueError(
                 f"task {self.task.name}, {split}: {len(shards)} shards cannot be divided by "

@@ -4,12 +4,13 @@ T5X and seqio's mixtures compare vocabularies: one of these equals seqio's own o
 ids are those of `TextVocabulary`, because tf_text's tokeniser gives others for some documents.
 """
 
+import os
 from typing import Any
 
 from t5jax.data.seqio_bridge.vocabularies import TextVocabulary
 from t5jax.data.tensorflow_import import import_seqio
 from t5jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary, Vocabulary
-from t5jax.data.vocabularies.files import PUBLISHED, local_file
+from t5jax.data.vocabularies.files import PUBLISHED, is_local, local_file
 
 seqio = import_seqio()
 
@@ -69,15 +70,21 @@ class ByteText(TextVocabulary, seqio.ByteVocabulary):
 
 
 def seqio_vocabulary(vocabulary: Vocabulary, *, sentinels: bool) -> TextVocabulary:
-    """A vocabulary for the features of a task. No file is opened.
+    """A vocabulary for the features of a task: of seqio's class where it has one. No file is
+    opened.
 
     `sentinels`: a literal `<extra_id_0>` in a text is the sentinel (examples; in documents of
     plain text it is text).
     """
-    if isinstance(vocabulary, SentencePieceVocabulary):
+    # A folder may add tokens to its model, and seqio's class knows the model alone.
+    if isinstance(vocabulary, SentencePieceVocabulary) and not _is_folder(vocabulary.path):
         return SentencePieceText(vocabulary, sentinels=sentinels)
     if isinstance(vocabulary, ByteVocabulary):
         return ByteText(vocabulary, sentinels=sentinels)
     found = TextVocabulary(vocabulary)
     found.sentinels = sentinels
     return found
+
+
+def _is_folder(path: str) -> bool:
+    return is_local(path) and os.path.isdir(path)

@@ -111,6 +111,13 @@ def test_a_bad_record_is_named_or_left_out(seqio):
     assert inputs(source.get_dataset("train", shuffle=False)) == ["fine", "good"]
 
 
+def test_a_vocabulary_that_pads_with_another_id_is_refused(seqio, monkeypatch):
+    source = source_of(seqio, small_task())
+    monkeypatch.setattr(ByteVocabulary, "pad_id", 3)
+    with pytest.raises(ConfigError, match="pads with id 3: seqio takes id 0 for padding"):
+        source.get_dataset("train")
+
+
 def test_what_is_missing_is_said_when_data_is_asked_for(seqio, tmp_path):
     register(["jsonl_span_corruption", "glue_cola_v002"], datasets_dir=str(tmp_path))
     text, cola = (
