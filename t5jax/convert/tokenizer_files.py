@@ -6,9 +6,14 @@ from typing import Any
 
 from t5jax.data.vocabularies import HuggingFaceVocabulary, SentencePieceVocabulary
 from t5jax.data.vocabularies.added_tokens import AddedToken
+from t5jax.data.vocabularies.base import sentinel_index
 from t5jax.data.vocabularies.model_file import (
+    Piece,
+    PieceType,
+    charsmap_of,
+    has_dummy_prefix,
     is_unigram,
-    normalization_of,
+    keeps_spaces,
     read_pieces,
     split_record,
 )
@@ -24,8 +29,9 @@ Files = dict[str, bytes]
 def sentencepiece_files(vocabulary: SentencePieceVocabulary) -> tuple[dict[str, Any], Files]:
     """(settings for tokenizer_config.json, the other files by name).
 
-    transformers' T5Tokenizer takes the unknown piece to be id 2: a unigram model with other special
-    ids gets a tokenizer.json, which says its own. A BPE model is Llama's, `tokenizer.model`.
+    For transformers 5's T5Tokenizer the unknown piece is id 2, and every piece of text behind an
+    added token begins as a text does. A unigram model of which that is not true gets a
+    tokenizer.json, which says its own, and so does a BPE model (Llama's).
     """
     model, record = split_record(vocabulary.file_bytes())
     special = vocabulary.pad_id, vocabulary.eos_id, vocabulary.unk_id
@@ -45,10 +51,9 @@ def sentencepiece_files(vocabulary: SentencePieceVocabulary) -> tuple[dict[str, 
     added = {t.content: t.id for t in tokens if t.id not in special}
     files = {"added_tokens.json": json.dumps(added, indent=2).encode()} if added else {}
     if not is_unigram(model):
-        settings |= {"tokenizer_class": "LlamaTokenizer", "add_bos_token": False}
-        return settings, {"tokenizer.model": model, **files}
+        return _bpe_files(vocabulary, settings, {"tokenizer.model": model, **files})
     files = {"spiece.model": model, **files}
-    if special == _T5:
+    if special == _T5 and vocabulary.prefix_after_tokens:
         return settings | {"tokenizer_class": "T5Tokenizer"}, files
     files["tokenizer.json"] = json.dumps(unigram_json(vocabulary)).encode()
     return settings | {"tokenizer_class": "PreTrainedTokenizerFast"}, files
@@ -84,27 +89,29 @@ def unigram_json(vocabulary: SentencePieceVocabulary) -> dict[str, Any]:
     """
     model, _ = split_record(vocabulary.file_bytes())
     tokens = _tokens(vocabulary, model)
-    charsmap, has_prefix = normalization_of(model)
+    charsmap = charsmap_of(model)
     pieces = [[piece.text, piece.score] for piece in read_pieces(model)]
-    behind = [token.id for token in tokens if token.id >= len(pieces)]
-    if behind != list(range(len(pieces), len(pieces) + len(behind))):
-        raise DataError(
-            f"vocabulary {vocabulary.path!r}: its added tokens leave gaps between their ids, which "
-            "a tokenizer.json cannot have"
-        )
+    _check_no_gaps(vocabulary, tokens, len(pieces))
     mark = {
         "type": "Metaspace", "replacement": "▁",
-        "prepend_scheme": _scheme(vocabulary, has_prefix), "split": True,
+        "prepend_scheme": _scheme(vocabulary, has_dummy_prefix(model)), "split": True,
     }  # fmt: skip
-    normalizer = None
+    normalizers: list[dict[str, Any]] = []
     if charsmap:
         text = base64.b64encode(charsmap).decode()
-        normalizer = {"type": "Precompiled", "precompiled_charsmap": text}
+        normalizers.append({"type": "Precompiled", "precompiled_charsmap": text})
+    words: list[dict[str, Any]] = [{"type": "WhitespaceSplit"}]
+    if not vocabulary.prefix_after_tokens:  # a space at a beginning remains
+        normalizers += [
+            {"type": "Strip", "strip_left": False, "strip_right": True},
+            {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"},
+        ]
+        words = []
     return {
         "version": "1.0", "truncation": None, "padding": None,
         "added_tokens": [{"id": token.id, **_flags(token)} for token in tokens],
-        "normalizer": normalizer,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, mark]},
+        "normalizer": {"type": "Sequence", "normalizers": normalizers} if normalizers else None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*words, mark]},
         "post_processor": ending_with(vocabulary.content(vocabulary.eos_id), vocabulary.eos_id),
         "decoder": mark,
         "model": {
@@ -113,7 +120,93 @@ def unigram_json(vocabulary: SentencePieceVocabulary) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _check_no_gaps(
+    vocabulary: SentencePieceVocabulary, tokens: list[AddedToken], size: int
+) -> None:
+    behind = [token.id for token in tokens if token.id >= size]
+    if behind != list(range(size, size + len(behind))):
+        raise DataError(
+            f"vocabulary {vocabulary.path!r}: its added tokens leave gaps between their ids, which "
+            "a tokenizer.json cannot have"
+        )
+
+
 def _scheme(vocabulary: SentencePieceVocabulary, has_prefix: bool) -> str:
     if not has_prefix:
         return "never"
     return "always" if vocabulary.prefix_after_tokens else "first"
+
+
+# ---- BPE models of SentencePiece (Llama's)
+
+
+def _bpe_files(
+    vocabulary: SentencePieceVocabulary, settings: dict[str, Any], files: Files
+) -> tuple[dict[str, Any], Files]:
+    """With a tokenizer.json where the model keeps texts as they are; other models are left to
+    transformers' own reading of them."""
+    model = files["tokenizer.model"]
+    if charsmap_of(model) or not keeps_spaces(model) or not has_dummy_prefix(model):
+        return settings | {"tokenizer_class": "LlamaTokenizer", "add_bos_token": False}, files
+    record = _bpe_json(vocabulary, model)
+    files["tokenizer.json"] = json.dumps(record).encode()
+    # What is listed by name alone would be added once more, without its flags.
+    del settings["additional_special_tokens"]
+    settings["added_tokens_decoder"] = {
+        str(entry["id"]): {name: x for name, x in entry.items() if name != "id"}
+        for entry in record["added_tokens"]
+    }
+    return settings | {"tokenizer_class": "PreTrainedTokenizerFast"}, files
+
+
+def _bpe_json(vocabulary: SentencePieceVocabulary, model: bytes) -> dict[str, Any]:
+    """The tokenizer.json that transformers makes of Llama's model, whose sentinels take the spaces
+    beside them."""
+    pieces, tokens = read_pieces(model), _tokens(vocabulary, model)
+    _check_no_gaps(vocabulary, tokens, len(pieces))
+    everywhere = vocabulary.prefix_after_tokens
+    added = []
+    for token in tokens:
+        entry = {"id": token.id, **_flags(token)}
+        if sentinel_index(token.content) is not None:
+            entry |= {"lstrip": True, "rstrip": everywhere}
+        added.append(entry)
+    to_mark = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    prepended = [{"type": "Prepend", "prepend": "▁"}, to_mark]
+    first = {
+        "type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False,
+    }  # fmt: skip
+    return {
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
+        "normalizer": {"type": "Sequence", "normalizers": prepended} if everywhere else None,
+        "pre_tokenizer": None if everywhere else first,
+        "post_processor": ending_with(vocabulary.content(vocabulary.eos_id), vocabulary.eos_id),
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                {"type": "ByteFallback"}, {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+            ],
+        },
+        "model": {
+            "type": "BPE", "dropout": None, "unk_token": vocabulary.content(vocabulary.unk_id),
+            "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": True,
+            "byte_fallback": any(piece.type == PieceType.BYTE for piece in pieces),
+            "ignore_merges": False, "merges": _merges(pieces),
+            "vocab": {piece.text: number for number, piece in enumerate(pieces)},
+        },
+    }  # fmt: skip
+
+
+def _merges(pieces: list[Piece]) -> list[list[str]]:
+    """Every way to put a piece together from two others, the likeliest piece first."""
+    ids = {piece.text: number for number, piece in enumerate(pieces)}
+    found = []
+    for piece in pieces:
+        cuts = ((piece.text[:n], piece.text[n:]) for n in range(1, len(piece.text)))
+        pairs = [pair for pair in cuts if pair[0] in ids and pair[1] in ids]
+        pairs.sort(key=lambda pair: (ids[pair[0]], ids[pair[1]]))
+        found += [(piece.score, *pair) for pair in pairs]
+    found.sort(key=lambda merge: (-merge[0], -len(merge[1]), -len(merge[2])))
+    return [[left, right] for _, left, right in found]

@@ -42,9 +42,9 @@ def special_tokens(pad: str | None = "<pad>") -> dict:
     return {"pad_token": pad, "eos_token": "</s>", "unk_token": "<unk>"}
 
 
-def sentinels(first: int, *, upwards: bool = False) -> dict[str, dict]:
-    """NUM_SENTINELS entries, of which the lowest id is `first`."""
-    order = range(NUM_SENTINELS) if upwards else range(NUM_SENTINELS - 1, -1, -1)
+def sentinels(first: int, *, count: int = NUM_SENTINELS, upwards: bool = False) -> dict[str, dict]:
+    """`count` entries, of which the lowest id is `first`."""
+    order = range(count) if upwards else range(count - 1, -1, -1)
     return {str(first + n): token(f"<extra_id_{i}>") for n, i in enumerate(order)}
 
 
@@ -179,20 +179,27 @@ def flan_ul2(folder: pathlib.Path) -> pathlib.Path:
 OWN = {"{": {}, "}": {}, "\n": {}, "<sep>": {"special": True}}
 
 
-def resized(folder: pathlib.Path, own: dict[str, dict] | None = None, **changes) -> pathlib.Path:
+def resized(
+    folder: pathlib.Path,
+    own: dict[str, dict] | None = None,
+    *,
+    model: bytes | None = None,
+    count: int = NUM_SENTINELS,
+    **changes,
+) -> pathlib.Path:
     """T5's file, its sentinels and then a user's tokens, as transformers 4.46 saves them (slow)."""
-    model = t5_model()
+    model = model or t5_model()
     size = num_pieces(model)
     decoder = {str(n): token(c) for n, c in enumerate(("<pad>", "</s>", "<unk>"))}
-    decoder |= sentinels(size)
+    decoder |= sentinels(size, count=count)
     for n, (content, flags) in enumerate((OWN if own is None else own).items()):
-        decoder[str(size + NUM_SENTINELS + n)] = token(content, **{"special": False, **flags})
-    listed = [f"<extra_id_{i}>" for i in range(NUM_SENTINELS)]
-    listed += [t["content"] for n, t in decoder.items() if int(n) >= size + 10 and t["special"]]
+        decoder[str(size + count + n)] = token(content, **{"special": False, **flags})
+    listed = [f"<extra_id_{i}>" for i in range(count)]
+    listed += [t["content"] for n, t in decoder.items() if int(n) >= size + count and t["special"]]
     config = {
         "add_prefix_space": True, "added_tokens_decoder": decoder,
         "additional_special_tokens": listed, "clean_up_tokenization_spaces": False,
-        "extra_ids": NUM_SENTINELS, "legacy": True, "sp_model_kwargs": {}, **special_tokens(),
+        "extra_ids": count, "legacy": True, "sp_model_kwargs": {}, **special_tokens(),
         "tokenizer_class": "T5Tokenizer",
     }  # fmt: skip
     added = {t["content"]: int(n) for n, t in decoder.items() if int(n) >= size}

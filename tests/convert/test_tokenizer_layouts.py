@@ -226,3 +226,65 @@ def test_a_difference_from_the_source_is_named(layouts, vocabularies):
     """The vocabulary of one directory against the files of another."""
     with pytest.raises(DataError, match=r"'translate English .*' is \[.*\] here, and \["):
         check_against_source(vocabularies["flan_ul2"], layouts["madlad"])
+
+
+# ---- field case A1c on T5's own file, and transformers itself
+
+A1C = "f(x) {y}\nz"
+A1C_IDS = [3, 89, 599, 226, 61, 32100, 3, 63, 32101, 32102, 3, 172]
+
+
+def check_field_case(vocabulary):
+    assert vocabulary.encode(A1C).tolist() == A1C_IDS
+    assert vocabulary.vocab_size == 32104
+    assert [vocabulary.decode([n]) for n in range(32100, 32104)] == ["{", "}", "\n", "<sep>"]
+    assert vocabulary.encode(vocabulary.decode(A1C_IDS)).tolist() == A1C_IDS
+    assert vocabulary.sentinel_id(0) == 32099
+
+
+def test_added_tokens_on_t5s_own_file(tmp_path, real_data):
+    model = (real_data / "tokenizer/t5/spiece.model").read_bytes()
+    check_field_case(read_vocabulary(foreign.resized(tmp_path, model=model, count=100)))
+
+
+@pytest.mark.parity
+def test_a_directory_of_transformers(tmp_path, real_data):
+    """What transformers saves after add_tokens. Its own tokenizer finds the newline, which the
+    normaliser makes a space, in every space; a text's newlines are found here."""
+    transformers = pytest.importorskip("transformers", reason="needs the `parity` extra")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(real_data / "tokenizer/t5")
+    tokenizer.add_tokens(["{", "}", "\n"])
+    listed = [f"<extra_id_{i}>" for i in range(100)]
+    tokenizer.add_special_tokens({"additional_special_tokens": [*listed, "<sep>"]})
+    tokenizer.save_pretrained(tmp_path)
+    vocabulary = read_vocabulary(tmp_path)
+    check_field_case(vocabulary)
+    write_tokenizer(vocabulary, tmp_path)
+    check_field_case(read_vocabulary(tmp_path))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", foreign.LAYOUTS)
+def test_transformers_reads_what_is_written(vocabularies, name, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="needs the `parity` extra")
+    vocabulary = vocabularies[name]
+    write_tokenizer(vocabulary, tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert (theirs.pad_token_id, theirs.eos_token_id, theirs.unk_token_id) == ids(vocabulary)
+    assert len(theirs) == vocabulary.vocab_size
+    for text in probe_texts(vocabulary):
+        found = theirs(text, add_special_tokens=False).input_ids
+        assert found == vocabulary.encode(text).tolist(), text
+    for number in (*vocabulary.sentinel_ids, *(t.id for t in vocabulary.added_tokens)):
+        assert theirs.decode([number]).strip() == vocabulary.decode([number]).strip()
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["aya", "flan_ul2"])
+def test_transformers_reads_the_source_as_we_do(vocabularies, layouts, name):
+    transformers = pytest.importorskip("transformers", reason="needs the `parity` extra")
+    theirs = transformers.AutoTokenizer.from_pretrained(layouts[name])
+    for text in probe_texts(vocabularies[name]):
+        found = theirs(text, add_special_tokens=False).input_ids
+        assert found == vocabularies[name].encode(text).tolist(), text

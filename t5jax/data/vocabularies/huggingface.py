@@ -15,6 +15,7 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Iterable
+from stat import S_ISDIR
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -31,12 +32,11 @@ from t5jax.data.vocabularies.base import (
 )
 from t5jax.data.vocabularies.files import local_file
 from t5jax.data.vocabularies.tokenizer_json import (
-    BYTE_LEVEL_BPE,
     TokenizerRecord,
     added_tokens,
     read_tokenizer,
 )
-from t5jax.data.vocabularies.tokenizer_settings import FILES
+from t5jax.data.vocabularies.tokenizer_settings import stamps
 from t5jax.data.vocabularies.tokenizer_variants import Variant, full_tokenizer, with_pieces, without
 from t5jax.errors import ConfigError, DataError
 from t5jax.home import expand_home
@@ -129,32 +129,20 @@ class HuggingFaceVocabulary(Vocabulary):
     def _file(self) -> "_TokenizerFile":
         local = local_file(self.path)
         try:
-            os.stat(local)
+            stat = os.stat(local)
         except OSError as error:
             raise DataError(
                 f"vocabulary {self.path!r} cannot be read from {os.getcwd()} ({error.strerror}); "
                 "give the path of a tokenizer.json"
             ) from error
-        file = _load(local, _stamps(local))
+        folder = local if S_ISDIR(stat.st_mode) else os.path.dirname(local)
+        file = _load(local, stat.st_mtime_ns, stat.st_size, stamps(folder))
         if self.extra_ids is not None and self.extra_ids != len(file.sentinel_ids):
             raise DataError(
                 f"vocabulary {self.path!r} has {len(file.sentinel_ids)} sentinels, not extra_ids="
                 f"{self.extra_ids}; leave extra_ids out"
             )
         return file
-
-
-def _stamps(path: str) -> tuple[tuple[str, int, int], ...]:
-    """What changes when a file of the tokeniser does."""
-    folder = path if os.path.isdir(path) else os.path.dirname(path)
-    found = []
-    for name in (path, *(os.path.join(folder, name) for name in (*FILES, *BYTE_LEVEL_BPE))):
-        try:
-            stat = os.stat(name)
-        except OSError:
-            continue
-        found.append((name, stat.st_mtime_ns, stat.st_size))
-    return tuple(found)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -173,7 +161,7 @@ class _TokenizerFile:
 
 
 @functools.lru_cache(maxsize=8)
-def _load(path: str, stamps: tuple) -> _TokenizerFile:
+def _load(path: str, mtime_ns: int, size: int, beside: tuple) -> _TokenizerFile:
     try:
         import tokenizers
     except ImportError as error:

@@ -69,10 +69,14 @@ def has_dummy_prefix(model: bytes) -> bool:
     return bool(_parsed(model).normalizer_spec.add_dummy_prefix)
 
 
-def normalization_of(model: bytes) -> tuple[bytes, bool]:
-    """(the rules by which characters are replaced, whether a text gets a space before it)."""
-    spec = _parsed(model).normalizer_spec
-    return bytes(spec.precompiled_charsmap), bool(spec.add_dummy_prefix)
+def charsmap_of(model: bytes) -> bytes:
+    """The rules by which characters are replaced; empty where none is."""
+    return bytes(_parsed(model).normalizer_spec.precompiled_charsmap)
+
+
+def keeps_spaces(model: bytes) -> bool:
+    """Whether every space of a text is spelled (Llama's), not only one between words (T5's)."""
+    return not _parsed(model).normalizer_spec.remove_extra_whitespaces
 
 
 def with_record(model: bytes, record: bytes) -> bytes:

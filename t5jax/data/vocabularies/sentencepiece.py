@@ -28,7 +28,7 @@ from t5jax.data.vocabularies.sentencepiece_directory import (
     model_file_in,
     special_ids_of,
 )
-from t5jax.data.vocabularies.tokenizer_settings import FILES
+from t5jax.data.vocabularies.tokenizer_settings import stamps
 from t5jax.errors import ConfigError, DataError
 from t5jax.home import expand_home
 
@@ -146,7 +146,7 @@ class SentencePieceVocabulary(Vocabulary):
                 "give the path of a SentencePiece model (of a run that is trained, its own: "
                 f"--data.vocabulary.path), or for a new run {_HOW_TO_TRAIN}"
             ) from error
-        beside = _stamps(os.path.dirname(file))
+        beside = stamps(os.path.dirname(file))
         return _load_model(
             file, self.extra_ids, stat.st_mtime_ns, stat.st_size, beside, file != given
         )
@@ -161,18 +161,6 @@ def _model_file(path: str) -> str:
             f"vocabulary {path!r} is not a file, and a folder without a SentencePiece model"
         )
     return str(found)
-
-
-def _stamps(folder: str) -> tuple[tuple[str, int, int], ...]:
-    """What changes when a file beside the model does."""
-    found = []
-    for name in FILES:
-        try:
-            stat = os.stat(os.path.join(folder, name))
-        except OSError:
-            continue
-        found.append((name, stat.st_mtime_ns, stat.st_size))
-    return tuple(found)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -49,10 +49,13 @@ def additions_beside(folder: pathlib.Path, processor: Processor, path: str) -> A
     special = _special_ids(settings, ids, processor, path)
     check_special_ids(*special, max([size, *(token.id + 1 for token in tokens)]), path)
     return Additions(
-        # Found in the text as it is written, whatever the flag says. Padding, EOS and unknown that
+        # Found in the text as it is written, whatever the flag says; a sentinel is a piece, which
+        # takes the space before it. Padding, EOS and unknown that
         # the model has itself are no additions.
         tokens=tuple(
-            dataclasses.replace(token, normalized=False)
+            AddedToken(content=token.content, id=token.id, special=True)
+            if SENTINEL.fullmatch(token.content)
+            else dataclasses.replace(token, normalized=False)
             for token in tokens
             if token.id >= size or token.id not in special
         ),

@@ -15,13 +15,13 @@ from typing import Any
 
 from t5jax.data.vocabularies.added_tokens import AddedToken, check_added_tokens
 from t5jax.data.vocabularies.tokenizer_settings import (
+    BYTE_LEVEL_BPE,
     TOKENIZER,
     TokenizerSettings,
     read_settings,
 )
 from t5jax.errors import DataError
 
-BYTE_LEVEL_BPE = ("vocab.json", "merges.txt")
 _NAMES = {"pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
 # Classes of transformers whose vocab.json and merges.txt are RoBERTa's byte-level BPE.
 _BYTE_LEVEL_CLASSES = ("", "RobertaTokenizer", "GPT2Tokenizer", "BartTokenizer", "LEDTokenizer")

@@ -6,8 +6,11 @@ key is used, known to change no id, or refused by name.
 """
 
 import dataclasses
+import functools
 import json
+import os
 import pathlib
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +19,8 @@ from t5jax.errors import DataError
 
 SETTINGS, SPECIAL_TOKENS = "tokenizer_config.json", "special_tokens_map.json"
 ADDED_TOKENS, TOKENIZER, MODEL_CONFIG = "added_tokens.json", "tokenizer.json", "config.json"
-FILES = (SETTINGS, SPECIAL_TOKENS, ADDED_TOKENS, TOKENIZER, MODEL_CONFIG)
+BYTE_LEVEL_BPE = ("vocab.json", "merges.txt")
+_FILES = (SETTINGS, SPECIAL_TOKENS, ADDED_TOKENS, TOKENIZER, MODEL_CONFIG, *BYTE_LEVEL_BPE)
 
 _LISTS = ("additional_special_tokens", "extra_special_tokens")
 # Keys that say something about ids and are read here or by the vocabularies.
@@ -64,6 +68,24 @@ class TokenizerSettings:
         """The token that the source's tokenizer puts before every text, if it does."""
         bos = self.special.get("bos")
         return bos if self.values.get("add_bos_token") and bos else None
+
+
+def stamps(folder: str) -> tuple[tuple[str, int, int], ...]:
+    """What changes when a file beside a tokeniser does, looked at once a second: it is asked for
+    with every text."""
+    return _stamps_at(folder, int(time.monotonic()))
+
+
+@functools.lru_cache(maxsize=32)
+def _stamps_at(folder: str, second: int) -> tuple[tuple[str, int, int], ...]:
+    found = []
+    for name in _FILES:
+        try:
+            stat = os.stat(os.path.join(folder, name))
+        except OSError:
+            continue
+        found.append((name, stat.st_mtime_ns, stat.st_size))
+    return tuple(found)
 
 
 def read_settings(folder: pathlib.Path, *, with_tokenizer_json: bool = False) -> TokenizerSettings:

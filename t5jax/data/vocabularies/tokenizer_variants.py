@@ -107,16 +107,25 @@ def _numbers(tokenizer: "Tokenizer", record: Record) -> dict[int, int]:
 def _readable(record: Record) -> Record:
     """A copy without what pads and cuts texts, or puts tokens around them; an added token that
     normalisation would change is found in the text as it is written."""
-    record = json.loads(json.dumps(record))
-    record |= {"post_processor": None, "truncation": None, "padding": None}
-    if record.get("normalizer") is None:
-        return record
-    normalizer = _tokenizer({**record, "added_tokens": []}).normalizer
-    for entry in record["added_tokens"]:
-        content = entry["content"]
-        if entry.get("normalized") and normalizer.normalize_str(content) != content:
+    model = record["model"]
+    if isinstance(model["vocab"], list):  # the pieces are renamed in one variant alone
+        model = {**model, "vocab": list(model["vocab"])}
+    outside = {"post_processor": None, "truncation": None, "padding": None}
+    entries = [dict(entry) for entry in record["added_tokens"]]
+    changed = _changed_by_normalization(record, [entry["content"] for entry in entries])
+    for entry in entries:
+        if entry["content"] in changed:
             entry["normalized"] = False
-    return record
+    return {**record, **outside, "model": model, "added_tokens": entries}
+
+
+def _changed_by_normalization(record: Record, contents: list[str]) -> set[str]:
+    if record.get("normalizer") is None:
+        return set()
+    nothing = {"type": "WordLevel", "vocab": {"<unk>": 0}, "unk_token": "<unk>"}
+    changes = {"model": nothing, "added_tokens": [], "post_processor": None}
+    normalizer = _tokenizer({**record, **changes}).normalizer
+    return {content for content in contents if normalizer.normalize_str(content) != content}
 
 
 def _tokenizer(record: Record) -> "Tokenizer":

@@ -169,6 +169,64 @@ def test_own_special_ids(tmp_path, model, special, ids):
     assert vocabulary.is_text(np.array(ids)).tolist() == [False, False, True]
 
 
+def added(names: list[str], first: int) -> list[dict]:
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return [{"id": first + n, "content": c, **flags, "special": True} for n, c in enumerate(names)]
+
+
+def test_own_token_below_the_sentinels_of_a_unigram_file(tmp_path):
+    """Field case A1a: added tokens keep the file's ids, in any order."""
+    pieces = [["<pad>", 0.0], ["</s>", 0.0], ["<unk>", -9.0], ["▁", -2.0], ["a", -2.0], ["b", -2.0]]
+    mark = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+    record = {
+        "version": "1.0", "truncation": None, "padding": None, "normalizer": None,
+        "added_tokens": [*added(SPECIAL, 0), *added(["<sep>", *sentinels([3, 2, 1, 0])], 8)],
+        "pre_tokenizer": mark, "post_processor": None, "decoder": mark,
+        "model": {
+            "type": "Unigram", "unk_id": 2, "byte_fallback": False,
+            "vocab": [*pieces, ["▁a", -1.0], ["▁b", -1.0]],
+        },
+    }  # fmt: skip
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(record))
+    vocabulary = HuggingFaceVocabulary(path=str(path))
+    assert vocabulary.sentinel_ids == (12, 11, 10, 9)
+    assert vocabulary.encode("<extra_id_0> b").tolist() == [12, 7]
+    for sentinels_too in (True, False):
+        assert vocabulary.encode("a<sep>b", sentinels=sentinels_too).tolist() == [6, 8, 7]
+    assert vocabulary.decode([6, 8, 7, 1, 0]) == "a<sep> b"
+    assert vocabulary.decode([12, 7]) == "<extra_id_0> b"
+    assert vocabulary.is_text(np.arange(13)).tolist() == [False] * 2 + [True] * 7 + [False] * 4
+
+
+def test_own_token_of_a_byte_level_file(tmp_path):
+    """Field case A1b: only padding, EOS, unknown and sentinels are text in a document."""
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    names = {name: n for n, name in enumerate([*SPECIAL, *alphabet])}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(names, [], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.add_special_tokens([*SPECIAL, "<sep>", *sentinels([3, 2, 1, 0])])
+    path = tmp_path / "tokenizer.json"
+    tokenizer.save(str(path))
+    vocabulary = HuggingFaceVocabulary(path=str(path))
+    assert vocabulary.encode("a<sep>b", sentinels=False).tolist() == [67, 259, 68]
+    assert vocabulary.sentinel_ids == (263, 262, 261, 260)
+    assert vocabulary.encode("a<extra_id_3>b").tolist() == [67, 260, 68]
+    assert vocabulary.encode("<pad></s><unk><extra_id_0>", sentinels=False).size == 5 + 4 + 5 + 12
+    assert vocabulary.decode([67, 259, 263, 68]) == "a<sep><extra_id_0>b"
+
+
+def test_ids_that_the_package_would_number_otherwise(tmp_path):
+    tokenizer = trained(tmp_path / "a.json", special=SPECIAL, on_top=sentinels([1, 0]))
+    record = json.loads((tmp_path / "a.json").read_text())
+    record["added_tokens"][-1]["id"] += 5
+    (tmp_path / "b.json").write_text(json.dumps(record))
+    assert tokenizer.num_sentinels == 2
+    with pytest.raises(DataError, match="with gaps"):
+        HuggingFaceVocabulary(path=str(tmp_path / "b.json")).encode("x")
+
+
 def test_bad_files(tmp_path):
     path = tmp_path / "tokenizer.json"
     with pytest.raises(DataError, match=r"tokenizer\.json.*cannot be read"):
