@@ -66,7 +66,7 @@ class Generator:
                 "model.architecture = 'encoder_only' predicts tokens in their places and generates "
                 "no text; `t5jax evaluate` gives its loss and accuracy"
             )
-        self.program, self.num_ids, self._after_batch = program, num_ids, after_batch
+        self.program, self.num_ids, self.after_batch = program, num_ids, after_batch
         all_params = (params,) if isinstance(params, dict) else tuple(params)
         self.batch_size = -(-batch_size // program.replicas) * program.replicas
         with program.use_mesh():
@@ -137,7 +137,7 @@ class Generator:
                     self._generated(output, score, config)
                     for output, score in zip(outputs, of_outputs.tolist(), strict=True)
                 ]
-            self._after_batch()
+            self.after_batch()
         return results
 
     def score(self, inputs: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> list[Scored]:
@@ -160,7 +160,7 @@ class Generator:
             for row, of_tokens in zip(rows, jax.device_get(self._replicate(scores)), strict=False):
                 kept = of_tokens[: len(targets[row])]
                 results[row] = Scored(float(np.sum(kept, dtype=np.float64)), kept)
-            self._after_batch()
+            self.after_batch()
         return results
 
     def _decode_weights(self, num_rows: int) -> tuple[DecodeWeights, ...] | None:

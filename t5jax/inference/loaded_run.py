@@ -43,19 +43,12 @@ class LoadedRun:
         params: Sequence[dict],
         *,
         batch_size: int = 32,
-        after_batch: Callable[[], None] = lambda: None,
     ):
         self.config: RunConfig = restored.config
         self.program = restored.program
         self.members = tuple(members)
         self.params = tuple(params)
-        self.texts = TextModel(
-            restored.config,
-            restored.program,
-            params,
-            batch_size=batch_size,
-            after_batch=after_batch,
-        )
+        self.texts = TextModel(self.config, self.program, params, batch_size=batch_size)
 
     @property
     def step(self) -> int | list[int]:
@@ -179,7 +172,7 @@ def load(
 
 def load_with_flags(
     workdir: str, step: int | None, flags: list[str], ensemble: Sequence[str], *, command: str,
-    batch_size: int, after_batch: Callable[[], None] = lambda: None,
+    batch_size: int,
 ) -> LoadedRun:  # fmt: skip
     """The same for a command, whose `--section.field VALUE` flags change the config."""
 
@@ -187,9 +180,7 @@ def load_with_flags(
         change = apply_flags(flags, command=command, workdir=workdir)
         return read_saved_config(workdir, step, change, command=command)[0]
 
-    return load_ensemble(
-        read, workdir, step, ensemble, batch_size=batch_size, after_batch=after_batch
-    )
+    return load_ensemble(read, workdir, step, ensemble, batch_size=batch_size)
 
 
 def load_ensemble(
@@ -199,7 +190,6 @@ def load_ensemble(
     ensemble: Sequence[str],
     *,
     batch_size: int,
-    after_batch: Callable[[], None] = lambda: None,
 ) -> LoadedRun:
     """Loads the run in `path` and further checkpoints `WORKDIR[@STEP]` whose logits are averaged;
     `read(workdir, step)` gives the config of each."""
@@ -217,8 +207,7 @@ def load_ensemble(
         EnsembleMember(workdir, run.step, run.fingerprint)
         for (workdir, _), run in zip(checkpoints, runs, strict=True)
     ]
-    params = [run.params for run in runs]
-    return LoadedRun(runs[0], members, params, batch_size=batch_size, after_batch=after_batch)
+    return LoadedRun(runs[0], members, [run.params for run in runs], batch_size=batch_size)
 
 
 def _parse_checkpoint(text: str) -> tuple[str, int | None]:

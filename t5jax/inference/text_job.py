@@ -122,8 +122,8 @@ def run_text_job(source: RowSource, kind: JobKind, options: JobOptions, flags: l
         options.ensemble,
         command=kind.command,
         batch_size=options.batch_size,
-        after_batch=monitor.after_batch,
     )
+    run.texts.generator.after_batch = monitor.after_batch
     _check_processes(options, source)
     shard = parse_shard(options.shard)
     if scanned is not None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -73,18 +73,12 @@ class TextModel:
         params: Params | Sequence[Params],
         *,
         batch_size: int = 32,
-        after_batch: Callable[[], None] = lambda: None,
     ):
         self.vocabulary = config.data.vocabulary
         self.trained_length = config.data.inputs_length  # tokens of an input, EOS included
         self.end_of_inputs = _end_of_inputs(config)
-        self.generator = Generator(
-            program,
-            params,
-            num_ids=self.vocabulary.vocab_size,
-            batch_size=batch_size,
-            after_batch=after_batch,
-        )
+        num_ids = self.vocabulary.vocab_size
+        self.generator = Generator(program, params, num_ids=num_ids, batch_size=batch_size)
 
     @property
     def batch_size(self) -> int:
