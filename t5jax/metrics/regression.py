@@ -26,6 +26,10 @@ class Correlation:
     function: str  # of scipy.stats
 
     @property
+    def __name__(self) -> str:  # it was a function
+        return self.name
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The one value's name."""
         return (self.name,)

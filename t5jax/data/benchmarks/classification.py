@@ -5,6 +5,7 @@ T5 writes such a row as `<benchmark> <column>: <text> <column>: <text> …` and 
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,8 +36,9 @@ class Columns:
         columns: dict[str, Any] = {
             name: row.text(_present(row, name, names)) for name, names in self.texts.items()
         }
-        value = next((row[name] for name in self.label if name in row), None)
-        columns["label"] = _score(value) if self.labels is None else class_of(value, self.labels)
+        name = next((name for name in self.label if name in row), None)
+        value = UNLABELLED if name is None else row[name]
+        columns["label"] = score_of(value) if self.labels is None else class_of(value, self.labels)
         columns["idx"] = own_index(row, number)
         yield Row(columns, row.place)
 
@@ -67,13 +69,18 @@ def class_of(value: Any, labels: tuple[str, ...]) -> int:
     raise BadColumn(f"label {value!r} is none of {labels}, nor its number, nor -1 for unknown")
 
 
-def _score(value: Any) -> float:
-    if value is None or value == "":
-        return float(UNLABELLED)
+def score_of(value: Any) -> float:
+    """A score as files write it, -1 for none. Raises BadColumn for what is no finite number: an
+    empty cell or NaN would become the target text `nan`."""
     try:
-        return float(value)
+        score = float(value)
     except (TypeError, ValueError):
-        raise BadColumn(f"score {value!r} is not a number") from None
+        score = math.nan
+    if not math.isfinite(score):
+        raise BadColumn(
+            f"score {value!r} is not a number; a split without scores has no such column, or -1"
+        )
+    return score
 
 
 def _present(row: Row, name: str, names: tuple[str, ...]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from t5jax.data.benchmarks.datasets import Dataset
-from t5jax.data.benchmarks.squad_text import pad_punctuation, single_spaces
+from t5jax.data.benchmarks.squad_text import PunctuationRule, pad_punctuation, single_spaces
 from t5jax.data.records import BadColumn, Row
 from t5jax.data.tasks.task import Example, ExampleTask
 from t5jax.metrics.question_answering import span_squad, squad, words_of
@@ -58,16 +58,12 @@ SQUAD = Dataset(
 
 def squad_examples(row: Row) -> Iterator[Example]:
     """`question: <question> context: <context>` -> the first answer; all answers for the metric."""
-    example = _padded(row)
-    text = f"question: {example['question']} context: {example['context']}"
-    yield {"inputs": single_spaces(text), "targets": example["answers"][0], **example}
+    yield from answered_in_context(row, rule="non_word")
 
 
 def context_free_examples(row: Row) -> Iterator[Example]:
     """`squad trivia question: <question>` -> the first answer."""
-    example = _padded(row)
-    text = f"squad trivia question: {example['question']}"
-    yield {"inputs": single_spaces(text), "targets": example["answers"][0], **example}
+    yield from answered_without_context(row, rule="non_word")
 
 
 def span_examples(row: Row) -> Iterator[Example]:
@@ -78,7 +74,26 @@ def span_examples(row: Row) -> Iterator[Example]:
     metric counts, as they were when T5 was published; later versions of its preprocessor count the
     empty strings between neighbouring marks as well.
     """
-    example = next(squad_examples(row))
+    yield from answered_by_span(row, rule="non_word")
+
+
+def answered_in_context(row: Row, *, rule: PunctuationRule) -> Iterator[Example]:
+    """`question: <question> context: <context>` -> the first answer, by a rule of punctuation."""
+    example = _padded(row, rule)
+    text = f"question: {example['question']} context: {example['context']}"
+    yield {"inputs": single_spaces(text), "targets": example["answers"][0], **example}
+
+
+def answered_without_context(row: Row, *, rule: PunctuationRule) -> Iterator[Example]:
+    """`squad trivia question: <question>` -> the first answer, by a rule of punctuation."""
+    example = _padded(row, rule)
+    text = f"squad trivia question: {example['question']}"
+    yield {"inputs": single_spaces(text), "targets": example["answers"][0], **example}
+
+
+def answered_by_span(row: Row, *, rule: PunctuationRule) -> Iterator[Example]:
+    """`question: <question> context: <context>` -> `start: 3 end: 6`, by a rule of punctuation."""
+    example = next(answered_in_context(row, rule=rule))
     context, answer = words_of(example["context"]), words_of(example["targets"])
     for start in range(len(context) - len(answer) + 1):
         if answer and context[start : start + len(answer)] == answer:
@@ -86,16 +101,16 @@ def span_examples(row: Row) -> Iterator[Example]:
             return
 
 
-def _padded(row: Row) -> dict[str, Any]:
+def _padded(row: Row, rule: PunctuationRule) -> dict[str, Any]:
     answers = row.get("answers")
     texts = answers.get("text") if isinstance(answers, dict) else None
     if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
         raise BadColumn(f"column 'answers' is {str(answers)[:80]}: no list of texts below 'text'")
     return {
         "id": row.get("id"),
-        "question": pad_punctuation(row.text("question")),
-        "context": pad_punctuation(row.text("context")),
-        "answers": [pad_punctuation(text) for text in texts],
+        "question": pad_punctuation(row.text("question"), rule),
+        "context": pad_punctuation(row.text("context"), rule),
+        "answers": [pad_punctuation(text, rule) for text in texts],
     }
 
 

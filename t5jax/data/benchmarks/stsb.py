@@ -9,21 +9,32 @@ from t5jax.data.records import BadColumn, Row
 from t5jax.data.tasks.task import Example
 
 UNPARSABLE = -1.0
+LEAST, MOST = 0.0, 5.0
 
 
 def similarity_examples(row: Row) -> Iterator[Example]:
     """`stsb sentence1: <sentence1> sentence2: <sentence2>` -> the score rounded to the nearest 0.2,
     with one decimal: 3.8. Without a score -1.0."""
-    label = row.get("label")
-    if not isinstance(label, int | float):
-        raise BadColumn(f"column 'label' is {label!r}, not a number")
     # float32 and ties to even, as T5 rounded: 2.5 is 12.5 steps of 0.2 and becomes 2.4.
-    steps = np.round(np.float32(label) * np.float32(5))
+    steps = np.round(np.float32(_similarity(row)) * np.float32(5))
     yield {
         "inputs": keyed_text("stsb", row, ("sentence1", "sentence2")),
         "targets": f"{steps / np.float32(5):.1f}",
         "idx": row.get("idx"),
     }
+
+
+def _similarity(row: Row) -> float:
+    """The row's score. Raises BadColumn for what is no number from 0 to 5, such as NaN."""
+    label = row.get("label")
+    if not isinstance(label, int | float) or isinstance(label, bool):
+        raise BadColumn(f"column 'label' is {label!r}, not a number")
+    if not (LEAST <= label <= MOST or label == UNPARSABLE):
+        raise BadColumn(
+            f"column 'label' is {label!r}: a similarity is a number from {LEAST} to {MOST}, or -1 "
+            "in a split without labels"
+        )
+    return label
 
 
 def similarity_of_text(

@@ -1,6 +1,7 @@
 """All tasks with fixed examples that t5jax brings, by name: one file per benchmark."""
 
 from t5jax.data.benchmarks import (
+    ascii_punctuation,
     glue,
     nsp,
     squad,
@@ -17,6 +18,7 @@ BENCHMARKS = (  # (title, module)
     ("SuperGLUE", superglue),
     ("questions and answers", squad),
     ("questions and answers", trivia_qa),
+    ("questions and answers", ascii_punctuation),
     ("summaries", summarization),
     ("translation", translation),
     ("in many wordings (templates)", templates),

@@ -144,6 +144,7 @@ def _source_of(task: Task) -> str:
 
 
 def _format_of(examples: Any) -> str:
+    examples = getattr(examples, "func", examples)  # of a functools.partial
     inner = getattr(examples, "examples", None)
     if inner is not None:  # a variant whose answer fills a sentinel
         stated = _format_of(inner)

@@ -1,10 +1,16 @@
 """GLUE's tasks: inputs and targets character for character, classes back from text, the metrics."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from t5jax.data.benchmarks.glue import TASKS
-from t5jax.data.records import BadColumn, Row
+from t5jax.data.config import DataConfig
+from t5jax.data.records import BadColumn, Rejected, Row
+from t5jax.data.registry.texts import TaskDocuments
+from t5jax.data.vocabularies import ByteVocabulary
+from t5jax.errors import DataError
 
 BY_NAME = {task.name: task for task in TASKS}
 NLI = {"premise": "Ann paid.", "hypothesis": "Ann slept.", "idx": 3}
@@ -104,6 +110,35 @@ def test_stsb_rounds_to_steps_of_a_fifth():
     assert made[0]["inputs"] == "stsb sentence1: It rained. sentence2: It was wet."
     for text, value in [("3.8", 3.8), ("a lot", -1.0), ("", -1.0), ("nan", -1.0)]:
         assert task.postprocess(text, example=made[0], is_target=False) == value
+
+
+@pytest.mark.parametrize(
+    "label", [float("nan"), float("inf"), 5.2, -0.2, -2, 50, None, "", "3.8", True]
+)
+def test_stsb_has_no_text_for_what_is_no_similarity(label):
+    with pytest.raises(BadColumn, match=rf"column 'label' is {label!r}.* number"):
+        list(BY_NAME["glue_stsb_v002"].examples(Row({**PAIR, "label": label}, "p")))
+
+
+@pytest.mark.parametrize("cell", ["nan", "", "NaN", "inf", "5.25", "-0.5", "-"])
+def test_a_damaged_score_in_a_file_is_named_with_its_row(cell, tmp_path):
+    folder = tmp_path / "glue" / "STS-B"
+    folder.mkdir(parents=True)
+    rows = ["sentence1\tsentence2\tscore", "A\tB\t3.8", f"C\tD\t{cell}", "E\tF\t0.2"]
+    (folder / "train.tsv").write_text("\n".join(rows) + "\n")
+    settings = {"vocabulary": ByteVocabulary(), "inputs_length": 99, "targets_length": 9}
+    data = DataConfig(
+        mixture="glue_stsb_v002", datasets_dir=str(tmp_path), cache_dir=None, **settings
+    )
+    texts = TaskDocuments("glue_stsb_v002", data)
+    (shard,) = texts.shards("train")
+    with pytest.raises(DataError, match=rf"train\.tsv, line 3: .*'?{cell}'? ?.*number"):
+        list(texts.examples("train", shard, Rejected()))
+    skipping = dataclasses.replace(data, on_bad_record="skip", max_bad_fraction=0.5)
+    rejected = Rejected()
+    examples = TaskDocuments("glue_stsb_v002", skipping).examples("train", shard, rejected)
+    assert [example["targets"] for example in examples] == ["3.8", "0.2"]
+    assert rejected.records == 1
 
 
 def test_stsb_rounds_as_tensorflow():

@@ -6,7 +6,9 @@ import pytest
 
 from t5jax.data.benchmarks.squad import SQUAD, TASKS
 from t5jax.data.benchmarks.squad_text import pad_punctuation
+from t5jax.data.benchmarks.supervised import SUPERVISED_TASKS
 from t5jax.data.benchmarks.trivia_qa import TASKS as TRIVIA_QA
+from t5jax.data.inspect.catalog import input_format
 from t5jax.data.records import BadColumn, Row
 from t5jax.metrics.question_answering import span_squad
 
@@ -71,6 +73,62 @@ def test_punctuation_padding_equals_tensorflows():
     padded = tf.strings.regex_replace(tf.constant(texts), r"(\W)", r" \1 ")
     expected = tf.strings.regex_replace(padded, r"\s+", " ").numpy()
     assert [pad_punctuation(text) for text in texts] == [text.decode() for text in expected]
+
+
+@pytest.mark.parametrize(
+    ("text", "non_word", "ascii_punctuation"),
+    [
+        ("Queñua", "Que ñ ua", "Queñua"),
+        ("file_name", "file_name", "file _ name"),
+        ("Beyoncé’s 3.5 €", "Beyonc é ’ s 3 . 5 € ", "Beyoncé’s 3 . 5 €"),
+        ("a\u00a0b", "a \u00a0 b", "a\u00a0b"),
+        ("(x)", " ( x ) ", " ( x ) "),
+    ],
+)
+def test_both_rules_of_punctuation(text, non_word, ascii_punctuation):
+    assert pad_punctuation(text) == pad_punctuation(text, "non_word") == non_word
+    assert pad_punctuation(text, "ascii_punctuation") == ascii_punctuation
+
+
+def test_ascii_punctuation_equals_tensorflows():
+    from t5jax.data.tensorflow_import import import_tensorflow
+
+    tf = import_tensorflow()
+    texts = [
+        "".join(map(chr, range(1, 128))),
+        "中文 text_1, ünï’s “quotes”…\u2003x\x0by",
+        "  a  b ",
+        "",
+    ]
+    padded = tf.strings.regex_replace(tf.constant(texts), r"([[:punct:]])", r" \1 ")
+    expected = [text.decode() for text in tf.strings.regex_replace(padded, r"\s+", " ").numpy()]
+    assert [pad_punctuation(text, "ascii_punctuation") for text in texts] == expected
+
+
+def test_tasks_by_the_later_rule_differ_in_that_alone():
+    row = Row({**ROW, "question": "What's a_b?", "context": "Queñua (tree) costs $3.50."}, "p")
+    text, context_free, span, trivia = (SUPERVISED_TASKS[f"{task.name}_ascii_punctuation"]
+                                        for task in (*TASKS, *TRIVIA_QA))  # fmt: skip
+    (example,) = text.examples(row)
+    assert example["inputs"] == (
+        "question: What ' s a _ b ? context: Queñua ( tree ) costs $ 3 . 50 . "
+    )
+    (before,) = TEXT.examples(row)
+    assert before["inputs"] == (
+        "question: What ' s a_b ? context: Que ñ ua ( tree ) costs $ 3 . 50 . "
+    )
+    (example,) = context_free.examples(row)
+    assert example["inputs"] == "squad trivia question: What ' s a _ b ? "
+    (example,) = span.examples(row)
+    assert example["targets"] == "start: 3 end: 4"
+    assert next(iter(SPAN.examples(row)))["targets"] == "start: 5 end: 6"
+    named = Row({**TRIVIA, "answer": {"normalized_aliases": ["ann lée"]}}, "p")
+    named["entity_pages"] = {"wiki_context": ["By Ann Lée_1."]}
+    assert [e["targets"] for e in trivia.examples(named)] == ["ann lée"]
+    assert [e["targets"] for e in TRIVIA_QA[0].examples(named)] == ["ann l é e"]
+    assert next(iter(trivia.eval_examples(named)))["inputs"].endswith("By Ann Lée _ 1 . ")
+    assert text.metrics == TEXT.metrics
+    assert input_format(text) == input_format(TEXT) == "question: <question> context: <context>"
 
 
 def test_squad_document_becomes_rows():
