@@ -15,6 +15,7 @@ from t5jax.data.tensorflow_import import import_seqio
 from t5jax.data.vocabularies.seqio_files import read_local_copies
 from t5jax.errors import ConfigError
 
+_loading: list[str] = []
 ENTRY_POINTS = "t5jax.tasks"  # group of the entry points that name modules which register tasks
 
 
@@ -26,7 +27,16 @@ def load_modules(modules: Sequence[str]) -> None:
     for name in modules:
         if "/" in name or not all(name.split(".")):
             raise ConfigError(f"data.modules names {name!r}: {_as_imported(name)}")
-        _import_module(name, "data.modules")
+        _loading.append(name)
+        try:
+            _import_module(name, "data.modules")
+        finally:
+            _loading.pop()
+
+
+def is_loading() -> bool:
+    """Whether a module of the user's is being imported by `load_modules`."""
+    return bool(_loading)
 
 
 def import_path(thing: Any) -> str:
@@ -77,12 +87,23 @@ def _import_module(name: str, where: str) -> Any:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise ConfigError(
                 f"module {name} of {where} imports {error.name!r}, which is not installed"
+                + _how_to_install(error.name)
             ) from error
         raise ConfigError(f"{where} names {name!r}, but {_not_found(name)}") from error
     except Exception as error:
         raise ConfigError(
             f"module {name} of {where} failed: {type(error).__name__}: {error}"
         ) from error
+
+
+def _how_to_install(module: str | None) -> str:
+    """Of the one package that pip alone would install wrongly: its requirements overwrite seqio."""
+    if (module or "").partition(".")[0] != "t5":
+        return ""
+    return (
+        ": `pip install 't5jax[t5]'`, which is what it needs, then `pip install --no-deps "
+        "t5==0.9.4` (without --no-deps its nightly seqio would overwrite the one that is here)"
+    )
 
 
 def _search_working_directory() -> None:

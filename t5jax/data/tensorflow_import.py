@@ -16,6 +16,8 @@ from typing import Any
 
 from t5jax.errors import ConfigError
 
+_registered: dict[str, str] = {}  # tasks and mixtures of seqio's registries: who registered them
+
 
 def import_tensorflow() -> Any:
     """The `tensorflow` module, silent and blind to GPUs and TPUs. Raises ConfigError when not
@@ -40,7 +42,48 @@ def import_seqio() -> Any:
     with deferred_stderr():
         seqio = _installed("seqio")
     check_version("seqio", seqio.__version__)
+    _record_registrations(seqio)
     return seqio
+
+
+def registered_by(name: str) -> str | None:
+    """`module (file:line)` that registered a task or mixture with seqio; None where that was before
+    `import_seqio`."""
+    return _registered.get(name)
+
+
+def calling_module(package: str) -> tuple[str, str]:
+    """(name, `name (file:line)`) of the module whose code called into a package, from inside it."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        name = frame.f_globals.get("__name__", "?")
+        if name != __name__ and not f"{name}.".startswith(f"{package}."):
+            break
+        frame = frame.f_back
+    name = frame.f_globals.get("__name__", "?")
+    return name, f"{name} ({frame.f_code.co_filename}:{frame.f_lineno})"
+
+
+def _record_registrations(seqio: Any) -> None:
+    """Has seqio's registries note who registers what, and say it of a second one of a name."""
+    base = seqio.dataset_providers.DatasetProviderRegistry
+    plain = base.add_provider.__func__
+    if hasattr(plain, "records_registrations"):
+        return
+
+    def add_provider(cls: Any, name: str, provider: Any) -> None:
+        _, place = calling_module("seqio")
+        if name in cls.names():
+            first = _registered.get(name, "a module that was imported before")
+            raise ValueError(
+                f"Attempting to register duplicate provider: {name} is registered by {first}, and "
+                f"again by {place}; give one of them another name"
+            )
+        plain(cls, name, provider)
+        _registered[name] = place
+
+    add_provider.records_registrations = True  # pyright: ignore[reportFunctionMemberAccess]
+    base.add_provider = classmethod(add_provider)
 
 
 def check_version(distribution: str, imported: str) -> None:

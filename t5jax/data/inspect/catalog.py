@@ -23,7 +23,7 @@ from t5jax.data.registry import builtin
 from t5jax.data.registry.resolved_task import resolve_task
 from t5jax.data.tasks.mixture import Mixture
 from t5jax.data.tasks.task import ExampleTask, SeqioTask, Task, TextTask
-from t5jax.errors import ConfigError
+from t5jax.errors import ConfigError, DataError
 
 TEXT, MIXTURES, OWN, OF_SEQIO = "plain text", "mixtures", "your own", "registered with seqio"
 _OTHERS = "other tasks with examples"
@@ -54,6 +54,7 @@ class Entry:
     settings: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()  # of a mixture
+    registered_by: str = ""  # module, file and line, of one that does not come with t5jax
 
 
 def entries(data: DataConfig) -> list[Entry]:
@@ -73,8 +74,12 @@ def entries(data: DataConfig) -> list[Entry]:
 def entry(found: Task | Mixture, data: DataConfig | None = None) -> Entry:
     """What is known of a task or mixture without opening its source; with the objective that the
     data section gives it, if there is one."""
+    registered_by = registry.registered_by(found.name)
+    if registry.find_builtin(found.name) is not None:
+        registered_by = ""  # another package may have registered the same name with seqio
     if isinstance(found, Mixture):
         return Entry(
+            registered_by=registered_by,
             name=found.name,
             kind="mixture",
             group=MIXTURES,
@@ -88,6 +93,7 @@ def entry(found: Task | Mixture, data: DataConfig | None = None) -> Entry:
     elif isinstance(found, SeqioTask):
         kind, group = "seqio", OF_SEQIO
     return Entry(
+        registered_by=registered_by,
         name=found.name,
         kind=kind,
         group=group,
@@ -175,11 +181,21 @@ def _of_seqio(modules: tuple[str, ...]) -> Iterator[Entry]:
     for name in sorted(names & set(library.TaskRegistry.names())):
         try:
             yield entry(seqio_tasks.task_from_seqio(seqio_tasks.seqio_task(name), modules))
-        except ConfigError as error:  # one that cannot be used must not hide the others
+        except (
+            ConfigError,
+            DataError,
+        ) as error:  # one that cannot be used must not hide the others
             yield Entry(name=name, kind="seqio", group=OF_SEQIO, description=str(error))
     for name in sorted(names & set(library.MixtureRegistry.names())):
         tasks = tuple(task.name for task in library.MixtureRegistry.get(name).tasks)
-        yield Entry(name=name, kind="mixture", group=OF_SEQIO, description="", tasks=tasks)
+        yield Entry(
+            name=name,
+            kind="mixture",
+            group=OF_SEQIO,
+            description="",
+            tasks=tasks,
+            registered_by=registry.registered_by(name),
+        )
 
 
 def _order(group: str) -> int:

@@ -27,6 +27,7 @@ def entry_report(about: Entry) -> str:
     settings = [*(f"data.{name}" for name in about.required), *optional]
     lines = {
         "source": about.source,
+        "registered": f"by {about.registered_by}" if about.registered_by else "",
         "objective": objective_in_force(about),
         "inputs": about.input_format,
         "metrics": ", ".join(about.metrics),

@@ -18,6 +18,7 @@ from t5jax.data.registry.names import (
     find_builtin,
     find_task,
     own_names,
+    registered_by,
     seqio_names,
     unknown,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "find_builtin",
     "find_task",
     "own_names",
+    "registered_by",
     "seqio_names",
     "unknown",
 ]

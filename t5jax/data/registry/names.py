@@ -11,19 +11,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from t5jax.data.config import DataConfig
-from t5jax.data.modules import load_entry_points, load_modules
+from t5jax.data.modules import is_loading, load_entry_points, load_modules
 from t5jax.data.store.reader import NAME_RULE, can_name_directory
 from t5jax.data.tasks.mixture import Mixture
 from t5jax.data.tasks.task import Task
+from t5jax.data.tensorflow_import import calling_module
+from t5jax.data.tensorflow_import import registered_by as of_seqio_registered_by
 from t5jax.errors import ConfigError
 
 _own: dict[str, Task | Mixture] = {}
+_places: dict[str, tuple[str, str]] = {}  # of `_own`: module, and `module (file:line)`
 
 
 def add_task(task: Task) -> Task:
     """Registers a task of the user's own under its name; a second one of that name replaces it.
 
-    Raises ConfigError for a name that cannot be a folder's, and for one that t5jax brings.
+    Raises ConfigError for a name that cannot be a folder's, for one that t5jax brings, and where
+    two modules of data.modules register the same.
     """
     return _add(task)
 
@@ -37,8 +41,21 @@ def _add(entry: Any) -> Any:
     check_task_name(entry.name)
     if entry.name in builtin_names():
         raise ConfigError(f"{entry.name!r} is the name of a task or mixture of t5jax: take another")
-    _own[entry.name] = entry
+    module, place = calling_module(__name__)
+    first_module, first = _places.get(entry.name, (module, place))
+    if is_loading() and first_module != module and first_module in sys.modules:
+        raise ConfigError(
+            f"{entry.name!r} is registered by {first}, and again by {place}: give one of them "
+            "another name"
+        )
+    _own[entry.name], _places[entry.name] = entry, (module, place)
     return entry
+
+
+def registered_by(name: str) -> str:
+    """`module (file:line)` that registered a task or mixture, with t5jax or with seqio; "" where
+    that is not known."""
+    return _places[name][1] if name in _places else of_seqio_registered_by(name) or ""
 
 
 def check_task_name(name: str) -> None:

@@ -60,7 +60,9 @@ class SeqioDocuments:
 
     def splits(self) -> tuple[str, ...]:
         """Splits of the task's source."""
-        return tuple(self._task().source.splits)
+        from t5jax.data.seqio_bridge.tasks import splits_of
+
+        return splits_of(self._task())
 
     def shards(self, split: str) -> list[str]:
         """One shard. Raises DataError for an unknown split."""
@@ -135,4 +137,4 @@ class SeqioDocuments:
         load_modules(self.modules)
         from t5jax.data.seqio_bridge.tasks import seqio_task
 
-        return seqio_task(self.name)
+        return seqio_task(self.name, self.modules)

@@ -3,42 +3,44 @@
 from typing import Any
 
 from t5jax.data.config import DataConfig
+from t5jax.data.seqio_bridge.objects import find_provider, provider_of
 from t5jax.data.seqio_bridge.steps import divided_steps, features_of, takes
 from t5jax.data.seqio_bridge.vocabularies import make_readable, our_vocabulary
 from t5jax.data.tasks.mixture import Custom, Mixture
 from t5jax.data.tasks.task import SeqioTask
 from t5jax.data.tensorflow_import import import_seqio
-from t5jax.errors import ConfigError
+from t5jax.errors import ConfigError, DataError, message_of
 
 seqio = import_seqio()
 
 
 def find_seqio_task(name: str, data: DataConfig) -> SeqioTask | Mixture | None:
-    """The task or mixture that is registered with seqio under a name; None when there is none.
+    """The task or mixture that is registered with seqio under a name, or is a variable of the
+    config's modules; None when there is none.
 
     Raises ConfigError for a task whose vocabulary cannot be read or is not the config's, for
     features that are no rows of ids, and for rates that cannot be computed.
     """
-    if name in seqio.MixtureRegistry.names():
-        return _mixture(seqio.MixtureRegistry.get(name))
-    if name not in seqio.TaskRegistry.names():
+    task = find_provider(name, data.modules)
+    if task is None:
         return None
-    task = seqio_task(name)
+    if isinstance(task, seqio.Mixture):
+        return _mixture(task)
     _check_features(task)
     for feature in _features(task).values():
-        make_readable(feature.vocabulary, data.vocabulary, name)
+        make_readable(feature.vocabulary, data.vocabulary, task.name)
         vocabulary = our_vocabulary(feature.vocabulary)
         if vocabulary.fingerprint != data.vocabulary.fingerprint:
             raise ConfigError(
-                f"data.vocabulary={data.vocabulary} is not the one of task {name}, {vocabulary}: "
-                "they must agree"
+                f"data.vocabulary={data.vocabulary} is not the one of task {task.name}, "
+                f"{vocabulary}: they must agree"
             )
     return task_from_seqio(task, data.modules)
 
 
-def seqio_task(name: str) -> Any:
-    """The `seqio.Task` of a name."""
-    return seqio.TaskRegistry.get(name)
+def seqio_task(name: str, modules: tuple[str, ...] = ()) -> Any:
+    """The `seqio.Task` of a name; `modules`, which have been imported, may hold it."""
+    return provider_of(name, modules)
 
 
 def _features(task: Any) -> dict[str, Any]:
@@ -73,12 +75,24 @@ def _rate(mixture: Any, task: Any) -> float:
     except Exception as error:  # a rate may be any function of the task
         raise ConfigError(
             f"mixture {mixture.name}: the rate of task {task.name} failed: "
-            f"{type(error).__name__}: {error}; one by number of examples needs a source that "
-            "states num_input_examples"
+            f"{type(error).__name__}: {message_of(error)}; one by number of "
+            "examples needs a source that states num_input_examples"
         ) from error
     if not 0.0 <= rate < float("inf"):
         raise ConfigError(f"mixture {mixture.name}: the rate of task {task.name} is {rate}")
     return rate
+
+
+def splits_of(task: Any) -> tuple[str, ...]:
+    """The splits of a task's source. Raises DataError where it cannot tell them, as a data set of
+    TFDS that is not there."""
+    try:
+        return tuple(task.source.splits)
+    except Exception as error:
+        raise DataError(
+            f"task {task.name}: its source does not tell its splits: {type(error).__name__}: "
+            f"{message_of(error)}"
+        ) from error
 
 
 def task_from_seqio(task: Any, modules: tuple[str, ...]) -> SeqioTask:
@@ -88,7 +102,7 @@ def task_from_seqio(task: Any, modules: tuple[str, ...]) -> SeqioTask:
         name=task.name,
         description=f"{task.source} of seqio, {len(steps.stored)} steps before the cache",
         modules=modules,
-        splits=tuple(task.source.splits),
+        splits=splits_of(task),
         objective=steps.objective,
         eos=steps.eos,
         not_cacheable=steps.not_cacheable,
