@@ -23,9 +23,17 @@ from t5jax.convert.probe_inputs import ProbeInputs
 from t5jax.convert.raw_files import dtype_named
 from t5jax.convert.run_directory import open_run_directory, write_run
 from t5jax.convert.source_checkpoint import SourceCheckpoint, fit_to_vocabulary
+from t5jax.convert.text_check import check_text
 from t5jax.convert.tokenizers import vocabulary_by_name
-from t5jax.convert.verify import Reference, check_logits, compare_arrays, write_golden
+from t5jax.convert.verify import (
+    Reference,
+    ReferenceModel,
+    check_logits,
+    compare_arrays,
+    write_golden,
+)
 from t5jax.data.vocabularies import ByteVocabulary, Vocabulary
+from t5jax.data.vocabularies.source_check import check_against_source
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.run.provenance import environment
 from t5jax.tracking.progress import text_bar
@@ -85,6 +93,11 @@ def convert_command(source_path: str, target: str, options: ConvertOptions) -> N
                 f"the logits differ by {found.error:.1e} of the largest: this is not the same "
                 f"model. What was written is kept for a look in {unfinished}, with {JSON}"
             )
+    if not report.text_check.passed:
+        raise CheckpointError(
+            f"the outputs for fixed texts are not the source's: {report.text_check.difference}. "
+            f"What was written is kept for a look in {unfinished}, with {JSON}"
+        )
     unfinished.rename(place)
     print(f"report: {place / TEXT}; what became of every array: {place / JSON}")
     if to == "t5jax":
@@ -148,6 +161,14 @@ def _to_run(
     progress("comparing logits")
     written = open_run_directory(str(directory), step)  # which verifies what was written
     ours = model_logits(written.model, written.params, _probe(source))
+    reference = ReferenceModel(source, options.reference)
+    checks = [reference.check_logits(ours)]
+    progress("comparing texts")
+    own_files = source.kind == "huggingface" and options.vocabulary is None
+    compared = check_against_source(vocabulary, source.path) if own_files else None
+    of_text = check_text(
+        written.model, written.params, written.decoding, vocabulary, reference, compared
+    )
     arrays = [
         _converted(f"params/{path}", source.origins[path], array, source.params[path])
         for path, array in written.params.items()
@@ -157,7 +178,8 @@ def _to_run(
         target=workdir,
         target_kind="t5jax",
         arrays=arrays,
-        checks=[check_logits(ours, source, options.reference)],
+        checks=checks,
+        text_check=of_text,
         seconds=0.0,
         step=step,
         slots=options.with_slots and source.slots is not None,
@@ -182,22 +204,22 @@ def _to_huggingface(
     compare_arrays(source, written, dtype_named(dtype))
     progress("comparing logits")
     ours = model_logits(written.model, written.params, _probe(source))
-    checks = [check_logits(ours, written, options.reference)]
+    reference = ReferenceModel(written, options.reference)
+    checks = [reference.check_logits(ours)]
+    progress("comparing texts")
+    compared = check_against_source(vocabulary, directory)
+    of_text = check_text(
+        source.model, written.params, source.decoding, vocabulary, reference, compared
+    )
     if source.kind != "t5jax":
         # That was about their names there; this is about the names here.
         unrounded = model_logits(source.model, source.params, _probe(source))
         checks.append(check_logits(unrounded, source, "auto"))
     write_golden(directory, ours)
     assert written.weights is not None
-    from_dtype = next(iter(source.params.values())).dtype.name
+    of = next(iter(source.params.values()))
     arrays = [
-        ConvertedArray(
-            name=name,
-            made_of=made_of[name],
-            shape=array.shape,
-            dtype=array.dtype.name,
-            from_dtype=from_dtype,
-        )
+        _converted(name, made_of[name], array, of)
         for name, array in written.weights.arrays.items()
         if name in made_of
     ]
@@ -207,6 +229,7 @@ def _to_huggingface(
         target_kind="huggingface",
         arrays=arrays,
         checks=checks,
+        text_check=of_text,
         seconds=0.0,
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 from t5jax.convert import architecture
 from t5jax.convert.detect import FORMAT_TITLES
 from t5jax.convert.source_checkpoint import SourceCheckpoint
+from t5jax.convert.text_check import TextCheck
 from t5jax.convert.verify import LogitsCheck
 from t5jax.data.atomic_files import write_json_file
 from t5jax.version import __version__
@@ -34,6 +35,7 @@ class ConversionReport:
     target_kind: str
     arrays: list[ConvertedArray]
     checks: list[LogitsCheck]
+    text_check: TextCheck
     seconds: float
     step: int | None = None
     slots: bool | None = None  # whether optimizer slots were converted; None: not applicable
@@ -48,6 +50,7 @@ class ConversionReport:
             "optimizer_slots": self.slots,
             "notes": source.notes,
             "checks": [check.to_dict() for check in self.checks],
+            "text": self.text_check.to_dict(),
             "arrays": [dataclasses.asdict(array) for array in self.arrays],
             "seconds": round(self.seconds, 1),
             "software": {"t5jax": __version__, "python": platform.python_version()},
@@ -72,7 +75,7 @@ class ConversionReport:
             f"{check.largest_difference:.1e}, {check.error:.1e} of the largest logit"
             for check in self.checks
         ]
-        return "\n".join(lines) + "\n"
+        return "\n".join(lines + self.text_check.lines()) + "\n"
 
     def write(self, directory: pathlib.Path) -> None:
         write_json_file(directory / JSON, self.to_dict())

@@ -29,7 +29,7 @@ Arrays = Mapping[str, BlockArray]  # parameters by path
 def model_logits(model: T5Config, params: Arrays, probe: ProbeInputs) -> np.ndarray:
     """float32 [R, V] at the positions of the probe; computed in float32."""
     model = dataclasses.replace(model, dtype="float32", attention="einsum", dropout_rate=0.0)
-    encoder_segments = jnp.asarray(probe.encoder_tokens > 0, jnp.int32)
+    encoder_segments = jnp.asarray(probe.encoder_mask, jnp.int32)
     decoder_segments = jnp.asarray(probe.decoder_mask, jnp.int32)
     with jax.default_matmul_precision("highest"):
         x_BSD = jnp.asarray(embed_tokens(params["token_embedder"], probe.encoder_tokens))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from t5jax.checkpoints import BLOCK_BYTES, BlockArray, Region
+from t5jax.errors import CheckpointError
 
 _SMALL = 2**20  # bytes of layers that share a block
 
@@ -70,6 +71,28 @@ class Cast(BlockArray):
 
     def read(self, region: Region) -> np.ndarray:
         return self._array.read(region).astype(self.dtype, copy=False)
+
+
+class Finite(BlockArray):
+    """The array itself; reading a value that is no number raises CheckpointError with its name."""
+
+    def __init__(self, array: BlockArray, name: str):
+        self._array, self._name, self.dtype = array, name, array.dtype
+        self.shape, self.cut_axes = array.shape, array.cut_axes
+
+    def block_shape(self, limit: int = BLOCK_BYTES) -> tuple[int, ...]:
+        return self._array.block_shape(limit)
+
+    def read(self, region: Region) -> np.ndarray:
+        block = self._array.read(region)
+        if not np.isfinite(block).all():
+            first = np.argwhere(~np.isfinite(block))[0]
+            place = [part.start + int(i) for part, i in zip(region, first, strict=True)]
+            raise CheckpointError(
+                f"{self._name} holds {block[tuple(first)]} at {place}: training diverged before it "
+                "was saved, or the file is damaged; take an earlier checkpoint, or fetch it again"
+            )
+        return block
 
 
 class MergedAxes(BlockArray):

@@ -8,7 +8,7 @@ Shape suffixes: B rows, T queries, S keys, D emb_dim, N heads, H head_dim, R pos
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -77,16 +77,44 @@ class NumpyT5:
 
     def logits(self, probe: ProbeInputs) -> np.ndarray:
         """float32 [R, V] at the positions of the probe."""
-        inputs, outputs = probe.encoder_tokens > 0, probe.decoder_mask
-        x_BSD = self._embed(probe.encoder_tokens)
-        allowed = inputs[:, None, :]
-        x_BSD = self._stack("encoder", x_BSD, allowed & inputs[:, :, None], None, None)
+        y_BTD = self._decoded(probe, self._encoded(probe))
+        return self._logits(y_BTD[probe.rows, probe.positions])
+
+    def greedy(
+        self, inputs: Sequence[Sequence[int]], ends: Collection[int], num_ids: int, length: int
+    ) -> list[list[int]]:
+        """The likeliest token of the first `num_ids` at each position, up to one of `ends` (which
+        is included) or `length` tokens, by output."""
+        start = self._model.decoder_start_id
+        outputs: list[list[int]] = [[] for _ in inputs]
+        ended = lambda ids: bool(ids) and ids[-1] in ends
+        encoded: np.ndarray | None = None
+        for step in range(length):
+            probe = ProbeInputs.of_outputs(inputs, [[*ids, 0] for ids in outputs], start)
+            encoded = self._encoded(probe) if encoded is None else encoded
+            y_BTD = self._decoded(probe, encoded)
+            last_BD = y_BTD[np.arange(len(inputs)), probe.target_lengths - 1]
+            best_B = self._logits(last_BD)[:, :num_ids].argmax(axis=1)
+            for ids, token in zip(outputs, best_B.tolist(), strict=True):
+                if not ended(ids):
+                    ids.append(token)
+            if all(map(ended, outputs)) or step + 1 == length:
+                break
+        return outputs
+
+    def _encoded(self, probe: ProbeInputs) -> np.ndarray:
+        is_token = probe.encoder_mask
+        allowed = is_token[:, None, :] & is_token[:, :, None]
+        return self._stack("encoder", self._embed(probe.encoder_tokens), allowed, None, None)
+
+    def _decoded(self, probe: ProbeInputs, encoded_BSD: np.ndarray) -> np.ndarray:
         y_BTD = self._embed(probe.decoder_inputs)
-        T = y_BTD.shape[1]
-        causal = np.tril(np.ones((T, T), bool)) & outputs[:, None, :]
-        cross = np.broadcast_to(allowed, (len(inputs), T, inputs.shape[1]))
-        y_BTD = self._stack("decoder", y_BTD, causal, x_BSD, cross)
-        y_RD = y_BTD[probe.rows, probe.positions]
+        B, T = probe.decoder_inputs.shape
+        causal = np.tril(np.ones((T, T), bool)) & probe.decoder_mask[:, None, :]
+        cross = np.broadcast_to(probe.encoder_mask[:, None, :], (B, T, encoded_BSD.shape[1]))
+        return self._stack("decoder", y_BTD, causal, encoded_BSD, cross)
+
+    def _logits(self, y_RD: np.ndarray) -> np.ndarray:
         if self._head in self._arrays:
             return self._project(y_RD, self._arrays[self._head], vocab_first=self._out_in)
         scaled = y_RD * np.float32(1 / math.sqrt(y_RD.shape[-1]))

@@ -11,7 +11,7 @@ import numpy as np
 from t5jax.checkpoints import BlockArray, open_step, save_streamed
 from t5jax.config import RunConfig, TrainConfig, from_record, to_text
 from t5jax.convert import parameter_names
-from t5jax.convert.lazy_arrays import Cast, InMemory, Zeros
+from t5jax.convert.lazy_arrays import Cast, Finite, InMemory, Zeros
 from t5jax.convert.source_checkpoint import SourceCheckpoint
 from t5jax.data.config import DataConfig
 from t5jax.data.vocabularies import Vocabulary, save_vocabulary
@@ -55,7 +55,7 @@ def open_run_directory(path: str, step: int | None = None) -> SourceCheckpoint:
         kind="t5jax",
         path=path,
         model=config.model,
-        params=params,
+        params={name: Finite(array, f"{path}: params/{name}") for name, array in params.items()},
         origins={name: _origins(name, shape) for name, shape in expected.items()},
         vocabulary=config.data.vocabulary,
         step=stored.record.step,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from t5jax.checkpoints import BlockArray
 from t5jax.convert import parameter_names
-from t5jax.convert.lazy_arrays import Stacked, Transposed
+from t5jax.convert.lazy_arrays import Finite, Stacked, Transposed
 from t5jax.convert.parameter_names import ParameterNaming
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.decoding.config import DecodingConfig
@@ -108,7 +108,7 @@ def bind_parameters(
                     expected.reverse()
                 problems.append(f"{weights.original(name)} has shape {stored}, not {expected}")
             else:
-                arrays.append(array)
+                arrays.append(Finite(array, f"{weights.where}: {weights.original(name)}"))
         if not problems:
             params[path] = Stacked(arrays) if stack_of(path) else arrays[0]
     unexpected = sorted(set(weights.arrays) - used)

@@ -1,7 +1,11 @@
-"""Reference logits of Hugging Face transformers, whose loader must find every weight."""
+"""A model as Hugging Face transformers loads it: reference logits and greedy outputs.
+
+Its loader must find every weight.
+"""
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,40 +31,74 @@ def fits_into_memory(weights_nbytes: int) -> bool:
     return weights_nbytes < free / 2
 
 
-def transformers_logits(
-    directory: str, model: T5Config, probe: ProbeInputs
-) -> tuple[np.ndarray, str]:
-    """(float32 [R, V] at the probe's positions, the version that computed them).
+class TransformersT5:
+    """The model of a directory, float32.
 
     Raises CheckpointError when the loader misses a weight or finds an unexpected one.
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    import torch
-    import transformers
 
-    with _silent(transformers):
-        loaded: Any = transformers.AutoModelForSeq2SeqLM.from_pretrained(
-            directory, dtype=torch.float32, output_loading_info=True, local_files_only=True
+    def __init__(self, directory: str, model: T5Config):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        import torch
+        import transformers
+
+        self.version = f"transformers {transformers.__version__}"
+        with _silent(transformers):
+            loaded: Any = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+                directory, dtype=torch.float32, output_loading_info=True, local_files_only=True
+            )
+        self._model, info = loaded
+        problems = {kind: sorted(map(str, keys)) for kind, keys in info.items() if keys}
+        if problems:
+            raise CheckpointError(f"{directory}: {self.version} loads it with {problems}")
+        if model.per_layer_relative_bias:
+            # transformers 5 sets this to true for every umT5 and scales its logits by it.
+            self._model.config.tie_word_embeddings = model.tied_embeddings
+        self._model.eval()
+        self._start_id = model.decoder_start_id
+
+    def logits(self, probe: ProbeInputs) -> np.ndarray:
+        """float32 [R, V] at the probe's positions."""
+        import torch
+
+        tensor = lambda array: torch.from_numpy(array.astype(np.int64))
+        with torch.no_grad():
+            found = self._model(
+                input_ids=tensor(probe.encoder_tokens),
+                attention_mask=tensor(probe.encoder_mask),
+                decoder_input_ids=tensor(probe.decoder_inputs),
+                use_cache=False,
+            ).logits
+            picked = found[tensor(probe.rows), tensor(probe.positions)]
+        return picked.float().numpy()
+
+    def greedy(self, inputs: Sequence[Sequence[int]], num_ids: int, length: int) -> list[list[int]]:
+        """What `generate` makes of each input with the directory's own start and end, greedily,
+        choosing among the first `num_ids` ids; the end is included."""
+        import torch
+        import transformers
+
+        own = self._model.generation_config
+        spare = list(range(num_ids, self._model.config.vocab_size))
+        bos = own.bos_token_id if own.bos_token_id is not None else self._start_id
+        start = own.decoder_start_token_id if own.decoder_start_token_id is not None else bos
+        config = transformers.GenerationConfig(
+            decoder_start_token_id=start,
+            eos_token_id=own.eos_token_id,
+            pad_token_id=own.pad_token_id,
+            max_new_tokens=length,
+            suppress_tokens=spare or None,
         )
-    theirs, info = loaded
-    problems = {kind: sorted(map(str, keys)) for kind, keys in info.items() if keys}
-    if problems:
-        raise CheckpointError(
-            f"{directory}: transformers {transformers.__version__} loads it with {problems}"
-        )
-    if model.per_layer_relative_bias:
-        # transformers 5 sets this to true for every umT5 and scales its logits by it.
-        theirs.config.tie_word_embeddings = model.tied_embeddings
-    tensor = lambda array: torch.from_numpy(array.astype(np.int64))
-    with torch.no_grad():
-        found = theirs.eval()(
-            input_ids=tensor(probe.encoder_tokens),
-            attention_mask=tensor(probe.encoder_tokens > 0),
-            decoder_input_ids=tensor(probe.decoder_inputs),
-            use_cache=False,
-        ).logits
-        picked = found[tensor(probe.rows), tensor(probe.positions)]
-    return picked.float().numpy(), f"transformers {transformers.__version__}"
+        outputs = []
+        with torch.no_grad(), _silent(transformers):
+            # Of all else that the directory sets, such as beams, nothing is left.
+            self._model.generation_config = config
+            for ids in inputs:
+                row = torch.tensor([list(ids)])
+                found = self._model.generate(row, attention_mask=torch.ones_like(row))
+                outputs.append(found[0, 1:].tolist())
+        self._model.generation_config = own
+        return outputs
 
 
 class _silent:

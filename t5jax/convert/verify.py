@@ -1,8 +1,10 @@
 """Verification of a conversion: two implementations give the same logits for fixed inputs."""
 
 import dataclasses
+import functools
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -49,22 +51,48 @@ class LogitsCheck:
         }
 
 
-def check_logits(ours: np.ndarray, foreign: SourceCheckpoint, reference: Reference) -> LogitsCheck:
-    """Compares our logits [R, V] of the probe with those of `foreign` by another implementation.
+class ReferenceModel:
+    """`foreign` by another implementation: transformers, logits stored beside the weights, or
+    NumPy.
 
     Raises ConfigError for a reference that is not available, CheckpointError when it cannot load.
     """
-    probe = ProbeInputs.for_vocabulary(foreign.model.vocab_size)
-    chosen = _choose(foreign, reference)
-    if chosen == "golden":
-        return _against_golden(ours, probe, _golden_file(foreign))
-    if chosen == "transformers":
-        theirs, name = transformers_t5.transformers_logits(foreign.path, foreign.model, probe)
-    else:
+
+    def __init__(self, foreign: SourceCheckpoint, reference: Reference):
+        self._foreign, self._kind = foreign, _choose(foreign, reference)
+
+    def check_logits(self, ours: np.ndarray) -> LogitsCheck:
+        """Compares our logits [R, V] of the probe with the reference's."""
+        probe = ProbeInputs.for_vocabulary(self._foreign.model.vocab_size)
+        if self._kind == "golden":
+            return _against_golden(ours, probe, _golden_file(self._foreign))
+        return _compared(ours, self._model.logits(probe), self.name)
+
+    def greedy(self, inputs: Sequence[Sequence[int]], num_ids: int, length: int) -> list[list[int]]:
+        """Greedy outputs from the source's own start to its own end, which is included."""
+        if isinstance(self._model, NumpyT5):
+            ends = self._foreign.end_ids or (self._foreign.model.eos_id,)
+            return self._model.greedy(inputs, ends, num_ids, length)
+        return self._model.greedy(inputs, num_ids, length)
+
+    @property
+    def name(self) -> str:
+        if isinstance(self._model, NumpyT5):
+            return "NumPy, from the files' own names"
+        return self._model.version
+
+    @functools.cached_property
+    def _model(self) -> NumpyT5 | transformers_t5.TransformersT5:
+        foreign = self._foreign
+        if self._kind == "transformers":
+            return transformers_t5.TransformersT5(foreign.path, foreign.model)
         assert foreign.weights is not None
-        theirs = NumpyT5(foreign.kind, foreign.weights.arrays, foreign.model).logits(probe)
-        name = "NumPy, from the files' own names"
-    return _compared(ours, theirs, name)
+        return NumpyT5(foreign.kind, foreign.weights.arrays, foreign.model)
+
+
+def check_logits(ours: np.ndarray, foreign: SourceCheckpoint, reference: Reference) -> LogitsCheck:
+    """As `ReferenceModel.check_logits`, once."""
+    return ReferenceModel(foreign, reference).check_logits(ours)
 
 
 def _choose(foreign: SourceCheckpoint, reference: Reference) -> str:
