@@ -35,7 +35,10 @@ class UnitMetric(Protocol):
         ...
 
     def aggregate(self, statistics_MK: np.ndarray) -> Mapping[str, float]:
-        """{name: value} of the examples of some units; NaN where a value is not defined."""
+        """{name: value} of the examples of some units; NaN where a value is not defined.
+
+        A unit that is drawn twice is there twice: rows must not be merged by a key.
+        """
         ...
 
     def notes(self, targets: Sequence, predictions: Sequence) -> list[str]: ...

@@ -135,10 +135,12 @@ def metric_names(task: Task) -> tuple[str, ...]:
     else:
         from t5jax.data.seqio_bridge.tasks import seqio_task
 
+        own = seqio_task(task.name)
         try:
-            metrics = seqio_task(task.name).metric_fns
+            functions, objects = own.metric_fns, own.metric_objs  # these hold the functions too
         except ValueError as error:  # seqio's, of a metric with other arguments
             raise ConfigError(f"task {task.name}: {error}") from error
+        metrics = [*functions, *objects[: len(objects) - len(functions)]]
     names = [name for metric in metrics for name in _names_of(metric)]
     return tuple(dict.fromkeys(names))
 
