@@ -22,7 +22,7 @@ from t5jax.data.vocabularies.sentencepiece_directory import (
     plain_sentinels,
 )
 from t5jax.data.vocabularies.source_check import check_against_source
-from t5jax.data.vocabularies.tokenizer_json import is_tokenizer_directory
+from t5jax.data.vocabularies.tokenizer_json import is_tokenizer_directory, read_tokenizer
 from t5jax.data.vocabularies.tokenizer_settings import TokenizerSettings, read_settings
 from t5jax.errors import ConfigError, DataError
 
@@ -56,9 +56,13 @@ def _read(directory: pathlib.Path) -> Vocabulary | None:
         if extra_ids is not None:
             return SentencePieceVocabulary(path=str(model), extra_ids=extra_ids)
         return SentencePieceVocabulary(path=str(directory), extra_ids=len(additions.sentinels))
-    if (directory / TOKENIZER).is_file():
-        return HuggingFaceVocabulary(path=str(directory / TOKENIZER))
-    return HuggingFaceVocabulary(path=str(directory)) if is_tokenizer_directory(directory) else None
+    if not is_tokenizer_directory(directory):
+        return None
+    path = directory / TOKENIZER if (directory / TOKENIZER).is_file() else directory
+    named = settings.values or settings.special
+    if named and not read_tokenizer(path).num_sentinels:  # as in MADLAD's; a bare file forgot them
+        return HuggingFaceVocabulary(path=str(path), extra_ids=0)
+    return HuggingFaceVocabulary(path=str(path))
 
 
 def _check_bytes(settings: TokenizerSettings) -> None:

@@ -38,6 +38,12 @@ def write(folder: pathlib.Path, files: dict[str, bytes | dict]) -> pathlib.Path:
     return folder
 
 
+def model_config(model_type: str, vocab_size: int, *, pad: int, eos: int) -> dict:
+    """The ids in a model's config.json."""
+    ids = {"pad_token_id": pad, "eos_token_id": eos, "decoder_start_token_id": 0}
+    return {"model_type": model_type, "vocab_size": vocab_size, **ids}
+
+
 def special_tokens(pad: str | None = "<pad>") -> dict:
     return {"pad_token": pad, "eos_token": "</s>", "unk_token": "<unk>"}
 
@@ -66,7 +72,7 @@ def madlad(folder: pathlib.Path, pad: str = "<pad>") -> pathlib.Path:
                 "tokenizer_class": "T5Tokenizer", "extra_ids": 0, **special_tokens(pad),
                 "added_tokens_decoder": decoder, "additional_special_tokens": [],
             },
-            "config.json": {"model_type": "t5", "vocab_size": 80, "pad_token_id": 1},
+            "config.json": model_config("t5", 80, pad=1, eos=2),
         },
     )  # fmt: skip
 
@@ -101,7 +107,7 @@ def pile_t5(
         {
             "tokenizer.model": model,
             "tokenizer_config.json": {**config, **changes},
-            "config.json": {"model_type": "umt5", "vocab_size": 400, "pad_token_id": pad * size},
+            "config.json": model_config("umt5", 400, pad=pad * size, eos=2),
         },
     )
 
@@ -136,7 +142,7 @@ def codet5(folder: pathlib.Path) -> pathlib.Path:
                 **roles, "tokenizer_class": "RobertaTokenizer", "add_prefix_space": False,
                 "errors": "replace", "trim_offsets": True, "model_max_length": 512,
             },
-            "config.json": {"model_type": "t5", "vocab_size": size + 10, "pad_token_id": 0},
+            "config.json": model_config("t5", size + 10, pad=0, eos=2),
         },
     )  # fmt: skip
 

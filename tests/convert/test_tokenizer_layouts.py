@@ -199,6 +199,36 @@ def test_fast_files_alone(tmp_path, vocabularies):
         assert fast.decode(slow.encode(text)) == slow.decode(slow.encode(text))
 
 
+def test_fast_files_of_a_model_without_sentinels(tmp_path, vocabularies):
+    """MADLAD's as transformers 5 writes them: its unk_id is always 2, here EOS."""
+    slow = vocabularies["madlad"]
+    record = unigram_json(slow)
+    record["model"]["unk_id"] = 2
+    names = foreign.special_tokens()
+    settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0, "unk_id": 2, **names}
+    foreign.write(tmp_path, {"tokenizer.json": record, "tokenizer_config.json": settings})
+    fast = read_vocabulary(tmp_path)
+    assert ids(fast) == ids(slow) == (1, 2, 0)
+    assert fast.num_sentinels == 0
+    copy = save_vocabulary(fast, tmp_path / "run")
+    assert (ids(copy), copy.fingerprint) == (ids(fast), fast.fingerprint)
+    for text in ("the river", "日本", "<2de> a mill"):
+        assert copy.encode(text).tolist() == fast.encode(text).tolist()
+        assert fast.encode(text)[-3:].tolist() == slow.encode(text)[-3:].tolist()
+
+
+def test_sentinels_that_are_pieces_of_the_fast_file(tmp_path):
+    """mT5's as transformers 4 writes them: the pieces themselves are added tokens."""
+    folder = foreign.aya(tmp_path)
+    added = {str(70 + n): foreign.token(f"▁<extra_id_{12 - n}>") for n in range(13)}
+    added["83"] = foreign.token("{", special=False)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    foreign.write(folder, {"tokenizer_config.json": {**settings, "added_tokens_decoder": added}})
+    vocabulary = read_vocabulary(folder)
+    assert vocabulary.sentinel_ids == tuple(range(82, 69, -1))
+    assert [token.content for token in vocabulary.added_tokens] == ["{"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -51,9 +51,11 @@ class HuggingFaceVocabulary(Vocabulary):
 
     `path` is the file, or a directory with it or with the vocab.json and merges.txt of a byte-level
     BPE. Padding, EOS and unknown are those that the file or those beside it name, else `<pad>`,
-    `</s>`, `<unk>`. `extra_ids` is how many sentinels there must be; None takes those that there
-    are. Raises ConfigError when `tokenizers` is not installed, DataError when the file is missing
-    or damaged, when it has no sentinels or not all of them, or when the files of a directory
+    `</s>`, `<unk>`. `extra_ids` is how many sentinels there must be (0: none, as MADLAD's); None
+    takes those that there are.
+
+    Raises ConfigError when `tokenizers` is not installed, DataError when the file is missing or
+    damaged, when it has no sentinels or not all of them, or when the files of a directory
     contradict each other.
     """
 
@@ -137,6 +139,11 @@ class HuggingFaceVocabulary(Vocabulary):
             ) from error
         folder = local if S_ISDIR(stat.st_mode) else os.path.dirname(local)
         file = _load(local, stat.st_mtime_ns, stat.st_size, stamps(folder))
+        if not file.sentinel_ids and self.extra_ids is None:
+            raise DataError(
+                f"vocabulary {self.path!r} has no sentinels <extra_id_0>, <extra_id_1>, …; add "
+                "them, as T5's tokenizers have them, or set extra_ids=0 for a model without them"
+            )
         if self.extra_ids is not None and self.extra_ids != len(file.sentinel_ids):
             raise DataError(
                 f"vocabulary {self.path!r} has {len(file.sentinel_ids)} sentinels, not extra_ids="
@@ -182,7 +189,7 @@ def _load(path: str, mtime_ns: int, size: int, beside: tuple) -> _TokenizerFile:
     vocab_size = max(found.ids.values()) + 1
     check_special_ids(*found.special_ids, vocab_size, path)
     _check_numbers(found, full, path)
-    sentinels = _sentinels(found, path)
+    sentinels = _sentinels(found)
     plain, with_sentinels, shown, separate, lead = _variants(found, full, sentinels, model_type)
     special = {*found.special_ids, *sentinels.values()}
     own_tokens = tuple(t for t in added_tokens(found.record) if t.id not in special)
@@ -215,17 +222,12 @@ def _check_numbers(found: TokenizerRecord, full: "Tokenizer", path: str) -> None
             )
 
 
-def _sentinels(found: TokenizerRecord, path: str) -> dict[int, int]:
+def _sentinels(found: TokenizerRecord) -> dict[int, int]:
     """Sentinel -> id."""
     sentinels = {}
     for content, number in found.ids.items():
         if "<extra_id_" in content and (index := sentinel_index(content)) is not None:
             sentinels[index] = number
-    if not sentinels:
-        raise DataError(
-            f"vocabulary {path!r} has no sentinels <extra_id_0>, <extra_id_1>, …; add them to it, "
-            "as T5's tokenizers have them"
-        )
     return sentinels
 
 
@@ -235,6 +237,9 @@ def _variants(
     """(for documents, for texts with sentinels, for decoding; whether sentinels begin with the word
     mark, what a text that begins with one needs before it)."""
     record, special = found.record, set(found.special_ids)
+    if model_type == "Unigram" and not sentinels:
+        pieces = with_pieces(found, sentinels)
+        return pieces, pieces, pieces, False, ""
     if model_type == "Unigram":
         pieces = with_pieces(found, sentinels)
         for lead in ("", " "):

@@ -40,7 +40,8 @@ def additions_beside(folder: pathlib.Path, processor: Processor, path: str) -> A
     settings = read_settings(folder, with_tokenizer_json=True)
     _check_settings(settings, path)
     size = processor.get_piece_size()
-    tokens = (*settings.tokens, *_implied_sentinels(settings, processor))
+    given = tuple(map(_sentinel_by_name, settings.tokens))
+    tokens = (*given, *_implied_sentinels(settings, processor))
     tokens = (*tokens, *_unnumbered(settings, tokens, processor))
     check_added_tokens(tokens, path)
     for token in tokens:
@@ -92,10 +93,17 @@ def _check_settings(settings: TokenizerSettings, path: str) -> None:
         )
 
 
+def _sentinel_by_name(token: AddedToken) -> AddedToken:
+    """A sentinel by its name, where a file gives its piece (`▁<extra_id_0>`)."""
+    index = sentinel_index(token.content)
+    if index is None:
+        return token
+    return dataclasses.replace(token, content=f"<extra_id_{index}>")
+
+
 def _implied_sentinels(settings: TokenizerSettings, processor: Processor) -> list[AddedToken]:
     """The sentinels on top of the model that T5's tokenizer class numbers without listing ids."""
-    contents = [token.content for token in settings.tokens]
-    if any(map(SENTINEL.fullmatch, contents)):
+    if any(sentinel_index(token.content) is not None for token in settings.tokens):
         return []
     in_file = _sentinels_in(processor)
     if in_file:

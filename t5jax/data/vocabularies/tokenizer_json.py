@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from t5jax.data.vocabularies.added_tokens import AddedToken, check_added_tokens
+from t5jax.data.vocabularies.base import sentinel_index
 from t5jax.data.vocabularies.tokenizer_settings import (
     BYTE_LEVEL_BPE,
     TOKENIZER,
@@ -40,6 +41,10 @@ class TokenizerRecord:
     pad_id: int
     eos_id: int
     unk_id: int
+
+    @property
+    def num_sentinels(self) -> int:
+        return sum(sentinel_index(content) is not None for content in self.ids)
 
     @property
     def special_ids(self) -> tuple[int, int, int]:
@@ -131,15 +136,20 @@ def _special_ids(
 ) -> tuple[int, int, int]:
     found: dict[str, int | None] = {}
     for role, in_record in _contents(record).items():
-        # The model says itself which of its pieces is the unknown one.
-        named = in_record if role == "unk" and in_record else settings.special.get(role)
+        named = settings.special.get(role)
         if named is not None and named not in ids:
             raise DataError(
                 f"vocabulary {path!r}: {role}_token is {named!r}, which has no id; name one of its "
                 "tokens in tokenizer_config.json"
             )
-        content = next((c for c in (named, in_record, _NAMES[role]) if c in ids), None)
-        found[role] = None if content is None else ids[content]
+        candidates = [named, in_record, _NAMES[role]]
+        if role == "unk":  # the model says itself which of its pieces is the unknown one
+            candidates = [in_record, named, _NAMES[role]]
+        numbers = [ids[content] for content in candidates if content in ids]
+        if role == "unk":
+            # transformers 5's T5Tokenizer writes 2 whatever the unknown piece is (EOS: MADLAD's).
+            numbers = [number for number in numbers if number != found["eos"]] or numbers
+        found[role] = next(iter(numbers), None)
     if found["pad"] is None:
         found["pad"] = settings.pad_token_id
     if found["unk"] is None:
@@ -193,7 +203,12 @@ def _write_special(record: Record, ids: Mapping[str, int], special: tuple[int, i
         record["post_processor"] = ending_with(contents[eos_id], eos_id)
         changed = True
     if (pad_id if told["unk"] is None else told["unk"]) != unk_id:
-        record["model"]["unk_token"] = contents[unk_id]
+        key, value = (
+            ("unk_id", unk_id)
+            if isinstance(record["model"]["vocab"], list)
+            else ("unk_token", contents[unk_id])
+        )
+        record["model"][key] = value
         changed = True
     return changed
 

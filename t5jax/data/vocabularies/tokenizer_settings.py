@@ -26,7 +26,7 @@ _LISTS = ("additional_special_tokens", "extra_special_tokens")
 # Keys that say something about ids and are read here or by the vocabularies.
 _USED = {
     "added_tokens_decoder", "extra_ids", "legacy", "add_prefix_space",
-    "tokenizer_class", "add_bos_token", "add_eos_token", *_LISTS,
+    "tokenizer_class", "add_bos_token", "add_eos_token", "unk_id", *_LISTS,
 }  # fmt: skip
 # How files are found, texts are cut, padded, shown or wrapped into chats: no id of a text changes.
 _HARMLESS = {
@@ -40,7 +40,8 @@ _HARMLESS = {
     "truncation_side", "truncation_strategy", "use_default_system_prompt", "use_fast", "vocab_file",
     "merges_file", "sp_model_file", "spm_file", "init_inputs", "trust_remote_code", "token",
     "cache_dir", "revision", "subfolder", "_commit_hash", "additional_special_tokens_ids",
-    "verbose", "vocab_size", "pad_token_id", "eos_token_id", "unk_token_id", "bos_token_id",
+    "verbose", "vocab_size", "vocab", "merges", "special_tokens_pattern",
+    "pad_token_id", "eos_token_id", "unk_token_id", "bos_token_id",
 }  # fmt: skip
 
 
