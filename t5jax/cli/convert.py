@@ -10,6 +10,7 @@ SOURCE is recognised by its content:
   a Hugging Face directory    config.json and safetensors: T5, T5 1.1, FLAN-T5, mT5, umT5, ByT5
   a T5X checkpoint            checkpoint_N with zarr arrays, a directory of these, or one file
   a Mesh TensorFlow one       model.ckpt-N without an ending, or the directory
+  a PEFT directory            LoRA over the model that --base names
   a run of t5jax              its workdir
 TARGET must not exist. It is a run's workdir, for t5jax evaluate and predict, or with --to
 huggingface a directory for transformers. It appears when everything is written and the logits of
@@ -20,6 +21,8 @@ examples:
   t5jax convert t5x/t5_1_1_base/checkpoint_1000000 runs/t5_1_1_base --vocabulary spiece.model
   t5jax convert mesh/small/model.ckpt-1000000 runs/t5_small --vocabulary spiece.model
   t5jax convert runs/mine mine-hf --to huggingface --dtype bfloat16
+  t5jax convert my-lora runs/lora --base flan-t5-small     PEFT's LoRA, to train on or merge
+  t5jax convert runs/lora my-lora --to peft
 """
 
 
@@ -29,13 +32,17 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "target", type=expand_home, metavar="TARGET", help="a directory that does not exist yet"
     )
     parser.add_argument(
-        "--to", choices=("t5jax", "huggingface"),
-        help="default: huggingface of a run, t5jax of anything else",
+        "--to", choices=("t5jax", "huggingface", "peft"),
+        help="default: huggingface of a run, t5jax of anything else; peft: a run's LoRA factors",
     )  # fmt: skip
     parser.add_argument("--step", type=int, help="step of SOURCE; default: the newest")
     parser.add_argument(
         "--vocabulary", type=expand_home, metavar="FILE",
         help="SentencePiece model, tokenizer.json, or t5, mt5, umt5, byt5; default: SOURCE's own",
+    )  # fmt: skip
+    parser.add_argument(
+        "--base", type=expand_home, metavar="DIR",
+        help="the model under a PEFT directory: a Hugging Face directory, or a run made of it",
     )  # fmt: skip
     parser.add_argument("--extra-ids", type=int, help="sentinels on top of FILE (100)")
     parser.add_argument(

@@ -19,9 +19,10 @@ from t5jax.convert.conversion_report import JSON, TEXT, ConversionReport, Conver
 from t5jax.convert.detect import detect_format, open_source_checkpoint
 from t5jax.convert.forward import model_logits
 from t5jax.convert.huggingface import open_huggingface, write_huggingface
+from t5jax.convert.peft_directory import check_written, open_lora_run, write_peft
 from t5jax.convert.probe_inputs import ProbeInputs
 from t5jax.convert.raw_files import dtype_named
-from t5jax.convert.run_directory import open_run_directory, write_run
+from t5jax.convert.run_directory import CHECKPOINTS, open_run_directory, write_run
 from t5jax.convert.source_checkpoint import SourceCheckpoint, fit_to_vocabulary
 from t5jax.convert.text_check import check_text
 from t5jax.convert.tokenizers import vocabulary_by_name
@@ -52,6 +53,7 @@ class ConvertOptions:
     with_slots: bool = True
     reference: Reference = "auto"
     ignored_keys: tuple[str, ...] = ()  # of config.json and generation_config.json
+    base: str | None = None  # of a PEFT directory
 
 
 def convert_command(source_path: str, target: str, options: ConvertOptions) -> None:
@@ -68,8 +70,11 @@ def convert_command(source_path: str, target: str, options: ConvertOptions) -> N
         raise ConfigError(f"{target}: conversion writes local files; copy them from there")
     if place.exists():
         raise ConfigError(f"{target} exists already; choose another target, or remove it")
+    if to == "peft":
+        _to_peft(source_path, place, options)
+        return
     max_shard_bytes = _bytes(options.max_shard_size)
-    source = open_source_checkpoint(source_path, options.step, options.ignored_keys)
+    source = open_source_checkpoint(source_path, options.step, options.ignored_keys, options.base)
     vocabulary = _vocabulary(source, options)
     if source.kind != "t5jax":
         fit_to_vocabulary(source, vocabulary)
@@ -112,6 +117,15 @@ def _direction(source_path: str, options: ConvertOptions) -> str:
         raise ConfigError(f"{source_path} is a run of t5jax already; --to huggingface converts it")
     if to == "t5jax" and options.dtype is not None:
         raise ConfigError(f"--dtype {options.dtype} has no effect: a run keeps float32 parameters")
+    if options.base is not None and "peft" not in (kind, to):
+        raise ConfigError(f"--base {options.base} has no effect: it is for PEFT directories")
+    if to == "peft" and kind != "t5jax":
+        raise ConfigError(f"--to peft: {source_path} is no run of t5jax with LoRA's factors")
+    if (kind, to) == ("peft", "huggingface"):
+        raise ConfigError(
+            f"--to huggingface: {source_path} is a PEFT directory: convert it to a run (leave --to "
+            "out), merge that (t5jax merge RUN MERGED), and convert MERGED"
+        )
     if to == "huggingface" and not options.with_slots:
         raise ConfigError("--no-slots has no effect: Hugging Face directories have none")
     return to
@@ -159,7 +173,8 @@ def _to_run(
         progress=progress,
     )
     progress("comparing logits")
-    written = open_run_directory(str(directory), step)  # which verifies what was written
+    # Which verifies what was written.
+    written = open_run_directory(str(directory), step, merged=True)
     ours = model_logits(written.model, written.params, _probe(source))
     reference = ReferenceModel(source, options.reference)
     checks = [reference.check_logits(ours)]
@@ -232,6 +247,24 @@ def _to_huggingface(
         text_check=of_text,
         seconds=0.0,
     )
+
+
+def _to_peft(source_path: str, place: pathlib.Path, options: ConvertOptions) -> None:
+    """Writes a run's LoRA factors, and reads them again."""
+    run = open_lora_run(source_path, options.step)
+    unfinished = place.with_name(f"{place.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    num_tensors = write_peft(run, unfinished, options.base)
+    check_written(run, unfinished)
+    unfinished.rename(place)
+    base = options.base or run.base
+    print(
+        f"{place}: {num_tensors} tensors of LoRA, rank {run.finetuning.rank}, of step {run.step} "
+        f"of {source_path}, read again and equal"
+    )
+    if (pathlib.Path(base) / CHECKPOINTS).is_dir():
+        print(f"transformers needs its base too: t5jax convert {base} BASE_HF")
 
 
 def _probe(source: SourceCheckpoint) -> ProbeInputs:

@@ -3,7 +3,7 @@
 import pathlib
 
 from t5jax.checkpoints import kind_of
-from t5jax.convert import huggingface, mesh_tf, run_directory, t5x
+from t5jax.convert import huggingface, mesh_tf, peft_directory, run_directory, t5x
 from t5jax.convert.source_checkpoint import SourceCheckpoint
 from t5jax.errors import ConfigError, missing_file
 
@@ -12,11 +12,12 @@ FORMAT_TITLES = {
     "huggingface": "Hugging Face",
     "t5x": "T5X",
     "mesh_tf": "Mesh TensorFlow",
+    "peft": "PEFT",
 }
 
 
 def detect_format(path: str) -> str:
-    """t5jax, huggingface, t5x or mesh_tf. Raises ConfigError when it is none of them."""
+    """t5jax, huggingface, t5x, mesh_tf or peft. Raises ConfigError when it is none of them."""
     location = pathlib.Path(path)
     if "://" in path:
         raise ConfigError(f"{path}: conversion reads local files; copy it here first")
@@ -28,6 +29,8 @@ def detect_format(path: str) -> str:
     if location.is_dir():
         if run_directory.is_run(location):
             return "t5jax"
+        if (location / peft_directory.CONFIG).is_file():
+            return "peft"
         if huggingface.is_huggingface(location):
             return "huggingface"
     if mesh_tf.is_mesh_tf(location):
@@ -45,11 +48,16 @@ def detect_format(path: str) -> str:
 
 
 def open_source_checkpoint(
-    path: str, step: int | None = None, ignored_keys: tuple[str, ...] = ()
+    path: str,
+    step: int | None = None,
+    ignored_keys: tuple[str, ...] = (),
+    base: str | None = None,
 ) -> SourceCheckpoint:
-    """Opens a checkpoint of any format. Raises ConfigError or CheckpointError, as the opening
-    functions of the formats do."""
+    """Opens a checkpoint of any format; `base` is the model under an adapter. Raises ConfigError
+    or CheckpointError, as the opening functions of the formats do."""
     kind = detect_format(path)
+    if kind == "peft":
+        return _open_peft(path, step, ignored_keys, base)
     if kind == "huggingface":
         if step is not None:
             raise ConfigError(f"--step {step}: a Hugging Face directory has no steps; leave it out")
@@ -60,3 +68,19 @@ def open_source_checkpoint(
         "mesh_tf": mesh_tf.open_mesh_tf,
     }
     return open_it[kind](path, step)
+
+
+def _open_peft(
+    path: str, step: int | None, ignored_keys: tuple[str, ...], base: str | None
+) -> SourceCheckpoint:
+    if step is not None:
+        raise ConfigError(f"--step {step}: a PEFT directory has no steps; leave it out")
+    named = peft_directory.base_of(pathlib.Path(path))
+    found = base or named
+    if not found or (base is None and not pathlib.Path(found).exists()):
+        raise ConfigError(
+            f"{path} is a PEFT directory, the difference to {named or 'a base that it does not '}"
+            f"{'' if named else 'name'}: give that with --base (a Hugging Face directory, or a run "
+            "of t5jax made of it)"
+        )
+    return peft_directory.open_peft(path, open_source_checkpoint(found, None, ignored_keys))

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from t5jax.checkpoints import BlockArray, open_step, save_streamed
-from t5jax.config import RunConfig, TrainConfig, from_record, to_text
+from t5jax.config import RunConfig, TrainConfig, WarmStart, from_record, to_text
 from t5jax.convert import parameter_names
 from t5jax.convert.lazy_arrays import Cast, Finite, InMemory, Zeros
+from t5jax.convert.peft_directory import with_factors
 from t5jax.convert.source_checkpoint import SourceCheckpoint
 from t5jax.data.config import DataConfig
 from t5jax.data.vocabularies import Vocabulary, save_vocabulary
@@ -19,6 +20,7 @@ from t5jax.errors import CheckpointError, ConfigError
 from t5jax.model.layer_stack import stack_of
 from t5jax.model.registry import init_params
 from t5jax.training.optimizers import Adafactor
+from t5jax.training.peft import LoRA, partition_params
 from t5jax.training.schedules import Constant
 from t5jax.training.train_step import TrainState
 
@@ -29,23 +31,28 @@ def is_run(path: pathlib.Path) -> bool:
     return (path / CHECKPOINTS).is_dir()
 
 
-def open_run_directory(path: str, step: int | None = None) -> SourceCheckpoint:
+def open_run_directory(
+    path: str, step: int | None = None, *, merged: bool = False
+) -> SourceCheckpoint:
     """The parameters of a run's newest good step, or of `step`, verified; one array open at a time.
+    `merged`: LoRA's factors are added to their weights as these are read.
 
     Raises:
       CheckpointError: there is none.
-      ConfigError: they include LoRA factors.
+      ConfigError: they include LoRA factors, which are not to be merged.
     """
     stored = open_step(pathlib.Path(path) / CHECKPOINTS, "params", step, log=print)
     content = stored.record.content
     config = from_record(content, path)
-    if config.finetuning.has_merge:
+    if config.finetuning.has_merge and not merged:
         raise ConfigError(
             f"{path} was fine-tuned with {type(config.finetuning).__name__}, whose factors are "
             f"separate parameters: merge them first, with t5jax merge {path} TARGET, and convert "
             "TARGET"
         )
     params = stored.arrays("params")
+    if isinstance(config.finetuning, LoRA):
+        params = with_factors(params, config.finetuning)
     expected = {name: leaf.shape for name, leaf in parameter_names.parameters(config.model).items()}
     if {name: array.shape for name, array in params.items()} != expected:
         raise CheckpointError(
@@ -126,6 +133,8 @@ def _config(
         data=DataConfig(mixture=None, vocabulary=vocabulary, cache_dir=None),  # pyright: ignore[reportArgumentType]
         train=TrainConfig(num_train_steps=max(1, step)),
         optimizer=Adafactor(learning_rate=1e-3, schedule=Constant(), **settings),
+        finetuning=source.finetuning,  # pyright: ignore[reportArgumentType]
+        init=WarmStart(path=source.base),
         decoding=source.decoding,
     )
 
@@ -137,9 +146,10 @@ def _state(
     tx = config.optimizer.build(config.train.num_train_steps)
 
     def init(key: jax.Array) -> TrainState:
-        params = init_params(config.model, key)
+        params = config.finetuning.add_parameters(init_params(config.model, key), key)
+        trained, _ = partition_params(params, config.finetuning.is_trainable)
         zero = jnp.zeros((), jnp.int32)
-        return TrainState(zero, params, tx.init(params), zero)
+        return TrainState(zero, params, tx.init(trained), zero)
 
     arrays: dict[str, BlockArray] = {}
     for keys, leaf in jax.tree_util.tree_leaves_with_path(jax.eval_shape(init, jax.random.key(0))):

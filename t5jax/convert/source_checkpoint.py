@@ -12,6 +12,7 @@ from t5jax.decoding.config import DecodingConfig
 from t5jax.errors import CheckpointError
 from t5jax.model.config import T5Config
 from t5jax.model.layer_stack import layer_paths, layer_shape, stack_of
+from t5jax.training.peft import AllParameters, Strategy
 
 _MAX_LISTED = 10  # problems in an error message
 
@@ -57,6 +58,8 @@ class SourceCheckpoint:
     end_ids: tuple[int, ...] = ()  # any of which ends an output; (): the vocabulary's EOS
     slots: dict[str, BlockArray] | None = None  # Adafactor's state, `v_row/encoder/…`, our layout
     slot_settings: dict[str, object] = dataclasses.field(default_factory=dict)  # of Adafactor
+    finetuning: Strategy = dataclasses.field(default_factory=AllParameters)  # LoRA: has factors
+    base: str | None = None  # of an adapter: where the other parameters are from
 
 
 def fit_to_vocabulary(source: SourceCheckpoint, vocabulary: Vocabulary) -> None:

@@ -87,7 +87,8 @@ class ReferenceModel:
         if self._kind == "transformers":
             return transformers_t5.TransformersT5(foreign.path, foreign.model)
         assert foreign.weights is not None
-        return NumpyT5(foreign.kind, foreign.weights.arrays, foreign.model)
+        kind = "huggingface" if foreign.kind == "peft" else foreign.kind  # their names
+        return NumpyT5(kind, foreign.weights.arrays, foreign.model)
 
 
 def check_logits(ours: np.ndarray, foreign: SourceCheckpoint, reference: Reference) -> LogitsCheck:

@@ -21,7 +21,7 @@ from t5jax.model.config import T5Config
 from t5jax.model.layer_stack import layer_shape, parameter_path, parameters_by_path, stack_of
 from t5jax.types import Params
 
-_LORA = "_lora"  # `query_lora` holds the LoRA factors of `query`
+LORA_SUFFIX = "_lora"  # `query_lora` holds the LoRA factors of `query`
 
 
 class _Strategy:
@@ -176,7 +176,7 @@ class LoRA(_Strategy):
                 )
 
     def is_trainable(self, path: str) -> bool:
-        return f"{_LORA}/" in path
+        return f"{LORA_SUFFIX}/" in path
 
     def add_parameters(self, params: Params, key: jax.Array) -> Params:
         numbers = {path: number for number, path in enumerate(self._matching(params))}
@@ -196,12 +196,12 @@ class LoRA(_Strategy):
     def merge_parameters(self, params: Params) -> Params:
         result = {}
         for name, value in params.items():
-            if name.endswith(_LORA):
+            if name.endswith(LORA_SUFFIX):
                 continue
             if isinstance(value, dict):
                 value = self.merge_parameters(value)
-            elif name + _LORA in params:
-                a, b = params[name + _LORA]["a"], params[name + _LORA]["b"]
+            elif name + LORA_SUFFIX in params:
+                a, b = params[name + LORA_SUFFIX]["a"], params[name + LORA_SUFFIX]["b"]
                 # Highest precision: accelerators would round the factors.
                 change = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
                 value = value + (self.alpha / self.rank) * change
@@ -224,7 +224,7 @@ class LoRA(_Strategy):
                 continue
             result[name] = value
             if _matches(self.patterns, path):
-                result[name + _LORA] = factors(path, value)
+                result[name + LORA_SUFFIX] = factors(path, value)
         return result
 
 
