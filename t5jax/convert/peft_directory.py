@@ -20,7 +20,7 @@ import safetensors.numpy
 from t5jax.checkpoints import BlockArray, Region, open_step
 from t5jax.config import from_record
 from t5jax.convert import parameter_names, safetensors_files
-from t5jax.convert.lazy_arrays import AxisSlice, Cast, InMemory, Transposed
+from t5jax.convert.lazy_arrays import AxisSlice, Cast, Finite, InMemory, Transposed
 from t5jax.convert.parameter_names import HUGGINGFACE
 from t5jax.convert.source_checkpoint import SourceCheckpoint, Weights
 from t5jax.data.atomic_files import write_json_file
@@ -207,7 +207,7 @@ def _read_factors(directory: pathlib.Path, model: T5Config) -> dict[str, dict[st
         if match is None or module not in shapes or module == "shared":
             raise CheckpointError(f"{file}: {name} has no place in LoRA over this base")
         layer_path, (inputs, outputs) = shapes[module]
-        value = Cast(array, np.float32).whole().T
+        value = Finite(Cast(array, np.float32), f"{file}: {name}").whole().T
         expected = inputs if match["factor"] == "A" else outputs
         if value.ndim != 2 or value.shape[match["factor"] == "B"] != expected:
             raise CheckpointError(

@@ -200,6 +200,7 @@ def test_files_that_do_not_fit(tmp_path, base, capsys):
     for changed, message in (
         ({k: v for k, v in tensors.items() if k != name}, "one factor of encoder/layers/0"),
         ({**tensors, name: tensors[name][:-1]}, "an adapter of another base"),
+        ({**tensors, name: tensors[name] * np.float32(np.nan)}, f"{name} holds nan at [0, 0]"),
         ({**tensors, "base_model.model.shared.lora_embedding_A": tensors[name]}, "has no place"),
         ({}, "it holds no factors"),
     ):
