@@ -51,7 +51,7 @@ class TaskSource(seqio.DataSource):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Splits of the task that its data has; as the task names them where there is no data, of
+        """Splits that the task names and its data has; all that it names where there is no data, of
         which a data set then says why."""
         try:
             check_required([self.task], self.data)
@@ -76,13 +76,9 @@ class TaskSource(seqio.DataSource):
             return None
 
     def list_shards(self, split: str) -> list[str]:
-        """Raises ConfigError for a setting that is missing, DataError for data that is."""
+        """Of any split that the data has, named by the task or not. Raises ConfigError for a
+        setting that is missing, DataError for data that is."""
         check_required([self.task], self.data)
-        if split not in self.task.splits:
-            raise DataError(
-                f"task {self.task.name} has no split {split!r}: choose one of "
-                f"{list(self.task.splits)}"
-            )
         return self._texts.shards(split)
 
     def get_dataset(

@@ -174,9 +174,12 @@ def main() -> None:
             lines.append(compare(name, split, data))
             print(*lines[-1], flush=True)
         lines += [compare_rates(name, found[0][2].vocabulary) for name in MIXTURES]
+    write_page(lines)
+
+
+def write_page(lines: list[Line]) -> None:
     before, _, rest = PAGE.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(before + BEGIN + table(lines) + END + after)
+    PAGE.write_text(before + BEGIN + table(lines) + END + rest.partition(END)[2])
 
 
 if __name__ == "__main__":

@@ -99,6 +99,7 @@ def test_a_prefix_lm_splits_the_text(rows_of, documents):
     assert abs(np.mean(lengths) - 30) < 10
 
 
+@pytest.mark.slow
 def test_several_examples_in_a_row_suit_the_pre_packed_converter(seqio, rows_of):
     lengths = dict.fromkeys(
         (
@@ -119,6 +120,7 @@ def test_several_examples_in_a_row_suit_the_pre_packed_converter(seqio, rows_of)
     assert batch["decoder_segment_ids"].tolist() != [0] * 48
 
 
+@pytest.mark.slow
 def test_seeds_decide_the_noise_and_epochs_differ(rows_of):
     first, again, other = (rows_of("span_corruption", seed=seed) for seed in (5, 5, 6))
     assert first == again != other
@@ -128,6 +130,7 @@ def test_seeds_decide_the_noise_and_epochs_differ(rows_of):
     assert twice[: half - 1] != twice[half:][: half - 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("density", "mean"), [(0.15, 3.0), (0.5, 8.0)])
 def test_span_corruption_has_the_rows_of_the_published_steps(seqio, documents, density, mean):
     """Rows of T5's arithmetic in TensorFlow: the same text, lengths and sentinels, and the same

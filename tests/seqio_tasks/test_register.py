@@ -1,5 +1,6 @@
 """What is registered with seqio, under what names, and what is refused."""
 
+import importlib
 import subprocess
 import sys
 
@@ -177,6 +178,20 @@ def test_a_users_module_is_imported(seqio, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
     assert "so_of_module" in register(modules=("so_module",), vocabulary=BYTES)
     sys.modules.pop("so_module")
+
+
+def test_importing_the_module_registers_or_refuses(seqio, monkeypatch):
+    monkeypatch.delitem(sys.modules, "t5jax.seqio", raising=False)
+    theirs = small(seqio, "glue_rte_v002")
+    with pytest.raises(ConfigError, match="'glue_rte_v002' is registered with seqio already"):
+        importlib.import_module("t5jax.seqio")
+    assert list(seqio.TaskRegistry.names()) == ["glue_rte_v002"]
+    assert provider(seqio, "glue_rte_v002") is theirs
+    seqio.TaskRegistry.remove("glue_rte_v002")
+    importlib.import_module("t5jax.seqio")
+    vocabulary = provider(seqio, "all_proportional").output_features["inputs"].vocabulary
+    published = "gs://t5-data/vocabs/cc_all.32000/sentencepiece.model"
+    assert vocabulary == seqio.SentencePieceVocabulary(published, 100), "as T5X's configs name it"
 
 
 OPENED = """

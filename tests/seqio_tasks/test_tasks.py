@@ -50,6 +50,7 @@ def test_texts_sentinels_and_untrimmed_rows(task):
     assert BYTES.sentinel_id(0) in first["inputs"]
 
 
+@pytest.mark.slow
 def test_the_converter_makes_batches_packed_and_not(task, seqio):
     lengths = {"inputs": 64, "targets": 16}
     for pack in (False, True):

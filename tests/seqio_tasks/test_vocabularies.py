@@ -73,11 +73,11 @@ def test_bytes(seqio):
 
 
 def test_a_vocabulary_that_seqio_does_not_have(tmp_path):
-    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁a", -1.0), ("▁row", -2.0)]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     tokenizer.add_special_tokens([AddedToken("<extra_id_0>")])
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     ours = HuggingFaceVocabulary(path=str(tmp_path / "tokenizer.json"))
