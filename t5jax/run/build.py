@@ -8,8 +8,9 @@ from t5jax.data.pipeline.loader import Loader
 from t5jax.data.pipeline.opening import open_in_order, open_loader
 from t5jax.data.pipeline.streaming import StreamingLoader
 from t5jax.data.registry.resolve import ResolvedMixture, resolve
-from t5jax.errors import ConfigError
+from t5jax.errors import ConfigError, DataError
 from t5jax.evaluation import evaluator
+from t5jax.run.validation import SPLIT, Validation
 from t5jax.training.losses import with_run_settings
 from t5jax.training.steps import Program
 
@@ -106,6 +107,32 @@ def build_run_evaluator(
     return evaluator.build_evaluator(config.data, config.decoding, config.evaluation, split, names)
 
 
+def build_validation(config: RunConfig, mixture: ResolvedMixture) -> Validation:
+    """What the config's run is evaluated on.
+
+    Raises DataError when there is nothing, ConfigError for a best metric that no task has.
+    """
+    loaders, found = {}, None
+    if config.train.eval_every_steps:
+        loaders = build_evaluation_loaders(config, mixture, SPLIT, config.train.num_eval_rows)
+        if not loaders:
+            raise DataError(
+                f"no task of {config.data.mixture} has a split {SPLIT!r} in "
+                f"{config.data.cache_dir}: t5jax cache CONFIG makes it where the source has one; "
+                "to train without evaluating set train.eval_every_steps = 0 and "
+                "train.num_eval_rows = None"
+            )
+    if config.evaluation.every_steps:
+        found = build_run_evaluator(config, SPLIT)
+        if found is None:
+            raise ConfigError(
+                f"evaluation.every_steps = {config.evaluation.every_steps}, but no task of "
+                f"{config.data.mixture} has metrics and a split {SPLIT!r}: set it to 0"
+            )
+    _check_best_metric(config, found)
+    return Validation(config, loaders, found)
+
+
 def build_program(config: RunConfig, num_tasks: int = 1) -> Program:
     """Model, loss, optimizer and mesh of the run; with several tasks the loss is summed by task.
 
@@ -127,3 +154,15 @@ def build_program(config: RunConfig, num_tasks: int = 1) -> Program:
         num_microbatches=config.train.num_microbatches,
         finetuning=config.finetuning,
     )
+
+
+def _check_best_metric(config: RunConfig, found: evaluator.Evaluator | None) -> None:
+    wanted = config.checkpoints.best_metric.removeprefix(f"{SPLIT}/")
+    if not config.checkpoints.keep_best or "/" not in wanted or found is None:
+        return
+    known = found.metric_names()
+    if known is not None and wanted not in known:
+        raise ConfigError(
+            f"checkpoints.best_metric = {config.checkpoints.best_metric!r}: the tasks have "
+            f"{', '.join(f'{SPLIT}/{name}' for name in sorted(known))}"
+        )

@@ -18,11 +18,17 @@ from t5jax.config import RunConfig, describe_run
 from t5jax.data.pipeline.prefetch import Prefetcher
 from t5jax.data.pipeline.streaming import StreamingLoader
 from t5jax.errors import ConfigError
-from t5jax.run.build import TrainLoader, build_program, build_train_loader, resolve_mixture
+from t5jax.run.build import (
+    TrainLoader,
+    build_program,
+    build_train_loader,
+    build_validation,
+    resolve_mixture,
+)
 from t5jax.run.initialize import initialize
 from t5jax.run.provenance import agree_on_run, checkpoint_record
 from t5jax.run.summary import compiled_memory, measure_throughput
-from t5jax.run.validation import Validation, build_validation
+from t5jax.run.validation import Validation
 from t5jax.tracking import Tracker
 from t5jax.training.feeding import Feeder
 from t5jax.training.schedules import HostSchedule

@@ -7,12 +7,9 @@ from collections.abc import Callable
 
 from t5jax.config import RunConfig
 from t5jax.data.pipeline.loader import Loader
-from t5jax.data.registry.resolve import ResolvedMixture
-from t5jax.errors import ConfigError, DataError
 from t5jax.evaluation.evaluator import Evaluator
 from t5jax.evaluation.loss import SplitLosses, add_loss_sums, loss_metrics
 from t5jax.evaluation.report import EvaluationReport
-from t5jax.run.build import build_evaluation_loaders, build_run_evaluator
 from t5jax.tracking import Tracker
 from t5jax.training.steps import Program
 from t5jax.types import Params
@@ -110,41 +107,3 @@ class Validation:
         if report.failures and "/" in best:  # of a task: it may be one that failed
             return {best: math.nan, **report.values}  # NaN is saved, and is never the best
         return report.values
-
-
-def build_validation(config: RunConfig, mixture: ResolvedMixture) -> Validation:
-    """What the config's run is evaluated on.
-
-    Raises DataError when there is nothing, ConfigError for a best metric that no task has.
-    """
-    loaders, evaluator = {}, None
-    if config.train.eval_every_steps:
-        loaders = build_evaluation_loaders(config, mixture, SPLIT, config.train.num_eval_rows)
-        if not loaders:
-            raise DataError(
-                f"no task of {config.data.mixture} has a split {SPLIT!r} in "
-                f"{config.data.cache_dir}: t5jax cache CONFIG makes it where the source has one; "
-                "to train without evaluating set train.eval_every_steps = 0 and "
-                "train.num_eval_rows = None"
-            )
-    if config.evaluation.every_steps:
-        evaluator = build_run_evaluator(config, SPLIT)
-        if evaluator is None:
-            raise ConfigError(
-                f"evaluation.every_steps = {config.evaluation.every_steps}, but no task of "
-                f"{config.data.mixture} has metrics and a split {SPLIT!r}: set it to 0"
-            )
-    _check_best_metric(config, evaluator)
-    return Validation(config, loaders, evaluator)
-
-
-def _check_best_metric(config: RunConfig, evaluator: Evaluator | None) -> None:
-    wanted = config.checkpoints.best_metric.removeprefix(f"{SPLIT}/")
-    if not config.checkpoints.keep_best or "/" not in wanted or evaluator is None:
-        return
-    known = evaluator.metric_names()
-    if known is not None and wanted not in known:
-        raise ConfigError(
-            f"checkpoints.best_metric = {config.checkpoints.best_metric!r}: the tasks have "
-            f"{', '.join(f'{SPLIT}/{name}' for name in sorted(known))}"
-        )
