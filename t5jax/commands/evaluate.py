@@ -28,6 +28,7 @@ from t5jax.evaluation.samples import most_confident
 from t5jax.evaluation.submission import write_submission
 from t5jax.run.build import build_evaluation_loaders, build_run_evaluator, resolve_mixture
 from t5jax.run.restore import RestoredRun, SavedRun, apply_flags, open_saved_run, read_saved_config
+from t5jax.runtime import agree
 from t5jax.tracking.progress import CountProgress
 
 Losses = dict[str, dict[str, float]]  # by task
@@ -81,9 +82,7 @@ def evaluate_command(
     """Evaluates a step; None: the newest good one. Raises DataError at the end where a metric
     failed."""
     saved = _open(workdir, step, flags, options)
-    report = _Evaluation(workdir, saved, options).evaluate(saved.restore(step))
-    if report is not None:
-        report.check()
+    _check_together(_Evaluation(workdir, saved, options).evaluate(saved.restore(step)))
 
 
 def evaluate_follow_command(
@@ -111,7 +110,13 @@ def evaluate_follow_command(
             break
     else:
         _say(f"no new checkpoint in {directory} for {timeout_seconds:.0f} s: ended")
+    _check_together(report)
+
+
+def _check_together(report: EvaluationReport | None) -> None:
+    """Raises where a metric failed, when the first host has written and kept everything."""
     if report is not None:
+        agree("which metrics failed", json.dumps(report.failures))
         report.check()
 
 

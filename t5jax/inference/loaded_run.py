@@ -129,8 +129,9 @@ class LoadedRun:
           output: folder for predictions and results, where an interrupted evaluation resumes.
           decoding: settings of `DecodingConfig` for this call.
 
-        Returns a report (`print` shows its table) whose `values` are {"task/metric": value}. Raises
-        ConfigError where no task has metrics and the split.
+        Returns a report (`print` shows its table) whose `values` are {"task/metric": value}, and
+        `failures` {"task/metric": error} of metrics that failed. Raises ConfigError where no task
+        has metrics and the split.
         """
         settings = {"num_examples": num_examples, "ranking": ranking}
         settings = {name: value for name, value in settings.items() if value is not None}

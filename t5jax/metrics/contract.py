@@ -93,11 +93,13 @@ def numbers_of(returned: Any) -> Returned:
         return Returned({}, f"TypeError: it returned {kind}, not a mapping {{name: number}}")
     values, wrong = {}, []
     for name, value in returned.items():
-        of_seqio = any(c.__name__ == "MetricValue" for c in type(value).__mro__)
-        value = getattr(value, "value", None) if of_seqio else value
+        kinds = {c.__name__ for c in type(value).__mro__}
+        if "MetricValue" in kinds and "Scalar" not in kinds:
+            continue
+        value = value.value if "MetricValue" in kinds else value
         if isinstance(name, str) and _is_number(value):
             values[name] = float(value)
-        elif not of_seqio:
+        else:
             wrong.append(f"{name!r} is {type(value).__name__} {value!r:.80}")
     error = f"TypeError: of what it returned {'; '.join(wrong)}: not a number" if wrong else None
     return Returned(values, error)

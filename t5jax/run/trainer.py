@@ -61,6 +61,7 @@ def train(config: RunConfig) -> None:
     with runtime.Watchdog(*limits) as watchdog, runtime.Preemption() as preemption, tracker:
         tracker.message(f"workdir {config.workdir}")
         Trainer(config, program, loader, validation, tracker, watchdog, preemption).run()
+    validation.check()
 
 
 @dataclasses.dataclass
@@ -129,7 +130,6 @@ class Trainer:
                 self.watchdog.beat()
         self.checkpoints.close()
         self.tracker.event(step, "finished")
-        self.validation.check()
 
     def _compile(self, step: int) -> jax.stages.Compiled:
         start = time.perf_counter()

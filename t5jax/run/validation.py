@@ -1,6 +1,7 @@
 """How good a run is while it trains: losses of its splits, and its tasks answered and scored."""
 
 import dataclasses
+import json
 import math
 import pathlib
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from t5jax.data.pipeline.loader import Loader
 from t5jax.evaluation.evaluator import Evaluator
 from t5jax.evaluation.loss import SplitLosses, add_loss_sums, loss_metrics
 from t5jax.evaluation.report import EvaluationReport
+from t5jax.runtime import agree
 from t5jax.tracking import Tracker
 from t5jax.training.steps import Program
 from t5jax.types import Params
@@ -31,8 +33,10 @@ class Validation:
         self._last_report: EvaluationReport | None = None
 
     def check(self) -> None:
-        """Raises DataError naming the metrics that failed in the last evaluation."""
+        """Raises DataError naming the metrics that failed in the last evaluation; called by every
+        host when the run has ended."""
         if self._last_report is not None:
+            agree("which metrics failed", json.dumps(self._last_report.failures))
             self._last_report.check()
 
     def due(self, step: int) -> bool:

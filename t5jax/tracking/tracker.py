@@ -143,7 +143,8 @@ class Tracker:
     def event(self, step: int, kind: str, **fields: Any) -> None:
         """Logs something that happened after `step` steps.
 
-        Kinds: started, resumed, saved, skipped_bad_step, fell_back, preempted, finished ...
+        Kinds: started, resumed, saved, skipped_bad_step, metric_failed, fell_back, preempted,
+        finished ...
         "resumed" means that what was logged about later steps no longer counts.
         """
         assert kind not in (TRAIN, EVALUATION), f"{kind} is no event"

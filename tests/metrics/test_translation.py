@@ -140,3 +140,17 @@ def test_text_without_spaces_is_noted_unless_the_tokenizer_splits_it():
     by_character = sacre_bleu(tokenize="zh")(targets[:1], predictions[:1])["bleu"]
     expected = sacrebleu.corpus_bleu(predictions[:1], [targets[:1]], tokenize="zh").score
     assert by_character == pytest.approx(expected)
+
+
+def test_a_tokenizer_whose_model_file_cannot_be_fetched_is_named(monkeypatch):
+    from sacrebleu.tokenizers import tokenizer_spm
+
+    def download(url, place):
+        raise OSError("no network")
+
+    monkeypatch.setattr(tokenizer_spm, "SACREBLEU_DIR", "/nowhere")
+    monkeypatch.setattr(tokenizer_spm, "download_file", download)
+    with pytest.raises(
+        ConfigError, match=r"'flores200'\) needs a model file .*OSError: no network"
+    ):
+        sacre_bleu(tokenize="flores200")
