@@ -160,7 +160,7 @@ class StreamingTask:
         where = f"task {self.name}, its first texts"
         refuse_unspellable(counts, self._max_unknown_share, where, self._vocabulary)
         for note in spelling_notes(counts):
-            _log.info("%s: %s", where, note)
+            _log.warning("%s: %s", where, note)
 
     def documents_of_shard(self, epoch: int, nth: int) -> Iterator[Document]:
         """The texts of the shard that comes nth in an epoch."""

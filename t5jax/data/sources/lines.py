@@ -25,6 +25,7 @@ class _LineFiles(Files):
         check_max_record_bytes(self.max_record_bytes)
 
 
+_ARRAY = "; `jq -c '.[]' FILE > NEW` makes lines of a file that is one JSON array"
 _BLANK_LINE = "a blank line; data.blank_lines = 'skip' leaves such lines out"
 Line = TypeVar("Line")
 
@@ -86,10 +87,12 @@ def _json_row(line: str, place: str) -> Record:
     try:
         columns = _DECODER.decode(line)
     except (ValueError, RecursionError) as error:
-        return BadRecord(place, f"not valid JSON: {error if line else _BLANK_LINE}")
+        hint = _ARRAY if line == "[" else ""
+        return BadRecord(place, f"not valid JSON: {error if line else _BLANK_LINE}{hint}")
     if isinstance(columns, dict):
         return Row(columns, place)
-    return BadRecord(place, "one JSON object a line is expected")
+    hint = _ARRAY if isinstance(columns, list) else ""
+    return BadRecord(place, f"one JSON object a line is expected{hint}")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

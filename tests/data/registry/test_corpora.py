@@ -93,3 +93,25 @@ def test_every_corpus_reads_the_settings_that_it_names():
         read = [name for name in corpus.settings if name != "text_column"]
         assert (plain != given) == bool(read), corpus.name
     assert isinstance(CORPORA["raw_jsonl"].source(data()), Cleaned)
+
+
+def test_policies_of_files_are_settings_of_the_corpora_that_have_them():
+    policies = {"max_record_bytes": 7, "blank_lines": "skip", "empty_files": "skip"}
+    for name, has in (
+        ("jsonl", policies),
+        ("tsv", policies),
+        ("c4_json", policies),
+        ("raw_jsonl", policies),
+        ("text", ("max_record_bytes", "empty_files")),
+        ("tfrecord", ("max_record_bytes", "empty_files")),
+        ("parquet", ("empty_files",)),
+        ("arrayrecord", ("empty_files",)),
+        ("c4", ()),
+    ):
+        corpus = CORPORA[name]
+        given = {policy: policies[policy] for policy in has}
+        source = corpus.source(data(**given))
+        source = getattr(source, "source", source)
+        assert {policy: getattr(source, policy) for policy in has} == given
+        task = corpus.task(f"{name}_x", SpanCorruption())
+        assert [policy for policy in policies if policy in task.settings] == [*given]

@@ -220,3 +220,10 @@ def test_a_key_with_two_values_is_a_bad_record(tmp_path):
 def test_unknown_policies_are_refused(make):
     with pytest.raises(ConfigError, match="choose one of error, skip"):
         make()
+
+
+@pytest.mark.parametrize("content", ['[\n {"text": "a"},\n {"text": "b"}\n]\n', '[{"text": "a"}]'])
+def test_a_file_that_is_one_array_is_told_apart(tmp_path, content):
+    first = records(tmp_path, "a.json", content, JsonLines)[0]
+    assert isinstance(first, BadRecord)
+    assert "jq -c '.[]' FILE > NEW` makes lines of a file that is one JSON array" in first.reason
