@@ -197,7 +197,10 @@ def _from_seqio_task(
     metrics = metrics_of(task)
     if split not in task.splits or not any(metrics):
         return None
-    made = list(itertools.islice(seqio_examples(task, data, split), num_examples))
+    rejected = Rejected()
+    made = list(itertools.islice(seqio_examples(task, data, split, rejected), num_examples))
+    if rejected.places:
+        _log.warning("%s of %s: %s", split, task.name, rejected)
     return TaskExamples(
         task=task.name,
         examples=[

@@ -50,7 +50,12 @@ def _seqio_documents(task: SeqioTask, data: DataConfig) -> SeqioDocuments:
         whole=whole,
         has_inputs="inputs" in task.eos,
         vocabulary_copies=copies_taken(),
+        policy=_policy(data),
     )
+
+
+def _policy(data: DataConfig) -> BadRecordPolicy:
+    return BadRecordPolicy(policy=data.on_bad_record, max_fraction=data.max_bad_fraction)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -167,9 +172,7 @@ class TaskDocuments:
     @property
     def policy(self) -> BadRecordPolicy:
         """What becomes of records that cannot be used."""
-        return BadRecordPolicy(
-            policy=self.data.on_bad_record, max_fraction=self.data.max_bad_fraction
-        )
+        return _policy(self.data)
 
 
 def _error_of_source(error: BaseException) -> type[DataError]:

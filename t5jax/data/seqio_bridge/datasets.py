@@ -4,6 +4,7 @@ Every step is given what seqio gives it (`sequence_length`, `output_features`, s
 in the order of the source; trimming to the lengths is left to the reader, who counts it.
 """
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Iterator, Mapping
@@ -11,11 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from t5jax.data.records import BadRecordPolicy, Rejected
 from t5jax.data.seqio_bridge.steps import ends_after_trim, features_of
 from t5jax.data.tensorflow_import import import_seqio, import_tensorflow
 from t5jax.errors import ConfigError, DataError, message_of
 
 seqio = import_seqio()
+
+_MOST_IN_A_ROW = 1000  # examples that fail: a data set that only fails would be asked for ever
 
 Lengths = Mapping[str, int | None]
 Example = dict[str, Any]  # arrays and bytes, by feature
@@ -79,20 +83,59 @@ def trimmed(ids: np.ndarray, limit: int | None, eos_id: int | None) -> np.ndarra
     return ids[:limit] if eos_id is None else np.append(ids[: limit - 1], eos_id).astype(ids.dtype)
 
 
-def examples_of(make: Any, task: Any, split: str) -> Iterator[Example]:
-    """The examples of the data set that `make()` gives. Raises DataError naming task, split and
-    example for whatever the task's own code raises, and for features that are no rows of ids."""
-    tensorflow, number = import_tensorflow(), None
+def examples_of(
+    make: Any,
+    task: Any,
+    split: str,
+    policy: BadRecordPolicy | None = None,
+    rejected: Rejected | None = None,
+) -> Iterator[Example]:
+    """The examples of the data set that `make()` gives.
+
+    Raises DataError naming task, split and example for whatever the task's own code raises, and for
+    features that are no rows of ids. Under the policy "skip" an example that a step fails on is
+    left out and counted; where nothing comes after it, as a source that breaks off.
+    """
+    policy, rejected = policy or BadRecordPolicy(), Rejected() if rejected is None else rejected
+    failures: list[str] = []
+    waiting: list[str] = []  # failures since the last example
+    done = 0
+    with _code_of_task(task, split, None):
+        examples = make().as_numpy_iterator()
+    while True:
+        try:
+            with _code_of_task(task, split, done):
+                example = next(examples, None)
+        except DataError as error:
+            fails_alone = isinstance(error.__cause__, import_tensorflow().errors.OpError)
+            if policy.policy == "error" or not fails_alone or len(waiting) == _MOST_IN_A_ROW:
+                raise
+            waiting.append(str(error))
+            continue
+        if example is None:
+            break
+        failures += waiting
+        for line in waiting:
+            rejected.add(*line.split(": ", 1))
+        waiting.clear()
+        yield example
+        done += 1
+    if waiting:
+        rejected.add_file(f"{waiting[-1]}; nothing came after it")
+    policy.check_share(len(failures), done + len(failures), failures)
+
+
+@contextlib.contextmanager
+def _code_of_task(task: Any, split: str, done: int | None) -> Iterator[None]:
+    """The boundary around the author's steps and source, which may raise anything."""
     try:
-        for example in make().as_numpy_iterator():
-            yield example
-            number = 0 if number is None else number + 1
+        yield
     except (ConfigError, DataError):
         raise
-    except Exception as error:  # the author's steps and source may raise anything
-        where = "" if number is None else f", after example {number}"
-        of_graph = isinstance(error, tensorflow.errors.OpError)
-        said = error.message if of_graph else f"{type(error).__name__}: {message_of(error)}"
+    except Exception as error:
+        where = f", after example {done - 1}" if done else ""
+        of_graph = isinstance(error, import_tensorflow().errors.OpError)
+        said = error.message if of_graph else f"{type(error).__name__}: {message_of(error)}"  # pyright: ignore
         raise DataError(f"task {task.name}, split {split!r}{where}: {said}") from error
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from t5jax.data.modules import load_modules
-from t5jax.data.records import Rejected
+from t5jax.data.records import BadRecordPolicy, Rejected
 from t5jax.data.rng import derive_seed
 from t5jax.data.tasks.identity import identity_of
 from t5jax.data.tensorflow_import import import_tensorflow
@@ -38,6 +38,7 @@ class SeqioDocuments:
     whole: bool = False
     has_inputs: bool = True
     vocabulary_copies: tuple[tuple[str, str], ...] = ()
+    policy: BadRecordPolicy = dataclasses.field(default_factory=BadRecordPolicy)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -49,7 +50,12 @@ class SeqioDocuments:
         """The settings, the type of the task's source and the identities of its steps."""
         task = self._task()
         settings = dataclasses.asdict(self)
-        for name in ("whole", "has_inputs", "vocabulary_copies"):  # seen in steps and vocabulary
+        for name in (
+            "whole",
+            "has_inputs",
+            "vocabulary_copies",
+            "policy",
+        ):  # seen in steps and vocabulary
             del settings[name]
         steps = [identity_of(step) for step in task.preprocessors]
         return {**settings, "source": type(task.source).__name__, "steps": steps}
@@ -73,7 +79,9 @@ class SeqioDocuments:
         return [_ONLY_SHARD]
 
     def shard_fingerprint(self, split: str, shard: str) -> str:
-        return ""  # a seqio source does not say when its files change
+        # A seqio source does not say when its files change; what was left out under another policy
+        # has to be looked at again.
+        return "" if self.policy.policy == "error" else str(self.policy)
 
     def documents(
         self, split: str, shard: str, rejected: Rejected | None = None
@@ -84,10 +92,19 @@ class SeqioDocuments:
             raise DataError(f"task {self.name} has one shard, {_ONLY_SHARD!r}, not {shard!r}")
         from t5jax.data.seqio_bridge import datasets
 
-        for number, example in enumerate(
-            datasets.examples_of(lambda: self._dataset(split), self._task(), split)
-        ):
-            yield self._document(example, f"task {self.name}, {split} example {number}")
+        rejected = Rejected() if rejected is None else rejected
+        examples = datasets.examples_of(
+            lambda: self._dataset(split), self._task(), split, self.policy, rejected
+        )
+        for number, example in enumerate(examples):
+            try:
+                document = self._document(example, f"task {self.name}, {split} example {number}")
+            except DataError as error:
+                if self.policy.policy == "error":
+                    raise
+                rejected.add(*str(error).split(": ", 1))
+            else:
+                yield document
 
     def _dataset(self, split: str) -> Any:
         from t5jax.data.seqio_bridge import datasets, steps

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from t5jax.data.config import DataConfig
+from t5jax.data.records import BadRecordPolicy, Rejected
 from t5jax.data.seqio_bridge import datasets
 from t5jax.data.seqio_bridge.steps import features_of
 from t5jax.data.seqio_bridge.tasks import seqio_task
@@ -32,9 +33,11 @@ class SeqioExample(NamedTuple):
     is_truncated: bool
 
 
-def seqio_examples(task: SeqioTask, data: DataConfig, split: str) -> Iterator[SeqioExample]:
+def seqio_examples(
+    task: SeqioTask, data: DataConfig, split: str, rejected: Rejected | None = None
+) -> Iterator[SeqioExample]:
     """The examples of a split, in order, made with the run's lengths. Raises DataError where the
-    task's steps fail."""
+    task's steps fail, under the policy for bad records; what is left out is counted."""
     own = seqio_task(task.name)
     whole = datasets.without_last_trim(own)
     limits = {"inputs": data.inputs_length, "targets": data.targets_length}
@@ -45,7 +48,8 @@ def seqio_examples(task: SeqioTask, data: DataConfig, split: str) -> Iterator[Se
         datasets.check_rows_of_ids(dataset.element_spec, own)
         return dataset
 
-    for example in datasets.examples_of(make, own, split):
+    policy = BadRecordPolicy(policy=data.on_bad_record, max_fraction=data.max_bad_fraction)
+    for example in datasets.examples_of(make, own, split, policy, rejected):
         ids = {
             name: datasets.trimmed(example[name], limits[name], eos_ids.get(name))
             for name in features_of(own)

@@ -23,7 +23,7 @@ from t5jax.data.records import POLICIES, DamagedFile, Record
 from t5jax.data.sources.patterns import expand_patterns, refuse_shared_files
 from t5jax.data.sources.remote import file_system, remote_errors
 from t5jax.data.sources.zstd import ZstdError, is_zstd, open_zstd
-from t5jax.errors import ConfigError, DataError
+from t5jax.errors import OWN_ERRORS, ConfigError, DataError, failure
 from t5jax.home import expand_home
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -221,6 +221,11 @@ def reading(path: str, progress: ReadPosition) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise DataError(f"{after} {progress.count}: cannot be read: {error}") from error
+    except OWN_ERRORS:
+        raise
+    except Exception as error:  # every remote store has exception classes of its own
+        reason = failure(error, "reading it")
+        raise DataError(f"{after} {progress.count}: cannot be read: {reason}") from error
 
 
 def check_max_record_bytes(value: int) -> None:
