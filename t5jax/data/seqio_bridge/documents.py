@@ -50,12 +50,8 @@ class SeqioDocuments:
         """The settings, the type of the task's source and the identities of its steps."""
         task = self._task()
         settings = dataclasses.asdict(self)
-        for name in (
-            "whole",
-            "has_inputs",
-            "vocabulary_copies",
-            "policy",
-        ):  # seen in steps and vocabulary
+        # Seen in steps and vocabulary, and no part of what the texts are.
+        for name in ("whole", "has_inputs", "vocabulary_copies", "policy"):
             del settings[name]
         steps = [identity_of(step) for step in task.preprocessors]
         return {**settings, "source": type(task.source).__name__, "steps": steps}
