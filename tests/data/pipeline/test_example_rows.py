@@ -224,3 +224,26 @@ def test_identity_tells_settings_apart():
         rows_of(eos={"targets": "none"}),
     ]
     assert len({str(rows.identity()) for rows in variants}) == len(variants)
+
+
+@pytest.mark.parametrize("joined_length", [None, INPUTS + TARGETS])
+def test_targets_alone_fill_rows_and_leave_the_inputs_empty(joined_length):
+    """Text of a language model; in a mixture with examples that have inputs rows are as wide."""
+    targets = [y for _, y in examples()]
+    rows = ExampleRows(
+        {"targets": stream_of([targets])},
+        inputs_length=INPUTS,
+        targets_length=TARGETS,
+        vocab_size=VOCABULARY.vocab_size,
+        seed=5,
+        joined_length=joined_length,
+    )
+    got = epoch(rows, 0)
+    assert got.inputs.shape == (rows.num_rows, joined_length or INPUTS)
+    assert not got.inputs.any()
+    assert not got.inputs_segments.any()
+    expected = [((), trimmed(ids, TARGETS)) for ids in targets]
+    assert sorted(shown(got, packed=True)) == sorted(expected)
+    assert rows.num_trimmed.keys() == rows.fill.keys() == {"targets"}
+    assert rows.fill["targets"] == np.mean(got.targets != 0)
+    assert {name for name, *_ in rows.stretches(0)} == {"targets"}

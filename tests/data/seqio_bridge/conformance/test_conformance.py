@@ -5,12 +5,18 @@ import pytest
 
 from t5jax.data.config import DataConfig
 from t5jax.data.registry.names import find_definitions
-from t5jax.data.registry.resolve import checked_tasks, resolve_definitions, write_serialised
+from t5jax.data.registry.resolve import (
+    checked_tasks,
+    resolve,
+    resolve_definitions,
+    write_serialised,
+)
 from t5jax.data.registry.texts import task_documents
 from t5jax.data.rng import derive_seed
 from t5jax.data.store.build import build_cache, cache_directory
 from t5jax.data.tensorflow_import import import_seqio
 from t5jax.data.vocabularies.train import train_sentencepiece
+from t5jax.errors import ConfigError
 from t5jax.evaluation.examples import load_task_examples
 from tests.data.pipeline.loaders import open_in_order, open_loader
 
@@ -149,6 +155,37 @@ def seed_of(forms, name, epoch):
     if form.stored:
         return 0 if name == "flan" else None
     return derive_seed(derive_seed(0, f"seqio/{form.name}"), f"epoch/{epoch}") % (1 << 31)
+
+
+def test_targets_alone_are_packed_for_a_decoder_as_examples_of_seqio(forms):
+    """Keys and examples are those of seqio's LM rows; what shares a row is t5jax's choice."""
+    seqio = import_seqio()
+    data = data_of(forms, "lm", pack=True)
+    (loader,) = open_in_order(data, "train", architecture="decoder_only", batch_size=64).values()
+    lengths = {"targets": forms.LENGTHS["targets"]}
+    dataset = examples_of_seqio(forms, "lm", "train", None).map(lambda x: {"targets": x["targets"]})
+    packed = next(seqio.LMFeatureConverter(pack=True)(dataset, lengths).as_numpy_iterator())
+    batch = loader.rows(0)
+    assert batch.keys() == packed.keys()
+    ours = [
+        tuple(row[segments == number].tolist())
+        for row, segments in zip(
+            batch["decoder_target_tokens"], batch["decoder_segment_ids"], strict=True
+        )
+        for number in range(1, segments.max() + 1)
+    ]
+    theirs = [tuple(x["targets"].tolist()) for x in dataset.as_numpy_iterator()]
+    assert sorted(ours) == sorted(theirs)
+
+
+@pytest.mark.parametrize("architecture", ["encoder_decoder", "prefix_lm"])
+def test_a_model_that_needs_inputs_refuses_targets_alone(forms, architecture):
+    with pytest.raises(ConfigError) as caught:
+        resolve(data_of(forms, "lm"), architecture)
+    message = str(caught.value)
+    assert message.startswith("task form_lm has targets alone, as a language model reads text")
+    assert f"model.architecture = {architecture!r} needs inputs" in message
+    assert "take model.architecture = 'decoder_only'" in message
 
 
 # ---- evaluation
