@@ -18,7 +18,8 @@ from t5jax.data.registry.resolve import (
 )
 from t5jax.data.registry.resolved_task import ResolvedTask
 from t5jax.data.registry.texts import task_documents
-from t5jax.data.store.build import build_cache, cache_directory
+from t5jax.data.store.build import build_cache
+from t5jax.data.store.directories import cache_directory
 from t5jax.data.store.documents import DocumentSource
 from t5jax.data.store.reader import CacheInfo, read_info
 from t5jax.data.store.spelling import spelling_notes

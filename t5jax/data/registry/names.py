@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from t5jax.data.config import DataConfig
 from t5jax.data.modules import is_loading, load_entry_points, load_modules
-from t5jax.data.store.reader import NAME_RULE, can_name_directory
+from t5jax.data.store.directories import NAME_RULE, can_name_directory
 from t5jax.data.tasks.mixture import Mixture
 from t5jax.data.tasks.task import Task
 from t5jax.data.tensorflow_import import calling_module

@@ -17,7 +17,7 @@ from t5jax.data.config import DataConfig
 from t5jax.data.registry.names import Definitions, check_name, find_definitions, is_defined_here
 from t5jax.data.registry.resolved_task import ResolvedTask, resolve_tasks, store_name
 from t5jax.data.registry.row_format import RowFormat, find_converter, row_format
-from t5jax.data.store.build import cache_directory
+from t5jax.data.store.directories import cache_directory
 from t5jax.data.store.reader import MAKE_IT, META, read_info
 from t5jax.data.tasks.mixture import Stage, stages_if_known
 from t5jax.data.tasks.task import ExampleTask, Task

@@ -9,7 +9,7 @@ from t5jax.data import objectives
 from t5jax.data.config import DataConfig
 from t5jax.data.objectives import Objective, lengths_of, objective_code
 from t5jax.data.rng import derive_seed
-from t5jax.data.store.build import cache_directory
+from t5jax.data.store.directories import cache_directory
 from t5jax.data.tasks.task import EosRule, SeqioTask, Task, TextTask
 from t5jax.errors import ConfigError
 

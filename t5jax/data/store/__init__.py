@@ -1,11 +1,12 @@
 """The tokenised store (offline cache): a split tokenised once, memory-mapped in training.
 
-documents.py  the protocol of what is tokenised: documents of a task
-build.py      tokenises a split with any number of processes
-existing.py   comparing an existing store with the task that asks for it
-version_2.py  what can be compared of a store of t5jax 0.1
-writer.py     writes the files of one shard
-reader.py     the files of a store, and reading them
-spelling.py   how much of its texts a vocabulary cannot spell
-verify.py     verification of checksums
+documents.py    the protocol of what is tokenised: documents of a task
+directories.py  where a store lies
+build.py        tokenises a split with any number of processes
+existing.py     comparing an existing store with the task that asks for it
+version_2.py    what can be compared of a store of t5jax 0.1
+writer.py       writes the files of one shard
+reader.py       the files of a store, and reading them
+spelling.py     how much of its texts a vocabulary cannot spell
+verify.py       verification of checksums
 """

@@ -33,10 +33,8 @@ from t5jax.data.store.existing import (
 from t5jax.data.store.reader import (
     CHECKSUM,
     META,
-    NAME_RULE,
     CacheInfo,
     ShardInfo,
-    can_name_directory,
     checksum,
     read_info,
     shard_info,
@@ -45,14 +43,6 @@ from t5jax.data.store.spelling import refuse_unspellable
 from t5jax.data.store.writer import FeatureWriter
 from t5jax.data.vocabularies import Vocabulary, save_vocabulary
 from t5jax.errors import DataError
-
-
-def cache_directory(cache_dir: str | os.PathLike, task: str, split: str) -> pathlib.Path:
-    """`<cache_dir>/<task>/<split>`; DataError for a name that could leave `cache_dir`."""
-    for what, name in (("task", task), ("split", split)):
-        if not can_name_directory(name):
-            raise DataError(f"{what} name {name!r} cannot name a directory: {NAME_RULE}")
-    return pathlib.Path(cache_dir) / task / split
 
 
 def build_cache(

@@ -16,7 +16,6 @@ import json
 import mmap
 import os
 import pathlib
-import re
 import resource
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -35,16 +34,6 @@ META = "META.json"
 CHECKSUM = "sha256"
 ENDS_DTYPE = np.dtype("<u8")
 MAKE_IT = "make it with: t5jax cache CONFIG"
-NAME_RULE = (
-    "begin with a letter or digit, then letters, digits and _ . : # - (no '..', at most 128)"
-)
-# seqio's own pattern for the names of tasks also takes ".", ".." and a trailing newline.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:#-]{0,127}")
-
-
-def can_name_directory(name: str) -> bool:
-    """Whether a task or split of this name can be a folder of the cache everywhere: NAME_RULE."""
-    return _NAME.fullmatch(name) is not None and ".." not in name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

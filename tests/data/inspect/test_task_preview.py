@@ -18,7 +18,8 @@ from t5jax.data.records import Row
 from t5jax.data.registry import add_mixture, add_task
 from t5jax.data.registry.texts import task_documents
 from t5jax.data.sources import JsonLines
-from t5jax.data.store.build import build_cache, cache_directory
+from t5jax.data.store.build import build_cache
+from t5jax.data.store.directories import cache_directory
 from t5jax.data.tasks import ExampleTask, Mixture
 from t5jax.data.tasks.rates import Custom, Equal, Proportional, Scheduled
 from t5jax.data.vocabularies import ByteVocabulary, SentencePieceVocabulary, train_sentencepiece

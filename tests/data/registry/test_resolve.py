@@ -152,7 +152,8 @@ def test_a_serialised_form_that_is_missing_or_damaged_is_refused(tmp_path, monke
 
 
 def test_sizes_are_those_of_the_stores(tmp_path):
-    from t5jax.data.store.build import build_cache, cache_directory
+    from t5jax.data.store.build import build_cache
+    from t5jax.data.store.directories import cache_directory
     from tests.data.number_stores import numbered, texts_of_shards
 
     data = config(cache_dir=str(tmp_path))

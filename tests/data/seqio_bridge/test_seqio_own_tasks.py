@@ -13,7 +13,8 @@ from t5jax.data.objectives import SpanCorruption
 from t5jax.data.records import Rejected
 from t5jax.data.registry.resolve import checked_tasks
 from t5jax.data.registry.texts import task_documents
-from t5jax.data.store.build import build_cache, cache_directory
+from t5jax.data.store.build import build_cache
+from t5jax.data.store.directories import cache_directory
 from t5jax.data.tasks.task import SeqioTask
 from t5jax.data.tensorflow_import import import_seqio
 from t5jax.data.vocabularies import ByteVocabulary

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from t5jax.data.records import BadRecord, BadRecordPolicy, DamagedFile, Row
-from t5jax.data.store.build import build_cache, cache_directory
+from t5jax.data.store.build import build_cache
+from t5jax.data.store.directories import cache_directory
 from t5jax.data.store.reader import CHECKSUM, META, TokenStore, read_info
 from t5jax.data.store.verify import check_files
 from t5jax.data.vocabularies import (

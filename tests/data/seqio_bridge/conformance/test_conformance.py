@@ -13,7 +13,8 @@ from t5jax.data.registry.resolve import (
 )
 from t5jax.data.registry.texts import task_documents
 from t5jax.data.rng import derive_seed
-from t5jax.data.store.build import build_cache, cache_directory
+from t5jax.data.store.build import build_cache
+from t5jax.data.store.directories import cache_directory
 from t5jax.data.tensorflow_import import import_seqio
 from t5jax.data.vocabularies.train import train_sentencepiece
 from t5jax.errors import ConfigError
