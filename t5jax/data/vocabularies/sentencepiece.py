@@ -20,7 +20,7 @@ from t5jax.data.vocabularies.base import (
     separate_sentinels,
     without_lone_surrogates,
 )
-from t5jax.data.vocabularies.files import PUBLISHED, local_file
+from t5jax.data.vocabularies.files import PUBLISHED, is_local, local_file
 from t5jax.data.vocabularies.model_file import split_record, with_record
 from t5jax.data.vocabularies.piece_encoder import PieceEncoder, processor_of, sentinels_of
 from t5jax.data.vocabularies.sentencepiece_directory import (
@@ -83,7 +83,10 @@ class SentencePieceVocabulary(Vocabulary):
 
     @property
     def num_sentinels(self) -> int:
-        """Those on top of the file, those in it, or without any the top 100 of its pieces."""
+        """Those on top of the file, those in it, or without any the top 100 of its pieces. Of a
+        file that is still to be trained: those that it is to have."""
+        if self.extra_ids and is_local(self.path) and not os.path.exists(self.path):
+            return self.extra_ids
         return len(self._model().sentinel_ids)
 
     @property
