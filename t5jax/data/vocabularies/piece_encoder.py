@@ -64,7 +64,7 @@ class PieceEncoder:
         self._shown, shown_ids = self._coded, sorted(behind)
         if own:
             self._shown, shown_ids = self._all_pieces(model, names, size)
-        self._names = (special or {}) | names
+        self._names = {**(special or {}), **names}
         self.vocab_size = max([size, *(number + 1 for number in self._names)])
         self._outside = _outside(size, sorted(behind))
         self._inside = np.full(self.vocab_size, unk_id, np.int64)

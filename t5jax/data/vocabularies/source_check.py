@@ -191,8 +191,9 @@ def _by_tokenizers(found: TokenizerRecord) -> tuple[Encode, Decode]:
     record = found.record | {"truncation": None, "padding": None, "post_processor": None}
     normalizer = Tokenizer.from_str(json.dumps(record | {"added_tokens": []})).normalizer
     entries = [dict(entry) for entry in record["added_tokens"]]
-    for entry in entries if normalizer is not None else ():
-        if normalizer.normalize_str(entry["content"]) != entry["content"]:
+    for entry in entries:
+        content = entry["content"]
+        if normalizer is not None and normalizer.normalize_str(content) != content:
             entry["normalized"] = False
     tokenizer = Tokenizer.from_str(json.dumps(record | {"added_tokens": entries}))
 

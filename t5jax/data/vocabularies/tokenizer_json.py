@@ -187,7 +187,7 @@ def _last(processor: Record | None) -> str | None:
 def _write_special(record: Record, ids: Mapping[str, int], special: tuple[int, int, int]) -> bool:
     """Says in the record which the special ids are, where it says otherwise; whether it did."""
     told = {
-        role: ids.get(content) if content in ids else ids.get(_NAMES[role])
+        role: ids.get(content or "", ids.get(_NAMES[role]))
         for role, content in _contents(record).items()
     }
     contents = {number: content for content, number in ids.items()}

@@ -39,7 +39,7 @@ class Variant:
 
     def decode(self, ids: np.ndarray) -> str:
         """The text of ids of the file."""
-        found = ids.tolist()
+        found: list[int] = ids.tolist()
         if self._outside is not None:
             found = [self._inside.get(token, token) for token in found]
         return self._tokenizer.decode(found, skip_special_tokens=False)
@@ -101,7 +101,12 @@ def name_of(role: str) -> str:
 
 def _numbers(tokenizer: "Tokenizer", record: Record) -> dict[int, int]:
     """The tokeniser's id of each added token -> the file's."""
-    return {tokenizer.token_to_id(token.content): token.id for token in added_tokens(record)}
+    found = {}
+    for token in added_tokens(record):
+        number = tokenizer.token_to_id(token.content)
+        assert number is not None, token
+        found[number] = token.id
+    return found
 
 
 def _readable(record: Record) -> Record:
