@@ -234,6 +234,7 @@ def test_sentinels_that_are_pieces_of_the_fast_file(tmp_path):
     [
         ({"do_lower_case": True}, "do_lower_case = True may change the ids"),
         ({"add_prefix_space": False}, "add_prefix_space = False"),
+        ({"tokenizer_class": "XLMRobertaTokenizer"}, "how tokenizer_class 'XLMRobertaTokenizer'"),
         ({"sp_model_kwargs": {"enable_sampling": True}}, "sp_model_kwargs"),
         ({"pad_token": "</s>"}, "the end of a sequence and padding have one id, 1"),
         ({"added_tokens_decoder": {"5": foreign.token("{")}}, r"'\{' has two ids"),

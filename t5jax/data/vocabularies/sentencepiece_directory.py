@@ -16,12 +16,17 @@ from t5jax.data.vocabularies.base import (
 from t5jax.data.vocabularies.tokenizer_settings import TokenizerSettings, read_settings
 from t5jax.errors import DataError
 
-MODEL_NAMES = ("spiece.model", "tokenizer.model", "sentencepiece.model", "sentencepiece.bpe.model")
+MODEL_NAMES = ("spiece.model", "tokenizer.model", "sentencepiece.model")
 _ROLES = ("pad", "eos", "unk")
 _NUMBERED = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _DEFAULTS = {"pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
 # Classes of transformers that number sentinels themselves, 100 unless `extra_ids` says otherwise.
 _WITH_SENTINELS = ("", "T5Tokenizer", "MT5Tokenizer", "PreTrainedTokenizer", "TokenizersBackend")
+
+# Those whose ids are the model's own; others move them (XLM-RoBERTa's by one, mBART's).
+_CLASSES = (
+    *_WITH_SENTINELS, "LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer",
+)  # fmt: skip
 
 Processor = sentencepiece.SentencePieceProcessor
 
@@ -86,6 +91,13 @@ def special_ids_of(processor: Processor) -> tuple[int, int, int]:
 
 
 def _check_settings(settings: TokenizerSettings, path: str) -> None:
+    if settings.tokenizer_class not in _CLASSES:
+        raise DataError(
+            f"vocabulary {path!r}: how tokenizer_class {settings.tokenizer_class!r} numbers the "
+            "pieces of its SentencePiece model is not known (known: "
+            f"{', '.join(filter(None, _CLASSES))}); save its fast tokenizer alone, whose "
+            "tokenizer.json is read"
+        )
     if settings.values.get("add_prefix_space") is False:
         raise DataError(
             f"vocabulary {path!r}: tokenizer_config.json has add_prefix_space = False, which takes "
