@@ -84,8 +84,8 @@ class SentencePieceVocabulary(Vocabulary):
     @property
     def num_sentinels(self) -> int:
         """Those on top of the file, those in it, or without any the top 100 of its pieces. Of a
-        file that is still to be trained: those that it is to have."""
-        if self.extra_ids and is_local(self.path) and not os.path.exists(self.path):
+        file that is still to be trained or fetched: those that it is to have."""
+        if self.extra_ids and not (is_local(self.path) and os.path.exists(self.path)):
             return self.extra_ids
         return len(self._model().sentinel_ids)
 
