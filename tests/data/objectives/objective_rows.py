@@ -13,6 +13,20 @@ class LargeVocabulary(ByteVocabulary):
 
 
 VOCABULARY = LargeVocabulary(extra_ids=100)
+# The id of each of T5's in a vocabulary whose special ones stand anywhere; text keeps its order.
+_SPECIAL = np.r_[0:3, 32000:32100]
+MOVED = np.empty(32100, np.int64)
+MOVED[_SPECIAL] = np.random.default_rng(5).permutation(32100)[: len(_SPECIAL)]
+MOVED[3:32000] = np.setdiff1d(np.arange(32100), MOVED[_SPECIAL])
+
+
+class MovedVocabulary(LargeVocabulary):
+    """The same with padding, EOS, unknown and sentinels of other ids, among those of text."""
+
+    pad_id, eos_id, unk_id = MOVED[:3].tolist()
+    sentinel_ids = tuple(MOVED[32099:31999:-1].tolist())
+
+
 EOS = 1
 
 

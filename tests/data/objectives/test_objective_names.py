@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from objective_rows import EOS, VOCABULARY, tokens_of
+from objective_rows import EOS, MOVED, VOCABULARY, MovedVocabulary, tokens_of
 
 from t5jax.data.objectives import (
     OBJECTIVES,
@@ -44,6 +44,27 @@ def test_rows_do_not_depend_on_their_batch(name):
         found = objective.apply(tokens_BL[part], ids_B[part], 6, VOCABULARY, lengths_B[part])
         for rows, all_rows in zip(found, whole, strict=True):
             np.testing.assert_array_equal(rows, None if all_rows is None else all_rows[part])
+
+
+@ALL
+@pytest.mark.parametrize("ragged", [False, True])
+def test_special_ids_are_the_vocabularys(name, ragged):
+    """The rows of another numbering are the rows, numbered so; cut ones, too."""
+    moved = MovedVocabulary(extra_ids=100)
+    ends = {"pad_id": moved.pad_id, "eos_id": moved.eos_id}
+    assert len({*ends.values(), moved.unk_id, 0, 1, 2, *moved.sentinel_ids}) > 103
+    lengths_B = np.random.default_rng(3).integers(0, 97, 23) if ragged else None
+    tokens_BL, ids_B = tokens_of(23, 97), np.arange(23)
+    expected = OBJECTIVES[name].apply(tokens_BL, ids_B, 6, VOCABULARY, lengths_B)
+    found = OBJECTIVES[name].apply(MOVED[tokens_BL], ids_B, 6, moved, lengths_B)
+    pairs = [(found, expected)]
+    if expected.inputs_segments is None:
+        pairs.append((found.trimmed(31, 17, **ends), expected.trimmed(31, 17)))
+    for ours, wanted in pairs:
+        np.testing.assert_array_equal(ours.inputs, MOVED[wanted.inputs])
+        np.testing.assert_array_equal(ours.targets, MOVED[wanted.targets])
+        for rows, same in zip(ours[2:], wanted[2:], strict=True):
+            np.testing.assert_array_equal(rows, same)
 
 
 @ALL
