@@ -1,7 +1,6 @@
 """How good a run is while it trains: losses of its splits, and its tasks answered and scored."""
 
 import dataclasses
-import json
 import math
 import pathlib
 from collections.abc import Callable
@@ -36,7 +35,7 @@ class Validation:
         """Raises DataError naming the metrics that failed in the last evaluation; called by every
         host when the run has ended."""
         if self._last_report is not None:
-            agree("which metrics failed", json.dumps(self._last_report.failures))
+            agree("which metrics failed", ", ".join(self._last_report.failures))
             self._last_report.check()
 
     def due(self, step: int) -> bool:
