@@ -31,6 +31,7 @@ class Model:
 
     def __init__(self, num_outputs=1):
         self.num_outputs = num_outputs
+        self.generator = types.SimpleNamespace(after_batch=None)
 
     def predict(self, texts, decoding, options, numbers=None):
         return [self._prediction(text) for text in texts]
