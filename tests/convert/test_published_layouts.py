@@ -47,6 +47,8 @@ def directory(folder: pathlib.Path, layout: str, **changes) -> pathlib.Path:
     assert vocabulary is not None
     model = T5Config(**{**TINY, **fields, "vocab_size": vocabulary.vocab_size + spare})
     weights = huggingface_weights(random_weights(model, seed=3))
+    if model.tied_embeddings:  # or every output repeats the token that it read last
+        weights["shared.weight"] *= np.float32(0.05)
     if layout == "madlad":  # has one table under the decoder's name
         weights["decoder.embed_tokens.weight"] = weights.pop("shared.weight")
     config = huggingface_config(
@@ -88,7 +90,10 @@ def test_there_and_back(layout, tmp_path):
     ids = [*vocabulary.encode(TEXT).tolist(), eos]
     (prediction,) = loaded.predict([TEXT], details=True, max_length=LENGTH)
     expected = generated(source, ids, vocabulary.vocab_size)
-    assert prediction.outputs[0].ids.tolist() == [x for x in expected if x != eos]
+    without = (eos, vocabulary.pad_id)  # a random model may say padding
+    found = [x for x in prediction.outputs[0].ids.tolist() if x not in without]
+    assert found == [x for x in expected if x not in without]
+    assert len(set(found)) > 1
     assert main(["convert", str(run), str(back)]) == 0
     config, old = (json.loads((x / "config.json").read_text()) for x in (back, source))
     for key in ("decoder_start_token_id", "eos_token_id", "vocab_size"):
