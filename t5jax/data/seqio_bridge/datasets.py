@@ -144,7 +144,8 @@ def check_rows_of_ids(spec: Mapping[str, Any], task: Any) -> None:
     for name in features_of(task):
         found = spec.get(name)
         if found is None or not found.dtype.is_integer or found.shape.rank != 1:
+            missing = found is None and not task.output_features[name].required
             raise DataError(
                 f"task {task.name}: its steps leave {name} = {found}; a row of token ids is "
-                "expected"
+                "expected" + (f" (or leave {name} out of its output_features)" if missing else "")
             )
