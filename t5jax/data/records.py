@@ -85,7 +85,7 @@ class BadRecord:
     cause: BaseException | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @staticmethod
-    def from_failure(place: str, error: Exception, what: str) -> "BadRecord":
+    def from_failure(place: str, error: BaseException, what: str) -> "BadRecord":
         """Of a record on which code that is not t5jax's own failed. Raises the errors that no
         policy leaves out: those of settings, with the place."""
         if isinstance(error, ConfigError | CheckpointError):

@@ -128,9 +128,11 @@ class Evaluator:
             if task.score_metrics or task.aux_metrics or task.output_metrics:
                 return None
             for metric in task.metrics:
-                if not isinstance(metric, UnitMetric) or not hasattr(metric, "names"):
+                declares = isinstance(metric, UnitMetric)
+                own_names = getattr(metric, "names", None) if declares else None
+                if own_names is None:
                     return None
-                names |= {f"{task.task}/{name}" for name in metric.names}
+                names |= {f"{task.task}/{name}" for name in own_names}
         return names | {f"{name}/average" for name in BENCHMARK_AVERAGES}
 
     def _predictor(

@@ -169,7 +169,8 @@ class ExampleRows:
         """(tokens, segments, positions), int32 [num_rows, limit]."""
         limit = self._widths[name]
         if name not in self.features:
-            return (*np.zeros((3, num_rows, limit), np.int32),)
+            tokens, segments, positions = np.zeros((3, num_rows, limit), np.int32)
+            return tokens, segments, positions
         lengths_M = self._lengths[name][examples_M]
         counts_B = np.bincount(rows_M, minlength=num_rows)
         before_M = np.concatenate([[0], np.cumsum(lengths_M)])

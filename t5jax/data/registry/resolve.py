@@ -190,7 +190,7 @@ def _read_serialised(data: DataConfig) -> dict:
         content = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         cached = [p.name.removesuffix(SUFFIX) for p in path.parent.glob(f"*{SUFFIX}")]
-        near = difflib.get_close_matches(data.mixture, cached, n=1)
+        near = difflib.get_close_matches(data.mixture or "", cached, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise DataError(
             f"{path} is not there (seen from {os.getcwd()}): {data.mixture} was not cached in "

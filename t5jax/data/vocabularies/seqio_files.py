@@ -41,5 +41,5 @@ def read_local_copies(seqio: Any) -> None:
         copy = None if is_local(path) else local_copy(path)
         return load(copy or path, *args, **settings)
 
-    load_copy.reads_local_copies = True  # pyright: ignore[reportFunctionMemberAccess]
+    load_copy.reads_local_copies = True  # pyright: ignore[reportAttributeAccessIssue]
     library._load_model = load_copy

@@ -27,7 +27,7 @@ from t5jax.data.vocabularies.model_file import (
 )
 from t5jax.data.vocabularies.sentencepiece import SentencePieceVocabulary
 from t5jax.data.vocabularies.sentencepiece_directory import model_file_in
-from t5jax.data.vocabularies.tokenizer_json import TokenizerRecord, read_tokenizer
+from t5jax.data.vocabularies.tokenizer_json import Record, TokenizerRecord, read_tokenizer
 from t5jax.errors import DataError
 
 TEXTS = (
@@ -188,7 +188,12 @@ def _by_tokenizers(found: TokenizerRecord) -> tuple[Encode, Decode]:
     text as it is written (see `HuggingFaceVocabulary`)."""
     from tokenizers import Tokenizer
 
-    record = found.record | {"truncation": None, "padding": None, "post_processor": None}
+    record: Record = {
+        **found.record,
+        "truncation": None,
+        "padding": None,
+        "post_processor": None,
+    }
     normalizer = Tokenizer.from_str(json.dumps(record | {"added_tokens": []})).normalizer
     entries = [dict(entry) for entry in record["added_tokens"]]
     for entry in entries:
