@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import random
 import shutil
 
 import jax
@@ -443,8 +444,10 @@ def without_a_vocabulary(source: pathlib.Path) -> None:
 
 
 def too_large_a_vocabulary(source: pathlib.Path) -> None:
-    sentences = [f"word{i} another{i} third{i * 7}" for i in range(400)]
-    train_sentencepiece(sentences, str(source / "spiece.model"), vocab_size=300)
+    letters = random.Random(7)
+    words = ["".join(letters.choices("abcdefghiklmnoprstu", k=5)) for _ in range(600)]
+    sentences = [" ".join(words[i : i + 7]) for i in range(len(words))]
+    train_sentencepiece(sentences, str(source / "spiece.model"), vocab_size=450)
     (source / "tokenizer_config.json").unlink()
 
 

@@ -118,10 +118,10 @@ def test_a_vocabulary_that_pads_with_another_id_is_refused(seqio, monkeypatch):
 
 
 def test_what_is_missing_is_said_when_data_is_asked_for(seqio, tmp_path):
-    register(["jsonl_span_corruption", "glue_cola_v002"], datasets_dir=str(tmp_path))
-    text, cola = (
-        seqio.TaskRegistry.get(name) for name in ("jsonl_span_corruption", "glue_cola_v002")
+    names = register(
+        ["jsonl_span_corruption", "glue_cola_v002"], prefix="missing_", datasets_dir=str(tmp_path)
     )
+    text, cola = map(seqio.TaskRegistry.get, names)
     assert cola.splits == ("train", "validation", "test")
     with pytest.raises(ConfigError, match=r"data\.train_files is empty"):
         text.get_dataset({"inputs": 64, "targets": 64})
