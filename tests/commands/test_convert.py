@@ -52,7 +52,7 @@ def report(folder) -> dict:
 
 @pytest.mark.parametrize(
     "variant",
-    [v if v == "t5_1_1" else pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS],
+    [pytest.param(variant, marks=pytest.mark.slow) for variant in VARIANTS],
 )
 def test_hugging_face_there_and_back(tmp_path, variant, capsys):
     """Every bit of every array; logits compared both times."""

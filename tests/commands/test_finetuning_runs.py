@@ -119,6 +119,7 @@ def test_what_the_other_run_has_added_is_taken_over(plain, runs, name):
     assert np.asarray(arrays[path]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "other", "reason"),
     [

@@ -93,7 +93,7 @@ def params_of(folder):
 @pytest.mark.parametrize(
     ("ends", "changes"),
     [
-        (("q", "v"), {}),
+        pytest.param(("q", "v"), {}, marks=pytest.mark.slow),
         pytest.param(ALL, {"use_rslora": True, "r": 3}, marks=pytest.mark.slow),
         pytest.param(("wo",), {"spelling": ".default"}, marks=pytest.mark.slow),
     ],

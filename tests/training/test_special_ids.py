@@ -162,6 +162,7 @@ def test_ids_that_cannot_be(fields, message):
         dataclasses.replace(CFG, **fields)
 
 
+@pytest.mark.slow
 def test_a_softmax_without_spare_rows_is_that_of_a_smaller_table():
     """In the loss and in scores; by default both count the spare rows, as transformers does."""
     weights, _ = params()

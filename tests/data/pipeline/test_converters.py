@@ -143,7 +143,7 @@ def real_examples(real_data, inputs_length, targets_length):
     ]
 
 
-@pytest.fixture(params=["random", "real"])
+@pytest.fixture(params=["random", pytest.param("real", marks=pytest.mark.slow)])
 def examples_and_lengths(request):
     if request.param == "random":
         return ragged_examples(90, S, T), S, T
