@@ -451,6 +451,30 @@ def too_large_a_vocabulary(source: pathlib.Path) -> None:
     (source / "tokenizer_config.json").unlink()
 
 
+@pytest.mark.slow
+def test_a_vocabulary_of_few_sentinels_asks_for_a_task_when_one_is_used(tmp_path, capsys):
+    """A converted run has no task: no objective asks for more sentinels than there are."""
+    source = tiny_huggingface(tmp_path / "hf", "t5_1_1")
+    letters = random.Random(5)
+    words = ["".join(letters.choices("abcdefghi", k=4)) for _ in range(300)]
+    train_sentencepiece(
+        [" ".join(words[i : i + 7]) for i in range(300)],
+        str(source / "spiece.model"),
+        vocab_size=300,
+    )
+    settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": 10}
+    (source / "tokenizer_config.json").write_text(json.dumps(settings))
+    out = tmp_path / "out"
+    assert convert(source, out, *NUMPY) == 0
+    vocabulary = from_text((out / "config.txt").read_text()).data.vocabulary
+    assert (vocabulary.vocab_size, vocabulary.num_sentinels) == (310, 10)
+    assert vocabulary.sentinel_id(0) == 309
+    capsys.readouterr()
+    assert main(["predict", str(out), words[0], "--decoding.max-length", "3"]) == 0
+    assert main(["evaluate", str(out)]) == ExitCode.CONFIG
+    assert "data.mixture = None: the run has no task yet" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("damage", "code", "message"),
     [

@@ -1,7 +1,6 @@
 """A disk that takes no more, in a process of its own: the last line names the file and what to do.
 
-The limit on the size of a file (RLIMIT_FSIZE) makes the operating system refuse the writing itself;
-where this user may mount one, a file system of a few kilobytes does as a full disk would.
+The limit on the size of a file (RLIMIT_FSIZE) makes the operating system refuse the writing itself.
 """
 
 import os
