@@ -285,7 +285,7 @@ def config() -> RunConfig:
     config = from_text(open("{run}/config.txt").read())
     config.train.num_train_steps, config.train.batch_size = 14, 8
     config.train.eval_every_steps = 0
-    config.data.inputs_length = 40
+    config.data.mixture, config.data.inputs_length = "docstrings_span_corruption", 40
     config.checkpoints = CheckpointConfig(save_every_steps=1)
     config.tracking.seconds_between_lines = 0
     config.runtime.detect_cluster = False
