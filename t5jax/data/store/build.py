@@ -76,16 +76,13 @@ def build_cache(
         if progress:
             for line in code_without_source(description):
                 progress(f"cache: {line}")
-        if not overwrite and (directory / META).exists():
-            existing = read_info(directory)
-            refuse_other_store(existing, directory, texts, split, vocabulary)
-            if existing.format_version == version_2.FORMAT_VERSION:
-                if progress:
-                    progress(f"cache: {directory} {message_for_0_1(existing, texts)}")
-                return existing
         if overwrite:
             for job in jobs:
                 (directory / f"{job.name}.json").unlink(missing_ok=True)
+        elif (existing := _store_of_0_1(directory, texts, split, vocabulary)) is not None:
+            if progress:
+                progress(f"cache: {directory} {message_for_0_1(existing, texts)}")
+            return existing
         shards = _build_shards(jobs, texts, split, vocabulary, num_processes, progress)
         info = CacheInfo(
             split=split,
@@ -109,6 +106,18 @@ def build_cache(
         record = dataclasses.asdict(info)
         write_json_file(directory / META, {**record, CHECKSUM: checksum(record)})
     return info
+
+
+def _store_of_0_1(
+    directory: pathlib.Path, texts: DocumentSource, split: str, vocabulary: Vocabulary
+) -> CacheInfo | None:
+    """The complete store of t5jax 0.1 in the directory, which is kept as it is. Raises DataError
+    for a complete store of something else, of whatever version."""
+    if not (directory / META).exists():
+        return None
+    existing = read_info(directory)
+    refuse_other_store(existing, directory, texts, split, vocabulary)
+    return existing if existing.format_version == version_2.FORMAT_VERSION else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
