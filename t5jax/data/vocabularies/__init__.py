@@ -1,6 +1,7 @@
 """Vocabularies (tokenisers): SentencePiece models, Hugging Face's tokenizer.json, bytes.
 
-In every vocabulary 0 is padding, 1 the end of a sequence and 2 the unknown piece, and sentinel i
+A vocabulary has the special ids, sentinels and added tokens of its source, wherever they stand.
+In T5's own 0 is padding, 1 the end of a sequence and 2 the unknown piece, and sentinel i
 (`<extra_id_i>`) is the i-th id from the top: `vocab_size - 1 - i` (facts of T5's preprocessor,
 `noise_span_to_unique_sentinel`).
 """

@@ -22,7 +22,6 @@ import numpy as np
 
 from t5jax.data.vocabularies.added_tokens import AddedToken
 from t5jax.data.vocabularies.base import (
-    Vocabulary,
     check_round_trips,
     check_special_ids,
     sentinel_index,
@@ -30,6 +29,7 @@ from t5jax.data.vocabularies.base import (
     separate_sentinels,
     without_lone_surrogates,
 )
+from t5jax.data.vocabularies.file_vocabulary import FileVocabulary
 from t5jax.data.vocabularies.files import local_file
 from t5jax.data.vocabularies.tokenizer_json import (
     TokenizerRecord,
@@ -39,14 +39,13 @@ from t5jax.data.vocabularies.tokenizer_json import (
 from t5jax.data.vocabularies.tokenizer_settings import stamps
 from t5jax.data.vocabularies.tokenizer_variants import Variant, full_tokenizer, with_pieces, without
 from t5jax.errors import ConfigError, DataError
-from t5jax.home import expand_home
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
-class HuggingFaceVocabulary(Vocabulary):
+class HuggingFaceVocabulary(FileVocabulary):
     """A tokenizer.json (unigram or BPE), with its own special ids, sentinels and added tokens.
 
     `path` is the file, or a directory with it or with the vocab.json and merges.txt of a byte-level
@@ -65,49 +64,13 @@ class HuggingFaceVocabulary(Vocabulary):
     path: str
     extra_ids: int | None = None
 
-    def __post_init__(self) -> None:
-        self.path = expand_home(self.path)
-
-    @property
-    def vocab_size(self) -> int:
-        return self._file().vocab_size
-
     @property
     def fingerprint(self) -> str:
         return hashlib.sha256(b"tokenizer.json:" + self._file().file_bytes).hexdigest()
 
-    @property
-    def pad_id(self) -> int:
-        return self._file().special_ids[0]
-
-    @property
-    def eos_id(self) -> int:
-        return self._file().special_ids[1]
-
-    @property
-    def unk_id(self) -> int:
-        return self._file().special_ids[2]
-
-    @property
-    def num_sentinels(self) -> int:
-        """Those of the file."""
-        return len(self._file().sentinel_ids)
-
-    @property
-    def sentinel_ids(self) -> tuple[int, ...]:
-        return self._file().sentinel_ids
-
-    @property
-    def added_tokens(self) -> tuple[AddedToken, ...]:
-        """Tokens that were added to the model and stand for themselves (`{`, `<sep>`)."""
-        return self._file().own_tokens
-
     def content(self, number: int) -> str:
         """The token of an id as the file writes it (`<pad>`, `▁the`)."""
         return self._file().contents[number]
-
-    def file_bytes(self) -> bytes:
-        return self._file().file_bytes
 
     def encode(self, text: str, *, sentinels: bool = True) -> np.ndarray:
         file = self._file()

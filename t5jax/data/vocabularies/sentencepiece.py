@@ -6,6 +6,7 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Iterable
+from stat import S_ISDIR
 from typing import ClassVar
 
 import numpy as np
@@ -13,13 +14,13 @@ import numpy as np
 from t5jax.data.vocabularies.added_tokens import AddedToken, Additions, Splitter
 from t5jax.data.vocabularies.base import (
     DEFAULT_SENTINELS,
-    Vocabulary,
     check_round_trips,
     check_special_ids,
     sentinel_table,
     separate_sentinels,
     without_lone_surrogates,
 )
+from t5jax.data.vocabularies.file_vocabulary import FileVocabulary
 from t5jax.data.vocabularies.files import PUBLISHED, is_local, local_file
 from t5jax.data.vocabularies.model_file import split_record, with_record
 from t5jax.data.vocabularies.piece_encoder import PieceEncoder, processor_of, sentinels_of
@@ -30,7 +31,6 @@ from t5jax.data.vocabularies.sentencepiece_directory import (
 )
 from t5jax.data.vocabularies.tokenizer_settings import stamps
 from t5jax.errors import ConfigError, DataError
-from t5jax.home import expand_home
 
 _HOW_TO_TRAIN = (
     "train one with `t5jax cache CONFIG --new-vocabulary PIECES` (or `t5jax vocab train`), or with "
@@ -40,7 +40,7 @@ _HOW_TO_TRAIN = (
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
-class SentencePieceVocabulary(Vocabulary):
+class SentencePieceVocabulary(FileVocabulary):
     """A SentencePiece model with `extra_ids` sentinels on top (T5's file: 32000 + 100 ids).
 
     `path` is a local file, a URL that fsspec reads (`gs://…`), the name of a published file (t5,
@@ -58,28 +58,9 @@ class SentencePieceVocabulary(Vocabulary):
     path: str
     extra_ids: int = DEFAULT_SENTINELS
 
-    def __post_init__(self) -> None:
-        self.path = expand_home(self.path)
-
-    @property
-    def vocab_size(self) -> int:
-        return self._model().vocab_size
-
     @property
     def fingerprint(self) -> str:
-        return self._model().fingerprint
-
-    @property
-    def pad_id(self) -> int:
-        return self._model().special_ids[0]
-
-    @property
-    def eos_id(self) -> int:
-        return self._model().special_ids[1]
-
-    @property
-    def unk_id(self) -> int:
-        return self._model().special_ids[2]
+        return self._file().fingerprint
 
     @property
     def num_sentinels(self) -> int:
@@ -87,36 +68,24 @@ class SentencePieceVocabulary(Vocabulary):
         file that is still to be trained or fetched: those that it is to have."""
         if self.extra_ids and not (is_local(self.path) and os.path.exists(self.path)):
             return self.extra_ids
-        return len(self._model().sentinel_ids)
-
-    @property
-    def sentinel_ids(self) -> tuple[int, ...]:
-        return self._model().sentinel_ids
+        return len(self._file().sentinel_ids)
 
     @property
     def sentinels_in_file(self) -> int:
         """How many sentinels are pieces of the file itself (mT5's: 100)."""
-        return self._model().sentinels_in_file
-
-    @property
-    def added_tokens(self) -> tuple[AddedToken, ...]:
-        """Tokens that were added to the model and stand for themselves (`{`, `<sep>`)."""
-        return self._model().own_tokens
+        return self._file().sentinels_in_file
 
     @property
     def prefix_after_tokens(self) -> bool:
         """Whether text behind an added token begins as a text does (not so for `legacy: false`)."""
-        return self._model().prefix_after_tokens
+        return self._file().prefix_after_tokens
 
     def content(self, number: int) -> str:
         """The token of an id as the file writes it (`<pad>`, `▁the`)."""
-        return self._model().encoder.content(number)
-
-    def file_bytes(self) -> bytes:
-        return self._model().file_bytes
+        return self._file().encoder.content(number)
 
     def encode(self, text: str, *, sentinels: bool = True) -> np.ndarray:
-        model = self._model()
+        model = self._file()
         try:
             return model.encode(text, sentinels)
         except RuntimeError:
@@ -126,12 +95,12 @@ class SentencePieceVocabulary(Vocabulary):
             return model.encode(repaired, sentinels)
 
     def decode(self, ids: Iterable[int]) -> str:
-        model = self._model()
+        model = self._file()
         ids = np.asarray(ids, np.int64)
         ids = ids[ids != model.special_ids[0]]
         return model.encoder.decode(ids)
 
-    def _model(self) -> "_SentencePieceModel":
+    def _file(self) -> "_SentencePieceModel":
         if self.path in PUBLISHED and self.extra_ids != PUBLISHED[self.path].extra_ids:
             raise ConfigError(
                 f"data.vocabulary.extra_ids = {self.extra_ids}: {self.path}'s models have "
@@ -140,9 +109,10 @@ class SentencePieceVocabulary(Vocabulary):
             )
         given = local_file(self.path)
         try:
-            os.stat(given)
-            file = _model_file(given)
-            stat = os.stat(file)
+            file, stat = given, os.stat(given)  # with every text: a file is looked at once
+            if S_ISDIR(stat.st_mode):
+                file = _model_in(given)
+                stat = os.stat(file)
         except OSError as error:
             raise DataError(
                 f"vocabulary {self.path!r} cannot be read from {os.getcwd()} ({error.strerror}); "
@@ -155,9 +125,7 @@ class SentencePieceVocabulary(Vocabulary):
         )
 
 
-def _model_file(path: str) -> str:
-    if not os.path.isdir(path):
-        return path
+def _model_in(path: str) -> str:
     found = model_file_in(pathlib.Path(path))
     if found is None:
         raise DataError(
