@@ -7,6 +7,7 @@ in the order of the source; trimming to the lengths is left to the reader, who c
 import contextlib
 import functools
 import inspect
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,9 @@ from t5jax.errors import ConfigError, DataError, message_of
 
 seqio = import_seqio()
 
+_log = logging.getLogger("t5jax")
+_RANDOM = ("RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal",
+           "RandomShuffle", "RandomGamma", "RandomPoissonV2", "Multinomial")  # fmt: skip
 _MOST_IN_A_ROW = 1000  # examples that fail: a data set that only fails would be asked for ever
 
 Lengths = Mapping[str, int | None]
@@ -57,6 +61,44 @@ def whole_dataset(task: Any, split: str, lengths: Lengths | None, seed: int) -> 
     dataset = task.source.get_dataset(split=split, shuffle=False, **of_source)
     dataset = task.preprocess_precache(dataset, seed=seed)
     return task.preprocess_postcache(dataset, sequence_length=lengths, seed=seed)
+
+
+def warn_of_ignored(task: Any, dataset: Any) -> None:
+    """Says, once a process, what of the task cannot be as its author may expect it."""
+    if task.shuffle_buffer_size is None and not task.source.performs_internal_shuffling:
+        _warn_once(
+            f"task {task.name}: its shuffle_buffer_size is None, which forbids shuffling to seqio; "
+            "t5jax trains on its rows in an order of its own (evaluation keeps the source's)"
+        )
+    if drawing := _draws_without_seed(dataset):
+        _warn_once(
+            f"task {task.name}: its steps draw random numbers without a seed "
+            f"({', '.join(drawing)}): a store keeps one draw for all epochs, and rows made live "
+            "differ in every process and after a resume; seqio.map_over_dataset(num_seeds=1) gives "
+            "a step its seeds"
+        )
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    _log.warning("%s", message)
+
+
+def _draws_without_seed(dataset: Any) -> list[str]:
+    """Random operations of TensorFlow, without a seed, in the steps that made a data set."""
+    found, waiting = set(), [dataset]
+    while waiting:
+        one = waiting.pop()
+        waiting += one._inputs()
+        for step in one._functions():
+            graph = step.function.graph.as_graph_def()
+            nodes = [*graph.node, *(n for f in graph.library.function for n in f.node_def)]
+            found |= {n.op for n in nodes if n.op in _RANDOM and not _is_seeded(n)}
+    return sorted(found)
+
+
+def _is_seeded(node: Any) -> bool:
+    return any(node.attr[name].i for name in ("seed", "seed2"))
 
 
 def _takes_seed(source: Any) -> bool:
@@ -137,6 +179,17 @@ def _code_of_task(task: Any, split: str, done: int | None) -> Iterator[None]:
         of_graph = isinstance(error, import_tensorflow().errors.OpError)
         said = error.message if of_graph else f"{type(error).__name__}: {message_of(error)}"  # pyright: ignore
         raise DataError(f"task {task.name}, split {split!r}{where}: {said}") from error
+
+
+def check_ids(ids: np.ndarray, name: str, task: Any, place: str, *, least: int = 1) -> None:
+    """Raises DataError for an id that a feature's vocabulary does not have."""
+    size = task.output_features[name].vocabulary.vocab_size
+    wrong = ids[(ids < least) | (ids >= size)]
+    if len(wrong):
+        raise DataError(
+            f"{place}: its steps leave the id {wrong[0]} in {name}; ids of tokens are 1 to "
+            f"{size - 1} (0 is padding)"
+        )
 
 
 def check_rows_of_ids(spec: Mapping[str, Any], task: Any) -> None:

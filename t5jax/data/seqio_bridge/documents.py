@@ -116,6 +116,7 @@ class SeqioDocuments:
             self._check_text(dataset.element_spec)
         else:
             datasets.check_rows_of_ids(dataset.element_spec, task)
+        datasets.warn_of_ignored(task, dataset)
         return dataset
 
     def _document(self, example: dict[str, Any], place: str) -> dict[str, str | np.ndarray]:
@@ -124,14 +125,12 @@ class SeqioDocuments:
                 return {"text": example["targets"].decode("utf-8")}
             except UnicodeDecodeError as error:
                 raise DataError(f"{place}: not valid UTF-8: {error}") from error
+        from t5jax.data.seqio_bridge import datasets
+
         limits = (self._limits() or {}) if self.whole else {}
         ids = {name: example[name][: limits.get(name)] for name in self.features}
         for name, row in ids.items():
-            if len(row) and row.min() < 1:
-                raise DataError(
-                    f"{place}: its steps leave the id {row.min()} in {name}; ids of tokens are 1 "
-                    "or more (0 is padding)"
-                )
+            datasets.check_ids(row, name, self._task(), place)
         return {name: row.astype(np.int32) for name, row in ids.items()}
 
     def _limits(self) -> dict[str, int | None] | None:

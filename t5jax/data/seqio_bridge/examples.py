@@ -49,7 +49,10 @@ def seqio_examples(
         return dataset
 
     policy = BadRecordPolicy(policy=data.on_bad_record, max_fraction=data.max_bad_fraction)
-    for example in datasets.examples_of(make, own, split, policy, rejected):
+    for number, example in enumerate(datasets.examples_of(make, own, split, policy, rejected)):
+        if "inputs" in own.output_features:  # 0 is padding, which the encoder does not see
+            place = f"task {task.name}, {split} example {number}"
+            datasets.check_ids(example["inputs"], "inputs", own, place, least=0)
         ids = {
             name: datasets.trimmed(example[name], limits[name], eos_ids.get(name))
             for name in features_of(own)

@@ -40,6 +40,10 @@ def divided_steps(task: Any) -> Steps:
         steps = list(task.preprocessors)
     except ValueError as error:  # such as sequence_length before the placeholder
         raise ConfigError(f"task {task.name}: {error}") from error
+    if not getattr(task.source, "caching_permitted", True):
+        return _live(task, "its source does not permit it (caching_permitted=False)")
+    if own := own_methods(task, seqio.Task):
+        return _live(task, f"its class {type(task).__name__} has a {own[0]} of its own")
     if any(isinstance(step, SpanCorruptionPreprocessor) for step in steps):
         return _with_objective(task, steps)
     places = [n for n, step in enumerate(steps) if _is_placeholder(step)]
@@ -61,6 +65,14 @@ def takes(step: Any, *names: str) -> bool:
     return any(name in known and name not in bound for name in names)
 
 
+def own_methods(provider: Any, base: type) -> list[str]:
+    """The methods that make the data set of a task or mixture, where its class replaces them."""
+    made_by = ("get_dataset", "preprocess_precache", "preprocess_postcache", "get_task_dataset",
+               "_preprocess_dataset", "_get_all_mixing_rates")  # fmt: skip
+    kind = type(provider)
+    return [x for x in made_by if getattr(kind, x, None) is not getattr(base, x, None)]
+
+
 def ends_after_trim(task: Any) -> bool:
     """Whether the last step trims to the run's lengths and adds EOS behind."""
     steps = task.preprocessors
@@ -70,7 +82,7 @@ def ends_after_trim(task: Any) -> bool:
 def _with_objective(task: Any, steps: list[Any]) -> Steps:
     """tokenize, a placeholder or none, SpanCorruptionPreprocessor, EOS: the store keeps text."""
     kept = [step for step in steps if not _is_placeholder(step)]
-    functions = [_function(step) for step in kept]
+    functions = [function_of(step) for step in kept]
     number = next(n for n, x in enumerate(kept) if isinstance(x, SpanCorruptionPreprocessor))
     if seqio.preprocessors.tokenize not in functions:
         return _live(task, "it has no seqio.preprocessors.tokenize")
@@ -94,7 +106,7 @@ def _placed(task: Any, steps: list[Any], place: int) -> Steps:
 
 def _without_placeholder(task: Any, steps: list[Any]) -> Steps:
     """Up to `tokenize`, where the author did not say; an epoch must not differ from another."""
-    found = [n for n, step in enumerate(steps) if any(_function(step) is x for x in _TOKENIZERS)]
+    found = [n for n, step in enumerate(steps) if any(function_of(step) is x for x in _TOKENIZERS)]
     if not found:
         return _live(task, "it has no seqio.preprocessors.tokenize")
     cut = found[0] + 1
@@ -136,19 +148,20 @@ def _eos_rule(step: Any) -> EosRule | None:
     """Of seqio's own steps without arguments of the author's."""
     if isinstance(step, functools.partial) and (step.args or step.keywords):
         return None
-    if _function(step) is seqio.preprocessors.append_eos_after_trim:
+    if function_of(step) is seqio.preprocessors.append_eos_after_trim:
         return "after_trim"
-    return "before_trim" if _function(step) is seqio.preprocessors.append_eos else None
+    return "before_trim" if function_of(step) is seqio.preprocessors.append_eos else None
 
 
 def _is_placeholder(step: Any) -> bool:
     return isinstance(step, seqio.CacheDatasetPlaceholder)
 
 
-def _function(step: Any) -> Any:
+def function_of(step: Any) -> Any:
+    """What a partial calls; other functions themselves."""
     return step.func if isinstance(step, functools.partial) else step
 
 
 def _name(step: Any) -> str:
-    step = _function(step)
+    step = function_of(step)
     return getattr(step, "__name__", type(step).__name__)

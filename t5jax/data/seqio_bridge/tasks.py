@@ -4,14 +4,21 @@ from typing import Any
 
 from t5jax.data.config import DataConfig
 from t5jax.data.seqio_bridge.objects import find_provider, provider_of
-from t5jax.data.seqio_bridge.steps import divided_steps, features_of, takes
+from t5jax.data.seqio_bridge.steps import (
+    divided_steps,
+    features_of,
+    function_of,
+    own_methods,
+    takes,
+)
 from t5jax.data.seqio_bridge.vocabularies import make_readable, our_vocabulary
 from t5jax.data.tasks.mixture import Custom, Mixture
 from t5jax.data.tasks.task import SeqioTask
-from t5jax.data.tensorflow_import import import_seqio
+from t5jax.data.tensorflow_import import import_seqio, import_tensorflow
 from t5jax.errors import ConfigError, DataError, message_of
 
 seqio = import_seqio()
+tf = import_tensorflow()
 
 
 def find_seqio_task(name: str, data: DataConfig) -> SeqioTask | Mixture | None:
@@ -64,7 +71,25 @@ def _check_features(task: Any) -> None:
 
 
 def _mixture(mixture: Any) -> Mixture:
-    """With the rates that seqio gives its tasks, those of mixtures inside included."""
+    """With the rates that seqio gives its tasks, those of mixtures inside included.
+
+    Raises ConfigError for a mixture that does not draw by its rates: rows are drawn by the shares
+    of their tasks, as `tf.data.Dataset.sample_from_datasets` draws them.
+    """
+    sample = mixture._sample_fn
+    by_rates = (tf.data.Dataset.sample_from_datasets, tf.data.experimental.sample_from_datasets)
+    own = own_methods(mixture, seqio.Mixture)
+    if function_of(sample) not in by_rates or own:
+        said = (
+            f"its class {type(mixture).__name__} has a {own[0]} of its own"
+            if own
+            else f"its sample_fn is {seqio.utils.function_name(sample)}"
+        )
+        raise ConfigError(
+            f"mixture {mixture.name}: {said}, and t5jax draws tasks by their rates alone: make it "
+            "without (seqio.Mixture(name, tasks, rates)), and give t5jax.add_mixture a schedule "
+            "where the rates change with the training step"
+        )
     rates = {task.name: _rate(mixture, task) for task in mixture.tasks}
     return Mixture(name=mixture.name, tasks=tuple(rates), rate=Custom(weights=rates))
 
