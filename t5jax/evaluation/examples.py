@@ -4,6 +4,7 @@ metrics.
 An `ExampleTask` of t5jax and a task registered with seqio become the same `TaskExamples`.
 """
 
+import copy
 import dataclasses
 import functools
 import hashlib
@@ -38,6 +39,14 @@ class EvaluationExample(NamedTuple):
     features: Example  # the task's whole example, for its postprocessing
     target_ids: np.ndarray | None = None  # int32, where the task tokenises its targets itself
     place: str = ""  # of the row that it was made of: `file, line 3`
+
+    def own_features(self) -> Example:
+        """A copy for a task's function, which may change it: the next call sees the example as it
+        was. What cannot be copied is given as it is."""
+        try:
+            return copy.deepcopy(self.features)
+        except Exception:  # an object of the user's in it
+            return self.features
 
 
 class ModelOutputs(NamedTuple):
@@ -89,7 +98,7 @@ class TaskExamples:
         place, where the task's function fails or gives none."""
         assert self.choices is not None
         with foreign_code(f"the choices of task {self.task}", example.place):
-            choices = list(self.choices(example.features))
+            choices = list(self.choices(example.own_features()))
             if not choices or not all(isinstance(choice, str) for choice in choices):
                 raise DataError(f"task {self.task}: choices are {choices!r}: strings are expected")
         return choices
@@ -111,7 +120,8 @@ class TaskExamples:
             place = x.place or f"{self.task}, example {number}"
             what = f"the postprocessing of a {kind} of task {self.task}"
             with foreign_code(what, place):
-                values.append(self.postprocess(text, example=x.features, is_target=is_target))
+                features = x.own_features()
+                values.append(self.postprocess(text, example=features, is_target=is_target))
         return values
 
 

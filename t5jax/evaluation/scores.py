@@ -4,6 +4,7 @@ A metric is called once, on all examples in the order of the data set; one that 
 (`metrics.units`) is also resampled for an interval. One that fails takes nothing else with it.
 """
 
+import copy
 import dataclasses
 import functools
 import math
@@ -65,8 +66,11 @@ class TaskScores:
                 raise
             self._failed(name, describe(error))
             return
-        values, error = without_nan(call_metric(metric, *compared))
+        values, error, left_out = without_nan(call_metric(metric, *compared))
         self._add_values(name, {k: Estimate(x) for k, x in values.items()})
+        if left_out or not (values or error):
+            gave = ", ".join(left_out) + ": not in this table" if left_out else "no value"
+            self.notes.append(f"{self.task.task}: its metric {name} gave {gave}")
         if error is not None:
             self._failed(name, error)
 
@@ -113,7 +117,7 @@ def score_predictions(
     task: TaskExamples, predictions: list[TaskPrediction], config: EvaluationConfig
 ) -> TaskScores:
     """The values of all metrics of a task, none without targets; a metric that fails, whatever it
-    raises or returns, has a line that says so."""
+    raises or returns, has a line that says so. Each gets lists of its own, which it may change."""
     scores = TaskScores(task, config)
     if not task.has_targets:
         return scores
@@ -121,15 +125,16 @@ def score_predictions(
     texts = [prediction.text for prediction in predictions]
     of_targets = [prediction.target_score for prediction in predictions]
     aux = {"scores": np.array([prediction.score for prediction in predictions])}
+    compared = lambda: (list(targets()), task.postprocessed_predictions(texts))
+    features = lambda: [example.own_features() for example in task.examples]
     for metric in task.metrics:
-        scores.add(metric, lambda: (targets(), task.postprocessed_predictions(texts)))
+        scores.add(metric, compared)
     for metric in task.score_metrics:
-        scores.add(metric, lambda: (targets(), list(of_targets)))
+        scores.add(metric, lambda: (list(targets()), list(of_targets)))
     for metric in task.aux_metrics:
-        scores.add(metric, lambda: (targets(), task.postprocessed_predictions(texts), dict(aux)))
-    features = [example.features for example in task.examples]
+        scores.add(metric, lambda: (*compared(), copy.deepcopy(aux)))
     for metric in task.output_metrics:
-        scores.add(metric, lambda: (features, _model_outputs(predictions)))
+        scores.add(metric, lambda: (features(), _model_outputs(predictions)))
     return scores
 
 

@@ -128,7 +128,7 @@ def wilson_interval(right: int, total: int, *, level: float = 0.95) -> tuple[flo
 
 def _values(metric: Metric, targets: Sequence, predictions: Sequence) -> dict[str, float]:
     """Of one call."""
-    values, error = numbers_of(metric(targets, predictions))
+    values, error, _ = numbers_of(metric(targets, predictions))
     if error is not None:
         raise DataError(f"metric {metric_name(metric)}: {error}")
     return values

@@ -26,10 +26,12 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 
 class Returned(NamedTuple):
-    """What a metric gave: its numbers, and why it gave no more (None: nothing is missing)."""
+    """What a metric gave: its numbers, why it gave no more (None: nothing is missing), and the
+    values for seqio's loggers alone (`NAME (Text)`)."""
 
     values: dict[str, float]
     error: str | None
+    left_out: tuple[str, ...] = ()
 
 
 def metric_name(metric: Any) -> str:
@@ -91,10 +93,11 @@ def numbers_of(returned: Any) -> Returned:
     if not isinstance(returned, Mapping):
         kind = "nothing" if returned is None else f"{type(returned).__name__} {returned!r:.80}"
         return Returned({}, f"TypeError: it returned {kind}, not a mapping {{name: number}}")
-    values, wrong = {}, []
+    values, wrong, left_out = {}, [], []
     for name, value in returned.items():
         kinds = {c.__name__ for c in type(value).__mro__}
         if "MetricValue" in kinds and "Scalar" not in kinds:
+            left_out.append(f"{name} ({type(value).__name__})")
             continue
         value = value.value if "MetricValue" in kinds else value
         if isinstance(name, str) and _is_number(value):
@@ -102,7 +105,7 @@ def numbers_of(returned: Any) -> Returned:
         else:
             wrong.append(f"{name!r} is {type(value).__name__} {value!r:.80}")
     error = f"TypeError: of what it returned {'; '.join(wrong)}: not a number" if wrong else None
-    return Returned(values, error)
+    return Returned(values, error, tuple(left_out))
 
 
 def without_nan(returned: Returned) -> Returned:
@@ -112,7 +115,8 @@ def without_nan(returned: Returned) -> Returned:
         return returned
     values = {k: v for k, v in returned.values.items() if k not in undefined}
     error = f"ValueError: it returned NaN for {', '.join(undefined)}"
-    return Returned(values, f"{returned.error}; {error}" if returned.error else error)
+    error = f"{returned.error}; {error}" if returned.error else error
+    return returned._replace(values=values, error=error)
 
 
 def describe(error: BaseException) -> str:

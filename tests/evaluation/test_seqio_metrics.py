@@ -144,9 +144,8 @@ def register(**changes):
         NAME,
         source=seqio.FunctionDataSource(rows, splits=["validation"]),
         preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos_after_trim],
-        postprocess_fn=postprocess,
         output_features={"inputs": feature, "targets": feature},
-        **changes,
+        **({"postprocess_fn": postprocess} | changes),
     )
 
 
@@ -220,6 +219,55 @@ def test_foreign_metrics_are_called_once():
     assert numbers(scored()) == {"counted": NUM}
     assert [targets[0] for targets, _ in calls] == [(0, 0, False)]
     assert [predictions for _, predictions in calls] == [TEXTS]
+
+
+def test_functions_may_change_what_they_are_given():
+    """seqio makes the examples anew for each of them."""
+
+    def popped(text, example=None, is_target=False):
+        question = example.pop("question")
+        example["inputs"][:] = 0
+        return (int(question), int(example["choice"]), True) if is_target else text
+
+    def emptied(targets, predictions):
+        found = {"emptied": float(len(targets) + len(predictions))}
+        targets.sort(reverse=True)
+        targets.clear()
+        predictions.clear()
+        return found
+
+    def first(targets, predictions):
+        return {"first": float(10 * targets[0][0] + targets[1][1]), "of": len(predictions)}
+
+    register(postprocess_fn=popped, metric_fns=[emptied, first])
+    scores = scored()
+    assert errors(scores) == {}
+    assert numbers(scores) == {"emptied": 2.0 * NUM, "first": 1.0, "of": NUM}
+
+
+def test_a_legacy_metric_object_does_not_keep_the_targets_of_another_split():
+    metrics = import_seqio().metrics
+
+    def right(targets, predictions):
+        return {"right": float(sum(t == p for t, p in zip(targets, predictions, strict=True)))}
+
+    asked = metrics.LegacyMetric.empty(right, lambda text, example, is_target: text)
+    register(metric_objs=[asked])
+    assert numbers(scored()) == {"right": 3.0}
+    data = tiny.data(NAME, targets_length=24)
+    examples = load_task_examples(find_task(NAME, data), data, "validation", num_examples=2)
+    predictions = [TaskPrediction("it is 0", 0.0, ids=ids_of("it is 0")) for _ in range(2)]
+    again = score_predictions(examples, predictions, EvaluationConfig())
+    assert errors(again) == {}
+    assert numbers(again) == {"right": 1.0}
+
+
+def test_values_for_loggers_alone_and_metrics_without_a_value_are_said():
+    register(metric_fns=[lengths, lambda targets, predictions: {}])
+    assert scored().notes == [
+        f"{NAME}: its metric lengths gave first (Text): not in this table",
+        f"{NAME}: its metric <lambda> gave no value",
+    ]
 
 
 def test_one_that_fails_leaves_the_others():

@@ -87,7 +87,7 @@ def test_all_kinds_of_numbers_are_taken():
         "array": np.array(4),
         "jax": jnp.asarray(0.25, jnp.bfloat16),
     }
-    values, error = numbers_of(numbers)
+    values, error, _ = numbers_of(numbers)
     assert error is None
     assert values == dict(zip(numbers, (3, 2.5, 1, 1.5, 0, 4, 0.25), strict=True))
     assert all(type(value) is float for value in values.values())
@@ -108,14 +108,14 @@ def test_all_kinds_of_numbers_are_taken():
     ],
 )
 def test_what_is_no_number_is_said(returned, error):
-    values, said = call_metric(lambda targets, predictions: returned, [1], [1])
+    values, said, _ = call_metric(lambda targets, predictions: returned, [1], [1])
     assert values == {}
     assert error in said
 
 
 def test_good_values_stand_beside_bad_ones():
     returned = numbers_of({"good": 1.0, "undefined": float("nan"), "text": "x"})
-    values, error = without_nan(returned)
+    values, error, _ = without_nan(returned)
     assert values == {"good": 1.0}
     assert "'text' is str 'x'" in error
     assert error.endswith("ValueError: it returned NaN for undefined")
@@ -145,7 +145,7 @@ def test_whatever_a_metric_raises_is_named(error, said):
     def metric(targets, predictions):
         raise error
 
-    values, found = call_metric(metric, [1], [1])
+    values, found, _ = call_metric(metric, [1], [1])
     assert values == {}
     assert found.startswith(said)
 

@@ -41,7 +41,10 @@ class OutputMetric:
 
     def __call__(self, examples: Sequence[Mapping[str, Any]], outputs: Any) -> Any:
         """What the object computes: {name: number or MetricValue}."""
-        made = self.metric.from_model_output(
+        metric = self.metric
+        if isinstance(metric, seqio.metrics.LegacyMetric):  # keeps the targets of its first call
+            metric = metric.replace(metric_fn_kwargs={}, targets_and_inferences={})
+        made = metric.from_model_output(
             examples, self._model_output(outputs), self.output_features, "targets"
         )
         if isinstance(made, seqio.metrics.CollectingMetric):
