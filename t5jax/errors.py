@@ -5,6 +5,7 @@ library raises on data becomes one of these errors, with its place.
 """
 
 import contextlib
+import functools
 import io
 import os
 import pathlib
@@ -79,6 +80,19 @@ class foreign_code:
         raised = self._kind(f"{place}: {reason}" if place else reason)
         raised.add_note(TRACEBACK_HINT)
         raise raised from error
+
+
+def user_code(
+    thing: Any, what: str, place: str = "", kind: type[ValueError] = ConfigError
+) -> contextlib.AbstractContextManager[None]:
+    """The boundary around an object or function of a user's module: `foreign_code` naming it, as in
+    `the loss my_parts.FocalLoss`. Around one of t5jax none: its unexpected error is a defect."""
+    while isinstance(thing, functools.partial):
+        thing = thing.func
+    named = thing if hasattr(thing, "__qualname__") else type(thing)
+    if f"{named.__module__}.".startswith("t5jax."):
+        return contextlib.nullcontext()
+    return foreign_code(f"the {what} {named.__module__}.{named.__qualname__}", place, kind)
 
 
 def foreign_items(

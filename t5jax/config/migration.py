@@ -9,7 +9,7 @@ import logging
 import re
 from typing import NamedTuple
 
-from t5jax.errors import ConfigError
+from t5jax.errors import ConfigError, message_of
 
 VERSION = 2  # of the text that is written now
 _VERSION_LINE = re.compile(r"config_version = (\d+)")
@@ -76,7 +76,7 @@ def migrated_flags(flags: list[str]) -> list[str]:
 
 def rename_hint(error: Exception) -> str:
     """What to write in a config file in place of a name that was renamed; '' if none was."""
-    text = str(error)
+    text = message_of(error)
     names = dict(RENAMED_MODULES) if isinstance(error, ImportError) else {}
     names |= {old: new for _, old, new in (*RENAMED_CLASSES, *RENAMED_FIELDS)}
     for old, new in names.items():

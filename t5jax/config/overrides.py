@@ -16,7 +16,7 @@ from t5jax.config.field_types import check_types, walk
 from t5jax.config.migration import migrated_flags, rename_hint
 from t5jax.config.run_config import RunConfig
 from t5jax.config.serialization import to_text
-from t5jax.errors import ConfigError, missing_file
+from t5jax.errors import ConfigError, message_of, missing_file
 from t5jax.runtime import ExitCode
 
 _PRIVATE = "t5jax_config_"  # begins the module names of files that cannot be imported by name
@@ -94,7 +94,8 @@ def _mistakes_of(file: pathlib.Path) -> Iterator[None]:
         own = [f for f in frames if pathlib.Path(f.filename).absolute() == file.absolute()]
         line = error.lineno if isinstance(error, SyntaxError) else own[-1].lineno if own else None
         place = str(file) if line is None else f"{file}, line {line}"
-        what, hint = str(error), _did_you_mean(error)
+        what = str(error) if isinstance(error, ConfigError) else message_of(error)
+        hint = _did_you_mean(error)
         if hint:  # in the place of Python's own, which there is from 3.13 on
             what = re.sub(r"\. Did you mean '\w+'\?$", "", what)
         if not isinstance(error, ConfigError):
@@ -106,7 +107,9 @@ def _did_you_mean(error: Exception) -> str:
     """For a section that was given a field which it does not have, and for what was renamed."""
     if hint := rename_hint(error):
         return hint
-    found = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    found = re.match(
+        r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", message_of(error)
+    )
     sections = {cls.__name__: cls for cls in _sections(RunConfig)}
     if found is None or found[1] not in sections:
         return ""

@@ -21,7 +21,7 @@ from t5jax.runtime import RuntimeConfig
 from t5jax.sharding import MeshConfig
 from t5jax.tracking import TrackingConfig
 from t5jax.training.losses import CrossEntropy, Loss
-from t5jax.training.optimizers import Adafactor, Optimizer
+from t5jax.training.optimizers import Adafactor, Optimizer, build_transformation
 from t5jax.training.peft import AllParameters, Strategy
 
 # What an evaluation says that can be compared between steps.
@@ -140,7 +140,8 @@ class RunConfig:
     def build_optimizer(self) -> optax.GradientTransformation:
         """That of the parameters that train. Raises ConfigError."""
         num_steps = self.train.num_train_steps
-        return self.finetuning.wrap_optimizer(self.optimizer.build(num_steps), num_steps)
+        tx = build_transformation(self.optimizer, num_steps)
+        return self.finetuning.wrap_optimizer(tx, num_steps)
 
     def _check_evaluation(self) -> None:
         """Settings that need evaluations have no effect without them."""

@@ -12,7 +12,7 @@ from t5jax.config.migration import migrated_text, version_line
 from t5jax.config.run_config import RunConfig
 from t5jax.data.modules import import_named, import_path
 from t5jax.data.vocabularies import save_vocabulary, saved_vocabulary
-from t5jax.errors import ConfigError, writing
+from t5jax.errors import ConfigError, user_code, writing
 
 
 def to_text(config: RunConfig) -> str:
@@ -122,7 +122,8 @@ def _built(name: str, hint: Any, values: dict[str, Any], classes: dict[str, str]
         if any(key == path or key.startswith(f"{path}.") for key in (*values, *classes)):
             arguments[field.name] = _built(path, hints[field.name], values, classes)
     try:
-        return cls(**arguments)
+        with user_code(cls, "class", f"a saved config, {name}"):
+            return cls(**arguments)
     except TypeError as error:
         raise ConfigError(f"a saved config does not fit: {error}") from error
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from t5jax.data.tensorflow_import import import_seqio
 from t5jax.data.vocabularies.seqio_files import read_local_copies
-from t5jax.errors import ConfigError
+from t5jax.errors import ConfigError, failure
 
 _loading: list[str] = []
 ENTRY_POINTS = "t5jax.tasks"  # group of the entry points that name modules which register tasks
@@ -91,9 +91,7 @@ def _import_module(name: str, where: str) -> Any:
             ) from error
         raise ConfigError(f"{where} names {name!r}, but {_not_found(name)}") from error
     except Exception as error:
-        raise ConfigError(
-            f"module {name} of {where} failed: {type(error).__name__}: {error}"
-        ) from error
+        raise ConfigError(f"module {name} of {where} failed: {failure(error, name)}") from error
 
 
 def _how_to_install(module: str | None) -> str:
@@ -155,5 +153,5 @@ def load_entry_points() -> None:
         except Exception as error:
             raise ConfigError(
                 f"entry point {point.name} = {point.value} of {ENTRY_POINTS} failed: "
-                f"{type(error).__name__}: {error}"
+                f"{failure(error, point.value)}"
             ) from error

@@ -31,6 +31,7 @@ from t5jax.run.summary import compiled_memory, measure_throughput
 from t5jax.run.validation import Validation
 from t5jax.tracking import Tracker
 from t5jax.training.feeding import Feeder
+from t5jax.training.optimizers import learning_rates_of
 from t5jax.training.schedules import HostSchedule
 from t5jax.training.steps import Program
 from t5jax.training.train_step import TrainState
@@ -204,7 +205,7 @@ class Trainer:
         slots = leaves_by_path(state.opt_state).items()
         counts = [np.asarray(x) for path, x in slots if path.endswith("count")]
         made = max((int(count.max()) for count in counts), default=step)
-        schedule = self.config.optimizer.learning_rate_at(self.num_steps)
+        schedule = learning_rates_of(self.config.optimizer, self.num_steps)
         some = np.linspace(made, made + self.num_steps - step - 1, 3).astype(np.int32)
         if made > step and not np.asarray(schedule(some)).any():
             raise ConfigError(

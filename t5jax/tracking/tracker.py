@@ -1,15 +1,15 @@
 """Experiment tracking: metrics.jsonl, TensorBoard, wandb and progress, behind one object."""
 
-import contextlib
 import dataclasses
 import os
 import pathlib
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from t5jax.errors import ConfigError, foreign_code
+from t5jax.errors import ConfigError, foreign_code, user_code
+from t5jax.tracking.guarded import GuardedWriter
 from t5jax.tracking.jsonl import EVALUATION, RESUMED, TRAIN, RecordLog, make_record, python_scalars
 from t5jax.tracking.keys import eval_key
 from t5jax.tracking.progress import Progress, ProgressBar, ProgressLines, format_fields
@@ -51,22 +51,6 @@ class TrackingConfig:
             )
         if self.wandb_project == "":
             raise ConfigError("tracking.wandb_project = '': give a name, or None for no wandb")
-
-
-@contextlib.contextmanager
-def _tracker_code(tracker: Any, place: str) -> Iterator[None]:
-    """The boundary around a tracker of the user's: what it raises is a ConfigError that names it.
-    A disk that takes no more stays an OSError; our own trackers' errors stay as they are."""
-    kind = type(tracker)
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        if kind.__module__.startswith("t5jax."):
-            raise
-        with foreign_code(f"the tracker {kind.__qualname__}", place, ConfigError):
-            raise error
 
 
 class Tracker:
@@ -143,8 +127,8 @@ class Tracker:
     def event(self, step: int, kind: str, **fields: Any) -> None:
         """Logs something that happened after `step` steps.
 
-        Kinds: started, resumed, saved, skipped_bad_step, metric_failed, fell_back, preempted,
-        finished ...
+        Kinds: started, resumed, saved, skipped_bad_step, metric_failed, tracker_failed, fell_back,
+        preempted, finished ...
         "resumed" means that what was logged about later steps no longer counts.
         """
         assert kind not in (TRAIN, EVALUATION), f"{kind} is no event"
@@ -153,8 +137,7 @@ class Tracker:
         fields = python_scalars(fields)
         if kind == RESUMED:
             for writer in self._writers:
-                with _tracker_code(writer, f"step {step}"):
-                    writer.restart(step)
+                writer.restart(step)
             self._progress.restart(step)
         self._log.append(make_record(kind, step, fields))
         if kind in _ENDINGS:
@@ -180,11 +163,10 @@ class Tracker:
         if self._closed:
             return
         self._closed = True
+        for writer in self._writers:
+            writer.close()
         self._progress.close()
         self._log.close()
-        for writer in self._writers:
-            with _tracker_code(writer, "the end of the run"):
-                writer.close()
         if self._config.plot:
             self.plot()
 
@@ -193,19 +175,32 @@ class Tracker:
             name: float(value) for name, value in metrics.items() if isinstance(value, int | float)
         }
         for writer in self._writers:
-            with _tracker_code(writer, f"step {step}"):
-                writer.scalars(step, numbers)
+            writer.scalars(step, numbers)
 
     def _make_writers(self) -> list[Writer]:
         writers: list[Writer] = []
         if self._config.tensorboard:
             writers.append(TensorBoardWriter(self._workdir / "tensorboard"))
         if self._config.wandb_project is not None:
-            writers.append(WandbWriter(self._config.wandb_project, self._workdir))
+            with foreign_code("wandb", "tracking.wandb_project", ConfigError):
+                wandb = WandbWriter(self._config.wandb_project, self._workdir)
+            writers.append(GuardedWriter(wandb, "wandb", self._tracker_failed))
         for number, tracker in enumerate(self._config.trackers):
-            with _tracker_code(tracker, f"tracking.trackers.{number}"):
-                writers.append(tracker.build(self._workdir))
+            with user_code(tracker, "tracker", f"tracking.trackers.{number}"):
+                writer = tracker.build(self._workdir)
+            name = f"the tracker {type(tracker).__module__}.{type(tracker).__qualname__}"
+            missing = [x for x in ("scalars", "restart", "close") if not hasattr(writer, x)]
+            if missing:
+                raise ConfigError(
+                    f"tracking.trackers.{number}: {name} built {type(writer).__name__}, which "
+                    f"lacks {', '.join(missing)} (see t5jax.tracking.writers.Writer)"
+                )
+            writers.append(GuardedWriter(writer, name, self._tracker_failed))
         return writers
+
+    def _tracker_failed(self, step: int, error: str) -> None:
+        """Recorded and said; a tracker never ends the run."""
+        self.event(step, "tracker_failed", error=error)
 
     def _make_progress(self) -> Progress:
         kind, stream = self._config.progress, sys.stderr

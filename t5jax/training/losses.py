@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkab
 import jax
 import jax.numpy as jnp
 
-from t5jax.errors import ConfigError
+from t5jax.errors import ConfigError, user_code
 from t5jax.types import EOS_ID, Batch
 
 
@@ -163,6 +163,22 @@ class CrossEntropy:
 Loss = CrossEntropy | CustomLoss
 
 
+def call_loss(loss: Loss, model: Any, batch: Batch, keys_B: jax.Array | None) -> LossSums:
+    """`loss(model, batch, keys_B)`. Raises ConfigError for whatever a user's loss raises, and for
+    anything but LossSums of scalars."""
+    with user_code(loss, "loss"):
+        sums = loss(model, batch, keys_B)
+    shapes = [jnp.shape(x) for x in sums[:-1]] if isinstance(sums, LossSums) else None
+    if shapes is None or any(shapes):
+        given = shapes and dict(zip(LossSums._fields, map(list, shapes), strict=False))
+        name = getattr(loss, "__qualname__", type(loss).__qualname__)
+        raise ConfigError(
+            f"the loss {name} returned {given or type(sums).__name__}: t5jax.training.losses."
+            "LossSums is expected, of sums over the batch's tokens (scalars)"
+        )
+    return sums
+
+
 def with_run_settings(loss: Loss, **settings: Any) -> Loss:
     """The loss with the run's settings, as far as it has such fields."""
     if not dataclasses.is_dataclass(loss):
@@ -175,7 +191,8 @@ def divisor_of(loss: Loss, denominator: jax.Array) -> jax.Array:
     """Divisor of the objective summed over the whole batch: the loss's own, or its denominator."""
     divisor = getattr(loss, "divisor", None)
     if divisor is not None:
-        return divisor(denominator)
+        with user_code(loss, "loss"):
+            return divisor(denominator)
     return jnp.maximum(denominator, 1.0)
 
 

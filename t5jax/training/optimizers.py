@@ -16,10 +16,10 @@ import jax
 import optax
 import optax.contrib
 
-from t5jax.errors import ConfigError
+from t5jax.errors import ConfigError, user_code
 from t5jax.model.layer_stack import STACKS, parameter_path, stack_of
 from t5jax.training.adafactor import EPSILON_PARAMETER, adafactor
-from t5jax.training.schedules import Cosine, Rsqrt, Schedule, ScheduleFn
+from t5jax.training.schedules import Cosine, Rsqrt, Schedule, ScheduleFn, build_schedule
 
 
 class _Optimizer:
@@ -47,7 +47,7 @@ class _Optimizer:
         return steps[0] if len(steps) == 1 else optax.chain(*steps)
 
     def learning_rate_at(self, num_train_steps: int) -> ScheduleFn:
-        return self.schedule.build(self.learning_rate, num_train_steps)
+        return build_schedule(self.schedule, self.learning_rate, num_train_steps)
 
     def _steps(self, learning_rate: ScheduleFn) -> list[optax.GradientTransformation]:
         """The transformation after clipping."""
@@ -192,6 +192,48 @@ class CustomOptimizer(Protocol):
 
 
 Optimizer = Adafactor | AdamW | OptaxOptimizer | CustomOptimizer
+
+
+def build_transformation(
+    optimizer: Optimizer, num_train_steps: int
+) -> optax.GradientTransformation:
+    """`optimizer.build`. What a user's optimizer raises, here or in a step, is a ConfigError that
+    names it; so is anything but a transformation of optax."""
+    with user_code(optimizer, "optimizer"):
+        tx = optimizer.build(num_train_steps)
+    name = type(optimizer).__qualname__
+    if not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):
+        raise ConfigError(
+            f"optimizer: {name}.build returned {type(tx).__name__}: an "
+            "optax.GradientTransformation is expected"
+        )
+    if type(optimizer).__module__.startswith("t5jax."):
+        return tx
+
+    def init(params: optax.Params) -> optax.OptState:
+        with user_code(optimizer, "optimizer"):
+            return tx.init(params)
+
+    def update(updates: optax.Updates, state: optax.OptState, params: Any = None, **extra: Any):
+        with user_code(optimizer, "optimizer"):
+            return tx.update(updates, state, params, **extra)
+
+    if isinstance(tx, optax.GradientTransformationExtraArgs):
+        return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformation(init, update)
+
+
+def learning_rates_of(optimizer: Optimizer, num_train_steps: int) -> ScheduleFn:
+    """`optimizer.learning_rate_at`, guarded as `build_transformation` is."""
+    with user_code(optimizer, "optimizer"):
+        rate = optimizer.learning_rate_at(num_train_steps)
+
+    def guarded(step: Any) -> jax.Array:
+        with user_code(optimizer, "optimizer"):
+            return rate(step)
+
+    return guarded
+
 
 # Optimizers that work with norms or shapes of whole tensors; the others work by element.
 _PER_TENSOR = {f"optax.{name}" for name in ("contrib.muon", "fromage", "lamb", "lars", "novograd")}

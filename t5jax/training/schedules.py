@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from t5jax.errors import ConfigError
+from t5jax.errors import ConfigError, user_code
 
 # step (an integer, or an int32 scalar inside jit) -> float32 scalar; pure, no Python state.
 ScheduleFn = Callable[[ArrayLike], jax.Array]
@@ -205,6 +205,19 @@ class CustomSchedule(Protocol):
 
 
 Schedule = Constant | Rsqrt | Linear | Cosine | WarmupStableDecay | CustomSchedule
+
+
+def build_schedule(schedule: Schedule, learning_rate: float, num_train_steps: int) -> ScheduleFn:
+    """`schedule.build`. What a user's schedule raises, here or when it is asked for a rate, is a
+    ConfigError that names it."""
+    with user_code(schedule, "schedule"):
+        rate = schedule.build(learning_rate, num_train_steps)
+
+    def guarded(step: ArrayLike) -> jax.Array:
+        with user_code(schedule, "schedule"):
+            return rate(step)
+
+    return guarded
 
 
 class HostSchedule:

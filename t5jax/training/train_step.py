@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from t5jax.training.losses import Loss, LossSums, divisor_of, predicting_side, zero_sums
+from t5jax.training.losses import (
+    Loss,
+    LossSums,
+    call_loss,
+    divisor_of,
+    predicting_side,
+    zero_sums,
+)
 from t5jax.training.peft import AllParameters, Strategy, merge_trees, partition_params
 from t5jax.types import PAD_ID, Batch, Params
 
@@ -51,7 +58,7 @@ def make_train_step(
     def loss_fn(trained: Params, frozen: Params, batch: Batch, keys_B: jax.Array | None):
         params = finetuning.merge_parameters(merge_trees(frozen, trained))
         model = nnx.merge(model_def, cast_params(params, dtype))
-        sums = loss(model, batch, keys_B)
+        sums = call_loss(loss, model, batch, keys_B)
         return sums.objective, sums
 
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
@@ -119,7 +126,8 @@ def make_eval_step(
 
     def eval_step(params: Params, batch: Batch) -> LossSums:
         params = finetuning.merge_parameters(params)
-        return loss(nnx.merge(model_def, cast_params(params, dtype)), batch, None)
+        model = nnx.merge(model_def, cast_params(params, dtype))
+        return call_loss(loss, model, batch, None)
 
     return eval_step
 

@@ -13,19 +13,15 @@ import numpy as np
 
 from t5jax.data.modules import import_path
 from t5jax.data.vocabularies import Vocabulary
-from t5jax.errors import ConfigError, foreign_code
+from t5jax.errors import ConfigError, user_code
 from t5jax.types import EOS_ID, PAD_ID
 
 
 def objective_code(
     objective: "Objective", place: str = "", kind: type[ValueError] = ConfigError
 ) -> contextlib.AbstractContextManager[None]:
-    """The boundary around an objective of a user's module (`errors.foreign_code`); around one of
-    t5jax none, whose unexpected error is a defect of t5jax."""
-    path = type(objective).__module__
-    if path.startswith("t5jax."):
-        return contextlib.nullcontext()
-    return foreign_code(f"the objective {path}.{type(objective).__qualname__}", place, kind)
+    """The boundary around an objective (`errors.user_code`)."""
+    return user_code(objective, "objective", place, kind)
 
 
 def lengths_of(
