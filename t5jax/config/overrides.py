@@ -12,6 +12,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
+from t5jax.checkpoints.path_kind import kind_of
 from t5jax.config.field_types import check_types, walk
 from t5jax.config.migration import migrated_flags, rename_hint
 from t5jax.config.run_config import RunConfig
@@ -68,6 +69,8 @@ def _find_file(path: str) -> tuple[pathlib.Path, str]:
         if below and all(part.isidentifier() for part in below):
             return file, ".".join(below)
         return file, f"{_PRIVATE}{file.stem}"
+    if file.is_dir() and not (file / "__init__.py").exists():
+        raise ConfigError(f"{path} is a folder: {_of_folder(path)}")
     if all(part.isidentifier() for part in path.split(".")) and not path.endswith(".py"):
         spec = _find_spec(path)
         if spec is not None and spec.origin is not None:
@@ -75,6 +78,18 @@ def _find_file(path: str) -> tuple[pathlib.Path, str]:
     near = difflib.get_close_matches(path, map(str, pathlib.Path().glob("configs/**/*.py")))
     hint = f"; did you mean {near[0]}?" if near else ""
     raise missing_file(path, f"there is no config file {path}{hint}", ConfigError)
+
+
+def _of_folder(path: str) -> str:
+    """What to give in place of a folder where a config file is expected."""
+    if (pathlib.Path(path) / "config.txt").is_file():
+        return (
+            "the workdir of a run, which its config file resumes: give that file (with --workdir "
+            f"{path}, if it names another one)"
+        )
+    kind = kind_of(path)
+    what = f"it {kind.is_a}; " if kind is not None else ""
+    return f"{what}give a config file (a Python file, such as configs/quickstart.py)"
 
 
 def _find_spec(name: str) -> Any:

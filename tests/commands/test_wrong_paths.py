@@ -44,6 +44,28 @@ def test_a_hugging_face_directory_in_place_of_a_run(hf, words, capfd, tmp_path, 
     )
 
 
+@pytest.mark.parametrize("words", [["train"], ["cache"], ["inspect", "model"]], ids="".join)
+def test_a_folder_in_place_of_a_config_file(hf, words, capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "config.txt").write_text("")
+    (tmp_path / "nothing").mkdir()
+    for path, said in (
+        (
+            hf,
+            f"error: {hf} is a folder: it is a Hugging Face directory (T5ForConditionalGeneration",
+        ),
+        ("nothing", "error: nothing is a folder: it is an empty folder, "),
+        (
+            "runs/mine",
+            "error: runs/mine is a folder: the workdir of a run, which its config file resumes: "
+            "give that file (with --workdir runs/mine, if it names another one)",
+        ),
+    ):
+        assert main([*words, path]) == ExitCode.CONFIG
+        assert capfd.readouterr().err.splitlines()[-1].startswith(said)
+
+
 def test_load_says_the_same(hf):
     with pytest.raises(CheckpointError, match=r"is a Hugging Face directory .*t5jax convert"):
         t5jax.load(hf)
