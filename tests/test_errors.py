@@ -4,6 +4,7 @@ t5jax and requests to stop pass."""
 import contextlib
 import functools
 import gc
+import pathlib
 import resource
 
 import pytest
@@ -159,6 +160,18 @@ def test_a_file_that_may_not_grow_is_named(tmp_path, fill, name, capfd):
     assert line.endswith(
         "File too large; this process may not write a file so large (ulimit -f): raise the limit, "
         "then start again"
+    )
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_log_on_a_full_disk_is_named(tmp_path, capfd):
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    assert run_guarded(lambda: fill_metrics(tmp_path)) == ExitCode.CANNOT_WRITE
+    gc.collect()
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(
+        f"error: {tmp_path}/metrics.jsonl: No space left on device; the disk is full: make room "
+        f"(df -h {tmp_path} shows how much there is)"
     )
 
 
