@@ -51,6 +51,7 @@ def test_a_checkpoint_that_does_not_fit(tiny, tmp_path):
     assert line.endswith("(ulimit -f): raise the limit, then start again")
 
 
+@pytest.mark.slow
 def test_a_store_that_does_not_fit(tiny_text, tmp_path):
     done = limited(
         9_000, "cache", tiny_text / "tiny.py", "--data.cache-dir", tmp_path / "c",

@@ -144,6 +144,7 @@ def test_what_would_stay_as_it_begins_is_refused(plain, runs):
         start(config)
 
 
+@pytest.mark.slow
 def test_factors_of_another_rank_are_refused(plain, runs):
     config = finetuned(plain, "lora", runs("lora"))
     config.finetuning = LoRA(rank=2)

@@ -138,6 +138,7 @@ def test_beams_on_two_devices_in_a_process_of_its_own(workdir):
         assert shared["scores"] == pytest.approx(alone["scores"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_columns_shards_and_ensembles(workdir, saved, tmp_path):
     rows = [{"id": i, "question": text, "more": [i]} for i, text in enumerate(TEXTS)]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -263,6 +264,7 @@ def test_an_ensemble_of_other_shapes_is_refused(tiny_text, workdir, tmp_path):
 # ---- --interactive
 
 
+@pytest.mark.slow
 def test_a_conversation(workdir, run, capsys):
     said = ["b", "/num_beams 2", "/length_penalty x", "/nonsense", "//b", "/settings", "/stop ,"]
     said += ["/scores", "b", "/help"]

@@ -61,6 +61,7 @@ def test_equals_beam_search_in_numpy(found):
     assert (tokens[:, 0] != tokens[:, 1]).any(axis=1).all()
 
 
+@pytest.mark.slow
 def test_beats_greedy_decoding(found):
     """The best of the beams are likelier, somewhere much, than the likeliest steps."""
     config = DecodingConfig(max_length=LENGTH, num_beams=3, length_penalty=0.0)
@@ -101,6 +102,7 @@ def test_a_prefix_begins_the_output_and_is_not_scored():
         assert scores[row, 0] == pytest.approx(wanted[0][0], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_beam_search_with_an_ensemble():
     """Equal models give what one gives; the logits of different ones are averaged."""
     one, other = params(), params(seed=9)

@@ -111,6 +111,7 @@ def test_outputs_are_as_the_config_says(expected):
     assert all(best >= second for best, second in beams)
 
 
+@pytest.mark.slow
 def test_transposed_weights_of_a_small_batch_give_the_same(expected):
     one = generator(batch_size=24)  # 3 rows a device, which are few; the fixture's 1 is not
     got = one.generate(inputs(), CONFIGS["greedy"])
@@ -122,7 +123,9 @@ def test_transposed_weights_of_a_small_batch_give_the_same(expected):
     assert generator()._decode_weights(8) is None
 
 
-@pytest.mark.parametrize(("mesh", "alone"), [((8, 1, 1), True), ((4, 2, 1), False)])
+@pytest.mark.parametrize(
+    ("mesh", "alone"), [((8, 1, 1), True), pytest.param((4, 2, 1), False, marks=pytest.mark.slow)]
+)
 def test_devices_with_all_parameters_decode_independently(mesh, alone):
     one = generator(mesh)
     request = Request(
@@ -183,6 +186,7 @@ def forced(params, tokens, targets):
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
+@pytest.mark.slow
 def test_greedy_scores_are_likelihoods(expected):
     given, found = inputs(), expected["greedy"]
     targets = [np.append(one.ids, [EOS_ID] * one.ended).astype(np.int32) for (one,) in found]
@@ -207,6 +211,7 @@ def test_an_ensemble_averages_logits():
     )
 
 
+@pytest.mark.slow
 def test_prefixes_begin_the_outputs():
     given = inputs(5)
     prefixes = [np.array(ids, np.int32) for ids in ([], [9, 17], [30], [], [8, 7, 6])]

@@ -93,6 +93,7 @@ def test_spare_rows_of_the_table_are_never_chosen():
     np.testing.assert_array_equal(got, decode(tokens, num_ids, cut, weights))
 
 
+@pytest.mark.slow
 def test_stops_when_all_rows_have_ended(outputs, monkeypatch):
     """Not at `MAX_LENGTH`: as many steps as the longest output has tokens."""
     steps = []
@@ -135,6 +136,7 @@ def test_sample_frequencies_are_the_probabilities():
     assert (found > 0).sum() > 5
 
 
+@pytest.mark.slow
 def test_samples_belong_to_their_rows():
     """Row number and seed decide, not the place in the batch."""
     config = DecodingConfig(max_length=6, temperature=1.0, num_outputs=4)

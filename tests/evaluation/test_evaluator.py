@@ -105,6 +105,7 @@ def test_ranking_predicts_the_likeliest_choice(ranking, tmp_path, alone):
     assert len(predictions) > 1, predictions
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_resumes_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr("t5jax.evaluation.predictions._BATCHES_PER_CHUNK", 2)
     whole = evaluate(tmp_path / "whole", batch_size=2)
@@ -130,6 +131,7 @@ def test_an_interrupted_evaluation_resumes_where_it_stopped(tmp_path, monkeypatc
     assert len(starts) == 6, "a finished one is read"
 
 
+@pytest.mark.slow
 def test_evaluations_with_other_settings_are_kept_apart(tmp_path):
     place = tmp_path / "7"
     evaluate(place)

@@ -117,6 +117,7 @@ def test_genuine_t5x_checkpoint(real_data):
 # ---- packing
 
 
+@pytest.mark.slow
 def test_packed_rows_equal_the_same_sequences_alone():
     """Logits and gradients; sequences alone in a row carry no segment ids at all."""
     cfg = tiny_t5.config("1.1")
@@ -179,6 +180,7 @@ def test_how_it_is_computed_does_not_change_the_result(baseline, changes):
     assert_close(got, want, 5e-6 if "attention" not in changes else PARITY)
 
 
+@pytest.mark.slow
 def test_dropout_is_on_in_the_baseline(baseline, plain):
     (_, logits), _ = baseline[2]
     assert np.abs(logits - plain[3]).max() > 0.1
@@ -224,8 +226,18 @@ def test_a_bias_per_layer(plain):
         assert np.abs(run(other) - want).max() > 0.01
 
 
-@pytest.mark.parametrize("one_cpu", [False, True])  # True: weights laid out for few rows
-@pytest.mark.parametrize("variant", tiny_t5.VARIANTS)
+@pytest.mark.parametrize(
+    ("variant", "one_cpu"),  # True: weights laid out for few rows
+    [
+        ("1.0", True),
+        ("1.1", False),
+        ("umT5", True),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("1.0", False), ("1.1", True), ("umT5", False))
+        ),
+    ],
+)
 def test_decoding_step_by_step_equals_teacher_forcing(variant, one_cpu, monkeypatch):
     monkeypatch.setattr(matmul, "devices_in_program", lambda: 1 if one_cpu else 8)
     cfg = tiny_t5.config(variant)

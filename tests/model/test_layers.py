@@ -145,6 +145,7 @@ def decoder_block(x, memory, keys):
     return block(x, bias, self_mask, (memory, cross_mask), keys)
 
 
+@pytest.mark.slow
 def test_a_rows_dropout_does_not_depend_on_how_the_batch_is_cut():
     x, memory, keys = normal(5, 4, 20), normal(5, 6, 20, seed=1), row_keys(5)
     whole, some = np.asarray(decoder_block(x, memory, keys)), np.array([3, 1])

@@ -127,6 +127,7 @@ def test_bad_arguments_are_refused():
         assert caught.value.code == 2
 
 
+@pytest.mark.slow
 def test_hosts_agree_or_refuse(tmp_path):
     outcome = run("agreement", tmp_path)
     assert codes(outcome) == {0: 64, 1: 64}

@@ -157,6 +157,7 @@ class Dog:
         self.dog = runtime.Watchdog(*limits)
 
 
+@pytest.mark.slow
 def test_watchdog_lets_beating_and_suspended_work_pass(monkeypatch):
     test = Dog(monkeypatch, 0.5, 5.0)
     with test.dog as dog:

@@ -21,6 +21,7 @@ def check(some) -> None:
     assert all(1 <= line.compared <= COUNT for line in lines)
 
 
+@pytest.mark.slow
 def test_a_task_of_each_kind(real_runs):
     check([run for run in real_runs if run[0] in QUICK and run[1] == "train"])
 

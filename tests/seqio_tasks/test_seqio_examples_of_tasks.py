@@ -65,6 +65,7 @@ def test_the_converter_makes_batches_packed_and_not(task, seqio):
         assert (len(rows) < 42) == pack
 
 
+@pytest.mark.slow
 def test_a_mixture_reads_its_tasks(task, seqio):
     from t5jax.data.registry import add_mixture
     from t5jax.data.tasks import Custom, Mixture

@@ -25,6 +25,7 @@ def inputs(dataset) -> list[str]:
 ALL = [f"say <extra_id_0>: {row['text']}" for shard in SHARDS["train"] for row in shard]
 
 
+@pytest.mark.slow
 def test_rows_come_in_the_order_of_t5jax_or_shuffled_by_a_seed(seqio):
     source = source_of(seqio, small_task())
     assert inputs(source.get_dataset("train", shuffle=False)) == ALL

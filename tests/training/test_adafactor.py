@@ -185,6 +185,7 @@ def test_equals_the_formula(case):
     assert min(moved) > 0.02, "too little movement for the comparison to mean anything"
 
 
+@pytest.mark.slow
 def test_a_stack_is_its_layers_each_on_its_own():
     """To the last bits: means over arrays of other shapes may be added in another order."""
     tx = Adafactor(schedule=Constant(), learning_rate=0.1, beta1=0.9).build(9)
@@ -308,6 +309,7 @@ def test_params_are_required():
         tx.update({"w": jnp.ones(3)}, tx.init({"w": jnp.ones(3)}))
 
 
+@pytest.mark.slow
 def test_a_sharded_state_gives_the_same_updates():
     """Parameters and same-shaped slots split over 8 devices, layers included in the replicas."""
     mesh = jax.make_mesh((2, 4), ("fsdp", "tensor"), axis_types=(AxisType.Auto,) * 2)

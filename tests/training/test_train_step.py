@@ -176,6 +176,7 @@ def test_fresh_parameters_do_not_depend_on_the_mesh():
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_evaluation_of_shards_equals_that_of_the_whole():
     program, batch = build((1, 2, 4)), batches()[0]
     params = tiny_t5.random_params(program.model)

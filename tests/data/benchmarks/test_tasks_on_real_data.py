@@ -135,6 +135,7 @@ def text_root(real_data, tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "split", "count", "more"), TEXT_RUNS)
 def test_text_is_read_whole(real_data, text_root, name, split, count, more):
     task = builtin.find_in_table(name)

@@ -182,6 +182,7 @@ DECODER_KEYS = {f"decoder_{name}" for name in ("input_tokens", "target_tokens", 
 DECODER_KEYS |= {"decoder_segment_ids", "decoder_positions"}
 
 
+@pytest.mark.slow
 def test_the_converter_packs_our_examples(files, seqio):
     data = config(files)
     register(data)
@@ -205,6 +206,7 @@ def test_the_converter_packs_our_examples(files, seqio):
         assert np.array_equal(row["decoder_loss_weights"], row["decoder_target_tokens"] > 0)
 
 
+@pytest.mark.slow
 def test_hosts_divide_the_files(files, seqio):
     data = config(files)
     task = register(data)

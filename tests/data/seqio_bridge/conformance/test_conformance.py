@@ -165,6 +165,7 @@ def seed_of(forms, name, epoch):
     return derive_seed(derive_seed(0, f"seqio/{form.name}"), f"epoch/{epoch}") % (1 << 31)
 
 
+@pytest.mark.slow
 def test_targets_alone_are_packed_for_a_decoder_as_examples_of_seqio(forms):
     """Keys and examples are those of seqio's LM rows; what shares a row is t5jax's choice."""
     seqio = import_seqio()
