@@ -2,6 +2,7 @@
 greedy outputs, beams and scores, through the rows of the pipeline."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -98,13 +99,18 @@ def test_rows_are_mapped_and_losses_equal(kind):
         np.testing.assert_array_equal(other[name], expected, err_msg=name)
     assert (one["encoder_input_tokens"] == 2).any()  # an unknown piece: 0 there, and real
     losses = [
-        CrossEntropy(first_sentinel_id=259)(build(cfg, weights), rows, None)
+        loss_of(nnx.graphdef(abstract_model(cfg)), weights, rows)
         for cfg, weights, rows in zip((CFG, PERMUTED), params(), (one, other), strict=True)
     ]
     for name in ("loss", "objective", "weight", "text_weight", "text_loss", "correct"):
         a, b = (float(getattr(x, name)) for x in losses)
         assert a == pytest.approx(b, rel=2e-6), name
     assert float(losses[0].weight) > float(losses[0].text_weight) > 0
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def loss_of(definition: nnx.GraphDef, weights: dict, rows: dict):
+    return CrossEntropy(first_sentinel_id=259)(nnx.merge(definition, weights), rows, None)
 
 
 def build(cfg: T5Config, weights: dict):
