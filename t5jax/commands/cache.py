@@ -40,11 +40,24 @@ def cache_command(
     overwrite: bool,
     new_vocabulary: int | None = None,
 ) -> None:
-    """`new_vocabulary` pieces are trained first, if the config's vocabulary is not there yet."""
+    """`new_vocabulary` pieces are trained first, if the config's vocabulary is not there yet.
+
+    Raises ConfigError if it is there with another number of pieces.
+    """
     config = _with_cache_dir(load_config(config_file, flags))
     data = config.data
-    if new_vocabulary and not pathlib.Path(getattr(data.vocabulary, "path", "")).is_file():
-        train_vocabulary(data, num_pieces=new_vocabulary)
+    if new_vocabulary:
+        path = getattr(data.vocabulary, "path", "")
+        if not pathlib.Path(path).is_file():
+            train_vocabulary(data, num_pieces=new_vocabulary)
+        elif (
+            pieces := data.vocabulary.vocab_size - data.vocabulary.num_sentinels
+        ) != new_vocabulary:
+            raise ConfigError(
+                f"--new-vocabulary {new_vocabulary}: data.vocabulary.path = {path} exists and has "
+                f"{pieces:,} pieces; name a new file with --data.vocabulary.path, or leave "
+                "--new-vocabulary out"
+            )
     build_stores(
         data,
         config.model.architecture,

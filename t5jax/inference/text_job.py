@@ -89,9 +89,9 @@ class InputCounts:
                 f"{self.longest}): read whole; --truncate-inputs {trained_length} cuts them"
             )
         if self.outputs_truncated:
-            lines.append(
-                f"{self.outputs_truncated:,} outputs cut at --decoding.max-length {max_length}"
-            )
+            outputs = "output" if self.outputs_truncated == 1 else "outputs"
+            cut = f"{self.outputs_truncated:,} {outputs} cut"
+            lines.append(f"{cut} at --decoding.max-length {max_length}")
         if self.outputs_escaped:
             lines.append(
                 f"{self.outputs_escaped:,} of {self.outputs_printed:,} outputs hold line ends: "

@@ -36,6 +36,7 @@ from t5jax.run.build import TrainLoader
 from t5jax.run.provenance import changed_lines
 from t5jax.run.summary import run_size
 from t5jax.tracking import Tracker
+from t5jax.training.optimizers import Adafactor
 from t5jax.training.steps import Program
 from t5jax.training.train_step import TrainState
 
@@ -117,7 +118,17 @@ def begin(config: RunConfig, program: Program) -> Beginning:
     source = {"parameters_from": config.init.path, "of_step": restored.step}
     if fresh:
         source["fresh_parameters"] = sum(x.size for x in fresh.values())
+    if config.finetuning.starts_at_zero and _scales_by_parameters(config.optimizer):
+        source["note"] = (
+            f"{type(config.finetuning).__name__} has matrices that begin at 0, and Adafactor's "
+            "updates are relative to their size (at least 0.001): they will hardly move; take "
+            "--optimizer.multiply-by-parameter-scale False, or AdamW"
+        )
     return Beginning(first, state, source)
+
+
+def _scales_by_parameters(optimizer: Any) -> bool:
+    return isinstance(optimizer, Adafactor) and optimizer.multiply_by_parameter_scale
 
 
 def begin_run(config: RunConfig, state: TrainState, record: Mapping[str, Any]) -> None:

@@ -30,6 +30,7 @@ class _Strategy:
     __slots__ = ()
     needs_pretrained = True
     has_merge = False  # adds parameters that `merge_parameters` merges into the model's
+    starts_at_zero = False  # the model is the pretrained one until matrices have left zero
 
     def check(self, model: T5Config) -> None:
         """Raises ConfigError if the model lacks the strategy's parameters."""
@@ -107,6 +108,8 @@ class Adapters(_Strategy):
     """Adapter layers and all layer norms are trained (Raffel et al. 2020, section 3.5.1; Houlsby et
     al. 2019). `model.adapter_dim` is the width of the adapters; in the paper 32 to 2048."""
 
+    starts_at_zero = True
+
     def check(self, model: T5Config) -> None:
         if not model.adapter_dim:
             raise ConfigError(
@@ -150,6 +153,7 @@ class LoRA(_Strategy):
     """
 
     has_merge = True
+    starts_at_zero = True
     rank: int = 8
     alpha: float = 16.0
     patterns: tuple[str, ...] = (r"attention/(query|value)$",)

@@ -15,6 +15,7 @@ from t5jax.runtime import ExitCode
 from tests.commands import glue_run
 from tests.commands.saved_runs import save_run
 
+pytestmark = pytest.mark.slow  # units: tests/metrics/test_contract.py, tests/evaluation
 (SST2,) = [task for task in TASKS if task.name == "glue_sst2_v002"]
 TASK = SST2.name
 

@@ -276,6 +276,7 @@ def test_what_cannot_be_merged(runs, tmp_path, capsys, name, reason):
     assert not (tmp_path / "merged").exists()
 
 
+@pytest.mark.slow
 def test_parameters_alone_are_not_read_from_a_run_that_has_more(plain, runs):
     params = build_program(plain).abstract_state.params
     with pytest.raises(CheckpointError, match=r"query_lora/a: saved .* no such array"):

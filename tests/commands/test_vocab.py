@@ -200,3 +200,11 @@ def test_a_published_vocabulary_is_not_trained(folder, capsys):
     assert main(["vocab", "train", str(folder / "old.py"), *flags]) == ExitCode.CONFIG
     assert "data.vocabulary.path = t5 is a published file" in capsys.readouterr().err
     assert load_config(str(folder / "old.py"), flags).data.vocabulary.path == "t5"
+
+
+def test_a_new_vocabulary_where_another_is(folder, capsys):
+    words = ["cache", str(folder / "old.py"), "--new-vocabulary"]
+    assert main([*words, "77"]) == ExitCode.CONFIG
+    said = capsys.readouterr().err
+    assert f"old.model exists and has {PIECES} pieces; name a new file" in said
+    assert main([*words, str(PIECES)]) == 0  # the same command again

@@ -73,6 +73,7 @@ def test_beats_greedy_decoding(found):
     assert (scores > greedy[1] + 0.1).any()
 
 
+@pytest.mark.slow
 def test_batch_padding_and_other_rows_do_not_matter(found):
     tokens = inputs()
     longer = np.pad(tokens[::-1], ((0, 0), (0, 6)))

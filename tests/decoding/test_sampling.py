@@ -60,6 +60,7 @@ def test_ends_with_eos_and_zeros(outputs):
         assert (row == EOS_ID).sum() == 1
 
 
+@pytest.mark.slow
 def test_batch_and_padding_do_not_matter(outputs):
     """A row alone, in another place, padded further: the same output."""
     tokens = inputs()
@@ -168,6 +169,7 @@ def test_top_k_and_top_p():
 # ---- where an output ends
 
 
+@pytest.mark.slow
 def test_stop_sequences(outputs):
     """Behind two tokens in a row that the greedy output has, or behind one."""
     row = next(r for r in range(len(outputs)) if outputs[r, 5] and outputs[r, 4])

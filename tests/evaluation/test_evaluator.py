@@ -173,6 +173,7 @@ def test_without_labels_there_are_predictions_only(tmp_path):
     assert len(lines_of(tmp_path)) == tiny.NUM
 
 
+@pytest.mark.slow
 def test_truncated_inputs_are_counted_and_a_limit_takes_the_first(tmp_path):
     texts = [
         next(iter(tiny.examples(r)))["inputs"] for s in "ab" for r in tiny.Rows().records("x", s)

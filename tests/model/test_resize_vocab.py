@@ -28,7 +28,7 @@ def logits(cfg, params, batch) -> np.ndarray:
     )
 
 
-@pytest.mark.parametrize("variant", ["1.0", "1.1"])
+@pytest.mark.parametrize("variant", [pytest.param("1.0", marks=pytest.mark.slow), "1.1"])
 def test_old_texts_give_the_same_logits(variant):
     cfg = config(variant)
     params = random_params(cfg)

@@ -16,7 +16,8 @@ from t5jax.data.vocabularies import ByteVocabulary
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.run.build import build_program
 from t5jax.run.initialize import begin
-from t5jax.training.optimizers import AdamW
+from t5jax.training.optimizers import Adafactor, AdamW
+from t5jax.training.peft import LoRA
 from t5jax.training.schedules import Linear
 from tests.commands.saved_runs import bits, random_state, save_run
 
@@ -89,6 +90,18 @@ def test_a_damaged_checkpoint_is_passed_over(config, old_run, tmp_path):
 def test_settings_without_sense(init, reason):
     with pytest.raises(ConfigError, match=reason):
         WarmStart(**init)
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_factors_that_begin_at_zero_and_updates_relative_to_them_are_said(config, old_run, scaled):
+    tune = dataclasses.replace(
+        config,
+        finetuning=LoRA(rank=2),
+        optimizer=Adafactor(learning_rate=1e-3, multiply_by_parameter_scale=scaled),
+    )
+    note = started(tune, old_run).source.get("note", "")
+    assert note.startswith("LoRA has matrices that begin at 0, and Adafactor's updates") == scaled
+    assert ("--optimizer.multiply-by-parameter-scale False, or AdamW" in note) == scaled
 
 
 def test_a_run_does_not_begin_with_itself(config):

@@ -84,6 +84,7 @@ def test_a_mixture_reads_its_tasks(task, seqio):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_seqio_caches_is_read_back(task, seqio, tmp_path, monkeypatch):
     """The pipeline of seqio_cache_tasks, without Beam: steps before the cache, tf.Examples."""
     import json

@@ -37,6 +37,7 @@ def test_rows_come_in_the_order_of_t5jax_or_shuffled_by_a_seed(seqio):
     assert again[0] == again[1]
 
 
+@pytest.mark.slow
 def test_hosts_divide_shards_or_else_examples(seqio):
     source = source_of(seqio, small_task())
     parts = [

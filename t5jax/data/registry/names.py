@@ -183,7 +183,8 @@ def unknown(name: str, modules: Sequence[str]) -> str:
     said = f"no task or mixture {name!r} is registered{hint}; `t5jax tasks` lists those of t5jax; "
     if not modules:
         return said + (
-            "for one of your own name the module that registers it in data.modules of a config"
+            "for one of your own name the module that registers it: --data.modules MODULE, or "
+            "data.modules in the config"
         )
     found = ", ".join(own[:10]) + (", …" if len(own) > 10 else "") if own else "nothing"
     return f"{said}your own, after {', '.join(modules)} of data.modules: {found}"

@@ -178,7 +178,8 @@ def refuse_unspellable(
             raise DataError(
                 f"{where}: the vocabulary {getattr(vocabulary, 'path', vocabulary.kind)} cannot "
                 f"spell its {name}: {said}. Take a vocabulary that was made for such text "
-                "(data.vocabulary: mt5, umt5, ByteVocabulary(); `t5jax vocab train CONFIG` makes "
-                "one of it, `t5jax vocab extend` adds pieces), or raise the limit if the rest is "
-                "worth training on"
+                "(data.vocabulary: mt5, umt5, ByteVocabulary(); `t5jax vocab train CONFIG "
+                "--data.vocabulary.path NEW_FILE` makes one of it, with --byte-fallback one that "
+                "spells everything; `t5jax vocab extend` adds pieces), or raise the limit if the "
+                "rest is worth training on"
             )

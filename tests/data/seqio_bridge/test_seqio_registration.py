@@ -98,7 +98,8 @@ def test_a_second_task_of_a_name_names_both_modules(modules):
     with pytest.raises(ConfigError) as caught:
         load_modules(("first_tasks", "second_tasks"))
     message = str(caught.value)
-    assert message.startswith("module second_tasks of data.modules failed: ValueError: Attempting")
+    failed = "module second_tasks of data.modules failed: ValueError in second_tasks: Attempting"
+    assert message.startswith(failed)
     (line,) = [n for n, text in enumerate(FIRST.splitlines(), 1) if "TaskRegistry.add(" in text]
     for module in ("first_tasks", "second_tasks"):
         assert f"by {module} ({modules}/{module}.py:{line})" in message
