@@ -150,8 +150,11 @@ def check_round_trips(
     not decode to it."""
     for content, number in tokens.items():
         ids, text = encode(content), decode(np.array([number], np.int64))
-        # A word mark may stand before it.
-        if number not in ids.tolist() or len(ids) > 2 or text.strip() != content.strip():
+        # A word mark may stand before it, and `tokenizers` shows it as it is after normalisation.
+        same = text.replace("▁", " ").strip().casefold() == (
+            content.replace("▁", " ").strip().casefold()
+        )
+        if number not in ids.tolist() or len(ids) > 2 or not same:
             raise DataError(
                 f"vocabulary {path!r}: the token {content!r} with id {number} encodes to "
                 f"{ids.tolist()} and decodes to {text!r}; its files are damaged, or made for "

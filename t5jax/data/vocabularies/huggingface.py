@@ -4,9 +4,10 @@ The file is read by the `tokenizers` package, with three changes. Padding, EOS a
 are no words of a document, so `<pad>` in a text is spelled like any other; all other added tokens
 are found as the file says. In a unigram model the sentinels are pieces that begin with the word
 mark, as in T5's own vocabulary, so that the same file gives the same ids as SentencePiece
-("<extra_id_0>." is two ids, not three). And an added token that normalisation would change (a
-newline, which becomes a space) is found in the text as it is written: `tokenizers` would find it in
-every space.
+("<extra_id_0>." is two ids, not three); where the file's treatment of texts leaves no such piece
+(pre-tokenisers that cut at punctuation or drop spaces), they are added tokens as the file says. And
+an added token of which normalisation makes another text (a newline, which becomes a space) is found
+in the text as it is written: `tokenizers` would find it in every space.
 """
 
 import dataclasses
@@ -67,6 +68,12 @@ class HuggingFaceVocabulary(FileVocabulary):
     @property
     def fingerprint(self) -> str:
         return hashlib.sha256(b"tokenizer.json:" + self._file().file_bytes).hexdigest()
+
+    @property
+    def sentinels_are_pieces(self) -> bool:
+        """Whether a sentinel takes the space before it, as T5's (a unigram file's); else it is
+        found as the file's flags say."""
+        return self._file().separate
 
     def content(self, number: int) -> str:
         """The token of an id as the file writes it (`<pad>`, `▁the`)."""
@@ -145,10 +152,17 @@ def _load(path: str, mtime_ns: int, size: int, beside: tuple) -> _TokenizerFile:
         model_type = found.record["model"]["type"]
     except (DataError, ConfigError):
         raise
-    except Exception as error:  # the package raises plain Exception
+    except BaseException as error:  # the package raises plain Exception, and its panics are none
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
         raise DataError(f"vocabulary {path!r} is not a tokenizer.json: {error}") from error
     if model_type not in ("Unigram", "BPE"):
         raise DataError(f"vocabulary {path!r} is a {model_type} model: Unigram and BPE are read")
+    if dropout := found.record["model"].get("dropout"):
+        raise DataError(
+            f"vocabulary {path!r}: its model has dropout = {dropout}, with which a text gets other "
+            "ids every time; set it to null in the file"
+        )
     vocab_size = max(found.ids.values()) + 1
     check_special_ids(*found.special_ids, vocab_size, path)
     _check_numbers(found, full, path)
@@ -203,13 +217,30 @@ def _variants(
     if model_type == "Unigram" and not sentinels:
         pieces = with_pieces(found, sentinels)
         return pieces, pieces, pieces, False, ""
-    if model_type == "Unigram":
+    if model_type == "Unigram" and not _follow_flags(found, sentinels):
         pieces = with_pieces(found, sentinels)
-        for lead in ("", " "):
-            # Some files spell what begins a text without the word mark.
-            if pieces.encode(f"{lead}<extra_id_0>").tolist() == [sentinels[0]]:
-                plain = with_pieces(found, sentinels, hidden=True)
-                return plain, pieces, pieces, True, lead
-    # A special token is no product of merges, so setting it aside is all that is needed.
+        lead = _lead(pieces, sentinels.get(0))
+        if lead is not None:
+            plain = with_pieces(found, sentinels, hidden=True)
+            return plain, pieces, pieces, True, lead
     plain = without(record, special | set(sentinels.values()))
     return plain, without(record, special), Variant(full), False, ""
+
+
+def _follow_flags(found: TokenizerRecord, sentinels: dict[int, int]) -> bool:
+    """Whether the file finds its sentinels in a way that no piece of a model has: with the space
+    behind them, or not beside letters."""
+    ids = set(sentinels.values())
+    return any(t.rstrip or t.single_word for t in added_tokens(found.record) if t.id in ids)
+
+
+def _lead(pieces: Variant, first: int | None) -> str | None:
+    """What a text that begins with the first sentinel needs before it, so that the sentinel's piece
+    is found; None where the file's treatment of texts finds no such piece, there or in the middle.
+    """
+    if first not in pieces.encode("a <extra_id_0> a").tolist():
+        return None
+    for lead in ("", " "):  # some files spell what begins a text without the word mark
+        if pieces.encode(f"{lead}<extra_id_0>").tolist() == [first]:
+            return lead
+    return None

@@ -28,6 +28,7 @@ from t5jax.data.vocabularies.model_file import (
 from t5jax.data.vocabularies.sentencepiece import SentencePieceVocabulary
 from t5jax.data.vocabularies.sentencepiece_directory import model_file_in
 from t5jax.data.vocabularies.tokenizer_json import Record, TokenizerRecord, read_tokenizer
+from t5jax.data.vocabularies.tokenizer_variants import changed_by_normalization
 from t5jax.errors import DataError
 
 TEXTS = (
@@ -123,7 +124,8 @@ def _source(vocabulary: Vocabulary, folder: pathlib.Path) -> tuple[Encode, Decod
     model = model_file_in(folder)
     if isinstance(vocabulary, SentencePieceVocabulary) and model is not None:
         return _by_pieces(vocabulary, model)
-    return _by_tokenizers(read_tokenizer(folder))
+    pieces = isinstance(vocabulary, HuggingFaceVocabulary) and vocabulary.sentinels_are_pieces
+    return _by_tokenizers(read_tokenizer(folder), pieces)
 
 
 def _around_sentinels(segment: Callable[[str, bool], list[int]], ids_of: dict[str, int]) -> Encode:
@@ -183,7 +185,7 @@ def _cut_at(text: str, tokens: dict[str, AddedToken]) -> list[str]:
     return parts
 
 
-def _by_tokenizers(found: TokenizerRecord) -> tuple[Encode, Decode]:
+def _by_tokenizers(found: TokenizerRecord, sentinels_are_pieces: bool) -> tuple[Encode, Decode]:
     """The file's own tokeniser; but added tokens that normalisation would change are found in the
     text as it is written (see `HuggingFaceVocabulary`)."""
     from tokenizers import Tokenizer
@@ -194,12 +196,11 @@ def _by_tokenizers(found: TokenizerRecord) -> tuple[Encode, Decode]:
         "padding": None,
         "post_processor": None,
     }
-    normalizer = Tokenizer.from_str(json.dumps(record | {"added_tokens": []})).normalizer
-    entries = [dict(entry) for entry in record["added_tokens"]]
-    for entry in entries:
-        content = entry["content"]
-        if normalizer is not None and normalizer.normalize_str(content) != content:
-            entry["normalized"] = False
+    changed = changed_by_normalization(record)
+    entries = [
+        {**entry, "normalized": False} if entry["content"] in changed else entry
+        for entry in record["added_tokens"]
+    ]
     tokenizer = Tokenizer.from_str(json.dumps(record | {"added_tokens": entries}))
 
     def segment(text: str, first: bool = True) -> list[int]:
@@ -208,7 +209,7 @@ def _by_tokenizers(found: TokenizerRecord) -> tuple[Encode, Decode]:
     def decode(ids: list[int]) -> str:
         return tokenizer.decode(ids, skip_special_tokens=False)
 
-    if found.record["model"]["type"] == "BPE":
+    if not sentinels_are_pieces:
         return segment, decode
     ids = ((sentinel_index(content), number) for content, number in found.ids.items())
     names = {f"<extra_id_{index}>": number for index, number in ids if index is not None}

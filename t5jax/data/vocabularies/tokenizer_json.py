@@ -8,6 +8,7 @@ run keeps a copy of has it in those places.
 """
 
 import dataclasses
+import itertools
 import json
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -75,6 +76,9 @@ def read_tokenizer(path: pathlib.Path) -> TokenizerRecord:
     changed |= _write_special(record, ids, special)
     if original is None or changed:
         original = json.dumps(record, ensure_ascii=False).encode()
+    if isinstance(record["model"]["vocab"], list) and record["model"].get("unk_id") is None:
+        # `tokenizers` raises for a text that needs it; the record of a run is the file's own.
+        record["model"]["unk_id"] = special[2] if special[2] < len(record["model"]["vocab"]) else 0
     return TokenizerRecord(original, record, ids, *special)
 
 
@@ -173,10 +177,12 @@ def _contents(record: Record) -> dict[str, str | None]:
 
 
 def _last(processor: Record | None) -> str | None:
-    """The token with which a post-processor ends a text."""
+    """The token with which a post-processor ends a text: the first behind it (a language's token
+    may follow)."""
     match processor:
-        case {"type": "TemplateProcessing", "single": [*_, {"SpecialToken": {"id": str(token)}}]}:
-            return token
+        case {"type": "TemplateProcessing", "single": [*_, {"SpecialToken": _}] as parts}:
+            behind = itertools.takewhile(lambda part: "SpecialToken" in part, reversed(parts))
+            return str(list(behind)[-1]["SpecialToken"]["id"])
         case {"type": "RobertaProcessing" | "BertProcessing", "sep": [str(token), int()]}:
             return token
         case {"type": "Sequence", "processors": [*processors]}:

@@ -56,9 +56,10 @@ def full_tokenizer(record: Record) -> "Tokenizer":
 
 
 def without(record: Record, left_out: Collection[int]) -> Variant:
-    """The tokeniser to which the added tokens with these ids are text like any other."""
+    """The tokeniser to which the tokens with these ids are text like any other."""
     record = _readable(record)
     record["added_tokens"] = [t for t in record["added_tokens"] if t["id"] not in left_out]
+    record["model"] = _unnamed(record["model"], left_out)
     tokenizer = _tokenizer(record)
     return Variant(tokenizer, _numbers(tokenizer, record))
 
@@ -99,6 +100,24 @@ def name_of(role: str) -> str:
     return _NEVER_FOUND.format(role)
 
 
+def _unnamed(model: Record, left_out: Collection[int]) -> Record:
+    """The model that finds none of these pieces in a text. A BPE model makes its pieces of merges,
+    of which no special token is one, unless it looks a word up first (`ignore_merges`)."""
+    vocab = model["vocab"]
+    if isinstance(vocab, list):
+        pieces = [
+            [name_of(str(number)), score] if number in left_out else [piece, score]
+            for number, (piece, score) in enumerate(vocab)
+        ]
+        return {**model, "vocab": pieces}
+    if not model.get("ignore_merges"):
+        return model
+    names = {c: name_of(str(number)) for c, number in vocab.items() if number in left_out}
+    unk = model.get("unk_token")
+    named = {names.get(content, content): number for content, number in vocab.items()}
+    return {**model, "vocab": named, "unk_token": names.get(unk, unk)}
+
+
 def _numbers(tokenizer: "Tokenizer", record: Record) -> dict[int, int]:
     """The tokeniser's id of each added token -> the file's."""
     found = {}
@@ -111,26 +130,34 @@ def _numbers(tokenizer: "Tokenizer", record: Record) -> dict[int, int]:
 
 def _readable(record: Record) -> Record:
     """A copy without what pads and cuts texts, or puts tokens around them; an added token that
-    normalisation would change is found in the text as it is written."""
+    normalisation would make another text is found in the text as it is written."""
     model = record["model"]
     if isinstance(model["vocab"], list):  # the pieces are renamed in one variant alone
         model = {**model, "vocab": list(model["vocab"])}
     outside = {"post_processor": None, "truncation": None, "padding": None}
     entries = [dict(entry) for entry in record["added_tokens"]]
-    changed = _changed_by_normalization(record, [entry["content"] for entry in entries])
+    changed = changed_by_normalization(record)
     for entry in entries:
         if entry["content"] in changed:
             entry["normalized"] = False
     return {**record, **outside, "model": model, "added_tokens": entries}
 
 
-def _changed_by_normalization(record: Record, contents: list[str]) -> set[str]:
+def changed_by_normalization(record: Record) -> set[str]:
+    """The added tokens of which normalisation makes another text (a newline becomes a space, "①" a
+    1): looked for after it, they would be found wherever that text stands. One that changes in case
+    or by word marks alone remains itself, and is found as the file's flag says."""
     if record.get("normalizer") is None:
         return set()
     nothing = {"type": "WordLevel", "vocab": {"<unk>": 0}, "unk_token": "<unk>"}
     changes = {"model": nothing, "added_tokens": [], "post_processor": None}
     normalizer = _tokenizer({**record, **changes}).normalizer
-    return {content for content in contents if normalizer.normalize_str(content) != content}
+    contents = [entry["content"] for entry in record["added_tokens"]]
+    return {c for c in contents if _bare(normalizer.normalize_str(c)) != _bare(c) or not _bare(c)}
+
+
+def _bare(content: str) -> str:
+    return content.replace("▁", "").replace(" ", "").casefold()
 
 
 def _tokenizer(record: Record) -> "Tokenizer":

@@ -8,6 +8,7 @@ import pytest
 from prose import SENTENCES
 
 from t5jax.data.vocabularies import HuggingFaceVocabulary
+from t5jax.data.vocabularies.source_check import check_against_source
 from t5jax.errors import DataError
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -174,22 +175,34 @@ def added(names: list[str], first: int) -> list[dict]:
     return [{"id": first + n, "content": c, **flags, "special": True} for n, c in enumerate(names)]
 
 
-def test_own_token_below_the_sentinels_of_a_unigram_file(tmp_path):
-    """Field case A1a: added tokens keep the file's ids, in any order."""
+MARK = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+
+
+def unigram(path, own=(), *, model=(), **changes) -> HuggingFaceVocabulary:
+    """A tokenizer.json of a few pieces, the own tokens and four sentinels behind them."""
     pieces = [["<pad>", 0.0], ["</s>", 0.0], ["<unk>", -9.0], ["▁", -2.0], ["a", -2.0], ["b", -2.0]]
-    mark = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
     record = {
         "version": "1.0", "truncation": None, "padding": None, "normalizer": None,
-        "added_tokens": [*added(SPECIAL, 0), *added(["<sep>", *sentinels([3, 2, 1, 0])], 8)],
-        "pre_tokenizer": mark, "post_processor": None, "decoder": mark,
+        "added_tokens": [*added(SPECIAL, 0), *added([*own, *sentinels([3, 2, 1, 0])], 8)],
+        "pre_tokenizer": MARK, "post_processor": None, "decoder": MARK,
         "model": {
             "type": "Unigram", "unk_id": 2, "byte_fallback": False,
-            "vocab": [*pieces, ["▁a", -1.0], ["▁b", -1.0]],
+            "vocab": [*pieces, ["▁a", -1.0], ["▁b", -1.0]], **dict(model),
         },
+        **changes,
     }  # fmt: skip
-    path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(record))
-    vocabulary = HuggingFaceVocabulary(path=str(path))
+    return HuggingFaceVocabulary(path=str(path))
+
+
+def source_ids(vocabulary, text: str) -> list[int]:
+    tokenizer = tokenizers.Tokenizer.from_file(vocabulary.path)
+    return tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def test_own_token_below_the_sentinels_of_a_unigram_file(tmp_path):
+    """Field case A1a: added tokens keep the file's ids, in any order."""
+    vocabulary = unigram(tmp_path / "tokenizer.json", ["<sep>"])
     assert vocabulary.sentinel_ids == (12, 11, 10, 9)
     assert vocabulary.encode("<extra_id_0> b").tolist() == [12, 7]
     for sentinels_too in (True, False):
@@ -197,6 +210,96 @@ def test_own_token_below_the_sentinels_of_a_unigram_file(tmp_path):
     assert vocabulary.decode([6, 8, 7, 1, 0]) == "a<sep> b"
     assert vocabulary.decode([12, 7]) == "<extra_id_0> b"
     assert vocabulary.is_text(np.arange(13)).tolist() == [False] * 2 + [True] * 7 + [False] * 4
+
+
+WORDS = {"type": "WhitespaceSplit"}
+FIRST = MARK | {"prepend_scheme": "first"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [WORDS, FIRST]}},
+        {"normalizer": {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": ""}},
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Punctuation", "behavior": "Isolated"}, MARK]}},
+        {"pre_tokenizer": None},
+        {"added_tokens": [
+            *added(SPECIAL, 0),
+            *({**token, "rstrip": True} for token in added(sentinels([3, 2, 1, 0]), 8)),
+        ], "pre_tokenizer": FIRST},
+    ],
+    ids=["words-then-marks", "no-spaces", "punctuation", "no-marks", "rstrip"],
+)  # fmt: skip
+def test_sentinels_that_no_piece_would_be_found_as(changes, tmp_path):
+    """Where the file's treatment of texts leaves no word mark before a sentinel in the middle of a
+    text, the sentinel is the added token that the file says; it was spelled out there."""
+    vocabulary = unigram(tmp_path / "tokenizer.json", **changes)
+    for text in ("a <extra_id_0> b", "<extra_id_3> a", "a b<extra_id_1>", "a <extra_id_2> <pa"):
+        assert vocabulary.encode(text).tolist() == source_ids(vocabulary, text)
+    assert check_against_source(vocabulary, tmp_path) > 14
+    assert set(vocabulary.encode("a <extra_id_0> b").tolist()) >= {vocabulary.sentinel_id(0)}
+    for text in ("a </s>", "</s>", "<pad>", "<extra_id_0>", "a <extra_id_1> b"):
+        assert vocabulary.is_text(vocabulary.encode(text, sentinels=False)).all(), text
+
+
+@pytest.mark.parametrize("text", ["a <ORG> b", "a <org> b", "<oRg><ORG>", "a", "A <b>"])
+def test_a_token_that_changes_in_case_is_found_in_any(text, tmp_path):
+    """An added token that is looked for after normalisation, and only in that a lowercasing file
+    would change it."""
+    tokens = [*added(SPECIAL, 0), {**added(["<ORG>"], 8)[0], "normalized": True}]
+    tokens += added(sentinels([3, 2, 1, 0]), 9)
+    vocabulary = unigram(
+        tmp_path / "tokenizer.json", normalizer={"type": "Lowercase"}, added_tokens=tokens
+    )
+    assert vocabulary.encode(text).tolist() == source_ids(vocabulary, text)
+    assert check_against_source(vocabulary, tmp_path) > 14
+    assert (8 in vocabulary.encode(text)) == ("org" in text.lower())
+
+
+def test_a_unigram_file_that_names_no_unknown_piece(tmp_path):
+    """`tokenizers` raises for a text that needs one."""
+    vocabulary = unigram(tmp_path / "tokenizer.json", model={"unk_id": None})
+    assert vocabulary.encode("a zz b").tolist() == [6, 3, 2, 7]
+    copy = tmp_path / "copy.json"
+    copy.write_bytes(vocabulary.file_bytes())
+    assert HuggingFaceVocabulary(path=str(copy)).fingerprint == vocabulary.fingerprint
+
+
+def test_the_end_stands_before_a_languages_token(tmp_path):
+    ends = [{"SpecialToken": {"id": token, "type_id": 0}} for token in ("</s>", "<2de>")]
+    processor = {
+        "type": "TemplateProcessing", "pair": [],
+        "single": [{"Sequence": {"id": "A", "type_id": 0}}, *ends],
+        "special_tokens": {
+            token: {"id": token, "ids": [n], "tokens": [token]}
+            for token, n in (("</s>", 1), ("<2de>", 8))
+        },
+    }  # fmt: skip
+    vocabulary = unigram(tmp_path / "tokenizer.json", ["<2de>"], post_processor=processor)
+    assert (vocabulary.eos_id, vocabulary.encode("<2de> a")[0]) == (1, 8)
+
+
+def test_ids_that_change_from_call_to_call_are_refused(tmp_path):
+    vocabulary = trained(tmp_path / "a.json", special=SPECIAL, on_top=sentinels([1, 0]))
+    record = json.loads((tmp_path / "a.json").read_text())
+    record["model"]["dropout"] = 0.1
+    (tmp_path / "b.json").write_text(json.dumps(record))
+    assert vocabulary.encode("the mill").size
+    with pytest.raises(DataError, match=r"has dropout = 0\.1, with which a text gets other ids"):
+        HuggingFaceVocabulary(path=str(tmp_path / "b.json")).encode("x")
+
+
+def test_words_that_are_looked_up_whole(tmp_path):
+    """`ignore_merges` finds `</s>` in the model's table without a merge."""
+    trained(tmp_path / "a.json", special=SPECIAL, on_top=sentinels([1, 0]))
+    record = json.loads((tmp_path / "a.json").read_text())
+    record["model"]["ignore_merges"], record["pre_tokenizer"] = True, WORDS
+    (tmp_path / "b.json").write_text(json.dumps(record))
+    vocabulary = HuggingFaceVocabulary(path=str(tmp_path / "b.json"))
+    for text in ("</s>", "a <pad> b", "<extra_id_0>"):
+        assert vocabulary.is_text(vocabulary.encode(text, sentinels=False)).all()
+    assert vocabulary.encode("a river").tolist() == source_ids(vocabulary, "a river")
 
 
 def test_own_token_of_a_byte_level_file(tmp_path):
