@@ -16,6 +16,7 @@ from t5jax.data.vocabularies.model_file import (
     Piece,
     PieceType,
     has_dummy_prefix,
+    keeps_spaces,
     read_pieces,
     with_more_pieces,
     with_pieces,
@@ -58,7 +59,8 @@ class PieceEncoder:
                     f"vocabulary {path!r}: <extra_id_{index}> is id {in_file[index]} of the model, "
                     f"and {sentinels[index]} beside it; the files are of two tokenizers"
                 )
-        self._coded_bytes = with_more_pieces(model, _user_defined(behind)) if behind else model
+        coded = _sentinels_found(model) if in_file else model
+        self._coded_bytes = with_more_pieces(coded, _user_defined(behind)) if behind else coded
         self._coded = processor_of(self._coded_bytes, path)
         names = behind | {token.id: token.content for token in own}
         self._shown, shown_ids = self._coded, sorted(behind)
@@ -75,6 +77,7 @@ class PieceEncoder:
             if number >= size:
                 self._inside[number] = -1
         self._text_begins_word = has_dummy_prefix(model)
+        self._keeps_spaces = keeps_spaces(model)
 
     def _all_pieces(
         self, model: bytes, names: Mapping[int, str], size: int
@@ -94,9 +97,10 @@ class PieceEncoder:
 
     def encode(self, text: str, *, sentinels: bool, as_beginning: bool) -> np.ndarray:
         """int32 ids of a text without tokens of its own."""
-        begins_with_sentinel = sentinels and text.startswith("<extra_id_")
+        start = text if self._keeps_spaces else text.lstrip()
+        begins_with_sentinel = sentinels and start.startswith("<extra_id_")
         if begins_with_sentinel and not (as_beginning and self._text_begins_word):
-            return self._encode_behind(f" {text}", sentinels)
+            return self._encode_behind(f" {start}", sentinels)
         if not as_beginning:
             return self._encode_behind(text, sentinels)
         ids = (self._coded if sentinels else self._plain).encode_as_numpy(text)
@@ -156,6 +160,17 @@ def sentinels_of(model: bytes) -> dict[int, int]:
         return {}
     indices = map(sentinel_index, (piece.text for piece in read_pieces(model)))
     return {index: token for token, index in enumerate(indices) if index is not None}
+
+
+def _sentinels_found(model: bytes) -> bytes:
+    """Finds `<extra_id_0>` wherever it stands, whatever the type of its piece (a control symbol is
+    never found in a text, a piece with a low score is spelled by others)."""
+    pieces = read_pieces(model)
+    found = [
+        p if sentinel_index(p.text) is None else Piece(p.text, p.score, PieceType.USER_DEFINED)
+        for p in pieces
+    ]
+    return model if found == pieces else with_pieces(model, found)
 
 
 def _sentinels_unused(model: bytes) -> bytes:

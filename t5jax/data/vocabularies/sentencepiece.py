@@ -209,7 +209,7 @@ def _plain_model(bare: bytes, path: str, extra_ids: int) -> _SentencePieceModel:
     size = num_pieces + extra_ids
     check_special_ids(*special, size, path)
     top = range(size - 1, size - 1 - (extra_ids or DEFAULT_SENTINELS), -1)
-    return _SentencePieceModel(
+    model = _SentencePieceModel(
         file_bytes=bare,
         encoder=PieceEncoder(
             bare, path, special[2], sentinels=dict(enumerate(top)) if extra_ids else in_file
@@ -223,6 +223,11 @@ def _plain_model(bare: bytes, path: str, extra_ids: int) -> _SentencePieceModel:
         own_tokens=(),
         fingerprint=hashlib.sha256(bare + f"extra_ids:{extra_ids}".encode()).hexdigest(),
     )
+    if extra_ids or in_file:  # not found in a model that ends words with the word mark
+        first = {"<extra_id_0>": model.sentinel_ids[0]}
+        encode = functools.partial(model.encode, sentinels=True)
+        check_round_trips(first, encode, model.encoder.decode, path)
+    return model
 
 
 def _model_with_additions(bare: bytes, path: str, additions: Additions) -> _SentencePieceModel:

@@ -192,6 +192,39 @@ def test_sentinels_anywhere_in_the_file(small, tmp_path, pieces, ids):
     assert not vocabulary.is_text(np.array(ids)).any()
 
 
+@pytest.mark.parametrize("kind", [PieceType.CONTROL, PieceType.UNUSED, PieceType.NORMAL])
+def test_sentinels_that_the_model_itself_never_finds(kind, small, tmp_path):
+    """Control symbols, unused pieces, pieces that others spell cheaper."""
+    path = tmp_path / "other.model"
+    pieces = [Piece(f"▁<extra_id_{i}>", -90.0, kind) for i in (2, 1, 0)]
+    path.write_bytes(with_more_pieces(small.file_bytes(), pieces))
+    vocabulary = SentencePieceVocabulary(path=str(path), extra_ids=0)
+    expected = [*small.encode("the").tolist(), 82, *small.encode("mill").tolist()]
+    assert vocabulary.encode("the <extra_id_0> mill").tolist() == expected
+    assert vocabulary.decode(expected) == "the <extra_id_0> mill"
+    text = "the <extra_id_0> mill"
+    assert (
+        vocabulary.encode(text, sentinels=False).tolist()
+        == small.encode(text, sentinels=False).tolist()
+    )
+
+
+def test_a_model_that_ends_words_with_the_word_mark(tmp_path):
+    """A sentinel at the beginning of a text would be spelled out."""
+    writer = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES), model_writer=writer, vocab_size=70, minloglevel=2,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, treat_whitespace_as_suffix=True,
+    )  # fmt: skip
+    path = tmp_path / "suffix.model"
+    path.write_bytes(writer.getvalue())
+    with pytest.raises(DataError, match="the token '<extra_id_0>' with id 72 encodes to"):
+        SentencePieceVocabulary(path=str(path), extra_ids=3).encode("x")
+    plain = sentencepiece.SentencePieceProcessor(model_proto=writer.getvalue())
+    vocabulary = SentencePieceVocabulary(path=str(path), extra_ids=0)
+    assert vocabulary.encode("the mill").tolist() == plain.encode("the mill")
+
+
 def test_a_sentinel_that_is_missing(small, tmp_path):
     path = tmp_path / "gap.model"
     path.write_bytes(with_more_pieces(small.file_bytes(), sentinels([3, 1, 0])))
@@ -216,5 +249,9 @@ def test_a_text_begins_with_a_sentinel_without_dummy_prefix(tmp_path, strip):
     river = plain.encode("a the")[len(plain.encode("a")) :]
     assert vocabulary.encode("<extra_id_0> the").tolist() == [76, *river]
     assert vocabulary.encode("<extra_id_1>").tolist() == [75]
+    for spaces in (" ", "  ", "\n"):  # those of the beginning are dropped where the model drops any
+        ids = vocabulary.encode(f"{spaces}<extra_id_0> the").tolist()
+        assert ids[-len(river) - 1 :] == [76, *river]
+        assert not strip or len(ids) == 1 + len(river)
     assert vocabulary.encode("the <extra_id_2>").tolist() == [*plain.encode("the"), 74]
     assert 76 not in vocabulary.encode("<extra_id_0> the", sentinels=False)
