@@ -147,7 +147,7 @@ def write_tokenizer(vocabulary: Vocabulary, directory: pathlib.Path) -> list[str
             (directory / TOKENIZER).write_bytes(vocabulary.file_bytes())
             settings |= {
                 "tokenizer_class": "PreTrainedTokenizerFast",
-                "additional_special_tokens": _sentinels(vocabulary.num_sentinels),
+                "additional_special_tokens": _listed_sentinels(vocabulary),
                 **special_contents(vocabulary),
             }
             written.append(TOKENIZER)
@@ -162,6 +162,13 @@ def user_defined_pieces(vocabulary: Vocabulary) -> list[str]:
         return []
     own = [p for p in read_pieces(vocabulary.file_bytes()) if p.type == PieceType.USER_DEFINED]
     return [piece.text for piece in own if not _SENTINEL.search(piece.text)]
+
+
+def _listed_sentinels(vocabulary: HuggingFaceVocabulary) -> list[str]:
+    """The sentinels that the file itself has under their names. Those that are pieces with a word
+    mark (mT5's `▁<extra_id_0>`) are not listed: transformers would add them once more, behind."""
+    names = map(vocabulary.content, vocabulary.sentinel_ids)
+    return [name for name in names if _SENTINEL.fullmatch(name)]
 
 
 def _sentinels(count: int) -> list[str]:

@@ -278,6 +278,39 @@ def test_added_tokens_on_t5s_own_file(tmp_path, real_data):
     check_field_case(read_vocabulary(foreign.resized(tmp_path, model=model, count=100)))
 
 
+def with_sentinels_as_pieces(folder: pathlib.Path) -> HuggingFaceVocabulary:
+    """mT5's tokenizer.json as transformers 5 saves it: `▁<extra_id_N>` are pieces of the model."""
+    record = unigram_json(read_vocabulary(foreign.aya(folder / "aya")))
+    (folder / "tokenizer.json").write_text(json.dumps(record))
+    return HuggingFaceVocabulary(path=str(folder / "tokenizer.json"))
+
+
+def test_sentinels_that_are_pieces_are_not_listed_as_tokens_of_their_own(tmp_path):
+    """transformers would add each once more, behind all others."""
+    vocabulary = with_sentinels_as_pieces(tmp_path)
+    assert vocabulary.num_sentinels == 13
+    (tmp_path / "back").mkdir()
+    write_tokenizer(vocabulary, tmp_path / "back")
+    settings = json.loads((tmp_path / "back/tokenizer_config.json").read_text())
+    assert settings["additional_special_tokens"] == []
+    back = read_vocabulary(tmp_path / "back")
+    assert back.sentinel_ids == vocabulary.sentinel_ids
+    assert back.vocab_size == vocabulary.vocab_size
+
+
+@pytest.mark.parity
+def test_transformers_adds_no_sentinels_to_those_that_are_pieces(tmp_path):
+    transformers = pytest.importorskip("transformers", reason="needs the `parity` extra")
+    vocabulary = with_sentinels_as_pieces(tmp_path)
+    (tmp_path / "back").mkdir()
+    write_tokenizer(vocabulary, tmp_path / "back")
+    (tmp_path / "back/config.json").write_text(json.dumps({"model_type": "mt5"}))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
+    assert len(theirs) == vocabulary.vocab_size
+    text = "The <extra_id_0> mill <extra_id_1>"
+    assert theirs(text, add_special_tokens=False).input_ids == vocabulary.encode(text).tolist()
+
+
 @pytest.mark.parity
 def test_a_directory_of_transformers(tmp_path, real_data):
     """What transformers saves after add_tokens. Its own tokenizer finds the newline, which the
