@@ -12,6 +12,7 @@ from t5jax.errors import DataError
 from t5jax.export import stablehlo
 from t5jax.export.exported_run import ExportedRun
 from tests.commands.saved_runs import save_run
+from tests.convert.layout_directories import directory
 
 SHORT = ["--decoding.max-length", "6"]
 TEXTS = ["A <extra_id_0> b", "c", "Wörter und mehr"]
@@ -55,6 +56,32 @@ def test_stablehlo(workdir, run, tmp_path, capsys, beams):
         np.testing.assert_array_equal(again, check["tokens"])
     with pytest.raises(DataError, match="input 0 has 31 tokens; the export was made for 24"):
         exported.predict(["x" * 30])
+
+
+@pytest.mark.slow
+def test_special_ids_and_tokens_of_the_model(tmp_path):
+    """A converted run: padding 1, EOS 2, start 7, language tokens of the vocabulary's own."""
+    source, run = directory(tmp_path / "hf", "madlad", decoder_start_token_id=7), tmp_path / "run"
+    assert main(["convert", str(source), str(run)]) == 0
+    settings = ["--decoding.max-length", "9", "--model.dtype", "float32"]
+    target = tmp_path / "exported"
+    words = ["export", str(run), str(target), "--inputs-length", "23", "--platforms", "cpu"]
+    assert main([*words, *settings]) == 0
+    exported = ExportedRun(target)
+    ids = {"pad_id": 1, "eos_id": 2, "decoder_start_id": 7}
+    assert exported.manifest["special_ids"] == ids
+    texts, targets = ["<2de> The river", "a", "Trees <2pt> are tall"], ["x", "", "<2pt> tall"]
+    loaded = t5jax.load(str(run), model={"dtype": "float32"}, decoding={"max_length": 9})
+    assert (
+        exported.vocabulary.encode("<2de>").tolist()
+        == loaded.texts.vocabulary.encode("<2de>").tolist()
+    )
+    expected = [one.outputs[0] for one in loaded.predict(texts, details=True)]
+    found = [one[0] for one in exported.predict(texts)]
+    assert [one.text for one in found] == [one.text for one in expected]
+    assert len({one.text for one in found}) > 1
+    assert [one.score for one in found] == pytest.approx([x.score for x in expected], abs=1e-3)
+    assert exported.score(texts, targets) == pytest.approx(loaded.score(texts, targets), abs=1e-3)
 
 
 @pytest.mark.slow
