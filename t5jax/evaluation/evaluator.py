@@ -165,6 +165,12 @@ class Evaluator:
             if task.num_truncated
         ]
         notes += [
+            f"{task.task}: {task.num_unlabelled} of {len(task.examples)} examples have no label: "
+            "they are scored with the others, as wrong"
+            for task in self.tasks
+            if task.has_targets and task.num_unlabelled
+        ]
+        notes += [
             f"{task.task}: split {self.split!r} has no targets: predictions only"
             for task in self.tasks
             if not task.has_targets

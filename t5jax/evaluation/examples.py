@@ -70,6 +70,7 @@ class TaskExamples:
     choices: Callable[[Example], list[str]] | None
     aux_metrics: tuple[Metric, ...] = ()  # of (targets, predictions, {"scores": of these})
     output_metrics: tuple[Any, ...] = ()  # of (features, ModelOutputs): seqio's metric objects
+    unlabelled: tuple[str, ...] = (UNLABELLED_TEXT,)  # targets of rows without a label
 
     @property
     def needs(self) -> set[Needs]:
@@ -81,7 +82,12 @@ class TaskExamples:
     @property
     def has_targets(self) -> bool:
         """False for the test split of a benchmark that keeps its labels."""
-        return any(example.targets != UNLABELLED_TEXT for example in self.examples)
+        return self.num_unlabelled < len(self.examples)
+
+    @property
+    def num_unlabelled(self) -> int:
+        """Of the examples, those without a label."""
+        return sum(example.targets in self.unlabelled for example in self.examples)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -151,6 +157,7 @@ def _usable(loaded: TaskExamples, data: DataConfig, split: str) -> TaskExamples:
     for number, x in enumerate(loaded.examples):
         try:
             if loaded.has_targets:
+                _refuse_unlabelled(loaded, x)
                 dataclasses.replace(loaded, examples=[x]).postprocessed_targets()
             if loaded.choices is not None:
                 loaded.choices_of(x)
@@ -164,6 +171,15 @@ def _usable(loaded: TaskExamples, data: DataConfig, split: str) -> TaskExamples:
         policy.check_share(rejected.records, len(loaded.examples), rejected.places)
         _log.warning("%s of %s: %s", split, loaded.task, rejected)
     return dataclasses.replace(loaded, examples=usable)
+
+
+def _refuse_unlabelled(loaded: TaskExamples, x: EvaluationExample) -> None:
+    """T5's `<unk>` is scored as T5 scores it, as a class of its own; a number would be a label."""
+    if x.targets in loaded.unlabelled and x.targets != UNLABELLED_TEXT:
+        raise DataError(
+            f"{x.place}: no label (its target would be {x.targets!r}), where other rows of the "
+            "split have one; on_bad_record='skip' leaves such rows out"
+        )
 
 
 def _is_evaluated(task: ExampleTask) -> bool:
@@ -193,6 +209,7 @@ def _from_example_task(
         num_truncated=num_truncated,
         postprocess=task.postprocess or _identity,
         choices=task.choices,
+        unlabelled=(UNLABELLED_TEXT, *([task.unlabelled] if task.unlabelled else ())),
         **metrics_of(task)._asdict(),
     )
 

@@ -16,7 +16,8 @@ from t5jax.metrics.contract import describe, is_metric_failure
 from t5jax.metrics.sums import SumMetric, check_texts, references
 from t5jax.metrics.words import share_without_spaces
 
-_FOR_SPACED_TEXT = ("none", "13a", "intl")  # sacrebleu's tokenizers that split no words
+# sacrebleu's tokenizers that split no words, or only Chinese ones.
+_FOR_SPACED_TEXT = ("none", "13a", "intl", "zh")
 _EXTRAS = {
     "ja-mecab": "MeCab (pip install 'sacrebleu[ja]')",
     "ko-mecab": "MeCab-ko (pip install 'sacrebleu[ko]')",
@@ -47,7 +48,7 @@ def sacre_bleu(*, tokenize: str = "intl", lowercase: bool = False) -> SumMetric:
 
 
 def _check_tokenizer(tokenize: Any) -> None:
-    if tokenize in (*_FOR_SPACED_TEXT, "zh", "char"):  # they need nothing but sacrebleu
+    if tokenize in (*_FOR_SPACED_TEXT, "char"):  # they need nothing but sacrebleu
         return
     from sacrebleu.metrics.bleu import BLEU
 
@@ -64,17 +65,32 @@ def _check_tokenizer(tokenize: Any) -> None:
 
 
 def _unsplit(targets: Sequence, predictions: Sequence, *, tokenize: str) -> list[str]:
-    """A note on references whose words the tokenizer cannot find."""
-    if tokenize not in _FOR_SPACED_TEXT:
-        return []
-    share = share_without_spaces(text for texts in references(targets) for text in texts)
-    if share < _SHARE_WORTH_A_NOTE:
+    """A note on references whose words the tokenizer cannot find, or all of which are too short."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    split = BLEU(tokenize=tokenize).tokenizer
+    words_N = [split(text).split() for texts in references(targets) for text in texts]
+    if tokenize in _FOR_SPACED_TEXT:
+        share = share_without_spaces((word for words in words_N for word in words), least=2)
+        if share >= _SHARE_WORTH_A_NOTE:
+            return [
+                f"BLEU: {share:.0%} of the references' letters are of scripts without spaces "
+                f"between words, which tokenizer {tokenize!r} does not split: a whole phrase is "
+                f"one word; sacre_bleu(tokenize=…) with {_splitting(tokenize)} does"
+            ]
+    if any(len(words) >= _MAX_ORDER for words in words_N):
         return []
     return [
-        f"BLEU: {share:.0%} of the references' letters are of scripts without spaces between "
-        f"words, which tokenizer {tokenize!r} does not split: a whole phrase is one word; "
-        "sacre_bleu(tokenize='zh'), 'ja-mecab', 'char' or 'flores200' does"
+        f"BLEU: all {len(words_N)} references have fewer than {_MAX_ORDER} words under tokenizer "
+        f"{tokenize!r}, so that no 4-gram is ever right: it is 0 whatever is predicted; "
+        "t5jax.metrics.chrf counts characters"
     ]
+
+
+def _splitting(tokenize: str) -> str:
+    """The tokenizers that would find the words."""
+    others = "'ja-mecab', 'char' or 'flores200'"
+    return others if tokenize == "zh" else f"'zh' for Chinese, {others}"
 
 
 def _bleu_statistics(

@@ -38,11 +38,12 @@ def letters(text: str) -> str:
     return "".join(c for c in _normal(text) if _kind(c) in ("word", "alone"))
 
 
-def share_without_spaces(texts: Iterable[str]) -> float:
-    """The share of all letters, 0 to 1, that are of scripts written without spaces."""
+def share_without_spaces(texts: Iterable[str], *, least: int = 1) -> float:
+    """The share of all letters, 0 to 1, that are of scripts written without spaces; of texts with
+    `least` of them or more."""
     of_all = [letters(text) for text in texts]
-    alone = sum(_kind(c) == "alone" for text in of_all if not text.isascii() for c in text)
-    return alone / max(sum(map(len, of_all)), 1)
+    alone_N = [sum(_kind(c) == "alone" for c in text) for text in of_all if not text.isascii()]
+    return sum(n for n in alone_N if n >= least) / max(sum(map(len, of_all)), 1)
 
 
 def _normal(text: str) -> str:

@@ -136,10 +136,23 @@ def test_text_without_spaces_is_noted_unless_the_tokenizer_splits_it():
     (note,) = sacre_bleu(tokenize="13a").notes(targets, predictions)
     assert note.startswith("BLEU: 55% of the references' letters are of scripts without spaces")
     assert sacre_bleu(tokenize="zh").notes(targets, predictions) == []
-    assert bleu.notes(["ein Haus"], ["das Haus"]) == []
+    assert bleu.notes(["ein Haus am See"], ["das Haus am See"]) == []
+    # Its own tokenizer splits Chinese alone.
+    (note,) = sacre_bleu(tokenize="zh").notes(["วันนี้อากาศดีมาก"], ["วันนี้"])
+    assert "'zh' does not split" in note
+    assert "'char'" in note
+    assert sacre_bleu(tokenize="13a").notes(["今 天 天 气 很 好"], ["今 天"]) == []
     by_character = sacre_bleu(tokenize="zh")(targets[:1], predictions[:1])["bleu"]
     expected = sacrebleu.corpus_bleu(predictions[:1], [targets[:1]], tokenize="zh").score
     assert by_character == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("text", ["오늘 날씨가 좋다", "الطقس جميل اليوم", "est très bien", "😀"])
+def test_bleu_of_texts_too_short_for_it_is_noted(text):
+    assert bleu([text, text], [text, text]) == {"bleu": 0.0}  # so is sacrebleu's
+    (note,) = bleu.notes([text, text], [text, text])
+    assert note.startswith("BLEU: all 2 references have fewer than 4 words under tokenizer 'intl'")
+    assert bleu.notes([text, "four words of it"], [text, text]) == []
 
 
 def test_a_tokenizer_whose_model_file_cannot_be_fetched_is_named(monkeypatch):

@@ -6,7 +6,11 @@ Names are those of T5's registry. Sizes of the training splits are the weights o
 
 from t5jax.data.benchmarks.classification import Columns, KeyedText, classification_task, same_name
 from t5jax.data.benchmarks.datasets import Dataset
-from t5jax.data.benchmarks.stsb import similarity_examples, similarity_of_text
+from t5jax.data.benchmarks.stsb import (
+    UNLABELLED_SIMILARITY,
+    similarity_examples,
+    similarity_of_text,
+)
 from t5jax.data.benchmarks.winograd import referent_label, wnli_examples
 from t5jax.data.tasks.task import ExampleTask, Metric
 from t5jax.metrics.classification import accuracy, f1, matthews_corrcoef
@@ -143,6 +147,7 @@ TASKS: tuple[ExampleTask, ...] = (
         description="GLUE stsb: similarity of two sentences, 0.0 to 5.0",
         examples=similarity_examples,
         postprocess=similarity_of_text,
+        unlabelled=UNLABELLED_SIMILARITY,
         metrics=(pearson_corrcoef, spearman_corrcoef),
         num_examples=5_749,
         splits=ALL_SPLITS,

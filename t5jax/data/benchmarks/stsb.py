@@ -9,6 +9,7 @@ from t5jax.data.records import BadColumn, Row
 from t5jax.data.tasks.task import Example
 
 UNPARSABLE = -1.0
+UNLABELLED_SIMILARITY = "-1.0"  # T5's targets of a row without a score
 LEAST, MOST = 0.0, 5.0
 
 

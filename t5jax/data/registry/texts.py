@@ -204,4 +204,9 @@ def examples_of(
                     f"the task made {name} = {example.get(name)!r}, not a string (of the keys "
                     f"{', '.join(example)})"
                 )
+        if split in task.train_splits and example["targets"] == task.unlabelled is not None:
+            raise BadColumn(
+                f"the row has no label (its target would be {task.unlabelled!r}), and a training "
+                "split needs one; on_bad_record='skip' leaves such rows out"
+            )
     return examples

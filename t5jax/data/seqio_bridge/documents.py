@@ -12,7 +12,7 @@ from t5jax.data.rng import derive_seed
 from t5jax.data.tasks.identity import identity_of
 from t5jax.data.tensorflow_import import import_tensorflow
 from t5jax.data.vocabularies.seqio_files import take_for
-from t5jax.errors import DataError
+from t5jax.errors import DataError, foreign_code
 
 _ONLY_SHARD = "all"
 _FEATURES = ("inputs", "targets")
@@ -67,11 +67,16 @@ class SeqioDocuments:
         return splits_of(self._task())
 
     def shards(self, split: str) -> list[str]:
-        """One shard. Raises DataError for an unknown split."""
+        """One shard. Raises DataError for an unknown split, and for one that shares records with
+        another."""
         if split not in self.splits():
             raise DataError(
                 f"task {self.name} has no split {split!r}: choose one of {list(self.splits())}"
             )
+        from t5jax.data.seqio_bridge.shared_files import refuse_shared_records
+
+        with foreign_code(f"the source of task {self.name}"):
+            refuse_shared_records(self._task(), split)
         return [_ONLY_SHARD]
 
     def shard_fingerprint(self, split: str, shard: str) -> str:
@@ -84,7 +89,7 @@ class SeqioDocuments:
     ) -> Iterator[dict[str, str | np.ndarray]]:
         """What the steps before the store leave, or all steps. Raises DataError for anything but
         the features."""
-        if shard not in self.shards(split):
+        if shard != _ONLY_SHARD:
             raise DataError(f"task {self.name} has one shard, {_ONLY_SHARD!r}, not {shard!r}")
         from t5jax.data.seqio_bridge import datasets
 

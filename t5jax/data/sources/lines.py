@@ -26,6 +26,7 @@ class _LineFiles(Files):
 
 
 _ARRAY = "; `jq -c '.[]' FILE > NEW` makes lines of a file that is one JSON array"
+_PRETTY = "; `jq -c . FILE > NEW` writes an object that is spread over lines on one"
 _BLANK_LINE = "a blank line; data.blank_lines = 'skip' leaves such lines out"
 Line = TypeVar("Line")
 
@@ -87,7 +88,7 @@ def _json_row(line: str, place: str) -> Record:
     try:
         columns = _DECODER.decode(line)
     except (ValueError, RecursionError) as error:
-        hint = _ARRAY if line == "[" else ""
+        hint = {"[": _ARRAY, "{": _PRETTY}.get(line, "")
         return BadRecord(place, f"not valid JSON: {error if line else _BLANK_LINE}{hint}")
     if isinstance(columns, dict):
         return Row(columns, place)

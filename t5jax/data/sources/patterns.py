@@ -34,10 +34,21 @@ def expand_patterns(patterns: Iterable[str]) -> list[str]:
     for pattern in patterns:
         found = _remote_matches(pattern) if "://" in pattern else _local_matches(pattern)
         if not found:
-            raise missing_file(pattern, f"{pattern}: no such file (or the pattern matches none)")
+            raise missing_file(pattern, _not_found(pattern))
         paths += found
     refuse_repeated_files(paths)
     return paths
+
+
+def _not_found(pattern: str) -> str:
+    if not pattern.strip():
+        return "a file's name is empty"
+    folder = expand_home(pattern)
+    if os.path.isdir(folder):
+        return f"{pattern} is a folder; name its files: {os.path.join(pattern, '*')}"
+    if os.path.exists(folder):
+        return f"{pattern} is no regular file (a pipe or a device); write it to a file first"
+    return f"{pattern}: no such file (or the pattern matches none)"
 
 
 def refuse_repeated_files(paths: Iterable[str]) -> None:
@@ -156,5 +167,6 @@ def normalised_url(url: str) -> str:
     if scheme in _DEFAULT_PORTS:
         path, mark, query = path.partition("#")[0].partition("?")
         host = host.removesuffix(f":{_DEFAULT_PORTS[scheme]}").removesuffix(":")
-        path = posixpath.normpath("/" + urllib.parse.unquote(path)).lstrip("/") + mark + query
+        path = posixpath.normpath("/" + urllib.parse.unquote(path)).lstrip("/")
+        path += mark + query if query else ""
     return f"{scheme}://{host}{slash}" + re.sub("/{2,}", "/", path.lstrip("/"))

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from t5jax.errors import ConfigError, DataError
+from t5jax.errors import ConfigError, DataError, failure
 
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}  # protocol -> extra of t5jax
 
@@ -25,6 +25,11 @@ def file_system(url: str) -> tuple[Any, str]:
         ) from error
     except ValueError as error:
         raise ConfigError(f"{url}: {error}; give a local path, gs:// or s3://") from error
+    except Exception as error:  # of a protocol that wants more than a URL: zip://, dir://
+        raise ConfigError(
+            f"{url}: {protocol}:// cannot be opened ({failure(error, 'fsspec')}); give a local "
+            "path, gs:// or s3://"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -5,17 +5,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from t5jax.data.records import Record, Source, with_columns
-from t5jax.errors import DataError
+from t5jax.errors import ConfigError, DataError
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class SplitNames:
-    """`names` says which split of the source each split is: {"train": "de", ...}."""
+    """`names` says which split of the source each split is: {"train": "de", ...}. Raises
+    ConfigError where two of them are one: training would read what validation is of."""
 
     VERSION: ClassVar[int] = 1
 
     source: Source
     names: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        splits: dict[str, str] = {}
+        for name, of_source in self.names.items():
+            if of_source in splits:
+                raise ConfigError(
+                    f"names={dict(self.names)}: {splits[of_source]!r} and {name!r} are both the "
+                    f"source's {of_source!r}: its rows belong to one split"
+                )
+            splits[of_source] = name
 
     def splits(self) -> tuple[str, ...]:
         """Those of `names` that the source has."""

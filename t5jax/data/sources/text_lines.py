@@ -2,6 +2,7 @@
 Unix, Windows or the old Mac, with or without one at the end.
 """
 
+import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -16,13 +17,29 @@ _OTHER_MARKS = (
     (b"\xff\xfe", "UTF-16LE"),
     (b"\xfe\xff", "UTF-16BE"),
 )
+# How files begin that hold no lines of text, with what they are.
+_OTHER_FORMATS = (
+    (rb"BZh[1-9]1AY&SY", "bzip2: bunzip2 FILE; gzip and zstd are read"),
+    (rb"\xfd7zXZ\0", "xz: unxz FILE; gzip and zstd are read"),
+    (rb"\x5d\0\0.{2}", "lzma: unlzma FILE; gzip and zstd are read"),
+    (rb"\x1f\x9d", "compress (.Z): gunzip FILE; gzip and zstd are read"),
+    (rb"\x04\x22\x4d\x18", "lz4: unlz4 FILE; gzip and zstd are read"),
+    (rb"\x1f\x8b\x08", "gzip in a compressed file: unpack it once"),
+    (rb"\x28\xb5\x2f\xfd", "zstd in a compressed file: unpack it once"),
+    (rb"PK\x03\x04", "a zip archive: unpack it and name the files"),
+    (rb"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it and name the files"),
+    (rb"(?s:.{257})ustar", "a tar archive: unpack it and name the files"),
+    (rb"PAR1", "parquet: its source is Parquet"),
+    (rb"ARROW1\0\0", "an Arrow file: write it as parquet or JSON lines"),
+    (rb"%PDF-", "PDF: extract its text"),
+)
 _PIECE = 1 << 16
 
 
 def numbered_lines(path: str, max_bytes: int) -> Iterator[tuple[int, str | BadRecord]]:
     """(number from 1, line without its end) of a UTF-8 file; a BadRecord in place of a line that is
     not UTF-8, holds a NUL byte or is longer than `max_bytes`. Raises DamagedFile where the file
-    breaks off, DataError for a file of UTF-16 or UTF-32."""
+    breaks off, DataError for a file of UTF-16 or UTF-32, and for archives and other formats."""
     progress = ReadPosition("line")
     with open_bytes(path) as stream, reading(path, progress):
         for line in _raw_lines(stream, max_bytes):
@@ -34,6 +51,7 @@ def numbered_lines(path: str, max_bytes: int) -> Iterator[tuple[int, str | BadRe
                 continue
             if progress.count == 1:
                 _refuse_other_encodings(path, line)
+                _refuse_other_formats(path, line)
             yield progress.count, _decoded(line, place, first=progress.count == 1)
 
 
@@ -56,6 +74,12 @@ def _refuse_other_encodings(path: str, line: bytes) -> None:
                 f"{path} begins with the byte order mark of {encoding}, and text is read as UTF-8: "
                 f"iconv -f {encoding[:6]} -t UTF-8 {path} > NEW"
             )
+
+
+def _refuse_other_formats(path: str, line: bytes) -> None:
+    for begin, what in _OTHER_FORMATS:
+        if re.match(begin, line):
+            raise DataError(f"{path} is no text but {what.replace('FILE', path)}")
 
 
 def _raw_lines(stream: BinaryIO, max_bytes: int) -> Iterator[bytes | None]:

@@ -56,6 +56,8 @@ class ExampleTask:
     are given the log-likelihoods of the targets in place of predictions.
     `choices(example)` are the answers among which rank classification chooses. Raise `version`
     when the texts change and neither settings nor functions show it: a store is then refused.
+    `unlabelled` is the target of a row without a label where a model would take it for an answer
+    (STS-B's -1.0): such a row is refused in a training split, and not scored.
     """
 
     name: str
@@ -73,6 +75,7 @@ class ExampleTask:
     columns: tuple[str, ...] = ()  # of a row that `examples` reads; (): all. Others stay unread
     splits: tuple[str, ...] = ("train", "validation")
     train_splits: tuple[str, ...] = ("train",)  # those that use `examples`, not `eval_examples`
+    unlabelled: str | None = None
     version: int | str = 1
 
     @property

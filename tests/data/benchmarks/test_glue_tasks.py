@@ -11,6 +11,7 @@ from t5jax.data.records import BadColumn, Rejected, Row
 from t5jax.data.registry.texts import TaskDocuments
 from t5jax.data.vocabularies import ByteVocabulary
 from t5jax.errors import DataError
+from t5jax.evaluation.examples import load_task_examples
 
 BY_NAME = {task.name: task for task in TASKS}
 NLI = {"premise": "Ann paid.", "hypothesis": "Ann slept.", "idx": 3}
@@ -139,6 +140,33 @@ def test_a_damaged_score_in_a_file_is_named_with_its_row(cell, tmp_path):
     examples = TaskDocuments("glue_stsb_v002", skipping).examples("train", shard, rejected)
     assert [example["targets"] for example in examples] == ["3.8", "0.2"]
     assert rejected.records == 1
+
+
+def test_stsb_rows_without_a_score_are_refused_in_training_alone(tmp_path):
+    folder = tmp_path / "glue" / "STS-B"
+    folder.mkdir(parents=True)
+    head = "sentence1\tsentence2\tscore\n"
+    (folder / "train.tsv").write_text(head + "A\tB\t3.8\nC\tD\t-1\n")
+    (folder / "dev.tsv").write_text(head + "A\tB\t1.0\nC\tD\t-1.0\n")
+    (folder / "test.tsv").write_text("sentence1\tsentence2\nA\tB\n")
+    data = DataConfig(
+        mixture="glue_stsb_v002",
+        datasets_dir=str(tmp_path),
+        cache_dir=None,
+        vocabulary=ByteVocabulary(),
+        inputs_length=99,
+        targets_length=9,
+    )
+    texts, task = TaskDocuments("glue_stsb_v002", data), BY_NAME["glue_stsb_v002"]
+    with pytest.raises(DataError, match=r"train\.tsv, line 3: the row has no label"):
+        list(texts.examples("train", *texts.shards("train")))
+    with pytest.raises(DataError, match=r"dev\.tsv, line 3: no label .* where other rows"):
+        load_task_examples(task, data, "validation")
+    test = load_task_examples(task, data, "test")
+    assert len(test.examples) == 1
+    assert not test.has_targets  # predictions for a submission
+    skipping = dataclasses.replace(data, on_bad_record="skip", max_bad_fraction=0.5)
+    assert len(load_task_examples(task, skipping, "validation").examples) == 1
 
 
 def test_stsb_rounds_as_tensorflow():

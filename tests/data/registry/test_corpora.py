@@ -83,6 +83,8 @@ def test_split_names():
     with pytest.raises(DataError, match=r"no split 'test'.*'train', 'validation'"):
         named.shards("test")
     assert SplitNames(source=TwoLanguages(), names={"train": "it"}).splits() == ()
+    with pytest.raises(ConfigError, match="'train' and 'validation' are both the source's 'de'"):
+        SplitNames(source=TwoLanguages(), names={"train": "de", "validation": "de"})
 
 
 def test_every_corpus_reads_the_settings_that_it_names():

@@ -13,7 +13,7 @@ from t5jax.data.sources.patterns import (
     expand_patterns,
     normalised_url,
 )
-from t5jax.errors import DataError
+from t5jax.errors import ConfigError, DataError
 
 LINE = '{"text": "one"}\n'
 
@@ -97,6 +97,22 @@ def test_shards_of_other_sources_that_are_files(tmp_path, monkeypatch):
     # Halves of one file, and names that are no files.
     for names in ({"train": [path], "dev": [path]}, {"train": ["0", "./0"], "dev": ["0"]}):
         assert check_shards_of_splits(OwnSource(names), "train") == names["train"]
+
+
+def test_what_is_no_file_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "parts").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name, message in [
+        ("parts", r"parts is a folder; name its files: parts/\*"),
+        ("pipe", "pipe is no regular file"),
+        (" ", "a file's name is empty"),
+        ("none", "none: no such file"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            JsonLines(train_files=(name,)).shards("train")
+    with pytest.raises(ConfigError, match=r"dir:///x: dir:// cannot be opened \(AttributeError"):
+        JsonLines(train_files=("dir:///x",)).shards("train")
 
 
 def test_copies_and_neighbours_are_other_files(tmp_path):

@@ -1,9 +1,14 @@
 """Whole files as they are found: none of them is called damaged; what is refused has its reason."""
 
+import bz2
 import gzip
+import io
 import json
+import lzma
 import math
 import struct
+import tarfile
+import zipfile
 
 import pytest
 
@@ -227,3 +232,43 @@ def test_a_file_that_is_one_array_is_told_apart(tmp_path, content):
     first = records(tmp_path, "a.json", content, JsonLines)[0]
     assert isinstance(first, BadRecord)
     assert "jq -c '.[]' FILE > NEW` makes lines of a file that is one JSON array" in first.reason
+
+
+def archive(kind: str, content: bytes) -> bytes:
+    stream = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(stream, "w") as file:
+            file.writestr("a.jsonl", content)
+    else:
+        with tarfile.open(fileobj=stream, mode=kind) as file:
+            member = tarfile.TarInfo("a.jsonl")
+            member.size = len(content)
+            file.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", [JsonLines, TextFiles])
+@pytest.mark.parametrize(
+    ("pack", "message"),
+    [
+        (bz2.compress, "bzip2: bunzip2 .*a.jsonl; gzip and zstd are read"),
+        (lzma.compress, "xz: unxz"),
+        (lambda x: lzma.compress(x, format=lzma.FORMAT_ALONE), "lzma: unlzma"),
+        (lambda x: gzip.compress(gzip.compress(x)), "gzip in a compressed file"),
+        (lambda x: gzip.compress(library.compress(x)), "zstd in a compressed file"),
+        (lambda x: archive("zip", x), "a zip archive: unpack it"),
+        (lambda x: archive("w", x), "a tar archive: unpack it"),
+        (lambda x: archive("w:gz", x), "a tar archive: unpack it"),
+        (lambda x: b"PAR1" + x, "parquet: its source is Parquet"),
+        (lambda x: b"%PDF-1.7\n" + x, "PDF"),
+    ],
+)
+def test_other_formats_are_named_whatever_the_file_is_called(tmp_path, kind, pack, message):
+    with pytest.raises(DataError, match=f"a.jsonl is no text but {message}"):
+        records(tmp_path, "a.jsonl", pack(JSON.encode()), kind)
+
+
+def test_an_object_over_several_lines_is_said(tmp_path):
+    first, *_ = records(tmp_path, "a.json", json.dumps({"text": "one"}, indent=2), JsonLines)
+    assert isinstance(first, BadRecord)
+    assert "`jq -c . FILE > NEW`" in first.reason
