@@ -39,7 +39,7 @@ ALLOWED = {
     "data.config": {"data.objectives", "data.records"},
     "data.tasks": {"data.config"},
     "data.benchmarks": {"data.tasks", "data.sources", "metrics"},
-    "data.seqio_bridge": {"data.tasks", "data.modules"},
+    "data.seqio_bridge": {"data.tasks", "data.modules", "data.sources"},
     "data.store": {"data.records", "data.vocabularies"},
     "data.registry": {
         "data.benchmarks",

@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from t5jax.data.sources.patterns import refuse_shared_files
+from t5jax.data.tensorflow_import import import_seqio
 from t5jax.errors import DataError
 
 
 def refuse_shared_records(task: Any, split: str) -> None:
     """Raises DataError when another split of the task's source has a record of this one. Sources
     that are neither files nor TFDS's are believed."""
-    import seqio
-
-    source = task.source
+    seqio, source = import_seqio(), task.source
     others = [name for name in source.splits if name != split]
     if isinstance(source, seqio.FileDataSource):
         refuse_shared_files({name: source.list_shards(name) for name in [split, *others]}, split)
