@@ -189,9 +189,13 @@ def _in_processes(
             for future in concurrent.futures.as_completed(futures):
                 yield future.result()
         except concurrent.futures.process.BrokenProcessPool as error:
-            raise RuntimeError(
-                "a tokenising process died (killed, or out of memory); finished shards are kept, "
-                "so run again, with fewer processes if memory is short"
+            # All that were not finished fail; processes take them in order.
+            failed = (future.done() and future.exception() is not None for future in futures)
+            at = [str(job.source) for job, it in zip(jobs, failed, strict=True) if it]
+            raise DataError(
+                f"a tokenising process ended (killed, out of memory, or by code that it ran) at "
+                f"{' or '.join(at[:num_processes])}; finished shards are kept, so run again, with "
+                "fewer processes if memory is short"
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

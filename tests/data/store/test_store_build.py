@@ -358,6 +358,21 @@ def test_error_in_a_worker_is_raised(tmp_path):
         TokenStore.open(tmp_path)
 
 
+class Ending(Memory):
+    """Its third part ends the process that reads it."""
+
+    def documents(self, split, shard, rejected):
+        if shard == "part-2.txt":
+            os._exit(3)
+        return super().documents(split, shard, rejected)
+
+
+def test_a_worker_that_ends_is_said_with_its_source(tmp_path):
+    source = Ending(texts().texts)
+    with pytest.raises(DataError, match=r"process ended .* at .*part-2\.txt.*; finished shards"):
+        build_cache(source, "train", tmp_path, vocabulary=BYTES, num_processes=2)
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
