@@ -15,6 +15,7 @@ from t5jax.config import RunConfig, load_config
 from t5jax.data.pipeline.loader import Loader
 from t5jax.data.records import counted
 from t5jax.data.registry.resolve import defined_row_format
+from t5jax.data.vocabularies.one_line import one_line
 from t5jax.errors import ConfigError, DataError
 from t5jax.run.build import (
     TrainLoader,
@@ -99,7 +100,7 @@ def _print_row(loader: Loader, row: dict[str, np.ndarray], step: int, index: int
         for segment in [None] if segments is None else range(1, int(segments.max()) + 1):
             real = ids != loader.vocabulary.pad_id
             shown = ids[real] if segment is None else ids[segments == segment]
-            text = loader.vocabulary.decode(shown).replace("\n", "\\n")
+            text = one_line(loader.vocabulary.decode(shown))
             print(f"  {name:7s} {'' if segment is None else f'{segment}: '}{text}")
     legend = "   ('.' text, 'S' sentinel, 'E' EOS, '_' padding; x12: 12 of them)"
     for name, key in names.items():

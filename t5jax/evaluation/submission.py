@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from t5jax.data.atomic_files import json_line
 from t5jax.data.benchmarks.classification import UNLABELLED
 from t5jax.data.benchmarks.glue import ENTAILMENT, THREE_WAY
 from t5jax.data.benchmarks.superglue import CB_CLASSES
@@ -104,7 +105,7 @@ def _jsonl(examples: Sequence[Mapping[str, Any]], labels: Sequence[Any]) -> Iter
 
 def _record(examples: Sequence[Mapping[str, Any]], labels: Sequence[Any]) -> Iterable[str]:
     for example, label in zip(examples, labels, strict=True):
-        yield json.dumps({"idx": _index(example, "idx/query"), "label": label}, ensure_ascii=False)
+        yield json_line({"idx": _index(example, "idx/query"), "label": label}).decode().rstrip("\n")
 
 
 def _multirc(examples: Sequence[Mapping[str, Any]], labels: Sequence[Any]) -> Iterable[str]:

@@ -1,13 +1,16 @@
 """`t5jax inspect`: what it prints of a model and of the rows of a step, against the things."""
 
 import re
+import types
 
 import jax
 import numpy as np
 import pytest
 
 from t5jax.cli import main
+from t5jax.commands import inspect as inspect_module
 from t5jax.config import load_config
+from t5jax.data.vocabularies import ByteVocabulary
 from t5jax.model.registry import init_params
 from t5jax.run.build import build_evaluation_loaders, build_train_loader, resolve_mixture
 
@@ -95,6 +98,24 @@ def test_rows_are_shown_decoded_with_their_masks_and_origins(tiny, capsys):
             text = loader.vocabulary.decode(rows[f"{name}_tokens"][index]).replace("\n", "\\n")
             assert f"  {side:7s} {text}\n" in part
     assert "step 3, row 2" not in said
+
+
+def test_a_text_of_a_row_is_one_line_whatever_ends_it_has(capsys):
+    vocabulary = ByteVocabulary()
+    text = "a\nb\rc\u2028d\x85e"
+    ids = np.array([*vocabulary.encode(text), 1, 0])
+    row = {
+        "encoder_input_tokens": ids,
+        "decoder_target_tokens": ids,
+        "decoder_loss_weights": ids != 0,
+    }
+    loader = types.SimpleNamespace(
+        vocabulary=vocabulary, components=(), origins=lambda step, index: ()
+    )
+    inspect_module._print_row(loader, row, 3, 0)
+    assert capsys.readouterr().out.splitlines()[2:4] == [
+        rf"  {name} a\nb\rc\u2028d\u0085e" for name in ("inputs ", "targets")
+    ]
 
 
 def test_marks_count_what_is_there(tiny, capsys):

@@ -102,6 +102,8 @@ def test_superglue_record_takes_the_query_and_the_text(tmp_path):
     row = {"idx/passage": 3, "idx/query": 11, "answers": []}
     _, lines, _ = submit(tmp_path, "super_glue_record_v102", [row], ["Zoë"])
     assert lines == ['{"idx": 11, "label": "Zoë"}']
+    _, (line,), _ = submit(tmp_path, "super_glue_record_v102", [row], ["Zoë\u2028\x85\r\nX"])
+    assert json.loads(line)["label"] == "Zoë\u2028\x85\r\nX"
 
 
 def test_superglue_multirc_nests_answers_in_questions_in_passages(tmp_path):

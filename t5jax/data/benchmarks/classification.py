@@ -73,7 +73,7 @@ def score_of(value: Any) -> float:
     """A score as files write it, -1 for none. Raises BadColumn for what is no finite number: an
     empty cell or NaN would become the target text `nan`."""
     try:
-        score = float(value)
+        score = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         score = math.nan
     if not math.isfinite(score):

@@ -20,7 +20,7 @@ def similarity_examples(row: Row) -> Iterator[Example]:
     steps = np.round(np.float32(_similarity(row)) * np.float32(5))
     yield {
         "inputs": keyed_text("stsb", row, ("sentence1", "sentence2")),
-        "targets": f"{steps / np.float32(5):.1f}",
+        "targets": f"{steps / np.float32(5) + np.float32(0):.1f}",  # 0.0 of -0.0
         "idx": row.get("idx"),
     }
 

@@ -103,8 +103,8 @@ def test_missing_column_is_named():
 
 
 def test_stsb_rounds_to_steps_of_a_fifth():
-    scores = [3.8, 0.0, 5.0, 2.5, 3.5, 1.9, 4.75, 0.1, 3.25, -1.0]
-    expected = ["3.8", "0.0", "5.0", "2.4", "3.6", "2.0", "4.8", "0.0", "3.2", "-1.0"]
+    scores = [3.8, 0.0, 5.0, 2.5, 3.5, 1.9, 4.75, 0.1, 3.25, -1.0, -0.0]
+    expected = ["3.8", "0.0", "5.0", "2.4", "3.6", "2.0", "4.8", "0.0", "3.2", "-1.0", "0.0"]
     task = BY_NAME["glue_stsb_v002"]
     made = [next(iter(task.examples(Row({**PAIR, "label": score}, "p")))) for score in scores]
     assert [example["targets"] for example in made] == expected
