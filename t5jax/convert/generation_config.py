@@ -26,6 +26,7 @@ DECODING_KEYS = (
     *("top_p", "forced_bos_token_id", "forced_eos_token_id", "suppress_tokens"),
     *("begin_suppress_tokens", "bad_words_ids"),
 )
+_NUMBERS = ("repetition_penalty", "length_penalty", "temperature", "top_p")  # not only integers
 # What `generate` does with other values than these is not done here, and is said.
 NEUTRAL = {
     "num_beam_groups": (1,),
@@ -98,20 +99,35 @@ def read_generation_settings(
         check_keys(generation, KEYS, f"{where}/generation_config.json", ignored)
         _refuse_contradictions(config, generation, where)
     both = {key: config.get(key) for key in SPECIAL_KEYS}
-    both |= {key: value for key, value in (generation or {}).items() if value is not None}
+    for key in SPECIAL_KEYS:
+        if (
+            generation
+            and generation.get(key) is not None
+            and (
+                key != "pad_token_id"
+                or both[key] is None  # `generate` fills up ended outputs with it
+            )
+        ):
+            both[key] = generation[key]
     taken = config if generation is None else generation
+    taken = {key: value for key, value in taken.items() if key not in ignored}
+    _check_types(taken, where if generation is None else f"{where}/generation_config.json")
     if both["pad_token_id"] is None and "pad_token_id" not in config:
         both["pad_token_id"] = PAD_ID
     pad_id = _one_id(both["pad_token_id"], "pad", where)
     eos = both["eos_token_id"] if both["eos_token_id"] is not None else EOS_ID
-    eos_ids = tuple(eos) if isinstance(eos, list) else (eos,)
+    eos_ids = tuple(eos) if isinstance(eos, list) and eos else (eos,)
+    if config.get("eos_token_id") in eos_ids:  # a text's own end; the others end an output too
+        own = config["eos_token_id"]
+        eos_ids = (own, *(one for one in eos_ids if one != own))
     starts = (both["decoder_start_token_id"], both["bos_token_id"], pad_id, PAD_ID)
     start = next(value for value in starts if value is not None)
     notes: list[str] = []
-    decoding = _decoding(taken, notes)
+    eos_ids = tuple(_one_id(one, "eos", where) for one in eos_ids)
+    decoding = _decoding(taken, eos_ids, notes)
     return GenerationSettings(
         pad_id=pad_id,
-        eos_ids=tuple(_one_id(one, "eos", where) for one in eos_ids),
+        eos_ids=eos_ids,
         decoder_start_id=_one_id(start, "decoder_start", where),
         decoding=decoding,
         notes=tuple(notes),
@@ -145,7 +161,10 @@ def write_generation_settings(model: T5Config, decoding: DecodingConfig) -> dict
     if decoding.num_beams > 1 and decoding.beam_rule == "huggingface":
         content |= {"num_beams": decoding.num_beams, "length_penalty": decoding.length_penalty}
     for processor in decoding.logits_processors:
-        if isinstance(processor, SuppressedTokens):
+        if isinstance(processor, SuppressedTokens) and processor.span is not None:
+            if processor.span[0]:  # else it is min_new_tokens with several ends
+                content["begin_suppress_tokens"] = list(processor.ids)
+        elif isinstance(processor, SuppressedTokens):
             key = "begin_suppress_tokens" if processor.first_only else "suppress_tokens"
             content[key] = sorted({*content.get(key, ()), *processor.ids})
         elif isinstance(processor, ForcedToken):
@@ -175,9 +194,39 @@ def _refuse_contradictions(
             f"{where}: {key} is {one} in config.json and {other} in generation_config.json: "
             "training would take the one, `generate` the other; write the right one into both"
         )
+    start, bos = config.get("decoder_start_token_id"), generation.get("bos_token_id")
+    if generation.get("decoder_start_token_id") is None and None not in (start, bos) != start:
+        raise ConfigError(
+            f"{where}: generation_config.json has bos_token_id {bos} and no decoder_start_token_id,"
+            f" so that `generate` begins with {bos}; training begins with {start} (config.json): "
+            "write decoder_start_token_id into both"
+        )
 
 
-def _decoding(taken: Mapping[str, Any], notes: list[str]) -> DecodingConfig:
+def _check_types(taken: Mapping[str, Any], where: str) -> None:
+    """ConfigError for a decoding setting of another type than `generate` takes."""
+    for key in DECODING_KEYS:
+        value = taken.get(key)
+        if value is None or key in ("early_stopping", "do_sample"):
+            continue
+        if key.endswith(("suppress_tokens", "words_ids")):
+            ids = value if isinstance(value, list) else [None]
+            if key == "bad_words_ids":
+                ids = [one for word in ids for one in (word if isinstance(word, list) else [None])]
+            fits = all(isinstance(one, int) for one in ids)
+        else:
+            wanted = (int, float) if key in _NUMBERS else int
+            fits = isinstance(value, wanted) and not isinstance(value, bool)
+        if not fits or (key == "num_beams" and value < 1):
+            raise ConfigError(
+                f"{where}: {key} is {value!r}, which `generate` of transformers does not take, or "
+                f"t5jax does not; mend it, or leave it out with --ignore-key {key}"
+            )
+
+
+def _decoding(
+    taken: Mapping[str, Any], eos_ids: tuple[int, ...], notes: list[str]
+) -> DecodingConfig:
     """What `generate` does without arguments; what cannot be had is noted."""
     given = {key: taken[key] for key in DECODING_KEYS if taken.get(key) is not None}
     fields: dict[str, Any] = {ours: given[key] for key, ours in _SAME.items() if key in given}
@@ -198,7 +247,7 @@ def _decoding(taken: Mapping[str, Any], notes: list[str]) -> DecodingConfig:
         fields |= {"top_k": given.get("top_k", 50), "top_p": float(given.get("top_p", 1.0))}
     elif fields.get("num_outputs", 1) > beams:
         del fields["num_outputs"]
-    fields["logits_processors"] = tuple(_processors(given, fields, notes))
+    fields["logits_processors"] = tuple(_processors(given, fields, eos_ids, notes))
     for key, neutral in NEUTRAL.items():
         if taken.get(key) is not None and taken[key] not in neutral:
             shown = repr(taken[key])
@@ -210,10 +259,15 @@ def _decoding(taken: Mapping[str, Any], notes: list[str]) -> DecodingConfig:
         return DecodingConfig()
 
 
-def _processors(given: Mapping[str, Any], fields: Mapping[str, Any], notes: list[str]) -> list:
+def _processors(
+    given: Mapping[str, Any], fields: Mapping[str, Any], eos_ids: tuple[int, ...], notes: list[str]
+) -> list:
     """In the order of transformers."""
     found: list[Callable] = []
-    words = given.get("bad_words_ids") or []
+    if len(eos_ids) > 1 and fields["min_length"]:  # ours keeps away the model's EOS alone
+        found.append(SuppressedTokens(ids=eos_ids, span=(0, fields["min_length"])))
+    # An end that is also a bad word stays allowed.
+    words = [ids for ids in given.get("bad_words_ids") or [] if ids not in [[e] for e in eos_ids]]
     if single := tuple(ids[0] for ids in words if len(ids) == 1):
         found.append(SuppressedTokens(ids=single))
     if len(single) < len(words):
@@ -226,5 +280,8 @@ def _processors(given: Mapping[str, Any], fields: Mapping[str, Any], notes: list
     if ids := given.get("suppress_tokens"):
         found.append(SuppressedTokens(ids=tuple(ids)))
     if ids := given.get("begin_suppress_tokens"):
-        found.append(SuppressedTokens(ids=tuple(ids), first_only=True))
+        if "forced_bos_token_id" in given:  # the first token after the forced one
+            found.append(SuppressedTokens(ids=tuple(ids), span=(1, 2)))
+        else:
+            found.append(SuppressedTokens(ids=tuple(ids), first_only=True))
     return found

@@ -72,6 +72,7 @@ def parse_config(
         )
     check_keys(config, KEYS, where, ignored)
     config = _without_synonyms(config, where)
+    _check_types(config, where)
     fields = {ours: config[theirs] for theirs, ours in _FIELDS.items() if theirs in config}
     if fields.get("num_decoder_layers") is None and "num_layers" in config:
         fields["num_decoder_layers"] = config["num_layers"]
@@ -107,8 +108,29 @@ def scales_logits(config: dict[str, Any]) -> bool:
     return config.get("tie_word_embeddings") is not False
 
 
+def _check_types(config: Mapping[str, Any], where: str) -> None:
+    """ConfigError for a setting whose value is of another type than the model's classes take."""
+    wanted = dict.fromkeys(_FIELDS, (int, "a whole number"))
+    wanted |= dict.fromkeys(("dropout_rate", "layer_norm_epsilon"), ((int, float), "a number"))
+    wanted |= dict.fromkeys(("feed_forward_proj", "dense_act_fn"), (str, "a name"))
+    flags = ("is_gated_act", "is_encoder_decoder", "tie_word_embeddings", "scale_decoder_outputs")
+    wanted |= dict.fromkeys(flags, (int, "true or false"))
+    for key, (kind, name) in wanted.items():
+        value = config.get(key)
+        wrong_bool = isinstance(value, bool) and key not in flags
+        if value is not None and (not isinstance(value, kind) or wrong_bool):
+            raise ConfigError(f"{where}: {key} is {value!r}, which is not {name}; mend it there")
+
+
 def _without_synonyms(config: dict[str, Any], where: str) -> dict[str, Any]:
-    found = {key: value for key, value in config.items() if key not in _SYNONYMS}
+    """A key with null as its value is not set, so that the model's default counts; but for
+    `tie_word_embeddings` and `scale_decoder_outputs`, of which null is a value."""
+    kept = ("tie_word_embeddings", "scale_decoder_outputs")
+    found = {
+        key: value
+        for key, value in config.items()
+        if key not in _SYNONYMS and (value is not None or key in kept)
+    }
     for name, key in _SYNONYMS.items():
         if config.get(name) is None:
             continue

@@ -67,15 +67,19 @@ def _marked(shape, ids, where):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SuppressedTokens:
     """Tokens that are never chosen, or not as the first of an output (transformers'
-    `suppress_tokens` and `begin_suppress_tokens`)."""
+    `suppress_tokens` and `begin_suppress_tokens`), or not at positions from `span[0]` to before
+    `span[1]`, from 0."""
 
     ids: tuple[int, ...]
     first_only: bool = False
+    span: tuple[int, int] | None = None
 
     def __call__(self, scores_BKV: jax.Array, tokens_BKT: jax.Array, index: jax.Array) -> jax.Array:
         del tokens_BKT
         is_suppressed_V = jnp.isin(jnp.arange(scores_BKV.shape[-1]), jnp.array(self.ids))
         here = (index == 0) | (not self.first_only)
+        if self.span is not None:
+            here &= (index >= self.span[0]) & (index < self.span[1])
         return jnp.where(is_suppressed_V & here, _FILTERED, scores_BKV)
 
 
