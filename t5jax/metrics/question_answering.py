@@ -96,6 +96,13 @@ def _unseen(
             f"EM and F1: of {empty} of {len(answers_N)} targets normalisation leaves nothing (only "
             "articles or punctuation): an empty prediction is right"
         )
+    marked = sum(any(_has_marks(normalize(answer)) for answer in answers) for answers in answers_N)
+    if marked and marked >= _SHARE_WORTH_A_NOTE * len(answers_N):
+        notes.append(
+            f"EM and F1: {marked} of {len(answers_N)} targets keep punctuation that is not ASCII's "
+            "(such as ¿ । ، “), so that a prediction without it is wrong; "
+            "t5jax.metrics.unicode_answers leaves all punctuation out"
+        )
     share = share_without_spaces(answer for answers in answers_N for answer in answers)
     if share >= _SHARE_WORTH_A_NOTE and normalize is not normalize_unicode:
         notes.append(
@@ -103,6 +110,10 @@ def _unseen(
             "words, where F1 is all or nothing; t5jax.metrics.unicode_answers counts characters"
         )
     return notes
+
+
+def _has_marks(text: str) -> bool:
+    return not text.isascii() and any(unicodedata.category(c)[0] == "P" for c in text)
 
 
 squad = answers_metric(normalize_squad)

@@ -127,3 +127,14 @@ def test_notes_on_answers_that_normalisation_does_not_see():
     assert "50% of the answers' letters" in note
     assert "t5jax.metrics.unicode_answers" in note
     assert unicode_answers.notes([["今天"]], ["x"]) == []
+
+
+@pytest.mark.parametrize("answer", ["नमस्ते।", "متى؟", "¿cuándo", "“red”", "«да»"])
+def test_punctuation_that_squad_keeps_is_noted(answer):
+    bare = normalize_unicode(answer)
+    assert squad([[answer]], [bare])["em"] == 0.0  # so it is with the published script
+    assert unicode_answers([[answer]], [bare]) == {"em": 100.0, "f1": 100.0}
+    (note,) = squad.notes([[answer], ["a barn"]], ["x", "y"])
+    assert note.startswith("EM and F1: 1 of 2 targets keep punctuation that is not ASCII's")
+    assert unicode_answers.notes([[answer]], ["x"]) == []
+    assert squad.notes([[answer], *[["a barn"]] * 10], ["x"] * 11) == []  # one of eleven
