@@ -34,21 +34,23 @@ def expand_patterns(patterns: Iterable[str]) -> list[str]:
     for pattern in patterns:
         found = _remote_matches(pattern) if "://" in pattern else _local_matches(pattern)
         if not found:
-            raise missing_file(pattern, _not_found(pattern))
+            raise _not_found(pattern)
         paths += found
     refuse_repeated_files(paths)
     return paths
 
 
-def _not_found(pattern: str) -> str:
+def _not_found(pattern: str) -> ValueError:
     if not pattern.strip():
-        return "a file's name is empty"
-    folder = expand_home(pattern)
-    if os.path.isdir(folder):
-        return f"{pattern} is a folder; name its files: {os.path.join(pattern, '*')}"
-    if os.path.exists(folder):
-        return f"{pattern} is no regular file (a pipe or a device); write it to a file first"
-    return f"{pattern}: no such file (or the pattern matches none)"
+        return DataError("a file's name is empty")
+    there = expand_home(pattern)
+    if os.path.isdir(there):
+        return DataError(f"{pattern} is a folder; name its files: {os.path.join(pattern, '*')}")
+    if os.path.exists(there):
+        return DataError(
+            f"{pattern} is no regular file (a pipe or a device); write it to a file first"
+        )
+    return missing_file(pattern, f"{pattern}: no such file (or the pattern matches none)")
 
 
 def refuse_repeated_files(paths: Iterable[str]) -> None:

@@ -152,7 +152,7 @@ def test_invalid_file_lists_are_refused(tmp_path):
         (JsonLines(train_files=(f"{tmp_path}/none-*.json",)), "train", "none-.*no such file"),
         (Parquet(train_files=(f"{tmp_path}/none",)), "train", "none: no such file"),
         (TextFiles(train_files=(f"{tmp_path}/*/",)), "train", "no such file"),
-        (TextFiles(train_files=(str(tmp_path),)), "train", "no such file"),
+        (TextFiles(train_files=(str(tmp_path),)), "train", "is a folder; name its files"),
         (Tsv(), "train", "train split has no files: set data.train_files"),
         (TfRecord(train_files=(path,)), "test", "set data.test_files"),
         (JsonLines(train_files=(path,)), "dev", "no split 'dev'.*'validation', 'test'"),
