@@ -236,7 +236,10 @@ def test_sentinels_that_are_pieces_of_the_fast_file(tmp_path):
         ({"add_prefix_space": False}, "add_prefix_space = False"),
         ({"tokenizer_class": "XLMRobertaTokenizer"}, "how tokenizer_class 'XLMRobertaTokenizer'"),
         ({"sp_model_kwargs": {"enable_sampling": True}}, "sp_model_kwargs"),
-        ({"pad_token": "</s>"}, "the end of a sequence and padding have one id, 1"),
+        ({"extra_ids": "ten"}, "extra_ids is 'ten'"),
+        ({"extra_ids": -3}, "extra_ids is -3"),
+        ({"extra_ids": 57}, r"has extra_ids = 57, its files number \d+ sentinels"),
+        ({"pad_token": "</s>"}, "pad_token is '<pad>' in special_tokens_map"),
         ({"added_tokens_decoder": {"5": foreign.token("{")}}, r"'\{' has two ids"),
         ({"added_tokens_decoder": {"5": foreign.token("<")}}, "'<' has id 5, where the model has"),
     ],
@@ -250,6 +253,20 @@ def test_files_that_contradict_each_other(tmp_path):
     folder = foreign.resized(tmp_path)
     (folder / "added_tokens.json").write_text(json.dumps({"[": 80}))
     with pytest.raises(DataError, match=r"id 80 is both '\[' and '\{'|id 80 is both '\{' and '\['"):
+        read_vocabulary(folder)
+
+
+def test_files_that_name_two_ends(tmp_path):
+    folder = foreign.resized(tmp_path)
+    (folder / "special_tokens_map.json").write_text(json.dumps({"eos_token": "{"}))
+    with pytest.raises(DataError, match=r"eos_token is '\{' in special_tokens_map.json and '</s>'"):
+        read_vocabulary(folder)
+    (folder / "special_tokens_map.json").write_text("[1]")
+    with pytest.raises(DataError, match=r"special_tokens_map\.json holds no settings, but a list"):
+        read_vocabulary(folder)
+    folder = foreign.resized(tmp_path / "one", pad_token="</s>")
+    (folder / "special_tokens_map.json").unlink()
+    with pytest.raises(DataError, match="the end of a sequence and padding have one id, 1"):
         read_vocabulary(folder)
 
 

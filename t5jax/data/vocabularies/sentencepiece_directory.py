@@ -115,7 +115,14 @@ def _sentinel_by_name(token: AddedToken) -> AddedToken:
 
 def _implied_sentinels(settings: TokenizerSettings, processor: Processor) -> list[AddedToken]:
     """The sentinels on top of the model that T5's tokenizer class numbers without listing ids."""
-    if any(sentinel_index(token.content) is not None for token in settings.tokens):
+    count = sum(sentinel_index(token.content) is not None for token in settings.tokens)
+    if count:
+        if settings.values.get("extra_ids") not in (None, 0, count):
+            raise DataError(
+                f"{settings.folder}: tokenizer_config.json has extra_ids = "
+                f"{settings.values['extra_ids']}, its files number {count} sentinels; write "
+                f"{count} into it"
+            )
         return []
     in_file = _sentinels_in(processor)
     if in_file:

@@ -100,6 +100,7 @@ def read_settings(folder: pathlib.Path, *, with_tokenizer_json: bool = False) ->
     _check_keys(settings, folder / SETTINGS)
     tokens = _added_tokens(folder, settings, special, with_tokenizer_json)
     check_added_tokens(tokens, str(folder))
+    _check_roles(_special(special), _special(settings), folder)
     model = _json(folder / MODEL_CONFIG)
     return TokenizerSettings(
         folder=folder,
@@ -124,15 +125,29 @@ def _json(file: pathlib.Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{file} is not JSON: {error}") from error
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        raise DataError(f"{file} holds no settings, but a {type(content).__name__}")
+    return content
 
 
 def _integer(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def _check_roles(one: Mapping[str, str], other: Mapping[str, str], folder: pathlib.Path) -> None:
+    """DataError where two files give padding, EOS or the unknown piece to different tokens."""
+    for role in ("pad", "eos", "unk"):
+        if role in one and other.get(role, one[role]) != one[role]:
+            raise DataError(
+                f"{folder}: {role}_token is {one[role]!r} in {SPECIAL_TOKENS} and {other[role]!r} "
+                f"in {SETTINGS}; write the right one into both"
+            )
+
+
 def _check_keys(settings: Mapping[str, Any], file: pathlib.Path) -> None:
     for key, value in settings.items():
+        if key == "extra_ids" and value is not None and (_integer(value) is None or value < 0):
+            raise DataError(f"{file}: extra_ids is {value!r}; write the number of sentinels")
         if key in _USED or key in _HARMLESS or key.endswith(("_token", "_tokens")):
             continue
         if key == "sp_model_kwargs":
