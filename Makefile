@@ -59,7 +59,7 @@ test-newest: $(UV)
 	done; \
 	if [ -n "$$failed" ]; then echo "test-newest: FAILED on Python$$failed"; exit 1; fi
 
-test-all: $(VENV)/installed-parity
+test-all: $(VENV)/installed-parity $(VENV)/transformers-4.46/installed
 	$(TESTS) -n 2 --dist loadfile -m "not parity"
 	XLA_FLAGS= $(TESTS) -n 2 --dist loadfile -m parity
 
@@ -118,6 +118,12 @@ $(VENV)-%/installed: $(UV) pyproject.toml
 # pip, not uv: it takes a CPU build of torch where the machine is set up to offer one.
 $(VENV)/installed-parity: $(VENV)/installed requirements-parity.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-parity.lock
+	@touch $@
+
+# A second transformers for tests/convert/test_written_by_transformers.py; torch is the first one's.
+$(VENV)/transformers-4.46/installed: requirements-transformers-4.46.lock $(UV)
+	rm -rf $(VENV)/transformers-4.46
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --target $(VENV)/transformers-4.46 -r $<
 	@touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed requirements-docs.lock
