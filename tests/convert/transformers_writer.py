@@ -12,34 +12,7 @@ import torch
 import transformers
 
 from tests.convert import foreign_tokenizers as foreign
-
-LENGTH = 20
-TEXTS = (
-    "The river {runs} fast.\nA tree", "<extra_id_0> the mill <extra_id_1>.", "a<sep>b {",
-    "Größe, Москва, 北京, 🙂", "two  spaces", "1 < 2 and [3]",
-)  # fmt: skip
-SIZES = {"d_model": 18, "num_heads": 3, "d_kv": 5, "d_ff": 22, "num_layers": 3, "dropout_rate": 0.0}
-GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
-SILU = {"feed_forward_proj": "gated-silu", "tie_word_embeddings": False}
-PLAIN = {"feed_forward_proj": "relu", "tie_word_embeddings": True}
-OWN = ["{", "}", "[new]"]
-# name -> (model's class, its settings, the tokenizer's files, (pad, eos), spare rows of the table)
-LAYOUTS = {
-    "t5": ("T5", PLAIN, "flan_ul2", (0, 1), 28),
-    "t5_1_1": ("T5", GATED, "flan_ul2", (0, 1), 27),
-    "lm_adapted": ("T5", GATED, "flan_ul2", (0, 1), 26),
-    "flan_t5": ("T5", GATED, "flan_ul2", (0, 1), 25),
-    "flan_ul2": ("T5", SILU, "flan_ul2", (0, 1), 24),
-    "mt5": ("MT5", GATED, "aya", (0, 1), 9),
-    "umt5": ("UMT5", GATED, "flan_ul2", (0, 1), 23),
-    "byt5": ("T5", GATED, "byt5", (0, 1), 0),
-    "aya": ("MT5", GATED, "aya", (0, 1), 8),
-    "madlad": ("T5", GATED, "madlad", (1, 2), 16),
-    "pile_t5": ("UMT5", GATED, "pile_t5", (0, 2), 7),
-    "codet5": ("T5", PLAIN, "codet5", (0, 2), 3),
-    "codet5_plus": ("T5", GATED, "codet5", (0, 2), 5),
-    "resized": ("T5", PLAIN, "flan_ul2", (0, 1), 0),
-}
+from tests.convert.published_settings import LAYOUTS, LENGTH, OWN, SIZES, SLOW_TOO, TEXTS
 
 
 def tokenizer_of(name: str, files: str, folder: pathlib.Path, *, fast: bool):
@@ -93,6 +66,16 @@ def random_model(name: str, num_ids: int):
     return model.eval()
 
 
+def resized_model(name: str, tokenizer):
+    """The layout's model; with rows for a user's tokens, and up to a multiple of 8, if resized."""
+    if name != "resized":
+        return random_model(name, len(tokenizer))
+    model = random_model(name, len(tokenizer) - len(OWN) - 1)
+    torch.manual_seed(5)
+    model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=8, mean_resizing=False)
+    return model
+
+
 def facts(folder: pathlib.Path) -> dict:
     """Ids of TEXTS, special ids, added tokens, greedy outputs, logits."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -110,12 +93,13 @@ def facts(folder: pathlib.Path) -> dict:
         outputs.append(said[0, 1:].tolist())
     with torch.no_grad():
         logits = model(
-            input_ids=torch.tensor([[*ids[0], eos]]),
+            input_ids=torch.tensor([[11, 3, 8, 5, 30, 9, eos]]),
             decoder_input_ids=torch.tensor([[start, 5, 7]]),
         ).logits
     generation = model.generation_config
+    names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     return {
-        "version": transformers.__version__, "ids": ids, "outputs": outputs,
+        "version": transformers.__version__, "names": names, "ids": ids, "outputs": outputs,
         "logits": logits.tolist(), "added": tokenizer.get_added_vocab(),
         "special": [model.config.pad_token_id, start, eos],
         "generation": [generation.decoder_start_token_id, generation.eos_token_id],
@@ -131,9 +115,9 @@ def write(root: pathlib.Path) -> None:
             authors.mkdir(parents=True)
             tokenizer = tokenizer_of(name, files, authors, fast=kind == "fast")
             tokenizer.save_pretrained(folder)
-            random_model(name, len(tokenizer)).save_pretrained(folder)
-            if transformers.__version__ > "5" or tokenizer.is_fast == (kind == "slow"):
-                break  # one kind of tokenizer only
+            resized_model(name, tokenizer).save_pretrained(folder)
+            if transformers.__version__ > "5" or name not in SLOW_TOO:
+                break
 
 
 def main() -> None:
