@@ -1,8 +1,8 @@
 """Sharding: device mesh, and sharding rules from logical axis names to mesh axes.
 
 The model names the axes of its arrays ("embed", "heads", ...) and knows nothing of meshes. A run's
-config sets the mesh shape and the rules (`MeshConfig`); the sharding rule of a new axis is a field
-there and a name in `MeshConfig.rules`.
+config sets the mesh shape and the rules (`MeshConfig`); the sharding rule of a new logical axis is
+a field there.
 """
 
 import contextlib
@@ -67,19 +67,20 @@ class MeshConfig:
         return sizes["data"], sizes["fsdp"], sizes["tensor"]
 
     @property
-    def rules(self) -> AxisRules:
-        names = ("batch", "vocab", "embed", "heads", "mlp", "relpos_buckets")
-        return {name: tuple(getattr(self, name)) for name in names}
+    def logical_axis_rules(self) -> AxisRules:
+        """Mesh axes of each logical axis."""
+        names = (field.name for field in dataclasses.fields(self))
+        return {name: tuple(getattr(self, name)) for name in names if name not in MESH_AXES}
 
     def check(self) -> None:
-        for name, axes in self.rules.items():
+        for name, axes in self.logical_axis_rules.items():
             for axis in axes:
                 if axis not in MESH_AXES:
                     raise ConfigError(f"mesh.{name}: {axis!r} is not one of {MESH_AXES}")
             if len(set(axes)) < len(axes):
                 raise ConfigError(f"mesh.{name} = {axes}: names an axis twice")
         for one, other in _AXES_OF_ONE_ARRAY:
-            for axis in set(self.rules[one]) & set(self.rules[other]):
+            for axis in set(self.logical_axis_rules[one]) & set(self.logical_axis_rules[other]):
                 raise ConfigError(
                     f"mesh.{one} and mesh.{other} both use {axis!r}, but are axes of one array: "
                     "a mesh axis can divide only one of them"

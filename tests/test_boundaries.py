@@ -24,7 +24,7 @@ from t5jax.data.objectives.base import lengths_of, objective_code
 from t5jax.data.objectives.named import parse_objective
 from t5jax.data.vocabularies import ByteVocabulary
 from t5jax.decoding.config import DecodingConfig
-from t5jax.decoding.decode_state import process_logits
+from t5jax.decoding.decode_state import apply_logits_processors
 from t5jax.errors import ConfigError, DataError
 from t5jax.model.config import T5Config
 from t5jax.runtime.exits import exit_code
@@ -135,7 +135,7 @@ def processed(process):
     decoder = type("Decoder", (), {"eos_id": 1, "history": staticmethod(lambda tokens: tokens)})
     config = DecodingConfig(logits_processors=(process,))
     scores, tokens = jnp.zeros((2, 1, 7)), jnp.zeros((2, 1, 5), jnp.int32)
-    return process_logits(scores, tokens, jnp.int32(1), config, decoder, None)
+    return apply_logits_processors(scores, tokens, jnp.int32(1), config, decoder, None)
 
 
 def objective_applied():

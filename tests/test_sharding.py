@@ -105,7 +105,7 @@ def test_mesh_has_all_devices_and_lets_xla_propagate():
 
 def test_sharding_of_every_parameter():
     config = MeshConfig(data=2, fsdp=2, tensor=2)
-    specs = by_path(param_specs(abstract_model(MODEL), config.rules, config.build()))
+    specs = by_path(param_specs(abstract_model(MODEL), config.logical_axis_rules, config.build()))
     fsdp, tensor = ("fsdp",), ("tensor",)
     into, out_of = P(None, fsdp, tensor), P(None, tensor, fsdp)
     attention = {"query": into, "key": into, "value": into, "out": out_of}
@@ -132,7 +132,7 @@ def test_sharding_of_every_parameter():
 
 def test_rules_change_the_sharding():
     config = MeshConfig(data=2, fsdp=2, tensor=2, embed=(), vocab=("fsdp", "tensor"))
-    specs = by_path(param_specs(abstract_model(MODEL), config.rules, config.build()))
+    specs = by_path(param_specs(abstract_model(MODEL), config.logical_axis_rules, config.build()))
     assert specs["token_embedder"] == P(("fsdp", "tensor"), None)
     assert specs["encoder/layers/mlp/wo"] == P(None, ("tensor",), None)
 
@@ -140,7 +140,7 @@ def test_rules_change_the_sharding():
 def test_a_bias_per_layer_is_stacked():
     cfg = tiny_t5.config("umT5", emb_dim=24, num_heads=4, head_dim=7, mlp_dim=44, vocab_size=60)
     config = MeshConfig(data=2, fsdp=2, tensor=2)
-    specs = by_path(param_specs(abstract_model(cfg), config.rules, config.build()))
+    specs = by_path(param_specs(abstract_model(cfg), config.logical_axis_rules, config.build()))
     assert specs["encoder/layers/relpos_bias/embedding"] == P(None, ("tensor",), None)
 
 
@@ -162,7 +162,7 @@ def test_sizes_that_do_not_divide(changes, message):
     )  # fmt: skip
     config = MeshConfig(data=2, fsdp=2, tensor=2)
     with pytest.raises(ConfigError, match=message):
-        param_specs(abstract_model(cfg), config.rules, config.build())
+        param_specs(abstract_model(cfg), config.logical_axis_rules, config.build())
 
 
 # ---- optimizer state
@@ -228,7 +228,7 @@ def test_constrain_has_no_effect_without_rules():
 def test_constrain_shards_by_axis_name():
     config = MeshConfig(data=2, fsdp=2, tensor=2)
     mesh = config.build()
-    with sharding.use_mesh(mesh, config.rules):
+    with sharding.use_mesh(mesh, config.logical_axis_rules):
         y = jax.jit(lambda x: sharding.constrain(x, "batch", None, "vocab"))(jnp.ones((8, 5, 6)))
     want = NamedSharding(mesh, P(("data", "fsdp"), None, "tensor"))
     assert y.sharding.is_equivalent_to(want, 3)
@@ -238,7 +238,7 @@ def test_constrain_shards_by_axis_name():
 
 def test_rules_end_with_their_block_even_after_an_error():
     config = MeshConfig()
-    with pytest.raises(KeyError), sharding.use_mesh(config.build(), config.rules):
+    with pytest.raises(KeyError), sharding.use_mesh(config.build(), config.logical_axis_rules):
         sharding.constrain(jnp.ones((8, 2)), "no_such_axis", None)
     x = jnp.ones((8, 2))
     assert sharding.constrain(x, "batch", None) is x
@@ -247,7 +247,9 @@ def test_rules_end_with_their_block_even_after_an_error():
 def test_batch_sharding_divides_rows_only():
     config = MeshConfig(data=2, fsdp=2, tensor=2)
     mesh = config.build()
-    x = jax.device_put(np.arange(24).reshape(8, 3), sharding.batch_sharding(mesh, config.rules))
+    x = jax.device_put(
+        np.arange(24).reshape(8, 3), sharding.batch_sharding(mesh, config.logical_axis_rules)
+    )
     assert {s.data.shape for s in x.addressable_shards} == {(2, 3)}
     rows = {tuple(s.data[:, 0].tolist()) for s in x.addressable_shards}
     assert rows == {(0, 3), (6, 9), (12, 15), (18, 21)}  # each pair of rows on two devices
@@ -259,7 +261,7 @@ def test_batch_sharding_divides_rows_only():
 def test_on_each_device_loops_end_with_the_devices_rows():
     mesh_config = MeshConfig(data=4, fsdp=2)
     mesh = mesh_config.build()
-    rows = sharding.batch_sharding(mesh, mesh_config.rules)
+    rows = sharding.batch_sharding(mesh, mesh_config.logical_axis_rules)
 
     def count_down(step, left_R):
         """How long the loop took, and how many devices run it together."""
@@ -272,7 +274,7 @@ def test_on_each_device_loops_end_with_the_devices_rows():
         return took + 0 * left_R, 0 * left_R + sharding.devices_in_program()
 
     left = np.array([3, 0, 0, 0, 5, 9, 1, 1, 2, 7, 0, 1, 4, 4, 6, 0])
-    with sharding.use_mesh(mesh, mesh_config.rules):
+    with sharding.use_mesh(mesh, mesh_config.logical_axis_rules):
         function = jax.jit(sharding.on_each_device(count_down, rows))
         took, together = function(jnp.int32(2), jax.device_put(left, rows))
     np.testing.assert_array_equal(took, np.repeat([2, 0, 5, 1, 4, 1, 2, 3], 2))

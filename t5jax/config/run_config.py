@@ -34,7 +34,7 @@ class TrainConfig:
 
     num_train_steps: int
     batch_size: int = 128  # rows of the global batch, over all hosts and devices
-    num_microbatches: int = 1  # the batch is worked through in this many parts
+    num_microbatches: int = 1  # gradient accumulation: parts that a batch is worked through in
     seed: int = 0  # of initial parameters and dropout; the data has its own
     eval_every_steps: int = 1000  # 0: never
     num_eval_rows: int | None = None  # None: the whole validation split
@@ -180,7 +180,7 @@ class RunConfig:
         data, fsdp, tensor = self.mesh.shape(num_devices)
         sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
         for axis, size in sizes.items():
-            if size > 1 and not any(axis in axes for axes in self.mesh.rules.values()):
+            if size > 1 and not any(axis in axes for axes in self.mesh.logical_axis_rules.values()):
                 raise ConfigError(
                     f"mesh.{axis} = {size}: nothing is divided along it, so {size} devices would "
                     f"do the same work; name {axis!r} in mesh.batch or another rule of the mesh"

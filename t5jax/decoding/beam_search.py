@@ -17,12 +17,12 @@ from t5jax.decoding.decode_state import (
     Decoded,
     DecodeState,
     Request,
+    apply_logits_processors,
     beam_attention_mask,
     forced_tokens,
     has_no_input,
     is_finished,
     prefix_lengths,
-    process_logits,
 )
 from t5jax.decoding.top_k import fast_top_k
 
@@ -66,7 +66,7 @@ def beam_search(
         logits_BKV, log_z_BK, kv_cache = decoder.logits(
             state.live.tokens_BKT, index, state.kv_cache, mask
         )
-        log_probs_BKV = process_logits(
+        log_probs_BKV = apply_logits_processors(
             logits_BKV - log_z_BK[..., None],
             state.live.tokens_BKT,
             index,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from t5jax.decoding.config import DecodingConfig, LogitsProcessor
-from t5jax.decoding.logits_processors import apply_logits_processors
+from t5jax.decoding.logits_processors import apply_builtin_processors
 from t5jax.errors import ConfigError, foreign_code
 from t5jax.model.attention import MASKED
 from t5jax.model.decode_weights import DecodeWeights, decode_weights
@@ -149,7 +149,7 @@ def is_finished(
     return ended
 
 
-def process_logits(
+def apply_logits_processors(
     scores_BKV: jax.Array,
     tokens_BKT: jax.Array,
     index: jax.Array,
@@ -159,7 +159,7 @@ def process_logits(
 ) -> jax.Array:
     """Applies the config's rules and logits processors, then the caller's."""
     history = decoder.history(tokens_BKT)
-    scores_BKV = apply_logits_processors(scores_BKV, history, index, config, decoder.eos_id)
+    scores_BKV = apply_builtin_processors(scores_BKV, history, index, config, decoder.eos_id)
     for process in config.logits_processors:
         name = getattr(process, "__qualname__", type(process).__qualname__)
         with foreign_code(f"the logits processor {name}", "decoding", ConfigError):

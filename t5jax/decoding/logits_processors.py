@@ -4,6 +4,8 @@ Applied before a token is chosen, to logits (sampling) or log-probabilities (bea
 `transformers` does it and in its order, so that both give the same outputs. An output's history
 begins with the token that starts the decoder.
 
+Those of a user's own: `config.LogitsProcessor`, docs/extending.md.
+
 Shape suffixes: B rows, K outputs of a row, T output length, V vocab.
 """
 
@@ -18,7 +20,7 @@ from t5jax.decoding.top_k import fast_top_k
 _FILTERED = -jnp.inf
 
 
-def apply_logits_processors(
+def apply_builtin_processors(
     scores_BKV: jax.Array, history: jax.Array, index: jax.Array, config: DecodingConfig, eos_id: int
 ) -> jax.Array:
     """The processed scores of the token at `index`; `history` [B, K, 1 + T] is what the decoder

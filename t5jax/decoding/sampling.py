@@ -11,11 +11,11 @@ from t5jax.decoding.decode_state import (
     Decoded,
     DecodeState,
     Request,
+    apply_logits_processors,
     beam_attention_mask,
     forced_tokens,
     has_no_input,
     is_finished,
-    process_logits,
 )
 from t5jax.decoding.logits_processors import top_k_top_p_filter
 
@@ -43,7 +43,7 @@ def greedy_or_sample(
         index, tokens_BKT, scores_BK, ended_BK, kv_cache = carry
         mask = beam_attention_mask(slots_BKT, index)
         logits_BKV, log_z_BK, kv_cache = decoder.logits(tokens_BKT, index, kv_cache, mask)
-        processed_BKV = process_logits(
+        processed_BKV = apply_logits_processors(
             logits_BKV, tokens_BKT, index, config, decoder, logits_processor
         )
         next_BK = _next_token(processed_BKV, keys_BK, index, config)

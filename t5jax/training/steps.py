@@ -43,7 +43,7 @@ class Program:
         """Shapes, dtypes and shardings of the whole state."""
         model = abstract_model(self.model)
         self.finetuning.check_parameters(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
-        specs = sharding.param_specs(model, self.mesh_config.rules, self.mesh)
+        specs = sharding.param_specs(model, self.mesh_config.logical_axis_rules, self.mesh)
         specs = self.finetuning.add_parameter_specs(specs)
         shapes = jax.eval_shape(self._init, jax.random.key(0), {})
         shardings = sharding.state_shardings(shapes, specs, self.mesh)
@@ -75,7 +75,7 @@ class Program:
 
     @property
     def batch_sharding(self) -> jax.sharding.NamedSharding:
-        return sharding.batch_sharding(self.mesh, self.mesh_config.rules)
+        return sharding.batch_sharding(self.mesh, self.mesh_config.logical_axis_rules)
 
     @property
     def replicated(self) -> jax.sharding.NamedSharding:
@@ -144,7 +144,7 @@ class Program:
 
     def use_mesh(self):
         """Context in which the model's axis names are sharded over this mesh."""
-        return sharding.use_mesh(self.mesh, self.mesh_config.rules)
+        return sharding.use_mesh(self.mesh, self.mesh_config.logical_axis_rules)
 
     def _init(self, key: jax.Array, given: Params) -> TrainState:
         params = merge_trees(init_params(self.model, key), given)

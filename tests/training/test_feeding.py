@@ -33,7 +33,7 @@ def check(arrays, sharding, rows):
 def test_every_device_has_its_rows(mesh):
     config = MeshConfig(data=mesh[0], fsdp=mesh[1], tensor=mesh[2])
     mesh = config.build()
-    sharding = batch_sharding(mesh, config.rules)
+    sharding = batch_sharding(mesh, config.logical_axis_rules)
     feeder = Feeder(sharding, ROWS)
     assert feeder.rows.tolist() == list(range(ROWS))  # one host: all of them
     rows = global_batch()
@@ -53,7 +53,7 @@ def test_rows_over_other_axes():
     """A layout from a run's config: rows over the tensor axis too, or over nothing."""
     for axes, shard in ((("data", "tensor"), 4), ((), ROWS)):
         config = MeshConfig(data=2, fsdp=2, tensor=2, batch=axes)
-        sharding = batch_sharding(config.build(), config.rules)
+        sharding = batch_sharding(config.build(), config.logical_axis_rules)
         arrays = Feeder(sharding, ROWS).put(global_batch())
         check(arrays, sharding, global_batch())
         assert {s.data.shape[0] for s in arrays["decoder_loss_weights"].addressable_shards} == {
@@ -96,6 +96,6 @@ def test_rows_of_a_host_are_those_of_its_devices():
 
 def test_a_wrong_number_of_rows_is_noticed():
     config = MeshConfig()
-    feeder = Feeder(batch_sharding(config.build(), config.rules), ROWS)
+    feeder = Feeder(batch_sharding(config.build(), config.logical_axis_rules), ROWS)
     with pytest.raises(AssertionError):
         feeder.put({name: x[:8] for name, x in global_batch().items()})

@@ -1,8 +1,8 @@
 """Rows of examples that have inputs and targets, or targets alone: one in a row, or several packed.
 
-Packing is decided once, from lengths alone (`packing.best_fit`): what shares a row is fixed, and an
-epoch permutes whole rows. So the packed order keeps the property of the unpacked one, that row i is
-a function of (seed, i) which any host can compute at any time.
+Packing is decided once, from lengths alone (`packing.pack_examples`): what shares a row is fixed,
+and an epoch permutes whole rows. So the packed order keeps the property of the unpacked one, that
+row i is a function of (seed, i) which any host can compute at any time.
 
 Shapes: B rows, M examples in them.
 """
@@ -15,7 +15,7 @@ import numpy as np
 
 from t5jax.data.pipeline.converters import Features
 from t5jax.data.pipeline.order import Order
-from t5jax.data.pipeline.packing import best_fit
+from t5jax.data.pipeline.packing import pack_examples
 from t5jax.data.pipeline.rows import usable_ids
 from t5jax.data.store.reader import TokenStream
 from t5jax.data.tasks.task import EosRule
@@ -147,7 +147,7 @@ class ExampleRows:
         if self._joined_length is not None:
             lengths_NF = lengths_NF.sum(axis=1, keepdims=True)
             limits_F = np.array([self._joined_length])
-        return best_fit(lengths_NF, limits_F, window=min(1024, self.num_examples))
+        return pack_examples(lengths_NF, limits_F, window=min(1024, self.num_examples))
 
     def _examples(self, ids_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(example, row of the batch) of all examples in the rows, in their order."""

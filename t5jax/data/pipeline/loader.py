@@ -168,7 +168,7 @@ class Loader(BaseLoader):
         return found
 
     def state(self, step: int) -> dict[str, Any]:
-        """What a checkpoint before `step` keeps: the next row and what it refers to."""
+        """Resume state, which a checkpoint before `step` keeps: next row and what it refers to."""
         return {
             "next_row": self._origin + step * self.batch_size,
             "batch_size": self.batch_size,
@@ -185,7 +185,7 @@ class Loader(BaseLoader):
         refuse_other_data(state, self._refers_to)
 
     def restore(self, state: dict[str, Any], step: int) -> None:
-        """From now on `step` begins with the state's next row (checked by `check_state`)."""
+        """Resumes: from now on `step` begins with the state's next row (`check_state`)."""
         self.check_state(state)
         self._origin = state["next_row"] - step * self.batch_size
 

@@ -13,7 +13,7 @@ from t5jax.errors import DataError
 _WINDOWS_AT_ONCE = 64  # their open rows fit a core's cache
 
 
-def best_fit(
+def pack_examples(
     lengths_NF: np.ndarray, limits_F: np.ndarray, window: int = 1024
 ) -> tuple[np.ndarray, np.ndarray]:
     """(order int64 [N], row_ends int64 [R]): row r holds the examples

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from t5jax.data.pipeline.packing import best_fit
+from t5jax.data.pipeline.packing import pack_examples
 from t5jax.data.vocabularies import SentencePieceVocabulary
 from t5jax.errors import DataError
 
@@ -58,7 +58,7 @@ def rows_of(order_N, row_ends_R):
 @pytest.mark.parametrize(("count", "window"), [(1, 8), (5, 8), (97, 128), (300, 300)])
 def test_best_fit(limits, count, window):
     lengths_NF = lengths_of(count, limits, seed=count)
-    found = rows_of(*best_fit(lengths_NF, np.array(limits), window))
+    found = rows_of(*pack_examples(lengths_NF, np.array(limits), window))
     assert found == slow_best_fit(lengths_NF, np.array(limits))
 
 
@@ -66,7 +66,7 @@ def test_best_fit(limits, count, window):
 @pytest.mark.parametrize(("count", "window"), [(0, 64), (64, 64), (65, 64), (5003, 64)])
 def test_every_example_is_in_one_row_that_holds_it(limits, count, window):
     lengths_NF = lengths_of(count, limits)
-    order_N, row_ends_R = best_fit(lengths_NF, np.array(limits), window)
+    order_N, row_ends_R = pack_examples(lengths_NF, np.array(limits), window)
     assert order_N.dtype == row_ends_R.dtype == np.int64
     rows = rows_of(order_N, row_ends_R)
     assert sorted(order_N.tolist()) == list(range(count))
@@ -81,10 +81,10 @@ def test_windows_are_packed_on_their_own():
     """Also beyond the number of windows that are packed at the same time."""
     limits, window = np.array([100, 30]), 16
     lengths_NF = lengths_of(70 * window + 5, limits)
-    order_N, row_ends_R = best_fit(lengths_NF, limits, window)
+    order_N, row_ends_R = pack_examples(lengths_NF, limits, window)
     alone, first = [], 0
     while first < len(lengths_NF):
-        rows = rows_of(*best_fit(lengths_NF[first : first + window], limits, window))
+        rows = rows_of(*pack_examples(lengths_NF[first : first + window], limits, window))
         alone += [[first + example for example in row] for row in rows]
         first += window
     assert rows_of(order_N, row_ends_R) == alone
@@ -93,8 +93,8 @@ def test_windows_are_packed_on_their_own():
 def test_an_example_that_no_row_holds_is_refused():
     lengths_NF = np.array([[3, 2], [10, 5], [2, 6]])
     with pytest.raises(DataError, match="example 2 has 6 tokens of feature 1, a row has 5"):
-        best_fit(lengths_NF, np.array([10, 5]))
-    best_fit(lengths_NF, np.array([10, 6]))
+        pack_examples(lengths_NF, np.array([10, 5]))
+    pack_examples(lengths_NF, np.array([10, 6]))
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_real_examples_fill_rows_better_than_seqio(real_lengths, limits):
     to be seqio's; its groups of max(limits) examples only make it worse."""
     lengths_NF = np.minimum(real_lengths, limits)
     greedy = lengths_NF.sum(0) / (len(next_fit(lengths_NF, limits)) * np.array(limits))
-    _, row_ends_R = best_fit(lengths_NF, np.array(limits))
+    _, row_ends_R = pack_examples(lengths_NF, np.array(limits))
     ours = lengths_NF.sum(0) / (len(row_ends_R) * np.array(limits))
     assert (ours > greedy).all()
     assert (ours > 0.95).any()
