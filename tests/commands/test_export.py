@@ -14,6 +14,7 @@ from t5jax.export.exported_run import ExportedRun
 from tests.commands.saved_runs import save_run
 from tests.convert.layout_directories import directory
 
+pytestmark = pytest.mark.slow
 SHORT = ["--decoding.max-length", "6"]
 TEXTS = ["A <extra_id_0> b", "c", "Wörter und mehr"]
 
@@ -30,7 +31,6 @@ def run(workdir):
     return t5jax.load(workdir, decoding={"max_length": 6})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 3])
 def test_stablehlo(workdir, run, tmp_path, capsys, beams):
     target = tmp_path / "exported"
@@ -58,7 +58,6 @@ def test_stablehlo(workdir, run, tmp_path, capsys, beams):
         exported.predict(["x" * 30])
 
 
-@pytest.mark.slow
 def test_special_ids_and_tokens_of_the_model(tmp_path):
     """A converted run: padding 1, EOS 2, start 7, language tokens of the vocabulary's own."""
     source, run = directory(tmp_path / "hf", "madlad", decoder_start_token_id=7), tmp_path / "run"
@@ -84,7 +83,6 @@ def test_special_ids_and_tokens_of_the_model(tmp_path):
     assert exported.score(texts, targets) == pytest.approx(loaded.score(texts, targets), abs=1e-3)
 
 
-@pytest.mark.slow
 def test_an_export_with_other_outputs_is_removed(workdir, tmp_path, capsys, monkeypatch):
     read = stablehlo.read_stablehlo
 
@@ -118,7 +116,6 @@ def test_export_refuses(workdir, tmp_path, capsys, words, said):
         ExportedRun(tmp_path)
 
 
-@pytest.mark.slow
 def test_saved_model(workdir, run, tmp_path, capsys):
     target = tmp_path / "exported"
     words = ["export", workdir, str(target), "--format", "savedmodel", "--inputs-length", "24"]

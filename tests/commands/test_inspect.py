@@ -49,6 +49,7 @@ def test_every_parameter_is_listed_with_its_count(tiny_text, capsys):
     assert "per step of 16 rows, 61 inputs and 14 targets" in said
 
 
+@pytest.mark.slow
 def test_layouts_are_shown_and_their_memory(tiny_text, capsys):
     flags = ["--mesh.fsdp", "2", "--mesh.tensor", "4", "--model.num-heads", "4"]
     large = ["--model.emb-dim", "512", "--model.mlp-dim", "1000", "--model.vocab-size", "40000"]

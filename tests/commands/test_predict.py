@@ -189,6 +189,7 @@ def test_a_loaded_run_answers_lists(run, saved):
     assert run.predict([]) == []
 
 
+@pytest.mark.slow
 def test_several_outputs_and_details(run):
     outputs = run.predict(["b", ""], num_beams=3, num_outputs=2)
     assert [len(one) for one in outputs] == [2, 0]

@@ -14,6 +14,7 @@ from t5jax.config import load_config
 from tests.commands.saved_runs import restore_run, save_run
 from tests.model import numpy_t5
 
+pytestmark = pytest.mark.slow
 PAIRS = [("a question", "an answer"), ("b", ""), ("", "x"), ("Wörter", "<extra_id_0> Wort")]
 
 
@@ -39,7 +40,6 @@ def expected(workdir):
     return found
 
 
-@pytest.mark.slow
 def test_pairs_of_a_table(workdir, expected, tmp_path):
     table = ["input\ttarget", *("\t".join(pair) for pair in PAIRS)]
     (tmp_path / "in.tsv").write_text("\n".join(table) + "\n")

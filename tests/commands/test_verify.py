@@ -67,6 +67,7 @@ def test_a_store_that_is_not_there_is_no_whole_one(tiny, copied, capsys):
     assert f"no tokenised store in {copied / 'text' / 'train'}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_verify_says_to_delete_is_made_again(tiny, copied, capsys):
     train = copied / "text" / "train"
     path, whole = train / "shard-00001.text.ends", read_info(train)

@@ -130,6 +130,7 @@ def several(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_newest_of_a_folder(several):
     assert is_mesh_tf(several)
     assert open_mesh_tf(str(several)).step == 20

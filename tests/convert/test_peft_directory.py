@@ -190,6 +190,7 @@ def test_what_is_not_lora_of_t5jax_is_refused_by_name(tmp_path, base, case, caps
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_files_that_do_not_fit(tmp_path, base, capsys):
     weights, folder = base
     modules = matrices(weights, ("q", "v"))

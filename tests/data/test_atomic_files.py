@@ -46,6 +46,7 @@ def _write_often(path, content):
         write_file(path, content, shared=True)
 
 
+@pytest.mark.slow
 def test_concurrent_writers_of_a_file(tmp_path):
     path, contents = tmp_path / "a.bin", [bytes([n]) * 50_000 for n in range(3)]
     context = multiprocessing.get_context("spawn")

@@ -92,6 +92,7 @@ def test_rows_without_input_have_empty_outputs(found):
     np.testing.assert_array_equal(got[rest], found[0][rest])
 
 
+@pytest.mark.slow
 def test_a_prefix_begins_the_output_and_is_not_scored():
     tokens, prefix = inputs(), np.zeros((9, 3), np.int32)
     prefix[2], prefix[5, :1] = (17, 31, 8), 23

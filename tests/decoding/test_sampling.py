@@ -79,6 +79,7 @@ def test_padding_rows_have_empty_outputs(outputs):
     assert not decode(np.zeros_like(tokens)).any()  # nothing to do at all, and it ends
 
 
+@pytest.mark.slow
 def test_spare_rows_of_the_table_are_never_chosen():
     """The result is that of a table which ends with the vocabulary."""
     num_ids = 40

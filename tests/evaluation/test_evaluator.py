@@ -149,6 +149,7 @@ def test_evaluations_with_other_settings_are_kept_apart(tmp_path):
     assert read_evaluation_report(place) == replaced
 
 
+@pytest.mark.slow
 def test_a_finished_evaluation_is_of_its_rows(tmp_path, monkeypatch):
     evaluate(tmp_path)
     records = tiny.Rows.records
@@ -213,6 +214,7 @@ def test_what_cannot_be_evaluated_is_refused_or_left_out():
             EvaluationConfig(**{field: value})
 
 
+@pytest.mark.slow
 def test_a_metric_that_fails_is_a_line_and_is_tried_again(tmp_path):
     works = []
 

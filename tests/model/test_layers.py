@@ -99,6 +99,7 @@ def test_dropout_is_the_same_at_every_position():
     assert len(np.unique(kept[:, 0], axis=0)) == 37  # rows differ
 
 
+@pytest.mark.slow
 def test_dropout_of_values_drops_a_probability_at_every_query():
     """T5 drops attention probabilities alike for all queries; here values are dropped instead."""
     rows, T, rate = 6, 9, SMALL.dropout_rate

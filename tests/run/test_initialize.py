@@ -53,6 +53,7 @@ def test_parameters_come_from_the_newest_checkpoint_and_nothing_else(config, old
         assert x.sharding.is_equivalent_to(y.sharding, x.ndim)
 
 
+@pytest.mark.slow
 def test_of_an_older_step_with_the_optimizer_and_the_count_of_steps(config, old_run):
     start = started(config, old_run, step=20, optimizer="keep", keep_step=True)
     old = random_state(build_program(config), 20)
@@ -147,6 +148,7 @@ def test_another_optimizer_cannot_be_kept(config, old_run):
         started(other, old_run, optimizer="keep")
 
 
+@pytest.mark.slow
 def test_arrays_that_do_not_fit_are_named(config, old_run, tmp_path):
     """A checkpoint whose arrays are not those of its own config."""
     other = dataclasses.replace(
@@ -177,6 +179,7 @@ def records(workdir: pathlib.Path, kind: str) -> list[dict]:
     return [record for record in map(json.loads, lines) if record["kind"] == kind]
 
 
+@pytest.mark.slow
 def test_a_schedule_that_has_ended_is_refused(tiny, old_run, tmp_path, capsys):
     text = (tiny / "tiny.py").read_text().replace("schedules import Constant", "schedules import *")
     text = text.replace("schedule=Constant()", "schedule=Linear()")

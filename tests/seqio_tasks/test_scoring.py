@@ -46,6 +46,7 @@ ANSWERS = ["no", "yes", "yes", "yes", "no", "perhaps", "nothing"]
 SCORES = [-0.5, -1.25, -2.0, -0.1, -3.0, -0.7, -1.1]
 
 
+@pytest.mark.slow
 def test_values_are_those_of_t5jax(seqio):
     add_task(small_task(score_metrics=(mean_log_likelihood,)))
     register(["so_small"], vocabulary=BYTES)

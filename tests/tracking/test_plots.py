@@ -57,6 +57,7 @@ def test_a_run_of_few_steps_can_be_drawn(tmp_path, steps):
     assert pixels_of(plot_run(tmp_path), "#3465a4") > 40
 
 
+@pytest.mark.slow
 def test_steps_that_are_not_finite_do_not_spoil_the_picture(tmp_path):
     bad = {7: math.nan, 8: math.inf}
     record_run(tmp_path, 60, loss=lambda step: bad.get(step, 3.0 + 1 / step))

@@ -117,18 +117,14 @@ def build(cfg: T5Config, weights: dict):
     return nnx.merge(nnx.graphdef(abstract_model(cfg)), weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
         {},
-        *(
-            pytest.param(settings, marks=pytest.mark.slow)
-            for settings in (
-                {"num_beams": 3, "num_outputs": 2, "min_length": 2},
-                {"num_beams": 2, "beam_rule": "huggingface", "repetition_penalty": 1.3},
-                {"no_repeat_ngram": 2, "stop": ((64, 65),)},
-            )
-        ),
+        {"num_beams": 3, "num_outputs": 2, "min_length": 2},
+        {"num_beams": 2, "beam_rule": "huggingface", "repetition_penalty": 1.3},
+        {"no_repeat_ngram": 2, "stop": ((64, 65),)},
     ],
 )
 def test_outputs_are_mapped_and_scores_equal(settings):

@@ -27,6 +27,7 @@ def test_every_task_and_mixture_has_one_line_and_no_other(page):
     assert sorted(names) == sorted(set(names))
 
 
+@pytest.mark.slow
 def test_examples_are_what_the_tasks_give(page):
     """`python -m tests.data.benchmarks.tasks_page` writes them anew."""
     made = with_examples(page)
