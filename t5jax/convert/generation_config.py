@@ -217,7 +217,8 @@ def _check_types(taken: Mapping[str, Any], where: str) -> None:
         else:
             wanted = (int, float) if key in _NUMBERS else int
             fits = isinstance(value, wanted) and not isinstance(value, bool)
-        if not fits or (key == "num_beams" and value < 1):
+            fits = fits and (key != "num_beams" or value >= 1)
+        if not fits:
             raise ConfigError(
                 f"{where}: {key} is {value!r}, which `generate` of transformers does not take, or "
                 f"t5jax does not; mend it, or leave it out with --ignore-key {key}"
