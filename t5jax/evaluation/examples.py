@@ -82,7 +82,7 @@ class TaskExamples:
     @property
     def has_targets(self) -> bool:
         """False for the test split of a benchmark that keeps its labels."""
-        return self.num_unlabelled < len(self.examples)
+        return any(example.targets not in self.unlabelled for example in self.examples)
 
     @property
     def num_unlabelled(self) -> int:
@@ -153,10 +153,10 @@ def _usable(loaded: TaskExamples, data: DataConfig, split: str) -> TaskExamples:
     """The examples that the task's own functions take, tried before anything is decoded: one whose
     target cannot be postprocessed, or that has no choices, is a bad record, under the policy."""
     policy = BadRecordPolicy(policy=data.on_bad_record, max_fraction=data.max_bad_fraction)
-    usable, rejected = [], Rejected()
+    usable, rejected, has_targets = [], Rejected(), loaded.has_targets
     for number, x in enumerate(loaded.examples):
         try:
-            if loaded.has_targets:
+            if has_targets:
                 _refuse_unlabelled(loaded, x)
                 dataclasses.replace(loaded, examples=[x]).postprocessed_targets()
             if loaded.choices is not None:
