@@ -87,12 +87,18 @@ def user_code(
 ) -> contextlib.AbstractContextManager[None]:
     """The boundary around an object or function of a user's module: `foreign_code` naming it, as in
     `the loss my_parts.FocalLoss`. Around one of t5jax none: its unexpected error is a defect."""
+    name = full_name(thing)
+    if name.startswith("t5jax."):
+        return contextlib.nullcontext()
+    return foreign_code(f"the {what} {name}", place, kind)
+
+
+def full_name(thing: Any) -> str:
+    """`my_parts.FocalLoss` of a function, of a class, or of an object of one."""
     while isinstance(thing, functools.partial):
         thing = thing.func
     named = thing if hasattr(thing, "__qualname__") else type(thing)
-    if f"{named.__module__}.".startswith("t5jax."):
-        return contextlib.nullcontext()
-    return foreign_code(f"the {what} {named.__module__}.{named.__qualname__}", place, kind)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def foreign_items(

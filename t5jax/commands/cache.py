@@ -47,17 +47,7 @@ def cache_command(
     config = _with_cache_dir(load_config(config_file, flags))
     data = config.data
     if new_vocabulary:
-        path = getattr(data.vocabulary, "path", "")
-        if not pathlib.Path(path).is_file():
-            train_vocabulary(data, num_pieces=new_vocabulary)
-        elif (
-            pieces := data.vocabulary.vocab_size - data.vocabulary.num_sentinels
-        ) != new_vocabulary:
-            raise ConfigError(
-                f"--new-vocabulary {new_vocabulary}: data.vocabulary.path = {path} exists and has "
-                f"{pieces:,} pieces; name a new file with --data.vocabulary.path, or leave "
-                "--new-vocabulary out"
-            )
+        _train_if_missing(data, new_vocabulary)
     build_stores(
         data,
         config.model.architecture,
@@ -65,6 +55,20 @@ def cache_command(
         num_processes=num_processes,
         overwrite=overwrite,
     )
+
+
+def _train_if_missing(data: DataConfig, num_pieces: int) -> None:
+    path = getattr(data.vocabulary, "path", "")
+    if not pathlib.Path(path).is_file():
+        train_vocabulary(data, num_pieces=num_pieces)
+        return
+    pieces = data.vocabulary.vocab_size - data.vocabulary.num_sentinels
+    if pieces != num_pieces:
+        raise ConfigError(
+            f"--new-vocabulary {num_pieces}: data.vocabulary.path = {path} exists and has "
+            f"{pieces:,} pieces; name a new file with --data.vocabulary.path, or leave "
+            "--new-vocabulary out"
+        )
 
 
 def cache_verify_command(

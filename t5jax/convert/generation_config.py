@@ -99,16 +99,10 @@ def read_generation_settings(
         check_keys(generation, KEYS, f"{where}/generation_config.json", ignored)
         _refuse_contradictions(config, generation, where)
     both = {key: config.get(key) for key in SPECIAL_KEYS}
-    for key in SPECIAL_KEYS:
-        if (
-            generation
-            and generation.get(key) is not None
-            and (
-                key != "pad_token_id"
-                or both[key] is None  # `generate` fills up ended outputs with it
-            )
-        ):
-            both[key] = generation[key]
+    own_pad = both["pad_token_id"]
+    both |= {k: x for k, x in (generation or {}).items() if k in SPECIAL_KEYS and x is not None}
+    if own_pad is not None:  # generation's is what `generate` fills up ended outputs with
+        both["pad_token_id"] = own_pad
     taken = config if generation is None else generation
     taken = {key: value for key, value in taken.items() if key not in ignored}
     _check_types(taken, where if generation is None else f"{where}/generation_config.json")

@@ -69,19 +69,20 @@ def _unsplit(targets: Sequence, predictions: Sequence, *, tokenize: str) -> list
     from sacrebleu.metrics.bleu import BLEU
 
     split = BLEU(tokenize=tokenize).tokenizer
-    words_N = [split(text).split() for texts in references(targets) for text in texts]
+    texts = [text for texts in references(targets) for text in texts]
     if tokenize in _FOR_SPACED_TEXT:
-        share = share_without_spaces((word for words in words_N for word in words), least=2)
+        words = (word for text in texts for word in split(text).split())
+        share = share_without_spaces(words, least=2)
         if share >= _SHARE_WORTH_A_NOTE:
             return [
                 f"BLEU: {share:.0%} of the references' letters are of scripts without spaces "
                 f"between words, which tokenizer {tokenize!r} does not split: a whole phrase is "
                 f"one word; sacre_bleu(tokenize=…) with {_splitting(tokenize)} does"
             ]
-    if any(len(words) >= _MAX_ORDER for words in words_N):
+    if any(len(split(text).split()) >= _MAX_ORDER for text in texts):
         return []
     return [
-        f"BLEU: all {len(words_N)} references have fewer than {_MAX_ORDER} words under tokenizer "
+        f"BLEU: all {len(texts)} references have fewer than {_MAX_ORDER} words under tokenizer "
         f"{tokenize!r}, so that no 4-gram is ever right: it is 0 whatever is predicted; "
         "t5jax.metrics.chrf counts characters"
     ]

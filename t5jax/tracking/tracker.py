@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from t5jax.errors import ConfigError, foreign_code, user_code
+from t5jax.errors import ConfigError, foreign_code, full_name, user_code
 from t5jax.tracking.guarded import GuardedWriter
 from t5jax.tracking.jsonl import EVALUATION, RESUMED, TRAIN, RecordLog, make_record, python_scalars
 from t5jax.tracking.keys import eval_key
@@ -188,7 +188,7 @@ class Tracker:
         for number, tracker in enumerate(self._config.trackers):
             with user_code(tracker, "tracker", f"tracking.trackers.{number}"):
                 writer = tracker.build(self._workdir)
-            name = f"the tracker {type(tracker).__module__}.{type(tracker).__qualname__}"
+            name = f"the tracker {full_name(tracker)}"
             missing = [x for x in ("scalars", "restart", "close") if not hasattr(writer, x)]
             if missing:
                 raise ConfigError(

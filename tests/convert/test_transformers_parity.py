@@ -18,6 +18,7 @@ from t5jax.decoding.scoring import score_targets
 from t5jax.model.config import SIZES, T5Config
 from t5jax.types import EOS_ID
 from tests.convert.foreign import huggingface_config, read_safetensors
+from tests.convert.random_weights import randomize
 from tests.decoding.tiny_decoding import model_def, run
 
 pytestmark = pytest.mark.parity
@@ -51,18 +52,8 @@ def random_model(kind: str, cfg: T5Config, **settings):
     """Theirs, every weight random, norms too; it ends some of its outputs and not all."""
     make_config, make_model = KINDS[kind]
     model = make_model(make_config(**huggingface_config(cfg, kind, **settings)))
-    if not cfg.tied_embeddings:  # transformers 5 ties whatever it builds itself
-        model.lm_head.weight = torch.nn.Parameter(torch.empty(cfg.vocab_size, cfg.emb_dim))
-    generator = torch.Generator().manual_seed(0)
+    randomize(model, cfg.head_dim, tied=cfg.tied_embeddings, seed=0)
     with torch.no_grad():
-        for name, x in model.named_parameters():
-            x.normal_(generator=generator)
-            if "layer_norm" in name:
-                x.mul_(0.3).add_(1.0)
-            elif name.endswith(".q.weight"):
-                x.mul_((x.shape[1] * cfg.head_dim) ** -0.5)
-            elif "shared" not in name and "relative" not in name:
-                x.mul_(x.shape[1] ** -0.5)
         model.shared.weight *= 0.2 if cfg.tied_embeddings else 1.0  # else it repeats its input
         model.lm_head.weight[EOS_ID] *= 4.0 if cfg.tied_embeddings else 2.5
         model.lm_head.weight[0] *= 0.1  # said in earnest it would be padding to us, not to them

@@ -13,6 +13,7 @@ import transformers
 
 from tests.convert import foreign_tokenizers as foreign
 from tests.convert.published_settings import LAYOUTS, LENGTH, OWN, SIZES, SLOW_TOO, TEXTS
+from tests.convert.random_weights import randomize
 
 
 def tokenizer_of(name: str, files: str, folder: pathlib.Path, *, fast: bool):
@@ -50,18 +51,8 @@ def random_model(name: str, num_ids: int):
     )  # fmt: skip
     model = getattr(transformers, f"{kind}ForConditionalGeneration")(config)
     tied = settings["tie_word_embeddings"]
-    if not tied:
-        model.lm_head.weight = torch.nn.Parameter(torch.empty(num_ids + spare, config.d_model))
-    generator = torch.Generator().manual_seed(len(name))
+    randomize(model, config.d_kv, tied=tied, seed=len(name))
     with torch.no_grad():
-        for weight, x in model.named_parameters():
-            x.normal_(generator=generator)
-            if "layer_norm" in weight:
-                x.mul_(0.3).add_(1.0)
-            elif weight.endswith(".q.weight"):
-                x.mul_((x.shape[1] * config.d_kv) ** -0.5)
-            elif "shared" not in weight and "relative" not in weight:
-                x.mul_(x.shape[1] ** -0.5)
         model.shared.weight *= 0.05 if tied else 1.0
     return model.eval()
 

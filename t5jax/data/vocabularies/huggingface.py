@@ -39,7 +39,7 @@ from t5jax.data.vocabularies.tokenizer_json import (
 )
 from t5jax.data.vocabularies.tokenizer_settings import stamps
 from t5jax.data.vocabularies.tokenizer_variants import Variant, full_tokenizer, with_pieces, without
-from t5jax.errors import ConfigError, DataError
+from t5jax.errors import ConfigError, DataError, is_failure
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -153,7 +153,7 @@ def _load(path: str, mtime_ns: int, size: int, beside: tuple) -> _TokenizerFile:
     except (DataError, ConfigError):
         raise
     except BaseException as error:  # the package raises plain Exception, and its panics are none
-        if isinstance(error, KeyboardInterrupt | SystemExit):
+        if not is_failure(error):
             raise
         raise DataError(f"vocabulary {path!r} is not a tokenizer.json: {error}") from error
     if model_type not in ("Unigram", "BPE"):

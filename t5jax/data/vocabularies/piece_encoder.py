@@ -49,7 +49,7 @@ class PieceEncoder:
     ):
         self._path, self._unk_id = path, unk_id
         in_file = sentinels_of(model)
-        self._plain_bytes = _sentinels_unused(model) if in_file else model
+        self._plain_bytes = _sentinels_as(PieceType.UNUSED, model) if in_file else model
         self._plain = processor_of(self._plain_bytes, path)
         size = self._plain.get_piece_size()
         behind = {number: f"▁<extra_id_{i}>" for i, number in sentinels.items() if i not in in_file}
@@ -59,7 +59,7 @@ class PieceEncoder:
                     f"vocabulary {path!r}: <extra_id_{index}> is id {in_file[index]} of the model, "
                     f"and {sentinels[index]} beside it; the files are of two tokenizers"
                 )
-        coded = _sentinels_found(model) if in_file else model
+        coded = _sentinels_as(PieceType.USER_DEFINED, model) if in_file else model
         self._coded_bytes = with_more_pieces(coded, _user_defined(behind)) if behind else coded
         self._coded = processor_of(self._coded_bytes, path)
         names = behind | {token.id: token.content for token in own}
@@ -162,24 +162,12 @@ def sentinels_of(model: bytes) -> dict[int, int]:
     return {index: token for token, index in enumerate(indices) if index is not None}
 
 
-def _sentinels_found(model: bytes) -> bytes:
-    """Finds `<extra_id_0>` wherever it stands, whatever the type of its piece (a control symbol is
-    never found in a text, a piece with a low score is spelled by others)."""
+def _sentinels_as(kind: PieceType, model: bytes) -> bytes:
+    """The model whose sentinels are pieces of a type: USER_DEFINED are found wherever they stand (a
+    control symbol is never found in a text, a piece with a low score is spelled by others), UNUSED
+    are spelled in documents like any other text."""
     pieces = read_pieces(model)
-    found = [
-        p if sentinel_index(p.text) is None else Piece(p.text, p.score, PieceType.USER_DEFINED)
-        for p in pieces
+    changed = [
+        p if sentinel_index(p.text) is None else Piece(p.text, p.score, kind) for p in pieces
     ]
-    return model if found == pieces else with_pieces(model, found)
-
-
-def _sentinels_unused(model: bytes) -> bytes:
-    """Spells `<extra_id_0>` in documents like any other text."""
-    pieces = read_pieces(model)
-    return with_pieces(
-        model,
-        [
-            p if sentinel_index(p.text) is None else Piece(p.text, p.score, PieceType.UNUSED)
-            for p in pieces
-        ],
-    )
+    return model if changed == pieces else with_pieces(model, changed)
