@@ -129,9 +129,34 @@ def on_each_device(function: Callable, rows: NamedSharding) -> Callable:
     )
 
 
+def on_shards(function: Callable, in_axes: tuple, out_axes: tuple) -> Callable:
+    """`shard_map` of a function without collectives, its arguments' axes by name.
+
+    `in_axes` has a tuple for each argument, `out_axes` one for the result: a logical axis or None
+    for each of its dimensions, or None for the whole argument, which every device then has whole.
+    The function itself where no mesh is in use, and inside `on_each_device`.
+    """
+    rules = _rules.get()
+    if rules is None or _inside_shard_map():
+        return function
+    spec = lambda axes: P() if axes is None else _spec(axes, rules)
+    in_specs = tuple(map(spec, in_axes))
+    return jax.shard_map(function, in_specs=in_specs, out_specs=spec(out_axes), check_vma=False)
+
+
 def devices_in_program() -> int:
     """Number of devices that run the program being traced together."""
-    return 1 if _inside_shard_map() else jax.device_count()
+    if _inside_shard_map():
+        return 1
+    return jax.sharding.get_abstract_mesh().size if _rules.get() else jax.device_count()
+
+
+def platform_in_program() -> str:
+    """ "cpu", "gpu" or "tpu": of the mesh that the program is traced for, which this host need not
+    have; without a mesh, the host's."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    platform = jax.default_backend() if device is None else device.platform
+    return {"cuda": "gpu", "rocm": "gpu"}.get(platform, platform)
 
 
 def _inside_shard_map() -> bool:

@@ -2,7 +2,8 @@
 
 A saved config begins with `config_version = N`; those of t5jax 0.1 have no such line, and are
 version 1. Who renames a section or a field raises VERSION and adds a line to RENAMED_FIELDS; a
-class that a saved config names (`optimizer: Class`), to RENAMED_CLASSES. No old name is used again.
+class that a saved config names (`optimizer: Class`), to RENAMED_CLASSES; of a choice, to
+RENAMED_VALUES. No old name is used again.
 """
 
 import logging
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 from t5jax.errors import ConfigError, message_of
 
-VERSION = 2  # of the text that is written now
+VERSION = 3  # of the text that is written now
 _VERSION_LINE = re.compile(r"config_version = (\d+)")
 _log = logging.getLogger("t5jax")
 
@@ -26,6 +27,7 @@ class Renamed(NamedTuple):
 
 RENAMED_FIELDS = (Renamed(2, "reporting", "tracking"),)  # a section or a field: its dotted name
 RENAMED_CLASSES = (Renamed(2, "ReportingConfig", "TrackingConfig"),)
+RENAMED_VALUES = {"model.attention": (Renamed(3, "per_example", "rowwise"),)}  # by field
 
 # Of modules that a config file imports: hints only.
 RENAMED_MODULES = {
@@ -63,12 +65,15 @@ def migrated_text(text: str) -> str:
 def migrated_flags(flags: list[str]) -> list[str]:
     """`--section.field VALUE ...` by the names of this version; says what it renamed."""
     renamed: dict[str, str] = {}
-    result = []
+    result, field = [], ""
     for flag in flags:
         if flag.startswith("--"):
-            name, *value = flag[2:].split("=", 1)
-            name = _migrated_name(name.replace("-", "_"), 0, renamed) or name
-            flag = "=".join([f"--{name}", *value])
+            field, *value = flag[2:].split("=", 1)
+            field = _migrated_name(field.replace("-", "_"), 0, renamed) or field
+            value = [_migrated_value(field, x, 0, renamed) for x in value]
+            flag = "=".join([f"--{field}", *value])
+        else:
+            flag = _migrated_value(field, flag, 0, renamed)
         result.append(flag)
     _say("the command line", renamed)
     return result
@@ -95,7 +100,19 @@ def _migrated_line(line: str, version: int, renamed: dict[str, str]) -> str:
         if since > version and rest.rstrip("\n") == f": {old}":
             rest = rest.replace(old, new)
             renamed[old] = new
+    value = re.fullmatch(r" = '(.*)'\n?", rest)
+    if value:
+        rest = rest.replace(value[1], _migrated_value(name, value[1], version, renamed))
     return name + rest
+
+
+def _migrated_value(field: str, value: str, version: int, renamed: dict[str, str]) -> str:
+    """The value of a field in this version."""
+    for since, old, new in RENAMED_VALUES.get(field.replace("-", "_"), ()):
+        if since > version and value == old:
+            renamed[f"{field} {old}"] = new
+            return new
+    return value
 
 
 def _migrated_name(name: str, version: int, renamed: dict[str, str]) -> str | None:

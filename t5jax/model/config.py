@@ -18,7 +18,7 @@ Architecture = Literal[
     "prefix_lm",  # the same, with all inputs visible to one another
     "encoder_only",  # BERT: predicts what is masked
 ]
-AttentionImplementation = Literal["auto", "einsum", "per_example"]
+AttentionImplementation = Literal["auto", "einsum", "rowwise"]
 Remat = Literal["none", "dots", "full"]
 _LACKING = {"encoder": ("decoder_only", "prefix_lm"), "decoder": ("encoder_only",)}
 ACTIVATION_NAMES = ("linear", "relu", "gelu", "gelu_exact", "silu", "sigmoid", "tanh")

@@ -110,12 +110,12 @@ class DecoderOnly(TokenModel):
 
     def _keys_and_values(self, x_BTD: jax.Array, mask: Mask, length: int) -> list[KeyValue]:
         """By layer, [B, N, length, H]: those of the first positions."""
-        bias_NTT = self.decoder.position_bias(x_BTD.shape[1], mask)
+        bias = self.decoder.position_bias(x_BTD.shape[1], mask)
 
         def body(x_BTD, layer):
             # The layer computes them, too; the compiler merges the two.
             cached = layer.self_attention.heads_first(layer.self_attention_norm(x_BTD)[:, :length])
-            return constrain(layer(x_BTD, bias_NTT, mask), "batch", None, None), cached
+            return constrain(layer(x_BTD, bias, mask), "batch", None, None), cached
 
         _, stacked = jax.lax.scan(body, x_BTD, self.decoder.layers)
         return unstack(stacked, self.decoder.num_layers)

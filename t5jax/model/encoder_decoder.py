@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from t5jax.model.attention import MASKED, Mask
+from t5jax.model.attention import MASKED, Mask, PositionBias
 from t5jax.model.config import T5Config
 from t5jax.model.decode_weights import DecodeWeights
 from t5jax.model.layer_stack import unstack
@@ -48,12 +48,12 @@ class Stack(nnx.Module):
         keys_B: jax.Array | None = None,
     ) -> jax.Array:
         T, rate = x_BTD.shape[1], self.dropout_rate
-        bias_NTT = self.position_bias(T, mask)
+        bias = self.position_bias(T, mask)
         in_keys, out_keys, layers_keys = split_keys(keys_B, 3)
         layer_keys = split_keys(layers_keys, self.num_layers)
 
         def block(x_BTD, layer, keys_B):
-            x_BTD = layer(x_BTD, bias_NTT, mask, memory, keys_B)
+            x_BTD = layer(x_BTD, bias, mask, memory, keys_B)
             return constrain(x_BTD, "batch", None, None)
 
         in_scan = self.unroll < self.num_layers
@@ -68,8 +68,8 @@ class Stack(nnx.Module):
             x_BTD, _ = jax.lax.scan(body, x_BTD, scanned, unroll=self.unroll)
         return dropout(self.final_norm(x_BTD), rate, out_keys)
 
-    def position_bias(self, length: int, mask: Mask) -> jax.Array | None:
-        """[N, T, T] of every block; None where every block has its own."""
+    def position_bias(self, length: int, mask: Mask) -> PositionBias | None:
+        """That of every block; None where every block has its own."""
         if not self.shared_bias:
             return None
         return self.relpos_bias(length, length, bidirectional=mask.bidirectional)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from t5jax.model.attention import Mask, dot_product_attention
+from t5jax.model.attention import Mask, PositionBias, dot_product_attention
 from t5jax.model.config import T5Config
 from t5jax.model.matmul import dense
 from t5jax.model.position import RelativePositionBias
@@ -90,7 +90,7 @@ class Attention(nnx.Module):
         self,
         x_BTD: jax.Array,
         memory_BSD: jax.Array,
-        bias_NTS: jax.Array | None,
+        bias: PositionBias | None,
         mask: Mask,
         keys_B: jax.Array | None = None,
     ) -> jax.Array:
@@ -99,7 +99,7 @@ class Attention(nnx.Module):
         # Dropping a probability at every query at once, as T5 does, is dropping that key's value.
         value = dropout_values(value, self.dropout_rate, keys_B)
         y_BTNH = dot_product_attention(
-            self._project(x_BTD, self.query), key, value, bias_NTS, mask, self.implementation
+            self._project(x_BTD, self.query), key, value, bias, mask, self.implementation
         )
         return dense(y_BTNH.reshape(*y_BTNH.shape[:2], -1), self.out)
 
@@ -192,19 +192,19 @@ class TransformerBlock(nnx.Module):
     def __call__(
         self,
         x_BTD: jax.Array,
-        bias_NTT: jax.Array | None,
+        bias: PositionBias | None,
         mask: Mask,
         memory: tuple[jax.Array, Mask] | None = None,
         keys_B: jax.Array | None = None,
     ) -> jax.Array:
-        """`memory` is the encoder's output [B, S, D] with its mask; `bias_NTT` is the stack's
+        """`memory` is the encoder's output [B, S, D] with its mask; `bias` is the stack's
         position bias, None where every block has its own. Returns [B, T, D]."""
         keys = split_keys(keys_B, 6 + self.has_adapter)
         if self.per_layer_bias:
             T = x_BTD.shape[1]
-            bias_NTT = self.relpos_bias(T, T, bidirectional=mask.bidirectional)
+            bias = self.relpos_bias(T, T, bidirectional=mask.bidirectional)
         y = self.self_attention_norm(x_BTD)
-        y = self.self_attention(y, y, bias_NTT, mask, keys[0])
+        y = self.self_attention(y, y, bias, mask, keys[0])
         x_BTD += dropout(y, self.dropout_rate, keys[1])
         if memory is not None:
             encoded_BSD, cross_mask = memory

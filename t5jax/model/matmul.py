@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from t5jax.sharding import devices_in_program
+from t5jax.sharding import devices_in_program, platform_in_program
 
 # Measured: docs/benchmarks.md.
 _SMALL_BATCH = range(3, 65)
@@ -23,7 +23,7 @@ class TransposedParam(nnx.Param):
 def on_one_cpu(devices: int | None = None) -> bool:
     """Whether a program that `devices` run together (default: the one that is being traced) runs on
     a CPU alone."""
-    return jax.default_backend() == "cpu" and (devices or devices_in_program()) == 1
+    return platform_in_program() == "cpu" and (devices or devices_in_program()) == 1
 
 
 def dense(x: jax.Array, weight: nnx.Param) -> jax.Array:

@@ -1,10 +1,10 @@
 """Relative position bias (Raffel et al. 2020, section 2.1; buckets as in Mesh TensorFlow)."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from t5jax.model.attention.bias import PositionBias
 from t5jax.model.config import T5Config
 
 
@@ -46,16 +46,11 @@ class RelativePositionBias(nnx.Module):
         self.embedding = nnx.Param(init(rngs.params(), shape), axes=("heads", "relpos_buckets"))
         self.max_distance = cfg.relpos_max_distance
 
-    def __call__(self, query_length: int, key_length: int, *, bidirectional: bool) -> jax.Array:
-        """Bias [N, T, S] of every query position and key position, in the table's dtype."""
-        T, S = query_length, key_length
-        # One more than needed: see below.
-        by_distance = self.by_distance(np.arange(1 - T, S + 1), bidirectional=bidirectional)
-        # bias[t, s] depends on s - t only: lay the T+S distances T times in a row and read it with
-        # rows one shorter. Indexing by [T, S] buckets would make the gradient a scatter of T*S.
-        N, W = by_distance.shape
-        flat = jnp.broadcast_to(by_distance[:, None], (N, T, W)).reshape(N, T * W)
-        return flat[:, T - 1 : T * W - 1].reshape(N, T, W - 1)[:, :, :S]
+    def __call__(self, query_length: int, key_length: int, *, bidirectional: bool) -> PositionBias:
+        """Bias of every query position and key position, in the table's dtype."""
+        distance = np.arange(1 - query_length, key_length + 1)
+        by_distance_NW = self.by_distance(distance, bidirectional=bidirectional)
+        return PositionBias.of_distances(by_distance_NW, query_length)
 
     def by_distance(self, distance: np.ndarray, *, bidirectional: bool) -> jax.Array:
         """Bias [N, len(distance)] of keys at `distance` after the query."""

@@ -234,7 +234,7 @@ def test_old_names_in_text_of_this_version_are_refused():
 
 def test_text_of_a_later_version_is_refused():
     text = to_text(golden_run()).replace(f"= {migration.VERSION}", f"= {migration.VERSION + 1}", 1)
-    with pytest.raises(ConfigError, match="has version 3, and this t5jax reads those up to 2"):
+    with pytest.raises(ConfigError, match="has version 4, and this t5jax reads those up to 3"):
         from_text(text)
 
 
@@ -247,22 +247,35 @@ def test_a_resumed_run_says_what_changed_and_not_what_was_renamed():
 
 def test_fields_and_classes_are_renamed_from_version_to_version(monkeypatch, caplog):
     """As the next ones will be: a field of a section that was renamed before it, a class."""
-    fields = (*migration.RENAMED_FIELDS, migration.Renamed(3, "tracking.plot", "tracking.curve"))
-    monkeypatch.setattr(migration, "VERSION", 3)
+    fields = (*migration.RENAMED_FIELDS, migration.Renamed(9, "tracking.plot", "tracking.curve"))
+    monkeypatch.setattr(migration, "VERSION", 9)
     monkeypatch.setattr(migration, "RENAMED_FIELDS", fields)
-    monkeypatch.setattr(migration, "RENAMED_CLASSES", (migration.Renamed(3, "Adam", "AdamW"),))
+    monkeypatch.setattr(migration, "RENAMED_CLASSES", (migration.Renamed(9, "Adam", "AdamW"),))
     old = "reporting.plot = True\nreporting.plots = 1\noptimizer: Adam\noptimizer.Adam = 'Adam'\n"
     new = "tracking.curve = True\ntracking.plots = 1\noptimizer: AdamW\noptimizer.Adam = 'Adam'\n"
     with caplog.at_level(logging.WARNING, "t5jax"):
         assert migrated_text(old) == new
         middle = "config_version = 2\n" + old.replace("reporting", "tracking")
         assert migrated_text(middle) == new
-        assert migrated_text("config_version = 3\n" + new) == new
+        assert migrated_text("config_version = 9\n" + new) == new
     said = [record.message.partition(": ")[2] for record in caplog.records]
     assert said == [
         "reporting is tracking, tracking.plot is tracking.curve, Adam is AdamW now",
         "tracking.plot is tracking.curve, Adam is AdamW now",
     ]
+
+
+def test_a_choice_of_an_earlier_version_is_renamed_in_text_and_flags(caplog):
+    old = "model.attention = 'per_example'\nworkdir = 'per_example'\n"
+    with caplog.at_level(logging.WARNING, "t5jax"):
+        new = migrated_text("config_version = 2\n" + old)
+        flags = ["--model.attention", "per_example", "--workdir", "per_example"]
+        assert migration.migrated_flags(flags)[1::2] == ["rowwise", "per_example"]
+        flag = "--model.attention=per_example"
+        assert migration.migrated_flags([flag]) == ["--model.attention=rowwise"]
+    assert new == "model.attention = 'rowwise'\nworkdir = 'per_example'\n"
+    assert migrated_text(f"config_version = {migration.VERSION}\n{old}") == old
+    assert caplog.messages[0].endswith("model.attention per_example is rowwise now")
 
 
 def test_flags_of_0_1_are_taken_and_named(caplog):

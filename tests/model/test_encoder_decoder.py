@@ -170,7 +170,7 @@ def baseline():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"unroll_layers": 2, "remat": "dots", "attention": "per_example"},
+        {"unroll_layers": 2, "remat": "dots", "attention": "rowwise"},
         {"unroll_layers": "all", "remat": "full"},
     ],
 )

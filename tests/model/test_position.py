@@ -65,7 +65,7 @@ def by_indexing(bias: RelativePositionBias, query_length: int, key_length: int, 
 @pytest.mark.parametrize("lengths", [(29, 29), (7, 31), (31, 7), (1, 5), (5, 1)])
 def test_bias_equals_indexing(bidirectional, lengths):
     bias = make_bias()
-    got = bias(*lengths, bidirectional=bidirectional)
+    got = bias(*lengths, bidirectional=bidirectional).dense_NTS
     assert got.shape == (3, *lengths)
     np.testing.assert_array_equal(got, by_indexing(bias, *lengths, bidirectional))
 
@@ -73,7 +73,7 @@ def test_bias_equals_indexing(bidirectional, lengths):
 def test_gradient_equals_that_of_indexing():
     bias, (T, S) = make_bias(), (29, 23)
     weights = np.random.default_rng(0).normal(size=(3, T, S)).astype(np.float32)
-    got = jax.grad(lambda bias: (bias(T, S, bidirectional=True) * weights).sum())(bias)
+    got = jax.grad(lambda bias: (bias(T, S, bidirectional=True).dense_NTS * weights).sum())(bias)
     want = jax.grad(lambda bias: (by_indexing(bias, T, S, True) * weights).sum())(bias)
     np.testing.assert_allclose(got.embedding[...], want.embedding[...], rtol=1e-5, atol=1e-5)
     unused = np.flatnonzero((np.asarray(got.embedding[...]) == 0).all(axis=0))
@@ -83,7 +83,7 @@ def test_gradient_equals_that_of_indexing():
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_at_is_a_row_of_the_whole(bidirectional):
     bias, length = make_bias(), 23
-    whole = bias(length, length, bidirectional=bidirectional)
+    whole = bias(length, length, bidirectional=bidirectional).dense_NTS
     at = lambda index: bias.at(index, length, bidirectional=bidirectional)
     rows = jax.jit(jax.vmap(at))(np.arange(length))
     np.testing.assert_array_equal(rows, np.swapaxes(whole, 0, 1))

@@ -1,78 +1,39 @@
-"""Dot-product attention with an additive position bias: masks and implementations.
+"""Attention one row after the other, for a CPU: a row's scores never leave its cache.
+
+The backward pass computes the probabilities again from what normalised them, as in FlashAttention
+(Dao et al. 2022).
 
 Shape suffixes: B rows, T query length, S key length, N heads, H head_dim.
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from t5jax.model.matmul import on_one_cpu
-
-MASKED = -1e9  # added to scores; a row without any allowed key stays finite (uniform)
-
-
-class Mask(NamedTuple):
-    """Attention mask: queries see keys of the same non-zero segment, `causal` none after them."""
-
-    query_segments: jax.Array  # [B, T] int32
-    key_segments: jax.Array  # [B, S] int32; 0 is padding
-    causal: bool = False
-    prefix: jax.Array | None = None  # [B, S] int32: 1 at keys that earlier queries see, too
-
-    @property
-    def bidirectional(self) -> bool:
-        """Whether a query may see later keys: then position buckets tell the directions apart
-        (Mesh TensorFlow: all but fully autoregressive attention)."""
-        return not self.causal or self.prefix is not None
-
-    def bias(self) -> jax.Array:
-        """[B, T, S] float32: 0 where a query sees a key, very negative elsewhere."""
-        q, k = self.query_segments[:, :, None], self.key_segments[:, None, :]
-        allowed = (q == k) & (k > 0)
-        if self.causal:
-            earlier = jnp.tril(jnp.ones(allowed.shape[1:], bool))
-            allowed &= earlier if self.prefix is None else earlier | (self.prefix[:, None, :] > 0)
-        return jnp.where(allowed, 0.0, MASKED)
+from t5jax.model.attention.bias import PositionBias
+from t5jax.model.attention.mask import Mask
 
 
-def dot_product_attention(
+def rowwise_attention(
     q_BTNH: jax.Array,
     k_BSNH: jax.Array,
     v_BSNH: jax.Array,
-    bias_NTS: jax.Array | None,
+    bias: PositionBias | None,
     mask: Mask,
-    implementation: str = "einsum",
 ) -> jax.Array:
-    """softmax(q k + bias + mask) v, [B, T, N, H] in the dtype of v; scores in float32.
-
-    There is no 1/sqrt(head_dim): T5 folds it into the initial scale of the query weights.
-    """
-    if implementation == "auto":
-        # A loop over rows stays in a CPU's cache, but would serialise rows that devices share.
-        implementation = "per_example" if on_one_cpu() else "einsum"
-    if implementation == "per_example":
-        mask_arrays = mask.query_segments, mask.key_segments, mask.prefix
-        return _per_example(q_BTNH, k_BSNH, v_BSNH, bias_NTS, mask_arrays, mask.causal)
-    assert implementation == "einsum", implementation
-    scores_BNTS = jnp.einsum("BTNH,BSNH->BNTS", q_BTNH, k_BSNH, preferred_element_type=jnp.float32)
-    scores_BNTS += mask.bias()[:, None]
-    if bias_NTS is not None:
-        scores_BNTS += bias_NTS.astype(jnp.float32)
-    probs_BNTS = jax.nn.softmax(scores_BNTS).astype(v_BSNH.dtype)
-    return jnp.einsum("BNTS,BSNH->BTNH", probs_BNTS, v_BSNH)
+    """Attention in a loop over the rows, which would serialise rows that devices share."""
+    mask_arrays = mask.query_segments, mask.key_segments, mask.prefix
+    dense_NTS = None if bias is None else bias.dense_NTS
+    return _rowwise(q_BTNH, k_BSNH, v_BSNH, dense_NTS, mask_arrays, mask.causal)
 
 
-# One row after the other, its scores never leaving the cache; the backward pass computes the
-# probabilities again from what normalised them, as in FlashAttention (Dao et al. 2022). Maximum and
-# sum are stored apart: in a row without any allowed key, MASKED + log(sum) would round to MASKED.
-# `mask_arrays` are those of a Mask.
+# Maximum and sum are stored apart: in a row without any allowed key, MASKED + log(sum) would round
+# to MASKED. `mask_arrays` are those of a Mask.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _per_example(q_BTNH, k_BSNH, v_BSNH, bias_NTS, mask_arrays, causal):
+def _rowwise(q_BTNH, k_BSNH, v_BSNH, bias_NTS, mask_arrays, causal):
     return _forward(q_BTNH, k_BSNH, v_BSNH, bias_NTS, mask_arrays, causal)[0]
 
 
@@ -128,4 +89,4 @@ def _backward(causal, residuals, dy_BTNH):
     return dq_BTNH, dk_BSNH, dv_BSNH, dbias_NTS, None
 
 
-_per_example.defvjp(_forward, _backward)
+_rowwise.defvjp(_forward, _backward)
