@@ -3,17 +3,34 @@
 Shape suffixes: B rows, T query length, S key length, N heads, H head_dim.
 """
 
+import functools
+import logging
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 
+from t5jax.errors import ConfigError
 from t5jax.model.attention.bias import PositionBias
 from t5jax.model.attention.einsum import einsum_attention
 from t5jax.model.attention.mask import Mask
-from t5jax.model.attention.rowwise import rowwise_attention
+from t5jax.model.attention.rowwise import rowwise_attention, why_not_rowwise
+from t5jax.model.attention.score import PLAIN, ScoreFunction
 from t5jax.model.matmul import on_one_cpu
+from t5jax.sharding import platform_in_program
 
-IMPLEMENTATIONS: dict[str, Callable] = {"einsum": einsum_attention, "rowwise": rowwise_attention}
+logger = logging.getLogger("t5jax")
+# The platform that an implementation needs; the others run on every one.
+PLATFORM_OF: dict[str, str] = {}
+# What "auto" tries before einsum, by platform.
+_PREFERRED: dict[str, tuple[str, ...]] = {}
+
+
+class Implementation(NamedTuple):
+    """An attention and its limits; both functions take (q, k, v, bias, mask, score)."""
+
+    attend: Callable[..., jax.Array]
+    why_not: Callable[..., str | None]  # why it cannot do this call; None: it can
 
 
 def dot_product_attention(
@@ -23,15 +40,42 @@ def dot_product_attention(
     bias: PositionBias | None,
     mask: Mask,
     implementation: str = "einsum",
+    score: ScoreFunction = PLAIN,
 ) -> jax.Array:
     """softmax(q k + bias + mask) v, [B, T, N, H] in the dtype of v; scores in float32.
 
-    There is no 1/sqrt(head_dim): T5 folds it into the initial scale of the query weights.
+    There is no 1/sqrt(head_dim): T5 folds it into the initial scale of the query weights. Where the
+    implementation cannot do this call, the next of the platform does, at last einsum, and the
+    reason is logged once. Raises ConfigError if it needs another platform than that of the mesh.
     """
+    call = (q_BTNH, k_BSNH, v_BSNH, bias, mask, score)
+    for name in _candidates(implementation):
+        attend, why_not = _load(name)
+        reason = why_not(*call)
+        if reason is None:
+            return attend(*call)
+        _log_once(f"attention: not {name} for this call, because {reason}; next: einsum")
+    return einsum_attention(*call)
+
+
+def _candidates(implementation: str) -> tuple[str, ...]:
+    """Names of the implementations to try before einsum, in order."""
+    platform = platform_in_program()
     if implementation == "auto":
-        implementation = _implementation_of_platform()
-    return IMPLEMENTATIONS[implementation](q_BTNH, k_BSNH, v_BSNH, bias, mask)
+        return ("rowwise",) if on_one_cpu() else _PREFERRED.get(platform, ())
+    needed = PLATFORM_OF.get(implementation, platform)
+    if needed != platform:
+        raise ConfigError(
+            f"model.attention = {implementation!r}: runs on {needed} devices, this mesh's are "
+            f"{platform}; set model.attention = 'auto', which takes the platform's fastest"
+        )
+    return () if implementation == "einsum" else (implementation,)
 
 
-def _implementation_of_platform() -> str:
-    return "rowwise" if on_one_cpu() else "einsum"
+def _load(name: str) -> Implementation:
+    return {"rowwise": Implementation(rowwise_attention, why_not_rowwise)}[name]
+
+
+@functools.cache
+def _log_once(message: str) -> None:
+    logger.warning(message)

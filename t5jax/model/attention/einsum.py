@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from t5jax.model.attention.bias import PositionBias
 from t5jax.model.attention.mask import Mask
+from t5jax.model.attention.score import PLAIN, ScoreFunction
 
 
 def einsum_attention(
@@ -16,10 +17,12 @@ def einsum_attention(
     v_BSNH: jax.Array,
     bias: PositionBias | None,
     mask: Mask,
+    score: ScoreFunction = PLAIN,
 ) -> jax.Array:
     """Attention whose scores [B, N, T, S] are stored, in float32."""
     scores_BNTS = jnp.einsum("BTNH,BSNH->BNTS", q_BTNH, k_BSNH, preferred_element_type=jnp.float32)
-    scores_BNTS += mask.bias()[:, None]
+    scores_BNTS = score.capped(scores_BNTS)
+    scores_BNTS += mask.bias(score.window)[:, None]
     if bias is not None:
         scores_BNTS += bias.dense_NTS.astype(jnp.float32)
     probs_BNTS = jax.nn.softmax(scores_BNTS).astype(v_BSNH.dtype)

@@ -25,11 +25,15 @@ class Mask(NamedTuple):
         (Mesh TensorFlow: all but fully autoregressive attention)."""
         return not self.causal or self.prefix is not None
 
-    def bias(self) -> jax.Array:
-        """[B, T, S] float32: 0 where a query sees a key, very negative elsewhere."""
+    def bias(self, window: int | None = None) -> jax.Array:
+        """[B, T, S] float32: 0 where a query sees a key, very negative elsewhere; keys farther away
+        than `window` positions are not seen."""
         q, k = self.query_segments[:, :, None], self.key_segments[:, None, :]
         allowed = (q == k) & (k > 0)
         if self.causal:
             earlier = jnp.tril(jnp.ones(allowed.shape[1:], bool))
             allowed &= earlier if self.prefix is None else earlier | (self.prefix[:, None, :] > 0)
+        if window is not None:
+            T, S = allowed.shape[1:]
+            allowed &= abs(jnp.arange(S) - jnp.arange(T)[:, None]) <= window
         return jnp.where(allowed, 0.0, MASKED)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from t5jax.model.attention.bias import PositionBias
 from t5jax.model.attention.mask import Mask
+from t5jax.model.attention.score import PLAIN, ScoreFunction
 
 
 def rowwise_attention(
@@ -21,11 +22,18 @@ def rowwise_attention(
     v_BSNH: jax.Array,
     bias: PositionBias | None,
     mask: Mask,
+    score: ScoreFunction = PLAIN,
 ) -> jax.Array:
     """Attention in a loop over the rows, which would serialise rows that devices share."""
+    assert score == PLAIN, score
     mask_arrays = mask.query_segments, mask.key_segments, mask.prefix
     dense_NTS = None if bias is None else bias.dense_NTS
     return _rowwise(q_BTNH, k_BSNH, v_BSNH, dense_NTS, mask_arrays, mask.causal)
+
+
+def why_not_rowwise(q_BTNH, k_BSNH, v_BSNH, bias, mask, score: ScoreFunction) -> str | None:
+    """Why `rowwise_attention` cannot do this call; None: it can."""
+    return None if score == PLAIN else "it has no window and no soft cap"
 
 
 # Maximum and sum are stored apart: in a row without any allowed key, MASKED + log(sum) would round

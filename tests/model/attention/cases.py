@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from t5jax.model.attention import Mask, PositionBias, dot_product_attention
+from t5jax.model.attention.score import PLAIN
 
 
 class Case(NamedTuple):
@@ -63,7 +64,7 @@ def softmax(x):
     return e / e.sum(axis=-1, keepdims=True)
 
 
-def reference(case: Case, q, k, v, bias, dy):
+def reference(case: Case, q, k, v, bias, dy, score=PLAIN):
     """(y, dq, dk, dv, dbias) in float64, row by row and head by head."""
     q, k, v, dy = (x.astype(np.float64) for x in (q, k, v, dy))
     y, dq, dk, dv = (np.zeros_like(x) for x in (q, q, k, v))
@@ -77,8 +78,14 @@ def reference(case: Case, q, k, v, bias, dy):
         if case.causal:
             past = np.arange(len(key_segments)) <= np.arange(len(query_segments))[:, None]
             allowed &= past if case.prefix is None else past | (np.array(case.prefix)[b] > 0)
+        if score.window is not None:
+            allowed &= abs(np.arange(S) - np.arange(T)[:, None]) <= score.window
         for n in range(q.shape[2]):
-            scores = q[b, :, n] @ k[b, :, n].T + (0.0 if bias is None else bias[n][index_TS])
+            products, slope = q[b, :, n] @ k[b, :, n].T, 1.0
+            if score.soft_cap is not None:
+                bounded = np.tanh(products / score.soft_cap)
+                products, slope = score.soft_cap * bounded, 1 - bounded**2
+            scores = products + (0.0 if bias is None else bias[n][index_TS])
             # A query that may look nowhere looks everywhere, equally.
             scores = np.where(allowed, scores, np.where(allowed.any(1)[:, None], -np.inf, 0.0))
             p = softmax(scores)
@@ -86,17 +93,18 @@ def reference(case: Case, q, k, v, bias, dy):
             dv[b, :, n] = p.T @ dy[b, :, n]
             dp = dy[b, :, n] @ v[b, :, n].T
             ds = p * (dp - (p * dp).sum(axis=-1, keepdims=True))
-            dq[b, :, n], dk[b, :, n] = ds @ k[b, :, n], ds.T @ q[b, :, n]
             np.add.at(dbias[n], index_TS, ds)
+            ds = ds * slope
+            dq[b, :, n], dk[b, :, n] = ds @ k[b, :, n], ds.T @ q[b, :, n]
     return y, dq, dk, dv, dbias
 
 
-def attend_and_gradients(case: Case, implementation: str, q, k, v, bias, dy):
+def attend_and_gradients(case: Case, implementation: str, q, k, v, bias, dy, score=PLAIN):
     @jax.jit
     def run(q, k, v, bias, dy):
         def call(q, k, v, bias):
             bias = None if bias is None else PositionBias.of_distances(bias, q.shape[1])
-            return dot_product_attention(q, k, v, bias, case.mask(), implementation)
+            return dot_product_attention(q, k, v, bias, case.mask(), implementation, score)
 
         y, gradients = jax.vjp(call, q, k, v, bias)
         return y, *gradients(dy)

@@ -1,12 +1,14 @@
 """Both implementations of attention against NumPy float64, forward and gradients; T5X's layer."""
 
+import logging
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from t5jax.model.attention import Mask, PositionBias, dot_product_attention
+from t5jax.model.attention import Mask, PositionBias, ScoreFunction, dot_product_attention
 from t5jax.model.config import T5Config
 from t5jax.model.layers import Attention
 from tests.model.attention.cases import CASES, attend_and_gradients, reference
@@ -36,6 +38,30 @@ def test_implementations_agree_in_bfloat16():
         for x, y in zip(got, want, strict=True):
             assert x.dtype == jnp.bfloat16
             np.testing.assert_allclose(np.asarray(x, np.float32), y, rtol=0.03, atol=0.03)
+
+
+WINDOW_AND_CAP = ScoreFunction(window=3, soft_cap=1.5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_einsum_with_window_and_soft_cap(name):
+    case = CASES[name]
+    arrays = case.arrays()
+    got = attend_and_gradients(case, "einsum", *arrays, WINDOW_AND_CAP)
+    want = reference(case, *arrays, WINDOW_AND_CAP)
+    for what, x, y in zip(("y", "dq", "dk", "dv", "dbias"), got, want, strict=True):
+        if x is not None:
+            np.testing.assert_allclose(x, y, rtol=2e-5, atol=2e-6, err_msg=what)
+
+
+def test_what_an_implementation_cannot_do_einsum_does_and_the_log_says_so_once(caplog):
+    case, score = CASES["packed encoder"], ScoreFunction(window=2)
+    arrays = case.arrays()
+    with caplog.at_level(logging.WARNING, logger="t5jax"):
+        got = [attend_and_gradients(case, "rowwise", *arrays, score)[0] for _ in range(2)]
+    want = attend_and_gradients(case, "einsum", *arrays, score)[0]
+    np.testing.assert_array_equal(got, [want, want])
+    assert caplog.text.count("not rowwise for this call, because it has no window") == 1
 
 
 def test_auto_does_not_serialise_rows_that_devices_share():
