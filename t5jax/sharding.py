@@ -129,19 +129,37 @@ def on_each_device(function: Callable, rows: NamedSharding) -> Callable:
     )
 
 
-def on_shards(function: Callable, in_axes: tuple, out_axes: tuple) -> Callable:
-    """`shard_map` of a function without collectives, its arguments' axes by name.
+def on_shards(function: Callable, in_axes: tuple, out_axes: tuple | list) -> Callable:
+    """`shard_map` of a function over the whole mesh, its arguments' axes by name.
 
-    `in_axes` has a tuple for each argument, `out_axes` one for the result: a logical axis or None
-    for each of its dimensions, or None for the whole argument, which every device then has whole.
-    The function itself where no mesh is in use, and inside `on_each_device`.
+    `in_axes` has a tuple for each argument, `out_axes` one for the result, or a list of one for
+    each: a logical axis or None for each of its dimensions, or None for the whole argument, which
+    every device then has whole. The function itself where no mesh is in use, and inside
+    `on_each_device`. Collectives in it take the mesh axes that `mesh_axes` gave outside.
     """
     rules = _rules.get()
     if rules is None or _inside_shard_map():
         return function
     spec = lambda axes: P() if axes is None else _spec(axes, rules)
-    in_specs = tuple(map(spec, in_axes))
-    return jax.shard_map(function, in_specs=in_specs, out_specs=spec(out_axes), check_vma=False)
+    out_specs = tuple(map(spec, out_axes)) if isinstance(out_axes, list) else spec(out_axes)
+    mesh = jax.sharding.get_abstract_mesh()
+    return jax.shard_map(
+        function,
+        in_specs=tuple(map(spec, in_axes)),
+        out_specs=out_specs,
+        axis_names=set(mesh.axis_names) - set(mesh.manual_axes),
+        check_vma=False,
+    )
+
+
+def mesh_axes(name: str) -> tuple[str, ...]:
+    """The mesh axes that shard a logical axis of what is being traced: for collectives inside
+    `on_shards`; () where every device has all of it."""
+    rules, mesh = _rules.get(), jax.sharding.get_abstract_mesh()
+    if rules is None:
+        return ()
+    placed = set(mesh.manual_axes)
+    return tuple(axis for axis in rules[name] if mesh.shape[axis] > 1 and axis not in placed)
 
 
 def devices_in_program() -> int:
@@ -205,7 +223,11 @@ def state_shardings(abstract_state, specs: dict, mesh: jax.sharding.Mesh):
 
 
 def _spec(axes: tuple[str | None, ...], rules: AxisRules) -> P:
-    return P(*(None if axis is None else (rules[axis] or None) for axis in axes))
+    """Without the mesh axes over which a `shard_map` is being traced: arrays there are one index's
+    part already."""
+    placed = jax.sharding.get_abstract_mesh().manual_axes
+    mesh_axes_of = lambda name: tuple(x for x in rules[name] if x not in placed)
+    return P(*(None if axis is None else (mesh_axes_of(axis) or None) for axis in axes))
 
 
 def _names(path) -> tuple[str, ...]:

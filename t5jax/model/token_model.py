@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from t5jax.model.config import T5Config
+from t5jax.model.embedding import embed_tokens
 from t5jax.model.layers import fan_in_truncated, new_param
 from t5jax.model.matmul import TransposedParam, small_batch_matmul
 from t5jax.sharding import constrain
@@ -54,13 +55,18 @@ class TokenModel(nnx.Module):
         return self._scaled(self.hidden(batch, keys_B)), self.logits_table()
 
     def embed(self, tokens: jax.Array) -> jax.Array:
-        # Gathering from a table split both ways would make XLA copy all of it to every device.
-        table_VD = constrain(self.token_embedder[...], "vocab", None)
-        return constrain(table_VD[tokens], "batch", *(None,) * tokens.ndim)
+        return embed_tokens(self.token_embedder[...], tokens, self.compute_dtype)
+
+    @property
+    def compute_dtype(self) -> jnp.dtype:
+        """Of all parameters but the token table, which training leaves in float32."""
+        stack = self.encoder if hasattr(self, "encoder") else self.decoder
+        return stack.final_norm.scale[...].dtype
 
     def logits_table(self) -> jax.Array:
         """[D, V]; V is `softmax_size`, the whole table unless the config says otherwise."""
         table_DV = self.token_embedder[...].T if self.tied else self.logits_dense[...]
+        table_DV = table_DV.astype(self.compute_dtype)
         return table_DV[:, : self.softmax_size] if self.softmax_size else table_DV
 
     def _scaled(self, x: jax.Array) -> jax.Array:

@@ -57,7 +57,8 @@ def make_train_step(
 
     def loss_fn(trained: Params, frozen: Params, batch: Batch, keys_B: jax.Array | None):
         params = finetuning.merge_parameters(merge_trees(frozen, trained))
-        model = nnx.merge(model_def, cast_params(params, dtype))
+        # The token table's gradient is summed in its own dtype: see model.embedding.
+        model = nnx.merge(model_def, cast_params(params, dtype) | _token_table(params))
         sums = call_loss(loss, model, batch, keys_B)
         return sums.objective, sums
 
@@ -135,6 +136,11 @@ def make_eval_step(
 def cast_params(params: Params, dtype: str) -> Params:
     """Parameters in the compute dtype; cast before FSDP gathers them, to halve communication."""
     return jax.tree.map(lambda p: p.astype(dtype), params)
+
+
+def _token_table(params: Params) -> Params:
+    """The part of the parameters that `TokenModel` casts itself."""
+    return {name: value for name, value in params.items() if name == "token_embedder"}
 
 
 def mean_metrics(sums: LossSums) -> dict:
