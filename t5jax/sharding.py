@@ -9,10 +9,11 @@ import contextlib
 import contextvars
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 from flax import nnx
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -86,10 +87,37 @@ class MeshConfig:
                     "a mesh axis can divide only one of them"
                 )
 
-    def build(self) -> jax.sharding.Mesh:
+    def build(self, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+        """The mesh over the devices (default: all there are). Of several slices each is a part of
+        the data axis, or where it does not divide of fsdp: those need the network least.
+
+        Raises ConfigError where the devices do not make the mesh.
+        """
+        devices = jax.devices() if devices is None else devices
+        shape = self.shape(len(devices))
+        slices = len({getattr(device, "slice_index", 0) for device in devices})
+        if slices == 1:
+            grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        else:
+            between = _between_slices(shape, slices)
+            within = [size // parts for size, parts in zip(shape, between, strict=True)]
+            grid = mesh_utils.create_hybrid_device_mesh(
+                within, between, devices, allow_split_physical_axes=True
+            )
         # Auto: XLA propagates shardings. JAX's own default, Explicit, would reject FSDP's layouts.
-        shape = self.shape(jax.device_count())
-        return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+        return jax.sharding.Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def _between_slices(shape: tuple[int, ...], slices: int) -> tuple[int, int, int]:
+    """How many parts of each axis the slices are. Raises ConfigError."""
+    if shape[0] % slices == 0:
+        return slices, 1, 1
+    if shape[1] % slices == 0:
+        return 1, slices, 1
+    raise ConfigError(
+        f"mesh: neither data={shape[0]} nor fsdp={shape[1]} divides into {slices} slices; change "
+        "one of them"
+    )
 
 
 @contextlib.contextmanager

@@ -13,8 +13,9 @@ from t5jax.cli.cache import CACHE
 from t5jax.cli.convert import CONVERT
 from t5jax.cli.evaluate import EVALUATE
 from t5jax.cli.export import EXPORT
-from t5jax.cli.inspect import INSPECT_DATA, INSPECT_MODEL
+from t5jax.cli.inspect import INSPECT_DATA, INSPECT_MODEL, INSPECT_SHARDING
 from t5jax.cli.merge import MERGE
+from t5jax.cli.plan import PLAN
 from t5jax.cli.predict import PREDICT
 from t5jax.cli.score import SCORE
 from t5jax.cli.tasks import TASKS
@@ -38,6 +39,7 @@ examples:
   t5jax score runs/mine --input pairs.tsv --output scores.jsonl
   t5jax inspect model configs/t5_1_1_base_c4.py
   t5jax inspect data configs/quickstart.py --step 100
+  t5jax plan configs/t5_1_1_base_c4.py --topology v5e:4x8      before paying for it
   t5jax convert flan-t5-small runs/flan_t5_small    from Hugging Face, T5X, Mesh TensorFlow
   t5jax convert runs/flan_t5_small out --to huggingface
 """
@@ -54,6 +56,8 @@ COMMANDS = (
     MERGE,
     INSPECT_MODEL,
     INSPECT_DATA,
+    INSPECT_SHARDING,
+    PLAN,
     CACHE,
     TRAIN_VOCABULARY,
     EXTEND_VOCABULARY,

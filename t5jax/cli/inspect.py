@@ -1,8 +1,9 @@
-"""t5jax inspect model, t5jax inspect data."""
+"""t5jax inspect model, t5jax inspect data, t5jax inspect sharding."""
 
 import argparse
 
 from t5jax.cli.command import Command, call
+from t5jax.cli.plan import topology_options
 
 
 def _data_options(parser: argparse.ArgumentParser) -> None:
@@ -26,9 +27,19 @@ def _data(a: argparse.Namespace, flags: list[str]) -> None:
     call(inspect_data_command, a, flags)
 
 
+def _sharding(a: argparse.Namespace, flags: list[str]) -> None:
+    from t5jax.commands.inspect import inspect_sharding_command
+
+    call(inspect_sharding_command, a, flags)
+
+
 INSPECT_MODEL = Command(
     "inspect model", "parameters, shapes, shardings, memory, FLOPs", _model, "config"
 )
 INSPECT_DATA = Command(
     "inspect data", "decoded rows of a training step, with masks", _data, "config", _data_options
 )
+INSPECT_SHARDING = Command(
+    "inspect sharding", "layout of every parameter on a topology, without compiling", _sharding,
+    "config", topology_options,
+)  # fmt: skip

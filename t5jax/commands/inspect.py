@@ -1,22 +1,27 @@
-"""`t5jax inspect data CONFIG` and `t5jax inspect model CONFIG`: batches and parameters of a run.
+"""`t5jax inspect data | model | sharding CONFIG`: batches, parameters and layout of a run.
 
 `data` shows the rows of a training step, decoded, with masks and the documents they come from.
 Steps are counted from 1, as in the log of training: step 1 is the first that a run makes. `model`
-shows every parameter with shape and sharding, memory per device and FLOPs per step.
+shows every parameter with shape and sharding, memory per device and FLOPs per step. `sharding`
+shows on which devices of a topology that is not there every parameter would lie.
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from t5jax import runtime
-from t5jax.config import RunConfig, load_config
+from t5jax.config import RunConfig, load_config, read_config
 from t5jax.data.pipeline.loader import Loader
 from t5jax.data.records import counted
 from t5jax.data.registry.resolve import defined_row_format
 from t5jax.data.vocabularies.one_line import one_line
 from t5jax.errors import ConfigError, DataError
+from t5jax.planning.abstract_run import with_vocabulary
+from t5jax.planning.parameter_layout import ParameterLayout, StateLayout, state_layout
+from t5jax.planning.topology import Topology, parse_topology, prepare_process
 from t5jax.run.build import (
     TrainLoader,
     build_evaluation_loaders,
@@ -163,11 +168,15 @@ def _print_parameters(state: TrainState) -> None:
                 f"{x.size:,}",
             )
         )
+    _print_table(rows)
+
+
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    """The first row is the heading; the last column stands to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for name, *middle, count in rows:
-        cells = [name.ljust(widths[0])]
-        cells += [cell.ljust(width) for cell, width in zip(middle, widths[1:-1], strict=True)]
-        print("  ".join([*cells, count.rjust(widths[-1])]))
+    for *cells, last in rows:
+        aligned = [cell.ljust(width) for cell, width in zip(cells, widths[:-1], strict=True)]
+        print("  ".join([*aligned, last.rjust(widths[-1])]))
 
 
 def _print_totals(config: RunConfig, program: Program, num_devices: int) -> None:
@@ -188,6 +197,45 @@ def _print_totals(config: RunConfig, program: Program, num_devices: int) -> None
     sides = zip(lengths, ("inputs", "targets") if all(lengths) else ("tokens",) * 2, strict=True)
     shown = " and ".join(f"{length} {side}" for length, side in sides if length)
     print(f"FLOPs            {flops:.4g} per step of {config.train.batch_size} rows, {shown}")
+
+
+def inspect_sharding_command(
+    config_file: str, flags: list[str], *, topology: str, slices: int
+) -> None:
+    target = parse_topology(topology, slices)
+    prepare_process(target)
+    config = read_config(config_file, flags)
+    with_vocabulary(config)[0].check()
+    layout = state_layout(config, target)
+    rows = [("parameter", "shape", "sharding", "per device", "copies", "MB per device")]
+    rows += [_layout_row(x) for x in layout.parameters]
+    _print_table(rows)
+    _print_layout(layout, target)
+
+
+def _layout_row(x: ParameterLayout) -> tuple[str, ...]:
+    sharding = ", ".join(x.spec) or "-"
+    shown = f"{x.shard_bytes / 1e6:.3f}"
+    return x.name, _shape(x.shape), sharding, _shape(x.shard), str(x.copies), shown
+
+
+def _print_layout(layout: StateLayout, topology: Topology) -> None:
+    mesh = " x ".join(f"{name}={size}" for name, size in layout.mesh.items())
+    print(f"\nmesh             {mesh} over {topology}")
+    for name, nbytes in (
+        ("parameters", layout.parameter_bytes),
+        ("optimizer state", layout.optimizer_bytes),
+        ("of them whole", layout.replicated_bytes),
+    ):
+        print(f"{name:16s} {nbytes / 1e9:8.3f} GB per device")
+    whole: dict[str, list[ParameterLayout]] = {}
+    for x in layout.parameters:
+        if x.why:
+            whole.setdefault(x.why, []).append(x)
+    print("\nwhole on every device" + ("" if whole else ": none"))
+    for why, parameters in whole.items():
+        total = sum(x.shard_bytes for x in parameters) / 1e6
+        print(f"  {total:10.3f} MB in {len(parameters)}, because {why}")
 
 
 def _gigabytes(tree) -> float:

@@ -7,7 +7,7 @@ saved with the run and in every checkpoint, and reads back into the same RunConf
 
 from t5jax.config.field_types import check_type
 from t5jax.config.migration import migrated_text
-from t5jax.config.overrides import load_config, override
+from t5jax.config.overrides import load_config, override, read_config
 from t5jax.config.run_config import EVALUATION_METRICS, RunConfig, TrainConfig, WarmStart
 from t5jax.config.serialization import describe_run, from_record, from_text, to_text
 
@@ -23,5 +23,6 @@ __all__ = [
     "load_config",
     "migrated_text",
     "override",
+    "read_config",
     "to_text",
 ]

@@ -29,14 +29,20 @@ def load_config(path: str, flags: list[str] | None = None) -> RunConfig:
 
     Raises ConfigError (naming file, field, value and next step) on anything that does not fit.
     """
+    config = read_config(path, flags)
+    config.check()
+    to_text(config)  # raises for what a saved run could not hold
+    return config
+
+
+def read_config(path: str, flags: list[str] | None = None) -> RunConfig:
+    """The same without the check of what one section says with another, which may read the
+    vocabulary's file."""
     config = _run_file(path)
     if not isinstance(config, RunConfig):
         raise ConfigError(f"{path}: config() returned {type(config).__name__}, not a RunConfig")
     check_types(config)
-    config = override(config, flags or [], program=f"t5jax train {path}")
-    config.check()
-    to_text(config)  # raises for what a saved run could not hold
-    return config
+    return override(config, flags or [], program=f"t5jax train {path}")
 
 
 def _run_file(path: str) -> Any:

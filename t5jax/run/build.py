@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
 from t5jax.config import RunConfig
 from t5jax.data.pipeline.loader import Loader
 from t5jax.data.pipeline.opening import open_in_order, open_loader
@@ -133,10 +135,12 @@ def build_validation(config: RunConfig, mixture: ResolvedMixture) -> Validation:
     return Validation(config, loaders, found)
 
 
-def build_program(config: RunConfig, num_tasks: int = 1) -> Program:
+def build_program(
+    config: RunConfig, num_tasks: int = 1, mesh: jax.sharding.Mesh | None = None
+) -> Program:
     """Model, loss, optimizer and mesh of the run; with several tasks the loss is summed by task.
 
-    Uses devices, so after `runtime.start_distributed`.
+    Without a mesh that of this process's devices, so after `runtime.start_distributed`.
     """
     vocabulary = config.data.vocabulary
     settings: dict[str, Any] = {"first_sentinel_id": vocabulary.first_sentinel_id}
@@ -150,7 +154,7 @@ def build_program(config: RunConfig, num_tasks: int = 1) -> Program:
         loss=with_run_settings(config.loss, **settings),
         tx=config.build_optimizer(),
         mesh_config=config.mesh,
-        mesh=config.mesh.build(),
+        mesh=mesh or config.mesh.build(),
         num_microbatches=config.train.num_microbatches,
         finetuning=config.finetuning,
     )

@@ -102,6 +102,12 @@ class Program:
 
     def compile_train_step(self, abstract_batch, key: jax.Array) -> jax.stages.Compiled:
         """`train_step(state, batch, key) -> (state, metrics)`; the state passed in is consumed."""
+        return self.lower_train_step(abstract_batch, key).compile()
+
+    def lower_train_step(
+        self, abstract_batch, key: jax.Array | jax.ShapeDtypeStruct
+    ) -> jax.stages.Lowered:
+        """The train step, traced for the mesh."""
         step = make_train_step(
             self.model_def,
             self.loss,
@@ -116,22 +122,30 @@ class Program:
         shardings = self.shardings, self.replicated
         jitted = jax.jit(step, out_shardings=shardings, donate_argnums=0)
         with self.use_mesh():
-            return jitted.lower(self.abstract_state, abstract_batch, key).compile()
+            return jitted.lower(self.abstract_state, abstract_batch, key)
 
     @functools.cached_property
     def eval_step(self):
         """`eval_step(params, batch) -> LossSums`, jitted; sums over all tasks."""
+
+        def call(params, batch: Batch) -> LossSums:
+            with self.use_mesh():
+                return self._jitted_eval_step(params, batch)
+
+        return call
+
+    def lower_eval_step(self, abstract_batch) -> jax.stages.Lowered:
+        """The evaluation step, traced for the mesh."""
+        with self.use_mesh():
+            return self._jitted_eval_step.lower(self.abstract_state.params, abstract_batch)
+
+    @functools.cached_property
+    def _jitted_eval_step(self):
         loss = with_run_settings(self.loss, num_tasks=0)
         step = make_eval_step(
             self.model_def, loss, dtype=self.model.dtype, finetuning=self.finetuning
         )
-        jitted = jax.jit(step, out_shardings=self.replicated)
-
-        def call(params, batch: Batch) -> LossSums:
-            with self.use_mesh():
-                return jitted(params, batch)
-
-        return call
+        return jax.jit(step, out_shardings=self.replicated)
 
     def abstract_batch(
         self, element_spec: dict[str, tuple[int, ...]], num_rows: int

@@ -1,0 +1,50 @@
+"""t5jax plan."""
+
+import argparse
+
+from t5jax.cli.command import Command, call
+from t5jax.home import expand_home
+
+_NOTES = """\
+topologies: v5e:4x8  v5p:4x4x8  v6e:8x8  v4:4x4x4  tpu7x:4x4x4  h100:4x8 (hosts x GPUs)  h200:1x8
+  a100:2x8  cpu:8 (virtual devices of this machine)
+examples:
+  t5jax plan configs/t5_1_1_base_c4.py --topology v5e:4x8
+  t5jax plan configs/t5_1_1_xl_c4.py --topology v5p:4x4x8 --price-per-chip-hour 4.2 --json xl.json
+  t5jax plan configs/t5_1_1_large_c4.py --topology v5e:8x16 --slices 2 --mesh.fsdp 8
+  t5jax plan configs/t5_1_1_large_c4.py --topology h100:1x8 --step decode
+exit code: 0 it fits; 1 it does not, and what would is printed
+"""
+
+
+def topology_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--topology", required=True, metavar="CHIP:SHAPE", help="devices to plan for"
+    )
+    parser.add_argument("--slices", type=int, default=1, help="number of TPU slices (1)")
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    topology_options(parser)
+    parser.add_argument(
+        "--step", choices=("train", "evaluate", "decode"), default="train",
+        help="which step to compile (train)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--price-per-chip-hour", type=float, metavar="PRICE", help="for the cost of the run"
+    )
+    parser.add_argument(
+        "--json", dest="json_file", type=expand_home, metavar="FILE", help="write the plan there"
+    )
+
+
+def _plan(a: argparse.Namespace, flags: list[str]) -> int:
+    from t5jax.commands.plan import plan_command
+
+    return call(plan_command, a, flags)
+
+
+PLAN = Command(
+    "plan", "memory, time and cost of a run on hardware that is not there", _plan, "config",
+    _options, _NOTES,
+)  # fmt: skip

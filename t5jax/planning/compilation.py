@@ -1,0 +1,159 @@
+"""Ahead-of-time compilation of a run's real steps, and what the compiler says of their memory."""
+
+import dataclasses
+import re
+import time
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import jax
+import numpy as np
+
+from t5jax.decoding.decode_state import Request
+from t5jax.decoding.generator import decode_batch
+from t5jax.errors import ConfigError
+from t5jax.planning.abstract_run import AbstractRun, abstract_key, compute_params
+from t5jax.planning.chips import GIB, Platform
+from t5jax.training.steps import Program
+
+Step = Literal["train", "evaluate", "decode"]
+STEPS: tuple[Step, ...] = get_args(Step)
+# Without a device XLA cannot time Triton's matrix products, and gives up.
+_OPTIONS: Mapping[Platform, dict[str, Any]] = {
+    "tpu": {},
+    "gpu": {"xla_gpu_enable_triton_gemm": False},
+    "cpu": {},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class CompiledMemory:
+    """Bytes of one device, as the compiler plans them."""
+
+    arguments: float
+    outputs: float
+    aliased: float  # outputs that take the place of arguments
+    temporaries: float
+
+    @property
+    def peak(self) -> float:
+        """What a run's log calls peak_gb."""
+        return self.arguments + self.outputs - self.aliased + self.temporaries
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class CompiledStep:
+    """A step compiled for a mesh."""
+
+    text: str
+    memory: CompiledMemory
+    seconds: float  # that tracing and compiling took
+
+
+class OutOfMemory(Exception):
+    """The compiler found no way to run a program in a device's memory.
+
+    Attributes:
+      needed, available: bytes.
+      largest: the largest buffers as the compiler names them, in order.
+    """
+
+    def __init__(self, needed: float, available: float, largest: tuple[str, ...] = ()):
+        super().__init__(f"needs {needed / 1e9:.1f} GB of {available / 1e9:.1f} GB")
+        self.needed, self.available, self.largest = needed, available, largest
+
+
+def compile_step(
+    run: AbstractRun, program: Program, step: Step, platform: Platform
+) -> CompiledStep:
+    """Compiles a step of the run for the program's mesh.
+
+    Raises OutOfMemory where libtpu refuses the program, ConfigError for a model that has no such
+    step.
+    """
+    start = time.perf_counter()
+    lowered = lower_step(run, program, step)
+    try:
+        compiled = lowered.compile(compiler_options=_OPTIONS[platform] or None)
+    except Exception as error:
+        refused = read_out_of_memory(str(error))
+        if refused is None:
+            raise
+        raise refused from None
+    analysis = compiled.memory_analysis()
+    assert analysis is not None
+    return CompiledStep(
+        text=compiled.as_text() or "",
+        memory=CompiledMemory(
+            arguments=analysis.argument_size_in_bytes,
+            outputs=analysis.output_size_in_bytes,
+            aliased=analysis.alias_size_in_bytes,
+            temporaries=analysis.temp_size_in_bytes,
+        ),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def lower_step(run: AbstractRun, program: Program, step: Step) -> jax.stages.Lowered:
+    """Traces a step. Raises ConfigError for a model that has no such step."""
+    if step == "train":
+        return program.lower_train_step(run.train_batch(program), abstract_key(program))
+    if step == "evaluate":
+        return program.lower_eval_step(run.eval_batch(program))
+    return _lower_decoding(run, program)
+
+
+def decoded_rows(run: AbstractRun, program: Program) -> int:
+    """Rows of a batch that is decoded in evaluation."""
+    return -(-run.config.evaluation.batch_size // program.replicas) * program.replicas
+
+
+def _lower_decoding(run: AbstractRun, program: Program) -> jax.stages.Lowered:
+    encoder_length, _ = run.lengths
+    if program.model.architecture == "encoder_only":
+        raise ConfigError(
+            "--step decode: model.architecture = 'encoder_only' generates no text; take --step "
+            "train or evaluate"
+        )
+    inputs_length = encoder_length or run.row_format.inputs_length
+    rows, params = decoded_rows(run, program), compute_params(program)
+    ints = lambda *shape: jax.ShapeDtypeStruct(shape, np.int32, sharding=program.batch_sharding)
+    replicated = all(x.sharding.is_fully_replicated for x in jax.tree.leaves(params))
+    with program.use_mesh():
+        return decode_batch.lower(
+            (program.without_peft.model_def,),
+            (params,),
+            Request(ints(rows, inputs_length), ints(rows, 0), ints(rows)),
+            run.config.decoding,
+            run.config.data.vocabulary.vocab_size,
+            rows_per_device=program.batch_sharding if replicated else None,
+        )
+
+
+_UNITS = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40, "": 1}
+_SIZE = r"([\d.]+)([KMGT]?)B?"
+
+
+def read_out_of_memory(message: str) -> OutOfMemory | None:
+    """The numbers of a compiler's message that a program does not fit; None for another message.
+
+    libtpu: `Ran out of memory in memory space hbm. Used 29.10G of 15.75G hbm. …`, then the largest
+    allocations, each with `Size: 2.00G` and its operator.
+    """
+    used = re.search(rf"Used {_SIZE} of {_SIZE} hbm", message)
+    if "RESOURCE_EXHAUSTED" not in message and used is None:
+        return None
+    if used is None:
+        return OutOfMemory(float("nan"), float("nan"))
+    largest = re.findall(
+        rf"Size: ({_SIZE})\s+(?:Operator: op_name=\"([^\"]*)\"\s*)?(?:Shape: (\S+))?", message
+    )
+    named = tuple(
+        f"{size}B {shape} {operator.rsplit('/', 3)[-1]}".strip()
+        for size, _, _, operator, shape in largest[:3]
+    )
+    return OutOfMemory(_bytes(used[1], used[2]), _bytes(used[3], used[4]), named)
+
+
+def _bytes(number: str, unit: str) -> float:
+    return float(number) * _UNITS[unit]

@@ -1,0 +1,116 @@
+"""A plan as text: memory, time, cost, collectives, the largest operations."""
+
+from collections.abc import Iterator
+
+from t5jax.planning.layout_warnings import whole_tables_of
+from t5jax.planning.plan import GB, Plan, by_kind_and_axis, by_network
+
+
+def report(plan: Plan) -> str:
+    """The plan for a terminal."""
+    lines = [*_head(plan), "", *_memory(plan)]
+    if plan.cost is not None:
+        lines += ["", *_time(plan), "", *_collectives(plan), "", *_largest(plan)]
+    lines += ["", *(f"warning: {text}" for text in plan.warnings)] if plan.warnings else []
+    lines += ["", "assumed:", *(f"  - {text}" for text in plan.assumptions)]
+    return "\n".join(lines)
+
+
+def _head(plan: Plan) -> Iterator[str]:
+    train, model = plan.config.train, plan.config.model
+    mesh = " x ".join(f"{name}={size}" for name, size in plan.mesh.items())
+    chips, devices = plan.topology.num_chips, plan.topology.num_devices
+    count = f"{chips} chips" + (f", {devices} devices" if devices != chips else "")
+    yield f"{plan.step} step on {plan.topology} ({count}), mesh {mesh}"
+    inputs, targets = plan.lengths
+    shape = " + ".join(f"{n} {what}" for n, what in ((inputs, "inputs"), (targets, "targets")) if n)
+    parts = f" in {train.num_microbatches} microbatches" if plan.step == "train" else ""
+    yield (
+        f"{plan.rows} rows of {shape}{parts}; remat {model.remat}, attention {model.attention}, "
+        f"unroll_layers {model.unroll_layers}"
+    )
+    if plan.compiled is not None:
+        yield f"compiled in {plan.compiled.seconds:.0f} s"
+
+
+def _memory(plan: Plan) -> Iterator[str]:
+    yield "memory of a device, GB"
+    if plan.estimate is not None:
+        yield _row("parameters", plan.estimate.parameters / GB)
+        yield _row("optimizer state", plan.estimate.optimizer / GB)
+    if plan.compiled is not None:
+        memory = plan.compiled.memory
+        state = 0.0
+        if plan.estimate is not None:
+            state = plan.estimate.parameters + plan.estimate.optimizer
+        yield _row("batch and other arguments", max(0.0, memory.arguments - state) / GB)
+        yield _row("results beside them", (memory.outputs - memory.aliased) / GB)
+        yield _row("temporaries", memory.temporaries / GB)
+    if plan.estimate is not None:
+        note = "kept for the backward pass, by autodiff" + (
+            "; part of the temporaries" if plan.compiled else ""
+        )
+        yield _row("  activations", plan.estimate.activations / GB, note)
+        yield _row("  gradients", plan.estimate.gradients / GB)
+    verdict = "fits" if plan.fits else "DOES NOT FIT"
+    yield _row("peak", plan.memory_gb, f"of {plan.hbm_gb:.2f}: {verdict}")
+    for buffer in plan.refused.largest if plan.refused else ():
+        yield f"    large buffer: {buffer}"
+
+
+def _row(name: str, value: float, note: str = "") -> str:
+    return f"  {name:26s} {value:9.3f}  {note}".rstrip()
+
+
+def _time(plan: Plan) -> Iterator[str]:
+    cost = plan.cost
+    assert cost is not None
+    assert plan.step_seconds is not None
+    assert plan.mfu is not None
+    assert plan.hlo_tflops is not None
+    yield "predicted time of a step, ms"
+    yield _row("operations", cost.operation_seconds * 1e3)
+    yield _row("exposed collectives", cost.exposed_seconds * 1e3)
+    yield _row("step", plan.step_seconds * 1e3, f"MFU {plan.mfu:.1%}")
+    ratio = plan.hlo_tflops / plan.model_tflops
+    yield (
+        f"  {plan.model_tflops:.4g} TFLOP of the model, {plan.hlo_tflops:.4g} of the program "
+        f"({ratio:.2f} times), {cost.nbytes / GB:.4g} GB of HBM traffic a device"
+    )
+    yield f"  {plan.tokens_per_second:,.0f} tokens/s on all devices"
+    if plan.days is not None and plan.chip_hours is not None:
+        steps = plan.config.train.num_train_steps
+        price = "" if plan.price is None else f", cost {plan.price:,.0f}"
+        yield (f"  {steps:,} steps: {plan.days:.2f} days, {plan.chip_hours:,.0f} chip-hours{price}")
+
+
+def _collectives(plan: Plan) -> Iterator[str]:
+    assert plan.cost is not None
+    by_kind = plan.cost.collective_bytes(by_kind_and_axis)
+    if not by_kind:
+        yield "collectives: none"
+        return
+    networks = plan.cost.collective_bytes(by_network)
+    total = ", ".join(f"{name} {nbytes / GB:.3f} GB" for name, nbytes in networks.items())
+    yield f"collectives a step: {total}"
+    counts = {
+        name: sum(n for x, n in plan.cost.collectives if by_kind_and_axis(x) == name)
+        for name in by_kind
+    }
+    for name, nbytes in by_kind.items():
+        yield _row(name, nbytes / GB, f"GB, {counts[name]:,.0f} times")
+    for collective, count in whole_tables_of(plan.config.model, plan.cost):
+        yield f"  whole table: {collective.kind} over {collective.axes}, {count:,.0f} times"
+
+
+def _largest(plan: Plan) -> Iterator[str]:
+    yield "largest operations       ms   share  times  waits for  what"
+    assert plan.cost is not None
+    whole = plan.cost.seconds
+    for x in plan.largest:
+        seconds = x.count * x.seconds
+        what = "/".join(x.op_name.split("/")[-3:]) or x.name
+        yield (
+            f"  {x.opcode:17s} {seconds * 1e3:9.2f} {seconds / whole:6.1%} {x.count:6,.0f}  "
+            f"{x.bound:9s}  {what[-70:]}"
+        )

@@ -1,0 +1,127 @@
+"""Bytes that an instruction moves between HBM and the chip."""
+
+import math
+
+from t5jax.planning.hlo import Computation, Instruction, Module, root_of
+
+# Names of values and places, or work that other instructions are charged with.
+_FREE = frozenset(
+    (
+        *("parameter", "constant", "iota", "partition-id", "replica-id"),
+        *("tuple", "get-tuple-element", "bitcast", "opt-barrier", "domain"),
+        *("after-all", "add-dependency", "copy-done", "slice-done", "async-done", "async-update"),
+    )
+)
+_FREE_CALLS = ("AsyncCollective", "AllocateBuffer", "Sharding", "SPMD", "AssumeGatherIndices")
+_SAME_BYTES = ("bitcast", "reshape", "copy")
+COLLECTIVES = (
+    "all-gather",
+    "all-reduce",
+    "reduce-scatter",
+    "all-to-all",
+    "ragged-all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+)
+
+
+def collective_kind(opcode: str) -> str | None:
+    """`all-gather` of `all-gather` and `all-gather-start`; None for others and for `-done`."""
+    kind = opcode.removesuffix("-start")
+    return kind if kind in COLLECTIVES else None
+
+
+def is_free(instruction: Instruction) -> bool:
+    """Whether it takes no time of its own."""
+    opcode = instruction.opcode
+    is_end = opcode.endswith("-done")
+    if opcode in _FREE or (is_end and opcode.removesuffix("-done") in COLLECTIVES):
+        return True
+    target = instruction.find(r'custom_call_target="([^"]*)"') or ""
+    return opcode == "custom-call" and any(name in target for name in _FREE_CALLS)
+
+
+def memory_bytes(instruction: Instruction, computation: Computation, module: Module) -> float:
+    """Bytes of HBM read and written by one execution. Slices count as what they touch."""
+    if is_free(instruction):
+        return 0.0
+    match instruction.opcode:
+        case "fusion":
+            return _fusion(instruction, computation, module)
+        case "copy-start" | "slice-start":
+            return sum(x.nbytes for x in instruction.arrays[:2] if x.in_memory)
+        case "dynamic-slice" | "slice" | "gather":
+            return 2.0 * instruction.nbytes
+        case "dynamic-update-slice":
+            return 2.0 * _update_bytes(instruction, computation)
+    if collective_kind(instruction.opcode):
+        return instruction.nbytes
+    operands = (computation[name] for name in instruction.operands if name in computation)
+    return instruction.nbytes + sum(x.nbytes for x in operands if len(x.arrays) == 1)
+
+
+def _update_bytes(update: Instruction, computation: Computation) -> float:
+    changed = computation.get(update.operands[1]) if len(update.operands) > 1 else None
+    return changed.nbytes if changed is not None else 0.0
+
+
+def _fusion(fusion: Instruction, computation: Computation, module: Module) -> float:
+    inner = module.computations[fusion.called[0]]
+    return _read(fusion, computation, inner) + _written(fusion, inner)
+
+
+def _read(fusion: Instruction, computation: Computation, inner: Computation) -> float:
+    users: dict[str, list[Instruction]] = {}
+    for instruction in inner.values():
+        for name in instruction.operands:
+            users.setdefault(name, []).append(instruction)
+    total = 0.0
+    for parameter in inner.values():
+        if parameter.opcode != "parameter" or int(parameter.literal) >= len(fusion.operands):
+            continue
+        operand = computation.get(fusion.operands[int(parameter.literal)])
+        if operand is None or len(operand.arrays) != 1:
+            continue
+        whole, uses = operand.nbytes, _uses(parameter.name, users)
+        if uses and all(use.opcode == "dynamic-update-slice" for use, is_first in uses if is_first):
+            updated = [use for use, is_first in uses if is_first]
+            if len(updated) == len(uses):
+                continue  # updated in place: what is written counts
+        if uses and all(use.opcode in ("dynamic-slice", "slice", "gather") for use, _ in uses):
+            whole = min(whole, sum(use.nbytes for use, _ in uses))
+        total += whole
+    return total
+
+
+def _uses(name: str, users: dict[str, list[Instruction]]) -> list[tuple[Instruction, bool]]:
+    """Instructions that read a value, through others that change no byte; whether as their first
+    operand."""
+    found, waiting = [], [name]
+    while waiting:
+        current = waiting.pop()
+        for user in users.get(current, ()):
+            if user.opcode in _SAME_BYTES and not user.is_root:
+                waiting.append(user.name)
+            else:
+                found.append((user, user.operands[:1] == (current,)))
+    return found
+
+
+def _written(fusion: Instruction, inner: Computation) -> float:
+    root = root_of(inner)
+    results = [inner[x] for x in root.operands] if root.opcode == "tuple" else [root]
+    total = 0.0
+    for array, result in zip(fusion.arrays, results, strict=False):
+        while result.opcode in _SAME_BYTES and result.operands and result.operands[0] in inner:
+            result = inner[result.operands[0]]
+        if not array.in_memory:
+            continue
+        in_place = result.opcode == "dynamic-update-slice"
+        total += _update_size(result, inner) if in_place else array.nbytes
+    return total
+
+
+def _update_size(update: Instruction, inner: Computation) -> float:
+    """Bytes of the updated slice, wherever inside the fusion it is made."""
+    arrays = inner[update.operands[1]].arrays
+    return math.fsum(array.nbytes for array in arrays)

@@ -1,0 +1,149 @@
+"""The cost model: what bounds an operation, bytes of fusions, collectives beside others."""
+
+import jax
+import pytest
+
+from t5jax.planning.collectives import MeshNetwork
+from t5jax.planning.cost import MATRIX_SHARE, MEMORY_SHARE, program_cost
+from t5jax.planning.hlo import parse_module
+from t5jax.planning.topology import parse_topology
+from t5jax.planning.traffic import memory_bytes
+from t5jax.sharding import MeshConfig
+
+TOPOLOGY = parse_topology("v5e:2x4")
+CHIP = TOPOLOGY.chip
+
+
+def cost(text: str):
+    mesh = MeshConfig(data=2, fsdp=4).build(jax.devices()[:8])
+    return program_cost(parse_module(text), CHIP, MeshNetwork(mesh, TOPOLOGY), "bfloat16")
+
+
+def entry(*lines: str) -> str:
+    return "ENTRY %main () -> f32[] {\n" + "".join(f"  {line}\n" for line in lines) + "}\n"
+
+
+def test_the_longest_of_three_times_counts():
+    lines = (
+        "%a = bf16[700,4000]{1,0} parameter(0)",
+        "%b = bf16[4000,300]{1,0} parameter(1)",
+        "%wide = bf16[700,300]{1,0} dot(%a, %b), lhs_contracting_dims={1}, "
+        "rhs_contracting_dims={0}",
+        '%slow = bf16[700,300]{1,0} negate(%wide), backend_config={"estimated_cycles":"3000000"}',
+        "ROOT %sum = bf16[700,300]{1,0} add(%wide, %slow)",
+    )
+    wide, slow, summed = cost(entry(*lines)).operations
+    assert wide.seconds == pytest.approx(
+        max(
+            2 * 700 * 4000 * 300 / (197e12 * MATRIX_SHARE["tpu"]),
+            2 * (700 * 4000 + 4000 * 300 + 700 * 300) / (0.819e12 * MEMORY_SHARE),
+        )
+    )
+    assert slow.bound == "cycles"
+    assert slow.seconds == pytest.approx(3e6 / 1.5e9)
+    assert summed.bound == "memory"
+    assert summed.nbytes == 3 * 2 * 700 * 300
+
+
+def test_a_loop_counts_as_often_as_it_runs():
+    text = (
+        "%body (p: (s32[], f32[1000])) -> (s32[], f32[1000]) {\n"
+        "  %p = (s32[], f32[1000]{0}) parameter(0)\n"
+        "  %i = s32[] get-tuple-element(%p), index=0\n"
+        "  %x = f32[1000]{0} get-tuple-element(%p), index=1\n"
+        "  %y = f32[1000]{0} tanh(%x)\n"
+        "  ROOT %t = (s32[], f32[1000]{0}) tuple(%i, %y)\n"
+        "}\n"
+        "%condition (q: (s32[], f32[1000])) -> pred[] {\n"
+        "  %q = (s32[], f32[1000]{0}) parameter(0)\n"
+        "  ROOT %r = pred[] constant(true)\n"
+        "}\n"
+    ) + entry(
+        "%z = (s32[], f32[1000]{0}) parameter(0)",
+        "ROOT %w = (s32[], f32[1000]{0}) while(%z), condition=%condition, body=%body, "
+        'backend_config={"known_trip_count":{"n":"17"}}',
+    )
+    whole = cost(text)
+    assert whole.nbytes == 17 * 2 * 4000
+    assert whole.seconds == pytest.approx(17 * 8000 / (0.819e12 * MEMORY_SHARE))
+
+
+FUSIONS = """\
+%sliced (p0: f32[24,50], p1: s32[]) -> f32[1,50] {
+  %p0 = f32[24,50]{1,0} parameter(0)
+  %p1 = s32[] parameter(1)
+  %c = s32[] constant(0)
+  ROOT %d = f32[1,50]{1,0} dynamic-slice(%p0, %p1, %c), dynamic_slice_sizes={1,50}
+}
+%updated (q0: f32[24,50], q1: f32[1,50], q2: s32[]) -> f32[24,50] {
+  %q0 = f32[24,50]{1,0} parameter(0)
+  %q1 = f32[1,50]{1,0} parameter(1)
+  %q2 = s32[] parameter(2)
+  %k = s32[] constant(0)
+  ROOT %u = f32[24,50]{1,0} dynamic-update-slice(%q0, %q1, %q2, %k)
+}
+%two (r0: f32[24,50]) -> (f32[24,50], bf16[24,50]) {
+  %r0 = f32[24,50]{1,0} parameter(0)
+  %n = f32[24,50]{1,0} negate(%r0)
+  %m = bf16[24,50]{1,0} convert(%n)
+  ROOT %t = (f32[24,50]{1,0}, bf16[24,50]{1,0}) tuple(%n, %m)
+}
+ENTRY %main () -> f32[] {
+  %a = f32[24,50]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %row = f32[1,50]{1,0} fusion(%a, %i), kind=kLoop, calls=%sliced
+  %whole = f32[24,50]{1,0} fusion(%a, %row, %i), kind=kLoop, calls=%updated
+  %pair = (f32[24,50]{1,0}, bf16[24,50]{1,0:S(1)}) fusion(%whole), kind=kLoop, calls=%two
+  ROOT %end = f32[] constant(0)
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "nbytes"),
+    [
+        ("row", 200 + 4 + 200),  # its row of `a`, the index, the result
+        ("whole", 200 + 4 + 200),  # in place: the row is read and written
+        ("pair", 4800 + 4800),  # the second result stays on the chip
+    ],
+)
+def test_bytes_of_fusions(name, nbytes):
+    module = parse_module(FUSIONS)
+    computation = module.computations["main"]
+    assert memory_bytes(computation[name], computation, module) == nbytes
+
+
+def test_what_runs_beside_a_collective_hides_it():
+    """An all-gather of 40 MB takes 0.33 ms; the negation beside it 0.11 ms for every 40 MB."""
+    start = (
+        "%a = f32[2500000]{0} parameter(0)",
+        "%s = (f32[2500000]{0}, f32[10000000]{0}) all-gather-start(%a), replica_groups=[2,4]<=[8]",
+    )
+    beside = (
+        "%x = f32[10000000]{0} parameter(1)",
+        "%y = f32[10000000]{0} negate(%x)",
+    )
+    done = ("ROOT %d = f32[10000000]{0} all-gather-done(%s)",)
+    link = 40e6 * 3 / 4 / CHIP.link_bandwidth
+    work = 80e6 / (CHIP.memory_bandwidth * MEMORY_SHARE)
+    hidden = cost(entry(*start, *beside, *done))
+    assert hidden.exposed_seconds == pytest.approx(link - work)
+    assert hidden.seconds == pytest.approx(link)
+    exposed = cost(entry(*start, *done, *beside))
+    assert exposed.exposed_seconds == pytest.approx(link)
+    assert exposed.seconds == pytest.approx(link + work)
+    more = [f"%z{i} = f32[10000000]{{0}} negate(%x)" for i in range(4)]
+    long = cost(entry(*start, *beside, *more, *done))
+    assert long.exposed_seconds == 0
+    assert long.collective_bytes() == {"all-gather": 40e6}
+
+
+def test_a_synchronous_collective_is_waited_for():
+    whole = cost(
+        entry(
+            "%a = f32[10000000]{0} parameter(0)",
+            "ROOT %r = f32[10000000]{0} all-reduce(%a), replica_groups=[2,4]<=[8], to_apply=%add",
+        )
+    )
+    assert whole.seconds == pytest.approx(2 * 40e6 * 3 / 4 / CHIP.link_bandwidth)
+    assert whole.exposed_seconds + whole.operation_seconds == whole.seconds
