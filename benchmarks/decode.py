@@ -1,19 +1,19 @@
 """Decoding beside Hugging Face: T5 1.1 small, 64 tokens, greedy and four beams, the same weights.
 
     python benchmarks/decode.py                      # needs the `parity` extra
-    python benchmarks/decode.py --inputs-length 512 --batch-sizes 8
+    python benchmarks/decode.py --inputs-length 512 --batch-sizes 8 --json decode.json
 
-Both sides take turns in one process, with all cores and float32; the ratio of a turn is theirs to
-ours. EOS is held back so that both say 64 tokens. The tokens of both are compared. Ours has a
-device for each core, which share the rows, unless JAX_NUM_CPU_DEVICES says otherwise.
+Both sides take turns in one process, with all cores and float32; the ratio of a round is theirs to
+ours. Only rounds without other work on the cores count (benchmarks/turns.py), and denormal numbers
+are 0 on both sides. EOS is held back so that both say 64 tokens. The tokens of both are compared.
+Ours has a device for each core, which share the rows, unless JAX_NUM_CPU_DEVICES says otherwise.
 """
 
 import argparse
+import json
 import os
 import pathlib
-import statistics
 import sys
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -24,8 +24,9 @@ import jax
 import numpy as np
 import optax
 import torch
-import transformers
 
+from benchmarks.hugging_face_t5 import flush_denormals, make_hugging_face_t5
+from benchmarks.turns import MOST_OTHERS, Rounds, Stopwatch, Turn, spread
 from t5jax.decoding import DecodingConfig, Generator
 from t5jax.model.config import T5Config, t5_1_1_small
 from t5jax.sharding import MeshConfig
@@ -34,25 +35,7 @@ from t5jax.training.steps import Program
 from tests.model.foreign_weights import from_hf
 
 TOKENS = 64
-
-
-def hugging_face(cfg: T5Config) -> transformers.T5ForConditionalGeneration:
-    torch.manual_seed(0)
-    return transformers.T5ForConditionalGeneration(
-        transformers.T5Config(
-            vocab_size=cfg.vocab_size,
-            d_model=cfg.emb_dim,
-            d_kv=cfg.head_dim,
-            d_ff=cfg.mlp_dim,
-            num_layers=cfg.num_encoder_layers,
-            num_decoder_layers=cfg.num_decoder_layers,
-            num_heads=cfg.num_heads,
-            feed_forward_proj="gated-gelu",
-            tie_word_embeddings=False,
-            dropout_rate=0.0,
-            decoder_start_token_id=0,
-        )
-    ).eval()
+OURS, THEIRS = "t5jax", "Hugging Face"
 
 
 def sides(model, cfg: T5Config, tokens: np.ndarray, num_beams: int):
@@ -100,10 +83,37 @@ def sides(model, cfg: T5Config, tokens: np.ndarray, num_beams: int):
     return theirs, ours
 
 
-def seconds(function) -> tuple[float, np.ndarray]:
-    start = time.perf_counter()
-    result = function()
-    return time.perf_counter() - start, result
+def turn_of(function) -> Turn:
+    with Stopwatch() as watch:
+        result = function()
+    return Turn(watch.seconds, watch.others, result)
+
+
+def compare(model, cfg: T5Config, num_beams: int, batch_size: int, options) -> dict:
+    """One row of the table, printed; its figures."""
+    shape = batch_size, options.inputs_length
+    tokens = np.random.default_rng(0).integers(3, 32000, shape).astype(np.int32)
+    theirs, ours = sides(model, cfg, tokens, num_beams)
+    ours()  # compiles
+    theirs()
+    turns = {THEIRS: lambda: turn_of(theirs), OURS: lambda: turn_of(ours)}
+    rounds = Rounds(turns).take(turns, options.turns, options.most_others)
+    row = {"beams": num_beams, "rows": batch_size, "inputs": options.inputs_length}
+    row |= rounds.as_json()
+    head = f"beams {num_beams}  batch {batch_size:3d}  {rounds.cleanness()}"
+    if not rounds.clean:
+        print(head, flush=True)
+        return row
+    pairs = [(one[THEIRS].result, one[OURS].result) for one in rounds.clean]
+    same = float(np.mean([(a == b).all(axis=1) for a, b in pairs]))
+    ratios = rounds.ratios(THEIRS, OURS)
+    print(
+        f"{head}  {THEIRS} {spread(rounds.seconds(THEIRS))} s  {OURS} "
+        f"{spread(rounds.seconds(OURS))} s  ratio {spread(ratios)}  rows with the same tokens "
+        f"{same:.0%}",
+        flush=True,
+    )
+    return row | {"ratios": ratios, "same_tokens": same}
 
 
 def main() -> None:
@@ -111,30 +121,25 @@ def main() -> None:
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--beams", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--inputs-length", type=int, default=128)
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=5, help="clean rounds wanted")
+    parser.add_argument("--most-others", type=float, default=MOST_OTHERS, help="in a clean turn")
+    parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
+    flush_denormals()
     cfg = t5_1_1_small(dtype="float32", unroll_layers="all")
-    model = hugging_face(cfg)
-    print(f"T5 1.1 small, {options.inputs_length} input tokens, {TOKENS} output tokens, float32")
-    for num_beams in options.beams:
-        for batch_size in options.batch_sizes:
-            shape = batch_size, options.inputs_length
-            tokens = np.random.default_rng(0).integers(3, 32000, shape).astype(np.int32)
-            theirs, ours = sides(model, cfg, tokens, num_beams)
-            ours()  # compiles
-            theirs()
-            turns = [(seconds(theirs), seconds(ours)) for _ in range(options.turns)]
-            ratios = [hf[0] / t5jax[0] for hf, t5jax in turns]
-            same = np.mean([(hf[1] == t5jax[1]).all(axis=1) for hf, t5jax in turns])
-            print(
-                f"beams {num_beams}  batch {batch_size:3d}  Hugging Face "
-                f"{statistics.median(hf[0] for hf, _ in turns):6.2f} s  t5jax "
-                f"{statistics.median(t5jax[0] for _, t5jax in turns):6.2f} s  ratio "
-                f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})  "
-                f"rows with the same tokens {same:.0%}",
-                flush=True,
-            )
+    model = make_hugging_face_t5(cfg).eval()
+    print(
+        f"T5 1.1 small, {options.inputs_length} input tokens, {TOKENS} output tokens, float32, "
+        f"{jax.device_count()} devices"
+    )
+    rows = [
+        compare(model, cfg, num_beams, batch_size, options)
+        for num_beams in options.beams
+        for batch_size in options.batch_sizes
+    ]
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

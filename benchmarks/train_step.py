@@ -1,36 +1,50 @@
 """One train step of T5 1.1 small against Hugging Face's PyTorch T5, side by side on this machine.
 
-    python benchmarks/train_step.py [--steps 7] [--optimizer adafactor] [--dropout 0.0 0.1]
+    python benchmarks/train_step.py [--turns 7] [--optimizer adafactor] [--dropout 0.0 0.1]
+                                    [--dtypes float32 bfloat16] [--json FILE]
 
-Each side runs in a process of its own (so that peak memory is its own), and the
-two take turns. A turn is two steps, of which the second is timed: memory that a process has freed
-goes back to the host while the other one works, and touching it again would be timed as a step of
-training, where steps follow each other. Medians are compared. Also printed: compile time, peak
-resident memory, and the model's FLOP/s as a share of this machine's measured matrix-product peak.
-Needs the `parity` extra. Work per step: forward, backward and update; 8 rows of 512 inputs and 114
-targets, float32. t5jax works through the rows one at a time (`num_microbatches`): the same
-gradient, with a quarter of the memory to touch; `--num-microbatches 1` takes them all at once.
+Work of a step: forward, backward and update; 8 rows of 512 inputs and 114 targets, the same on both
+sides. Each side and dtype is a process of its own (so that peak memory is its own), and they take
+turns. A turn is two steps, of which the second is timed: memory that a process has freed goes back
+to the host while another one works, and touching it again would be timed as a step of training,
+where steps follow each other. Only rounds without other work on the cores count (benchmarks/
+turns.py). Both sides flush denormal numbers, and both must begin at a loss of about ln(32128).
+
+t5jax is set up as its users have it: on a CPU rows one at a time (`num_microbatches`), unrolled
+layers. Hugging Face is what its Trainer runs: eager mode, SDPA, autocast for bfloat16, all rows at
+once (`--their-microbatches 8`: one at a time, too), without the Trainer's clipping of gradients,
+which t5jax's Adafactor has not either. t5jax's step computes norms of gradients and parameters and
+the accuracy besides.
+
+Needs the `parity` extra.
 """
 
 import argparse
 import json
+import math
 import os
+import pathlib
 import platform
 import resource
-import statistics
 import subprocess
 import sys
 import time
 
-ROWS, INPUTS, TARGETS, VOCAB = 8, 512, 114, 32128
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from benchmarks.turns import MOST_OTHERS, Rounds, Stopwatch, Turn, matmul_peak, spread
+
+ROWS, INPUTS, TARGETS = 8, 512, 114
+OURS, THEIRS = "t5jax", "Hugging Face"
 
 
-def batch(seed: int = 0) -> dict:
+def batch(vocab_size: int, seed: int = 0) -> dict:
+    """Full rows of random tokens under seqio's names."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    inputs = rng.integers(3, VOCAB, (ROWS, INPUTS)).astype(np.int32)
-    targets = rng.integers(3, VOCAB, (ROWS, TARGETS)).astype(np.int32)
+    inputs = rng.integers(3, vocab_size, (ROWS, INPUTS)).astype(np.int32)
+    targets = rng.integers(3, vocab_size, (ROWS, TARGETS)).astype(np.int32)
     return {
         "encoder_input_tokens": inputs,
         "decoder_input_tokens": np.pad(targets, ((0, 0), (1, 0)))[:, :-1],
@@ -40,8 +54,9 @@ def batch(seed: int = 0) -> dict:
 
 
 def t5jax_step(options):
-    """Returns (step, seconds to compile)."""
+    """(step, what to report of its preparation)."""
     import jax
+    import jax.numpy as jnp
 
     from t5jax.model.config import t5_1_1_small
     from t5jax.sharding import MeshConfig
@@ -50,114 +65,115 @@ def t5jax_step(options):
     from t5jax.training.schedules import Constant
     from t5jax.training.steps import Program
 
-    make = {"adafactor": Adafactor, "adamw": AdamW}[options.optimizer]
-    optimizer = make(learning_rate=1e-3, schedule=Constant())
+    rate = {"learning_rate": 1e-3, "schedule": Constant(), "global_norm_clip": None}
+    optimizer = {"adafactor": Adafactor, "adamw": AdamW}[options.optimizer](**rate)
     mesh = MeshConfig()
+    model = t5_1_1_small(dtype=options.dtype, dropout_rate=options.dropout, unroll_layers="all")
     program = Program(
-        model=t5_1_1_small(dtype=options.dtype, dropout_rate=options.dropout, unroll_layers="all"),
-        loss=CrossEntropy(z_loss=0.0, num_chunks=options.num_chunks),
+        model=model,
+        loss=CrossEntropy(z_loss=0.0),
         tx=optimizer.build(1000),
         num_microbatches=options.num_microbatches,
         mesh_config=mesh,
         mesh=mesh.build(),
     )
-    data = jax.device_put(batch(), program.batch_sharding)
+    data = jax.device_put(batch(model.vocab_size), program.batch_sharding)
     key = jax.random.key(0)
     state = program.init(seed=0)
     start = time.perf_counter()
     compiled = program.compile_train_step(data, key)
-    compile_seconds = time.perf_counter() - start
+    report = {"compile_seconds": time.perf_counter() - start}
+    # XLA's CPU back end and its threads flush denormal numbers; looked at rather than believed.
+    tiny = jax.jit(lambda x: x * 1e-5)(jnp.full((2**22,), 1e-37))
+    report["flushes_denormals"] = not bool(jnp.any(tiny != 0))
 
-    def step():
+    def step() -> float:
         nonlocal state
         state, metrics = compiled(state, data, key)
         return float(metrics["loss"])
 
-    return step, compile_seconds
+    return step, report
 
 
 def hugging_face_step(options):
-    """Returns (step, 0.0); PyTorch's eager mode, as the Trainer runs it."""
+    """(step, what to report of its preparation); PyTorch's eager mode, as the Trainer runs it."""
     import torch
     import transformers
 
-    transformers.logging.set_verbosity_error()
-    torch.manual_seed(0)
-    config = transformers.T5Config(
-        vocab_size=VOCAB,
-        d_model=512,
-        d_kv=64,
-        d_ff=1024,
-        num_layers=8,
-        num_decoder_layers=8,
-        num_heads=6,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-        dropout_rate=options.dropout,
-        decoder_start_token_id=0,
-    )
-    model = transformers.T5ForConditionalGeneration(config).train()
+    from benchmarks.hugging_face_t5 import flush_denormals, flushes_denormals, make_hugging_face_t5
+    from t5jax.model.config import t5_1_1_small
+
+    flush_denormals()
+    cfg = t5_1_1_small()
+    model = make_hugging_face_t5(cfg, dropout_rate=options.dropout).train()
     if options.optimizer == "adafactor":
         optimizer = transformers.optimization.Adafactor(
             model.parameters(), lr=1e-3, relative_step=False, scale_parameter=True
         )
-    else:
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    data = batch()
+    else:  # the Trainer's default, fused; without decay as ours
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
+    data = batch(cfg.vocab_size)
     inputs = torch.tensor(data["encoder_input_tokens"], dtype=torch.long)
     labels = torch.tensor(data["decoder_target_tokens"], dtype=torch.long)
-    mask = torch.ones_like(inputs)
+    parts = options.their_microbatches
+    microbatches = list(zip(inputs.chunk(parts), labels.chunk(parts), strict=True))
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=options.dtype == "bfloat16")
 
-    def step():
-        with autocast:
-            loss = model(input_ids=inputs, attention_mask=mask, labels=labels).loss
-        loss.backward()
+    def step() -> float:
+        total = 0.0
+        for rows, targets in microbatches:
+            mask = torch.ones_like(rows)
+            with autocast:
+                loss = model(input_ids=rows, attention_mask=mask, labels=targets).loss / parts
+            loss.backward()
+            total += loss.item()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return loss.item()
+        return total
 
-    return step, 0.0
+    return step, {"compile_seconds": 0.0, "flushes_denormals": flushes_denormals()}
 
 
 def child(options) -> None:
     """Makes a step each time a line comes in; answers with a JSON line."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not come between the answers
-    make = {"t5jax": t5jax_step, "hugging_face": hugging_face_step}[options.child]
-    step, compile_seconds = make(options)
+    make = {OURS: t5jax_step, THEIRS: hugging_face_step}[options.child]
+    step, report = make(options)
 
     def answer(**fields) -> None:
         print(json.dumps(fields), file=answers, flush=True)
 
-    answer(compile_seconds=compile_seconds)
+    answer(**report)
     for _ in sys.stdin:
-        start = time.perf_counter()
         loss = step()
-        seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        answer(seconds=seconds, loss=loss, peak_bytes=peak)
+        answer(loss=loss, peak_bytes=peak)
 
 
 class Side:
-    """One of the two competitors, in its own process."""
+    """One of the competitors, in its own process."""
 
-    def __init__(self, name: str, dropout: float, options):
+    def __init__(self, name: str, dtype: str, dropout: float, options):
+        self.name, self.dtype = name, dtype
         flags = ["--child", name, "--dropout", str(dropout), "--optimizer", options.optimizer]
-        flags += ["--dtype", options.dtype, "--num-chunks", str(options.num_chunks)]
-        flags += ["--num-microbatches", str(options.num_microbatches)]
+        flags += ["--dtypes", dtype, "--num-microbatches", str(options.num_microbatches)]
+        flags += ["--their-microbatches", str(options.their_microbatches)]
         self.process = subprocess.Popen(
             [sys.executable, __file__, *flags],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.compile_seconds = self._read()["compile_seconds"]
-        self.results = []
+        self.report = self._read()
+        self.last = first = self._step()
+        self.first_loss = first["loss"]
 
-    def take_turn(self) -> None:
+    def take_turn(self) -> Turn:
         self._step()
-        self.results.append(self._step())
+        with Stopwatch([self.process.pid]) as watch:
+            self.last = self._step()
+        return Turn(watch.seconds, watch.others)
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -171,71 +187,116 @@ class Side:
     def _read(self) -> dict:
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the child process ended with status {self.process.wait()}")
+            raise RuntimeError(f"{self.name}: its process ended with status {self.process.wait()}")
         return json.loads(line)
 
 
-def compare(dropout: float, options) -> None:
-    ours, theirs = Side("t5jax", dropout, options), Side("hugging_face", dropout, options)
-    for _ in range(options.steps):
-        ours.take_turn(), theirs.take_turn()
-    ours.close(), theirs.close()
-    median = lambda side: statistics.median(r["seconds"] for r in side.results)
-    ratios = [
-        b["seconds"] / a["seconds"] for a, b in zip(ours.results, theirs.results, strict=True)
-    ]
-    peak = matmul_peak(options.dtype)
-    flops = step_flops()
-    print(f"\ndropout {dropout}, {options.optimizer}, {options.dtype}: median of {options.steps}")
-    for name, side in (("t5jax", ours), ("Hugging Face", theirs)):
-        seconds, memory = median(side), max(r["peak_bytes"] for r in side.results)
+def check_sides(sides: dict[str, Side]) -> None:
+    """Raises RuntimeError where the sides would not do the same work: a first loss that logits of
+    variance one cannot have (ln(vocab_size) + 1/2), and denormal numbers that one of them keeps."""
+    from t5jax.model.config import t5_1_1_small
+
+    expected = math.log(t5_1_1_small().vocab_size) + 0.5
+    for name, side in sides.items():
+        if not abs(side.first_loss - expected) < 0.5:
+            raise RuntimeError(
+                f"{name}: the first loss is {side.first_loss:.3f}, where logits of variance one "
+                f"have {expected:.2f}"
+            )
+        if not side.report["flushes_denormals"]:
+            raise RuntimeError(f"{name} does not flush denormal numbers to 0")
+
+
+def compare(dropout: float, options, peaks: dict[str, float]) -> dict:
+    """All sides in turns with this dropout, printed; the figures for JSON."""
+    sides: dict[str, Side] = {}
+    try:
+        for dtype in options.dtypes:
+            for name in (OURS, THEIRS):
+                sides[f"{name} {dtype}"] = Side(name, dtype, dropout, options)
+        check_sides(sides)
+        turns = {name: side.take_turn for name, side in sides.items()}
+        rounds = Rounds(turns).take(turns, options.turns, options.most_others)
+    finally:
+        for side in sides.values():
+            side.close()
+    print(f"\ndropout {dropout}, {options.optimizer}: {rounds.cleanness()}")
+    result = {"dropout": dropout, "optimizer": options.optimizer, **rounds.as_json(), "sides": {}}
+    for name, side in sides.items():
+        result["sides"][name] = figures = side_figures(side, rounds, name, peaks)
+        seconds = spread(rounds.seconds(name)) if rounds.clean else "no clean round"
         print(
-            f"  {name:13s} {seconds:7.3f} s/step   compile {side.compile_seconds:5.1f} s   "
-            f"peak memory {memory / 1e9:5.2f} GB   {flops / seconds / peak:5.1%} of matmul peak"
+            f"  {name:22s} {seconds} s/step   {figures['share_of_peak']:5.1%} of matmul peak   "
+            f"compile {side.report['compile_seconds']:5.1f} s   peak memory "
+            f"{figures['peak_bytes'] / 1e9:5.2f} GB   loss {side.first_loss:.3f} to "
+            f"{side.last['loss']:.3f}"
         )
-    print(
-        f"  t5jax is {median(theirs) / median(ours):.2f} times as fast "
-        f"(pair by pair: {min(ratios):.2f} to {max(ratios):.2f})"
-    )
+    if rounds.clean:
+        for slower, faster in pairs(options.dtypes):
+            ratios = rounds.ratios(slower, faster)
+            result.setdefault("ratios", {})[f"{slower} / {faster}"] = ratios
+            print(f"  {faster} is {spread(ratios)} times as fast as {slower}")
+    return result
 
 
-def matmul_peak(dtype: str) -> float:
-    """FLOP/s of a large matrix product, measured here and now."""
-    code = (
-        f"from t5jax.tracking.throughput import measure_matmul_peak as m;print(m({dtype!r}, 3.0))"
-    )
-    return float(
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout
-    )
+def pairs(dtypes: list[str]) -> list[tuple[str, str]]:
+    """What is compared: their side with ours in each dtype, and ours in both dtypes."""
+    found = [(f"{THEIRS} {dtype}", f"{OURS} {dtype}") for dtype in dtypes]
+    return found + [(f"{OURS} {dtypes[0]}", f"{OURS} {other}") for other in dtypes[1:]]
+
+
+def side_figures(side: Side, rounds: Rounds, name: str, peaks: dict[str, float]) -> dict:
+    seconds = rounds.median(name) if rounds.clean else math.inf
+    return {
+        "seconds": seconds if rounds.clean else None,
+        "share_of_peak": step_flops() / seconds / peaks[side.dtype],
+        "first_loss": side.first_loss,
+        "last_loss": side.last["loss"],
+        "peak_bytes": side.last["peak_bytes"],
+        **side.report,
+    }
 
 
 def step_flops() -> float:
+    """The model's, as a run's MFU counts them."""
     from t5jax.model.config import t5_1_1_small
     from t5jax.tracking.throughput import model_flops
 
     return model_flops(t5_1_1_small(), ROWS, INPUTS, TARGETS)
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--steps", type=int, default=7)
+    parser.add_argument("--turns", type=int, default=7, help="clean rounds wanted")
     parser.add_argument("--dropout", type=float, nargs="+", default=[0.0, 0.1])
     parser.add_argument("--optimizer", choices=["adafactor", "adamw"], default="adafactor")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--num-microbatches", type=int, default=8, help="of t5jax's step")
-    parser.add_argument("--num-chunks", type=int, default=1, help="of t5jax's loss")
+    dtypes = ["float32", "bfloat16"]
+    parser.add_argument("--dtypes", nargs="+", choices=dtypes, default=dtypes)
+    parser.add_argument("--num-microbatches", type=int, default=ROWS, help="of t5jax's step")
+    parser.add_argument("--their-microbatches", type=int, default=1, help="of Hugging Face's step")
+    parser.add_argument("--most-others", type=float, default=MOST_OTHERS, help="in a clean turn")
+    parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse()
     if options.child:
-        options.dropout = options.dropout[0]
+        options.dropout, options.dtype = options.dropout[0], options.dtypes[0]
         child(options)
         return
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores")
-    print(f"T5 1.1 small, {ROWS} rows x {INPUTS}/{TARGETS}")
-    for dropout in options.dropout:
-        compare(dropout, options)
+    peaks = {dtype: matmul_peak(dtype) for dtype in options.dtypes}
+    measured = ", ".join(f"{dtype} {peak / 1e9:.0f}" for dtype, peak in peaks.items())
+    print(
+        f"T5 1.1 small, {ROWS} rows x {INPUTS}/{TARGETS}: {step_flops() / 1e9:.0f} GFLOP a step; "
+        f"GFLOP/s of a matrix product: {measured}"
+    )
+    results = [compare(dropout, options, peaks) for dropout in options.dropout]
+    if options.json:
+        found = {"step_flops": step_flops(), "matmul_peaks": peaks, "comparisons": results}
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
