@@ -7,8 +7,8 @@ One attention of T5 1.1 base (12 heads of 64) with a trainable position bias, fo
 its backward pass (gradients of queries, keys, values and bias), as many rows as make 8192 tokens.
 The implementations are those of `t5jax/model/attention`, in turns; what the device cannot run, and
 what would not fit its memory, is named with the reason. Interpret mode is never timed. Memory is
-what the compiler plans for temporaries and results. FLOPs are those of the four and ten products of
-whole rows, masked halves and recomputation not counted (4 B N T S H, backward twice that).
+what the compiler plans for temporaries and results. FLOPs are those of the two products of the
+forward pass and the four of the backward pass, masked scores counted and recomputation not.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
@@ -28,10 +28,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.turns import MOST_OTHERS, Rounds, Stopwatch, Turn
-from t5jax.model.attention import Mask, PositionBias
-from t5jax.model.attention.dispatch import IMPLEMENTATIONS
+from t5jax.model.attention import Mask, PositionBias, dot_product_attention
+from t5jax.model.attention.dispatch import why_not
+from t5jax.model.config import AttentionImplementation
 from t5jax.tracking.throughput import peak_flops
 
+NAMES = tuple(name for name in get_args(AttentionImplementation) if name != "auto")
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
 PASSES = ("forward", "forward + backward")
 
@@ -65,6 +67,15 @@ class Shape(NamedTuple):
         return forward * (1 if what == "forward" else 3)
 
 
+def attend(name: str, q, k, v, bias: PositionBias | None, mask: Mask) -> jax.Array:
+    """The named implementation and no other. Raises NotImplementedError with the reason where it
+    cannot do the call, for which a model would take another one."""
+    reason = why_not(name, q, k, v, bias, mask)
+    if reason is not None:
+        raise NotImplementedError(reason)
+    return dot_product_attention(q, k, v, bias, mask, name)
+
+
 class Prepared(NamedTuple):
     """A compiled attention with its arguments, or why there is none."""
 
@@ -73,12 +84,12 @@ class Prepared(NamedTuple):
     why_not: str | None = None
 
 
-def program(attention: Callable, shape: Shape, what: str) -> Callable:
+def program(name: str, shape: Shape, what: str) -> Callable:
     """The jitted pass of an implementation: y, with the backward pass (y, dq, dk, dv, dbias)."""
 
     def forward(q, k, v, by_distance_NW, segments):
         bias = PositionBias.of_distances(by_distance_NW, shape.length)
-        return attention(q, k, v, bias, Mask(segments, segments, shape.causal))
+        return attend(name, q, k, v, bias, Mask(segments, segments, shape.causal))
 
     def run(q, k, v, dy, by_distance_NW, segments):
         if what == "forward":
@@ -94,7 +105,7 @@ def prepare(name: str, shape: Shape, what: str, available: float) -> Prepared:
     """Compiles an implementation; `available` bytes are there for temporaries and results."""
     abstract = jax.eval_shape(shape.arguments)
     try:
-        compiled = program(IMPLEMENTATIONS[name], shape, what).lower(*abstract).compile()
+        compiled = program(name, shape, what).lower(*abstract).compile()
     except Exception as error:  # whatever a compiler says of a device that it is not made for
         return Prepared(None, None, first_line(error))
     memory = compiled.memory_analysis()
@@ -144,7 +155,7 @@ def measure(shape: Shape, what: str, *, turns: int, seconds: float, names=None) 
     (median; None where there is none, with `why_not`), `all_milliseconds`, `tflops`, `mfu`,
     `gigabytes`."""
     available, prepared, sides = available_memory(), {}, {}
-    for name in names or IMPLEMENTATIONS:
+    for name in names or NAMES:
         prepared[name] = prepare(name, shape, what, available)
         if (call := prepared[name].call) is not None:
             try:
@@ -209,7 +220,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32" if on_cpu else "bfloat16")
     parser.add_argument("--causal", action="store_true")
     parser.add_argument("--packed", action="store_true", help="four segments a row")
-    parser.add_argument("--implementations", nargs="+", choices=IMPLEMENTATIONS)
+    parser.add_argument("--implementations", nargs="+", choices=NAMES)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.5, help="of a turn, at least one call")
     parser.add_argument("--json", type=pathlib.Path)

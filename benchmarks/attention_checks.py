@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.attention import first_line
+from benchmarks.attention import NAMES, attend, first_line
 from t5jax.model.attention import Mask, PositionBias
-from t5jax.model.attention.dispatch import IMPLEMENTATIONS
 
-NAMES = ("y", "dq", "dk", "dv", "dbias")
+ARRAYS = ("y", "dq", "dk", "dv", "dbias")
 # Of the largest value of each array. Products of float32 are sums of bfloat16 or TF32 products in
 # some kernels of accelerators, whatever precision is asked for.
 LIMITS = {"bfloat16": 2e-2, "float32": 5e-3}
@@ -99,11 +98,11 @@ def outputs_and_gradients(implementation: str, dtype: str, q, k, v, dy, bias_NW,
     def run(q, k, v, dy, bias_NW, arrays):
         mask_of_arrays = Mask(arrays[0], arrays[1], mask.causal, arrays[2])
 
-        def attend(q, k, v, bias_NW):
+        def forward(q, k, v, bias_NW):
             bias = None if bias_NW is None else PositionBias.of_distances(bias_NW, q.shape[1])
-            return IMPLEMENTATIONS[implementation](q, k, v, bias, mask_of_arrays)
+            return attend(implementation, q, k, v, bias, mask_of_arrays)
 
-        y, gradients = jax.vjp(attend, q, k, v, bias_NW)
+        y, gradients = jax.vjp(forward, q, k, v, bias_NW)
         return y, *gradients(dy)
 
     inputs = jax.tree.map(lambda x: x.astype(dtype), (q, k, v, dy, bias_NW))
@@ -128,7 +127,7 @@ def check(case: Case, names: tuple[str, ...]) -> Iterator[dict]:
                 yield row | {"why_not": first_line(error)}
                 continue
             errors = {}
-            for what, x, y in zip(NAMES, got, reference, strict=True):
+            for what, x, y in zip(ARRAYS, got, reference, strict=True):
                 if y is not None:
                     errors[what] = relative_error(*((x[seen], y[seen]) if what == "y" else (x, y)))
             yield row | {"errors": errors, "ok": all(error <= limit for error in errors.values())}
@@ -137,7 +136,7 @@ def check(case: Case, names: tuple[str, ...]) -> Iterator[dict]:
 def names_to_check() -> tuple[str, ...]:
     """The implementations but the reference, and but the one for CPUs elsewhere."""
     left_out = ("einsum",) if jax.default_backend() == "cpu" else ("einsum", "rowwise")
-    return tuple(name for name in IMPLEMENTATIONS if name not in left_out)
+    return tuple(name for name in NAMES if name not in left_out)
 
 
 def relative_error(got: np.ndarray, want: np.ndarray) -> float:

@@ -4,30 +4,38 @@ import jax
 import pytest
 
 from benchmarks import attention, attention_checks
-from benchmarks.attention import PASSES, Shape, measure, prepare, program, table_row
+from benchmarks.attention import PASSES, Shape, attend, measure, prepare, program, table_row
 from benchmarks.attention_checks import CASES, check
-from t5jax.model.attention import dispatch
+from t5jax.model.attention import Mask, dispatch
 from t5jax.model.attention.einsum import einsum_attention
 
 TINY = Shape(rows=3, length=14, num_heads=2, head_dim=5, causal=True, packed=True, dtype="float32")
 
 
-def refusing(q, k, v, bias, mask):
-    raise ValueError("not on this device")
+def test_implementations_of_other_devices_are_refused(monkeypatch):
+    monkeypatch.setitem(dispatch.PLATFORM_OF, "rowwise", "tpu")
+    q, k, v, _, _, segments = TINY.arguments()
+    with pytest.raises(NotImplementedError, match="it runs on tpu devices"):
+        attend("rowwise", q, k, v, None, Mask(segments, segments))
 
 
 @pytest.fixture
-def implementations(monkeypatch):
+def names(monkeypatch):
     """einsum, and one that is refused."""
-    both = {"einsum": einsum_attention, "refusing": refusing}
-    for module in (attention, attention_checks):
-        monkeypatch.setattr(module, "IMPLEMENTATIONS", both)
+
+    def attend(name, *call):
+        if name == "refusing":
+            raise ValueError("not on this device")
+        return einsum_attention(*call)
+
+    monkeypatch.setattr(attention, "attend", attend)
+    return ("einsum", "refusing")
 
 
 @pytest.mark.parametrize("what", PASSES)
 def test_flops_are_those_of_the_products(what):
     shape = Shape(rows=2, length=64, num_heads=3, head_dim=256, dtype="float32")
-    run = program(einsum_attention, shape, what)
+    run = program("einsum", shape, what)
     counted = run.lower(*jax.eval_shape(shape.arguments)).compile().cost_analysis()
     assert counted is not None
     # Softmax and additions come on top; the recomputation of nothing does.
@@ -36,8 +44,8 @@ def test_flops_are_those_of_the_products(what):
 
 
 @pytest.mark.parametrize("what", PASSES)
-def test_times_what_runs_and_names_what_does_not(implementations, what):
-    ours, refused = measure(TINY, what, turns=1, seconds=0.0)
+def test_times_what_runs_and_names_what_does_not(names, what):
+    ours, refused = measure(TINY, what, turns=1, seconds=0.0, names=names)
     # On a busy machine there may be no clean round.
     assert (ours["milliseconds"] or 1.0) > 0
     assert ours["gigabytes"] > 0
@@ -47,7 +55,7 @@ def test_times_what_runs_and_names_what_does_not(implementations, what):
     assert table_row(ours).startswith("| 14 | 3 | einsum |")
 
 
-def test_what_does_not_fit_is_not_run(implementations):
+def test_what_does_not_fit_is_not_run():
     found = prepare("einsum", TINY, "forward", available=1.0)
     assert found.call is None
     assert found.why_not is not None
@@ -109,7 +117,7 @@ def without_gradient_of_the_bias(q, k, v, bias, mask):
     ],
 )
 def test_the_check_finds_a_wrong_kernel(monkeypatch, wrong, case):
-    everything = {**dispatch.IMPLEMENTATIONS, "wrong": wrong}
-    monkeypatch.setattr(attention_checks, "IMPLEMENTATIONS", everything)
+    call = lambda name, *call: (wrong if name == "wrong" else einsum_attention)(*call)
+    monkeypatch.setattr(attention_checks, "attend", call)
     case = {case.name: case for case in CASES}[case]
     assert [row["ok"] for row in check(case.smaller(), ("wrong",))] == [False, False]

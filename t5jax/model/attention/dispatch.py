@@ -79,3 +79,22 @@ def _load(name: str) -> Implementation:
 @functools.cache
 def _log_once(message: str) -> None:
     logger.warning(message)
+
+
+def why_not(
+    implementation: str,
+    q_BTNH: jax.Array,
+    k_BSNH: jax.Array,
+    v_BSNH: jax.Array,
+    bias: PositionBias | None,
+    mask: Mask,
+    score: ScoreFunction = PLAIN,
+) -> str | None:
+    """Why the named implementation cannot do this call on the devices that it is traced for, so
+    that `dot_product_attention` refuses it or falls back; None if it can."""
+    needed = PLATFORM_OF.get(implementation)
+    if needed not in (None, platform_in_program()):
+        return f"it runs on {needed} devices"
+    if implementation == "einsum":
+        return None
+    return _load(implementation).why_not(q_BTNH, k_BSNH, v_BSNH, bias, mask, score)
