@@ -18,7 +18,12 @@ Architecture = Literal[
     "prefix_lm",  # the same, with all inputs visible to one another
     "encoder_only",  # BERT: predicts what is masked
 ]
-AttentionImplementation = Literal["auto", "einsum", "rowwise"]
+AttentionImplementation = Literal[
+    "auto",  # the fastest on the platform of the mesh
+    "einsum",  # the reference
+    "rowwise",  # CPU: a row's scores stay in cache
+    "triton",  # GPU: our own kernels, for any mask and length
+]
 Remat = Literal["none", "dots", "full"]
 _LACKING = {"encoder": ("decoder_only", "prefix_lm"), "decoder": ("encoder_only",)}
 ACTIVATION_NAMES = ("linear", "relu", "gelu", "gelu_exact", "silu", "sigmoid", "tanh")

@@ -21,9 +21,9 @@ from t5jax.sharding import platform_in_program
 
 logger = logging.getLogger("t5jax")
 # The platform that an implementation needs; the others run on every one.
-PLATFORM_OF: dict[str, str] = {}
+PLATFORM_OF: dict[str, str] = {"triton": "gpu"}
 # What "auto" tries before einsum, by platform.
-_PREFERRED: dict[str, tuple[str, ...]] = {}
+_PREFERRED: dict[str, tuple[str, ...]] = {"gpu": ("triton",)}
 
 
 class Implementation(NamedTuple):
@@ -49,12 +49,13 @@ def dot_product_attention(
     reason is logged once. Raises ConfigError if it needs another platform than that of the mesh.
     """
     call = (q_BTNH, k_BSNH, v_BSNH, bias, mask, score)
-    for name in _candidates(implementation):
+    names = _candidates(implementation)
+    for name, following in zip(names, (*names[1:], "einsum"), strict=True):
         attend, why_not = _load(name)
         reason = why_not(*call)
         if reason is None:
             return attend(*call)
-        _log_once(f"attention: not {name} for this call, because {reason}; next: einsum")
+        _log_once(f"attention: not {name} for this call, because {reason}; next: {following}")
     return einsum_attention(*call)
 
 
@@ -73,7 +74,12 @@ def _candidates(implementation: str) -> tuple[str, ...]:
 
 
 def _load(name: str) -> Implementation:
-    return {"rowwise": Implementation(rowwise_attention, why_not_rowwise)}[name]
+    if name == "rowwise":
+        return Implementation(rowwise_attention, why_not_rowwise)
+    # Imported where it is used: Pallas takes half a second, which no run on CPUs should wait for.
+    from t5jax.model.attention.triton import triton_attention, why_not_triton
+
+    return Implementation(triton_attention, why_not_triton)
 
 
 @functools.cache
