@@ -4,6 +4,7 @@ Shape suffixes: B rows, T query length, S key length, N heads, H head_dim.
 """
 
 import functools
+import itertools
 import logging
 from collections.abc import Callable
 from typing import NamedTuple
@@ -49,8 +50,7 @@ def dot_product_attention(
     reason is logged once. Raises ConfigError if it needs another platform than that of the mesh.
     """
     call = (q_BTNH, k_BSNH, v_BSNH, bias, mask, score)
-    names = _candidates(implementation)
-    for name, following in zip(names, (*names[1:], "einsum"), strict=True):
+    for name, following in itertools.pairwise((*_candidates(implementation), "einsum")):
         attend, why_not = _load(name)
         reason = why_not(*call)
         if reason is None:
