@@ -205,6 +205,13 @@ def platform_in_program() -> str:
     return {"cuda": "gpu", "rocm": "gpu"}.get(platform, platform)
 
 
+def device_kind_in_program() -> str:
+    """The devices' name, such as "NVIDIA H100 80GB HBM3", of the mesh that the program is traced
+    for; without a mesh, of the host's."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return (jax.devices()[0] if device is None else device).device_kind
+
+
 def _inside_shard_map() -> bool:
     """Whether what is being traced is inside `on_each_device`."""
     return jax.sharding.get_abstract_mesh().are_all_axes_manual

@@ -23,6 +23,7 @@ from t5jax.model.matmul import dense
 from t5jax.model.position import RelativePositionBias
 from t5jax.model.token_model import (
     TokenModel,
+    is_packed,
     is_token,
     logits_of_rows,
     segment_ids,
@@ -44,10 +45,13 @@ class DecoderOnly(TokenModel):
         segments_BT = segment_ids(batch, "decoder", "decoder_target_tokens", self.pad_id)
         prefix_BT = batch["decoder_causal_attention"] if self.bidirectional_inputs else None
         x_BTD = self.embed(batch["decoder_input_tokens"])
-        return self.decoder(x_BTD, self._mask(segments_BT, prefix_BT), keys_B=keys_B)
+        mask = self._mask(segments_BT, prefix_BT, packed=is_packed(batch, "decoder"))
+        return self.decoder(x_BTD, mask, keys_B=keys_B)
 
-    def _mask(self, segments_BT: jax.Array, prefix_BT: jax.Array | None) -> Mask:
-        return Mask(segments_BT, segments_BT, causal=True, prefix=prefix_BT)
+    def _mask(
+        self, segments_BT: jax.Array, prefix_BT: jax.Array | None, *, packed: bool = False
+    ) -> Mask:
+        return Mask(segments_BT, segments_BT, True, prefix_BT, padded_at_end=not packed)
 
     def hidden_of_targets(self, tokens_BS: jax.Array, targets_BT: jax.Array) -> jax.Array:
         """Teacher-forced output [B, T, D], which predicts each of the targets; `pad_id` is

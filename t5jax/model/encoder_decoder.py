@@ -17,7 +17,14 @@ from t5jax.model.layer_stack import unstack
 from t5jax.model.layers import KeyValue, RMSNorm, TransformerBlock, dropout, split_keys
 from t5jax.model.matmul import in_row_blocks
 from t5jax.model.position import RelativePositionBias
-from t5jax.model.token_model import TokenModel, is_token, logits_of_rows, segment_ids, shifted_right
+from t5jax.model.token_model import (
+    TokenModel,
+    is_packed,
+    is_token,
+    logits_of_rows,
+    segment_ids,
+    shifted_right,
+)
 from t5jax.sharding import constrain
 from t5jax.types import Batch
 
@@ -117,25 +124,35 @@ class EncoderDecoder(TokenModel):
         encoder_keys, decoder_keys = split_keys(keys_B, 2)
         encoder_segments = segment_ids(batch, "encoder", "encoder_input_tokens", self.pad_id)
         decoder_segments = segment_ids(batch, "decoder", "decoder_target_tokens", self.pad_id)
+        packed = is_packed(batch, "encoder"), is_packed(batch, "decoder")
         encoded_BSD, encoder_segments = self.encode(
-            batch["encoder_input_tokens"], encoder_segments, encoder_keys
+            batch["encoder_input_tokens"], encoder_segments, encoder_keys, packed=packed[0]
         )
         return self.decoder(
             self.embed(batch["decoder_input_tokens"]),
-            Mask(decoder_segments, decoder_segments, causal=True),
-            (encoded_BSD, Mask(decoder_segments, encoder_segments)),
+            Mask(decoder_segments, decoder_segments, causal=True, padded_at_end=not packed[1]),
+            (
+                encoded_BSD,
+                Mask(decoder_segments, encoder_segments, padded_at_end=not any(packed)),
+            ),
             decoder_keys,
         )
 
     def encode(
-        self, tokens_BS: jax.Array, segments_BS: jax.Array, keys_B: jax.Array | None = None
+        self,
+        tokens_BS: jax.Array,
+        segments_BS: jax.Array,
+        keys_B: jax.Array | None = None,
+        *,
+        packed: bool = False,
     ) -> tuple[jax.Array, jax.Array]:
         """The encoder's output [B, S, D] and the segment of each of its positions [B, S], which are
         more than those of the tokens where a learned prompt stands in front of them."""
         x_BSD = self.embed(tokens_BS)
         if self.has_prompt:
             x_BSD, segments_BS = self._prepend_prompt(x_BSD, segments_BS)
-        return self.encoder_stack(x_BSD, Mask(segments_BS, segments_BS), keys_B=keys_B), segments_BS
+        mask = Mask(segments_BS, segments_BS, padded_at_end=not packed)
+        return self.encoder_stack(x_BSD, mask, keys_B=keys_B), segments_BS
 
     def _prepend_prompt(self, x_BSD: jax.Array, segments_BS: jax.Array):
         """Prompt tuning's vectors, in segment 1: the only one of a row that is not packed."""

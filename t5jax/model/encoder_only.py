@@ -10,7 +10,7 @@ from flax import nnx
 from t5jax.model.attention import Mask
 from t5jax.model.config import T5Config
 from t5jax.model.encoder_decoder import Stack
-from t5jax.model.token_model import TokenModel, segment_ids
+from t5jax.model.token_model import TokenModel, is_packed, segment_ids
 from t5jax.types import Batch
 
 
@@ -23,4 +23,5 @@ class EncoderOnly(TokenModel):
     def hidden(self, batch: Batch, keys_B: jax.Array | None = None) -> jax.Array:
         segments_BS = segment_ids(batch, "encoder", "encoder_input_tokens", self.pad_id)
         x_BSD = self.embed(batch["encoder_input_tokens"])
-        return self.encoder(x_BSD, Mask(segments_BS, segments_BS), keys_B=keys_B)
+        mask = Mask(segments_BS, segments_BS, padded_at_end=not is_packed(batch, "encoder"))
+        return self.encoder(x_BSD, mask, keys_B=keys_B)

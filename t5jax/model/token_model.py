@@ -90,6 +90,12 @@ def segment_ids(batch: Batch, side: str, tokens: str, pad_id: int) -> jax.Array:
     return batch.get(f"{side}_segment_ids", is_token(batch[tokens], pad_id).astype(jnp.int32))
 
 
+def is_packed(batch: Batch, side: str) -> bool:
+    """Whether rows may have several segments. In other batches padding is at a row's end alone:
+    nowhere else is `pad_id` let into a row."""
+    return f"{side}_segment_ids" in batch
+
+
 def is_token(tokens: jax.Array, pad_id: int) -> jax.Array:
     """bool: False at padding. The id 0 is a token where another one pads."""
     return tokens != pad_id

@@ -13,6 +13,7 @@ import jax
 
 from t5jax.errors import ConfigError
 from t5jax.model.attention.bias import PositionBias
+from t5jax.model.attention.cudnn import cudnn_attention, why_not_cudnn
 from t5jax.model.attention.einsum import einsum_attention
 from t5jax.model.attention.mask import Mask
 from t5jax.model.attention.rowwise import rowwise_attention, why_not_rowwise
@@ -22,9 +23,9 @@ from t5jax.sharding import platform_in_program
 
 logger = logging.getLogger("t5jax")
 # The platform that an implementation needs; the others run on every one.
-PLATFORM_OF: dict[str, str] = {"triton": "gpu"}
+PLATFORM_OF: dict[str, str] = {"cudnn": "gpu", "triton": "gpu"}
 # What "auto" tries before einsum, by platform.
-_PREFERRED: dict[str, tuple[str, ...]] = {"gpu": ("triton",)}
+_PREFERRED: dict[str, tuple[str, ...]] = {"gpu": ("cudnn", "triton")}
 
 
 class Implementation(NamedTuple):
@@ -76,6 +77,8 @@ def _candidates(implementation: str) -> tuple[str, ...]:
 def _load(name: str) -> Implementation:
     if name == "rowwise":
         return Implementation(rowwise_attention, why_not_rowwise)
+    if name == "cudnn":
+        return Implementation(cudnn_attention, why_not_cudnn)
     # Imported where it is used: Pallas takes half a second, which no run on CPUs should wait for.
     from t5jax.model.attention.triton import triton_attention, why_not_triton
 

@@ -18,6 +18,9 @@ class Mask(NamedTuple):
     key_segments: jax.Array  # [B, S] int32; 0 is padding
     causal: bool = False
     prefix: jax.Array | None = None  # [B, S] int32: 1 at keys that earlier queries see, too
+    # Whether it is known, without looking at the ids, that a row is one segment with padding at its
+    # end: not so in packed batches.
+    padded_at_end: bool = False
 
     @property
     def bidirectional(self) -> bool:
