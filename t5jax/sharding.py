@@ -213,6 +213,15 @@ def mesh_axes(name: str) -> tuple[str, ...]:
     return tuple(axis for axis in rules[name] if mesh.shape[axis] > 1 and axis not in placed)
 
 
+def num_shards(axis: str) -> int:
+    """Number of parts that `on_shards` cuts a logical axis into."""
+    rules = _rules.get()
+    if rules is None or _inside_shard_map():
+        return 1
+    shape = jax.sharding.get_abstract_mesh().shape
+    return math.prod(shape[name] for name in rules[axis])
+
+
 def devices_in_program() -> int:
     """Number of devices that run the program being traced together."""
     if _inside_shard_map():
