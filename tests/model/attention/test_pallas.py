@@ -133,9 +133,9 @@ SETTINGS = {
     "causal, no bias": Setting(2, 66, 66, 2, 64, "padded", causal=True, has_bias=False),
 }
 TILED = {
-    "encoder": Setting(2, 300, 300, 2, 64, tile=128),
-    "padded decoder": Setting(2, 257, 257, 2, 64, "padded", causal=True, tile=128),
-    "cross": Setting(2, 129, 300, 2, 64, "padded", has_bias=False, tile=128),
+    "encoder in tiles": Setting(2, 300, 300, 2, 64, tile=128),
+    "padded decoder in tiles": Setting(2, 257, 257, 2, 64, "padded", causal=True, tile=128),
+    "cross in tiles": Setting(2, 129, 300, 2, 64, "padded", has_bias=False, tile=128),
     "causal, other segments of queries": Setting(2, 200, 300, 2, 64, "random", True, tile=128),
     "prefix": Setting(2, 300, 300, 2, 64, causal=True, has_prefix=True, tile=128),
     "window": Setting(2, 400, 400, 2, 64, tile=128, score=ScoreFunction(window=40, soft_cap=2.0)),
@@ -145,16 +145,113 @@ TILED = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+FAST = (
+    "causal, targets of T5's recipe",
+    "cross",
+    "window and cap",
+    "encoder in tiles",
+    "causal window",
+)
+
+
+def fast_and_slow(settings: dict) -> list:
+    slow = pytest.mark.slow
+    return [name if name in FAST else pytest.param(name, marks=slow) for name in settings]
+
+
+@pytest.mark.parametrize("name", fast_and_slow(SETTINGS))
 def test_equals_einsum(name):
     assert_equals_einsum(SETTINGS[name])
 
 
-@pytest.mark.parametrize("name", TILED)
+LARGE = {
+    "encoder of T5's recipe": Setting(2, 512, 512, 2, 64, "padded"),
+    "cross-attention of T5's recipe": Setting(2, 114, 512, 2, 64, "padded", has_bias=False),
+    "no multiple of a tile": Setting(1, 1000, 1000, 2, 64),
+    "decoder, no multiple of a tile": Setting(1, 1000, 1000, 2, 64, "padded", causal=True),
+    "head_dim 128": Setting(2, 512, 512, 2, 128),
+    "head_dim 256": Setting(2, 512, 512, 1, 256, causal=True),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LARGE)
+def test_equals_einsum_at_real_lengths(name):
+    assert_equals_einsum(LARGE[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12))
+def test_equals_einsum_at_random_shapes(seed):
+    rng = np.random.default_rng(seed)
+    T, S = (int(x) for x in rng.integers(1, 400, 2))
+    heads, head_dim = int(rng.integers(1, 5)), int(rng.choice([5, 32, 64, 80, 128]))
+    causal, has_bias, has_prefix = (bool(x) for x in rng.integers(0, 2, 3))
+    score = ScoreFunction(
+        window=None if rng.integers(2) else int(rng.integers(0, 200)),
+        soft_cap=None if rng.integers(2) else float(rng.uniform(0.5, 4)),
+    )
+    kind = str(rng.choice(["padded", "packed", "random"]))
+    setting = Setting(
+        int(rng.integers(1, 4)), T, T if rng.integers(2) else S, heads, head_dim, kind,
+        causal, has_bias, has_prefix and causal, score, 128, seed,
+    )  # fmt: skip
+    assert_equals_einsum(setting)
+
+
+@pytest.mark.parametrize("name", fast_and_slow(TILED))
 def test_equals_einsum_in_tiles(name):
     assert_equals_einsum(TILED[name])
 
 
-@pytest.mark.parametrize("name", ["causal, targets of T5's recipe", "cross", "window and cap"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["padded", "cross", "prefix", "window and cap"])
 def test_equals_einsum_in_bfloat16(name):
     assert_equals_einsum(SETTINGS[name], jnp.bfloat16)
+
+
+def test_gradient_of_the_table_when_far_tiles_share_a_bias():
+    """Tiles beyond the largest distance with a bucket of its own use one tile of the bias."""
+    cfg = T5Config(num_heads=2, head_dim=64, relpos_num_buckets=8, relpos_max_distance=20)
+    module = RelativePositionBias(cfg, rngs=nnx.Rngs(params=0))
+    setting = Setting(1, 700, 700, 2, 64, "padded", tile=128)
+    (q, k, v, _), (segments, _, _), dy = setting.arrays()
+    segments[0] = 1
+
+    graph, table = nnx.split(module)
+
+    def gradient(attention, **options):
+        def loss(table):
+            bias = nnx.merge(graph, table)(700, 700, bidirectional=True)
+            mask = Mask(segments, segments)
+            return jnp.sum(attention(q, k, v, bias, mask, **options) * dy)
+
+        return jax.jit(jax.grad(loss))(table).embedding[...]
+
+    got = gradient(pallas_attention, interpret=True, tile=128)
+    want = gradient(einsum_attention)
+    np.testing.assert_allclose(got, want, rtol=0, atol=5e-6 * abs(want).max())
+
+
+def test_heads_and_rows_on_four_devices():
+    setting = Setting(4, 72, 72, 4, 64, "padded", causal=True)
+    mesh = MeshConfig(data=2, tensor=2)
+    devices = jax.sharding.Mesh(
+        np.array(jax.devices()[:4]).reshape(2, 1, 2), ("data", "fsdp", "tensor")
+    )
+    want = both(setting, einsum_attention)
+    with use_mesh(devices, mesh.logical_axis_rules):
+        got = both(setting, pallas_attention, interpret=True)
+    for what, x, y in zip(NAMES, got, want, strict=True):
+        np.testing.assert_allclose(x, y, rtol=0, atol=5e-6 * abs(y).max(), err_msg=what)
+
+
+def test_a_row_of_queries_too_long_for_vector_memory_says_so():
+    x = jax.ShapeDtypeStruct((2, 2**20, 4, 64), jnp.bfloat16)
+    ids = jax.ShapeDtypeStruct((2, 2**20), jnp.int32)
+    reason = why_not_pallas(x, x, x, None, Mask(ids, ids), PLAIN)
+    assert reason is not None
+    assert "1048576 queries" in reason
+    x = jax.ShapeDtypeStruct((2, 2**14, 4, 64), jnp.bfloat16)
+    bias = PositionBias(None, None, constant_from=128)
+    assert why_not_pallas(x, x, x, bias, Mask(ids, ids), PLAIN) is None
