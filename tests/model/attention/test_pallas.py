@@ -221,12 +221,12 @@ def test_gradient_of_the_table_when_far_tiles_share_a_bias():
     graph, table = nnx.split(module)
 
     def gradient(attention, **options):
-        def loss(table):
+        def loss(table, q, k, v, segments, dy):
             bias = nnx.merge(graph, table)(700, 700, bidirectional=True)
             mask = Mask(segments, segments)
             return jnp.sum(attention(q, k, v, bias, mask, **options) * dy)
 
-        return jax.jit(jax.grad(loss))(table).embedding[...]
+        return jax.jit(jax.grad(loss))(table, q, k, v, segments, dy).embedding[...]
 
     got = gradient(pallas_attention, interpret=True, tile=128)
     want = gradient(einsum_attention)
