@@ -3,7 +3,8 @@
 Every host is given the same inputs and gets all of the results; the devices share the rows of a
 batch. Inputs are sorted by length, so that little is padded, and padded to few bucket lengths, so
 that little is compiled. Results come in the order of the inputs and do not depend on batch, padding
-or mesh. Where every device has all of the parameters, each decodes its rows on its own.
+or mesh. Where every device has all of the parameters, each decodes its rows on its own; few rows
+are decoded by one of a CPU's devices.
 """
 
 import functools
@@ -17,11 +18,11 @@ from flax import nnx
 from t5jax.decoding.beam_search import beam_search
 from t5jax.decoding.config import DecodingConfig, LogitsProcessor
 from t5jax.decoding.decode_state import Decoded, Request, init_decode_state
+from t5jax.decoding.placement import Placement
 from t5jax.decoding.sampling import greedy_or_sample
 from t5jax.decoding.scoring import score_targets
 from t5jax.errors import ConfigError, DataError
-from t5jax.model.decode_weights import DecodeWeights, decode_weights
-from t5jax.model.matmul import is_small_batch
+from t5jax.model.decode_weights import DecodeWeights
 from t5jax.sharding import on_each_device
 from t5jax.training.steps import Program
 from t5jax.training.train_step import cast_params
@@ -71,13 +72,8 @@ class Generator:
         self.batch_size = -(-batch_size // program.replicas) * program.replicas
         with program.use_mesh():
             to_compute_dtype = jax.jit(functools.partial(cast_params, dtype=program.model.dtype))
-            self._params = tuple(map(to_compute_dtype, all_params))
-        self._defs = (program.model_def,) * len(all_params)
-        replicated = all(x.is_fully_replicated for x in jax.tree.leaves(self._params))
-        self._rows_per_device = program.batch_sharding if replicated else None
-        # Copies results to every host.
-        self._replicate = jax.jit(lambda arrays: arrays, out_shardings=program.replicated)
-        self._transposed: tuple[DecodeWeights, ...] | None = None
+            computed = tuple(map(to_compute_dtype, all_params))
+        self._placement = Placement(program, computed)
 
     def generate(
         self,
@@ -112,26 +108,30 @@ class Generator:
                 "leaves no room for an output"
             )
         results: list[list[Generated]] = [[]] * len(inputs)
-        num_rows = self._rows_of_batch(len(inputs))
-        weights = self._decode_weights(num_rows * config.width)
+        most = min(len(inputs), self.batch_size)
+        placement = self._placement.for_rows(most * config.width)
+        num_rows = self._rows_of_batch(len(inputs), placement)
+        weights = placement.decode_weights(num_rows * config.width)
         for rows in self._batches([len(ids) for ids in inputs]):
             request = Request(
-                self._put(self._padded([inputs[row] for row in rows], num_rows)),
-                self._put(self._padded([prefixes[row] for row in rows], num_rows, longest_prefix)),
-                self._put(np.resize(numbers[rows], num_rows).astype(np.int32)),
+                placement.put(self._padded([inputs[row] for row in rows], num_rows)),
+                placement.put(
+                    self._padded([prefixes[row] for row in rows], num_rows, longest_prefix)
+                ),
+                placement.put(np.resize(numbers[rows], num_rows).astype(np.int32)),
             )
-            with self.program.use_mesh():
+            with placement.program.use_mesh():
                 decoded = decode_batch(
-                    self._defs,
-                    self._params,
+                    placement.model_defs,
+                    placement.params,
                     request,
                     config,
                     self.num_ids,
                     logits_processor=logits_processor,
                     weights=weights,
-                    rows_per_device=self._rows_per_device,
+                    rows_per_device=placement.rows_per_device,
                 )
-            tokens, scores = jax.device_get(tuple(self._replicate(decoded)))
+            tokens, scores = jax.device_get(tuple(placement.replicate(decoded)))
             for row, outputs, of_outputs in zip(rows, tokens, scores, strict=False):
                 results[row] = [
                     self._generated(output, score, config)
@@ -151,29 +151,25 @@ class Generator:
         lengths = [
             (_bucket(len(target)), len(ids)) for ids, target in zip(inputs, targets, strict=True)
         ]
-        num_rows = self._rows_of_batch(len(inputs))
+        placement = self._placement
+        num_rows = self._rows_of_batch(len(inputs), placement)
         for rows in self._batches(lengths):
-            tokens = self._put(self._padded([inputs[row] for row in rows], num_rows))
-            scored = self._put(self._padded([targets[row] for row in rows], num_rows))
+            tokens = placement.put(self._padded([inputs[row] for row in rows], num_rows))
+            scored = placement.put(self._padded([targets[row] for row in rows], num_rows))
             with self.program.use_mesh():
-                scores = _score(self._defs, self._params, tokens, scored, self._rows_per_device)
-            for row, of_tokens in zip(rows, jax.device_get(self._replicate(scores)), strict=False):
+                scores = _score(
+                    placement.model_defs,
+                    placement.params,
+                    tokens,
+                    scored,
+                    placement.rows_per_device,
+                )
+            scores = jax.device_get(placement.replicate(scores))
+            for row, of_tokens in zip(rows, scores, strict=False):
                 kept = of_tokens[: len(targets[row])]
                 results[row] = Scored(float(np.sum(kept, dtype=np.float64)), kept)
             self.after_batch()
         return results
-
-    def _decode_weights(self, num_rows: int) -> tuple[DecodeWeights, ...] | None:
-        """The weights transposed for a small batch, kept for all batches; None for a larger one,
-        for which they are only sliced."""
-        rows_of_device = num_rows // self.program.replicas
-        if not is_small_batch(
-            rows_of_device, jax.device_count() if self._rows_per_device is None else 1
-        ):
-            return None
-        if self._transposed is None:
-            self._transposed = _transpose(self._defs, self._params, rows_of_device)
-        return self._transposed
 
     def _batches(self, lengths: Sequence) -> Iterator[np.ndarray]:
         """Batches of input numbers, of similar lengths, the longest first, so that memory runs out
@@ -182,17 +178,12 @@ class Generator:
         for start in range(0, len(order), self.batch_size):
             yield np.array(order[start : start + self.batch_size])
 
-    def _rows_of_batch(self, num_inputs: int) -> int:
+    def _rows_of_batch(self, num_inputs: int, placement: Placement) -> int:
         """The batch size, but for few inputs little more than they are: 2^n a shard of rows."""
-        rows = self.program.replicas
+        rows = placement.program.replicas
         while rows < num_inputs:
             rows *= 2
         return min(rows, self.batch_size)
-
-    def _put(self, rows: np.ndarray) -> jax.Array:
-        """Every host has all rows and gives its devices theirs."""
-        sharding = self.program.batch_sharding
-        return jax.make_array_from_callback(rows.shape, sharding, lambda index: rows[index])
 
     def _check(self, rows: Sequence[np.ndarray], what: str) -> None:
         for number, ids in enumerate(rows):
@@ -255,12 +246,6 @@ def decode_batch(
 def _score(model_defs, params, tokens_BS, targets_BT, rows_per_device) -> jax.Array:
     score = lambda params, rows: score_targets(model_defs, params, rows[0], rows[1])
     return _on_each_device(score, rows_per_device)(params, (tokens_BS, targets_BT))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def _transpose(model_defs, params, num_rows) -> tuple[DecodeWeights, ...]:
-    models = map(nnx.merge, model_defs, params)
-    return tuple(decode_weights(model, num_rows, devices=1) for model in models)
 
 
 def _on_each_device(function: Callable, rows: jax.sharding.NamedSharding | None) -> Callable:

@@ -117,29 +117,53 @@ def test_transposed_weights_of_a_small_batch_give_the_same(expected):
     got = one.generate(inputs(), CONFIGS["greedy"])
     assert plain(got) == plain(expected["greedy"])
     np.testing.assert_allclose(scores(got), scores(expected["greedy"]), atol=1e-5)
-    (weights,) = one._decode_weights(24)
+    placement = one._placement
+    (weights,) = placement.decode_weights(24)
     assert isinstance(weights.table, matmul.TransposedParam)
-    assert weights is one._decode_weights(72)[0]  # made once
-    assert generator()._decode_weights(8) is None
+    assert weights is placement.decode_weights(72)[0]  # made once
+    assert generator()._placement.decode_weights(8) is None
 
 
 @pytest.mark.parametrize(
     ("mesh", "alone"), [((8, 1, 1), True), pytest.param((4, 2, 1), False, marks=pytest.mark.slow)]
 )
 def test_devices_with_all_parameters_decode_independently(mesh, alone):
-    one = generator(mesh)
+    placement = generator(mesh)._placement
+    assert placement.for_rows(16) is placement
     request = Request(
-        one._put(np.stack([inputs()[0][:5]] * 8)),
-        one._put(np.zeros((8, 0), np.int32)),
-        one._put(np.arange(8, dtype=np.int32)),
+        placement.put(np.stack([inputs()[0][:5]] * 8)),
+        placement.put(np.zeros((8, 0), np.int32)),
+        placement.put(np.arange(8, dtype=np.int32)),
     )
     config = DecodingConfig(max_length=3)
-    with one.program.use_mesh():
+    with placement.program.use_mesh():
         compiled = decode_batch.lower(
-            one._defs, one._params, request, config, NUM_IDS, rows_per_device=one._rows_per_device
+            placement.model_defs,
+            placement.params,
+            request,
+            config,
+            NUM_IDS,
+            rows_per_device=placement.rows_per_device,
         ).compile()
     collectives = ("all-reduce", "all-gather", "all-to-all", "collective-permute")
     assert any(name in compiled.as_text() for name in collectives) != alone
+
+
+def test_few_rows_are_decoded_by_one_device_with_the_same_results():
+    given, config = inputs(3), CONFIGS["greedy"]
+    one = generator()
+    few = one._placement.for_rows(15)
+    assert few.program.mesh.devices.tolist() == [[[jax.devices()[0]]]]
+    assert few is one._placement.for_rows(3)  # made once, of the same memory
+    first = lambda placement: jax.tree.leaves(placement.params)[0].addressable_data(0)
+    pointers = [first(x).unsafe_buffer_pointer() for x in (few, one._placement)]
+    assert pointers[0] == pointers[1]
+    alone = one.generate(given, config)
+    shared = generator(batch_size=16).generate([*given, *inputs(13)], config)[:3]
+    assert plain(alone) == plain(shared)
+    np.testing.assert_allclose(scores(alone), scores(shared), atol=1e-4)
+    sharded = generator((4, 2, 1))._placement
+    assert sharded.for_rows(3) is sharded
 
 
 @pytest.mark.slow
