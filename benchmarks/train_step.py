@@ -34,17 +34,16 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from benchmarks.turns import MOST_OTHERS, Rounds, Stopwatch, Turn, matmul_peak, spread
 
-ROWS, INPUTS, TARGETS = 8, 512, 114
 OURS, THEIRS = "t5jax", "Hugging Face"
 
 
-def batch(vocab_size: int, seed: int = 0) -> dict:
+def batch(vocab_size: int, options) -> dict:
     """Full rows of random tokens under seqio's names."""
     import numpy as np
 
-    rng = np.random.default_rng(seed)
-    inputs = rng.integers(3, vocab_size, (ROWS, INPUTS)).astype(np.int32)
-    targets = rng.integers(3, vocab_size, (ROWS, TARGETS)).astype(np.int32)
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(3, vocab_size, (options.rows, options.inputs)).astype(np.int32)
+    targets = rng.integers(3, vocab_size, (options.rows, options.targets)).astype(np.int32)
     return {
         "encoder_input_tokens": inputs,
         "decoder_input_tokens": np.pad(targets, ((0, 0), (1, 0)))[:, :-1],
@@ -77,12 +76,13 @@ def t5jax_step(options):
         mesh_config=mesh,
         mesh=mesh.build(),
     )
-    data = jax.device_put(batch(model.vocab_size), program.batch_sharding)
+    data = jax.device_put(batch(model.vocab_size, options), program.batch_sharding)
     key = jax.random.key(0)
     state = program.init(seed=0)
     start = time.perf_counter()
     compiled = program.compile_train_step(data, key)
-    report = {"compile_seconds": time.perf_counter() - start}
+    report: dict = {"compile_seconds": time.perf_counter() - start}
+    report["program_flops"] = program_flops(compiled.as_text())
     # XLA's CPU back end and its threads flush denormal numbers; looked at rather than believed.
     tiny = jax.jit(lambda x: x * 1e-5)(jnp.full((2**22,), 1e-37))
     report["flushes_denormals"] = not bool(jnp.any(tiny != 0))
@@ -93,6 +93,19 @@ def t5jax_step(options):
         return float(metrics["loss"])
 
     return step, report
+
+
+def program_flops(text: str) -> float:
+    """Of the matrix products of a compiled program, loops counted as often as they run: what is
+    computed again comes on top of the model's."""
+    from t5jax.planning.flops import matrix_flops
+    from t5jax.planning.hlo import executions, parse_module
+
+    module = parse_module(text)
+    return sum(
+        count * matrix_flops(instruction, computation, module)
+        for instruction, computation, count in executions(module)
+    )
 
 
 def hugging_face_step(options):
@@ -112,7 +125,7 @@ def hugging_face_step(options):
         )
     else:  # the Trainer's default, fused; without decay as ours
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
-    data = batch(cfg.vocab_size)
+    data = batch(cfg.vocab_size, options)
     inputs = torch.tensor(data["encoder_input_tokens"], dtype=torch.long)
     labels = torch.tensor(data["decoder_target_tokens"], dtype=torch.long)
     parts = options.their_microbatches
@@ -156,9 +169,10 @@ class Side:
 
     def __init__(self, name: str, dtype: str, dropout: float, options):
         self.name, self.dtype = name, dtype
-        flags = ["--child", name, "--dropout", str(dropout), "--optimizer", options.optimizer]
-        flags += ["--dtypes", dtype, "--num-microbatches", str(options.num_microbatches)]
-        flags += ["--their-microbatches", str(options.their_microbatches)]
+        flags = ["--child", name, "--dropout", str(dropout), "--dtypes", dtype]
+        for field in ("optimizer", "rows", "inputs", "targets", "their_microbatches"):
+            flags += [f"--{field.replace('_', '-')}", str(getattr(options, field))]
+        flags += ["--num-microbatches", str(options.num_microbatches or options.rows)]
         self.process = subprocess.Popen(
             [sys.executable, __file__, *flags],
             stdin=subprocess.PIPE,
@@ -223,18 +237,24 @@ def compare(dropout: float, options, peaks: dict[str, float]) -> dict:
     print(f"\ndropout {dropout}, {options.optimizer}: {rounds.cleanness()}")
     result = {"dropout": dropout, "optimizer": options.optimizer, **rounds.as_json(), "sides": {}}
     for name, side in sides.items():
-        result["sides"][name] = figures = side_figures(side, rounds, name, peaks)
-        seconds = spread(rounds.seconds(name)) if rounds.clean else "no clean round"
-        print(
-            f"  {name:22s} {seconds} s/step   {figures['share_of_peak']:5.1%} of matmul peak   "
-            f"compile {side.report['compile_seconds']:5.1f} s   peak memory "
-            f"{figures['peak_bytes'] / 1e9:5.2f} GB   loss {side.first_loss:.3f} to "
-            f"{side.last['loss']:.3f}"
+        figures = {"first_loss": side.first_loss, **side.last, **side.report}
+        shown = (
+            f"peak memory {figures['peak_bytes'] / 1e9:5.2f} GB   loss {side.first_loss:.3f} to "
         )
+        shown += f"{figures['loss']:.3f}"
+        if "program_flops" in figures:
+            shown += f"   compile {figures['compile_seconds']:.1f} s"
+            shown += f"   {figures['program_flops'] / 1e9:.0f} GFLOP in its program"
+        if rounds.clean:
+            rate = step_flops(options) / rounds.median(name) / peaks[side.dtype]
+            figures |= {"seconds": rounds.median(name), "share_of_peak": rate}
+            shown = f"{spread(rounds.seconds(name))} s   {rate:5.1%} of matmul peak   {shown}"
+        result["sides"][name] = figures
+        print(f"  {name:22s} {shown}")
     if rounds.clean:
+        result["ratios"] = {}
         for slower, faster in pairs(options.dtypes):
-            ratios = rounds.ratios(slower, faster)
-            result.setdefault("ratios", {})[f"{slower} / {faster}"] = ratios
+            result["ratios"][f"{slower} / {faster}"] = ratios = rounds.ratios(slower, faster)
             print(f"  {faster} is {spread(ratios)} times as fast as {slower}")
     return result
 
@@ -245,24 +265,12 @@ def pairs(dtypes: list[str]) -> list[tuple[str, str]]:
     return found + [(f"{OURS} {dtypes[0]}", f"{OURS} {other}") for other in dtypes[1:]]
 
 
-def side_figures(side: Side, rounds: Rounds, name: str, peaks: dict[str, float]) -> dict:
-    seconds = rounds.median(name) if rounds.clean else math.inf
-    return {
-        "seconds": seconds if rounds.clean else None,
-        "share_of_peak": step_flops() / seconds / peaks[side.dtype],
-        "first_loss": side.first_loss,
-        "last_loss": side.last["loss"],
-        "peak_bytes": side.last["peak_bytes"],
-        **side.report,
-    }
-
-
-def step_flops() -> float:
+def step_flops(options) -> float:
     """The model's, as a run's MFU counts them."""
     from t5jax.model.config import t5_1_1_small
     from t5jax.tracking.throughput import model_flops
 
-    return model_flops(t5_1_1_small(), ROWS, INPUTS, TARGETS)
+    return model_flops(t5_1_1_small(), options.rows, options.inputs, options.targets)
 
 
 def parse() -> argparse.Namespace:
@@ -272,7 +280,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--optimizer", choices=["adafactor", "adamw"], default="adafactor")
     dtypes = ["float32", "bfloat16"]
     parser.add_argument("--dtypes", nargs="+", choices=dtypes, default=dtypes)
-    parser.add_argument("--num-microbatches", type=int, default=ROWS, help="of t5jax's step")
+    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--inputs", type=int, default=512)
+    parser.add_argument("--targets", type=int, default=114)
+    parser.add_argument("--num-microbatches", type=int, help="of t5jax's step; default: one a row")
     parser.add_argument("--their-microbatches", type=int, default=1, help="of Hugging Face's step")
     parser.add_argument("--most-others", type=float, default=MOST_OTHERS, help="in a clean turn")
     parser.add_argument("--json", type=pathlib.Path)
@@ -290,12 +301,13 @@ def main() -> None:
     peaks = {dtype: matmul_peak(dtype) for dtype in options.dtypes}
     measured = ", ".join(f"{dtype} {peak / 1e9:.0f}" for dtype, peak in peaks.items())
     print(
-        f"T5 1.1 small, {ROWS} rows x {INPUTS}/{TARGETS}: {step_flops() / 1e9:.0f} GFLOP a step; "
+        f"T5 1.1 small, {options.rows} rows x {options.inputs}/{options.targets}: "
+        f"{step_flops(options) / 1e9:.0f} GFLOP a step; "
         f"GFLOP/s of a matrix product: {measured}"
     )
     results = [compare(dropout, options, peaks) for dropout in options.dropout]
     if options.json:
-        found = {"step_flops": step_flops(), "matmul_peaks": peaks, "comparisons": results}
+        found = {"step_flops": step_flops(options), "matmul_peaks": peaks, "comparisons": results}
         options.json.write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 MOST_OTHERS = 0.05  # of the cores, in a clean turn
+_ROOT = pathlib.Path(__file__).parents[1]
 _STAT = pathlib.Path("/proc/stat")
 
 
@@ -149,5 +150,6 @@ def matmul_peak(dtype: str) -> float:
     code = (
         f"from t5jax.tracking.throughput import measure_matmul_peak as m; print(m({dtype!r}, 3.0))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True)
     return float(done.stdout)

@@ -1,6 +1,9 @@
 """The Hugging Face side of the benchmarks is T5 1.1, whose loss starts at ln V + 1/2."""
 
 import math
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -26,13 +29,35 @@ def test_its_tables_are_two_and_its_logits_of_variance_one():
     assert output.loss.item() == pytest.approx(math.log(cfg.vocab_size) + 0.5, abs=0.2)
 
 
-def test_denormal_numbers_are_zero_in_every_thread():
-    from benchmarks.hugging_face_t5 import flush_denormals, flushes_denormals
+ROOT = pathlib.Path(__file__).parents[2]
+# In a process of its own: threads take the setting over when they start.
+DENORMALS = """
+import torch, transformers
+from benchmarks.hugging_face_t5 import flush_denormals, flushes_denormals
+one = torch.tensor([1e-37])
+assert (one * 1e-5 != 0).all()
+flush_denormals()
+assert torch.get_num_threads() > 1 and flushes_denormals()
+"""
+TOO_LATE = """
+import torch
+from benchmarks.hugging_face_t5 import flush_denormals
+torch.set_num_threads(3)
+(torch.ones(2**22) * 2).sum()  # starts the threads
+try:
+    flush_denormals()
+except RuntimeError as error:
+    print(error)
+"""
 
-    try:
-        flush_denormals()
-        assert flushes_denormals()
-    finally:
-        torch.set_flush_denormal(False)
-    one = torch.tensor([1e-37])
-    assert (one * 1e-5 != 0).all()  # what the check would have found
+
+def run(code: str) -> str:
+    command = [sys.executable, "-c", "import torch; torch.set_num_threads(3)" + code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_denormal_numbers_are_zero_in_every_thread_or_the_benchmark_refuses():
+    assert run(DENORMALS) == ""
+    assert "does not flush denormal numbers" in run(TOO_LATE)
