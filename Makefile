@@ -59,7 +59,7 @@ test-newest: $(UV)
 	done; \
 	if [ -n "$$failed" ]; then echo "test-newest: FAILED on Python$$failed"; exit 1; fi
 
-test-all: $(VENV)/installed-parity $(VENV)/transformers-4.46/installed
+test-all: $(VENV)/installed-parity $(VENV)/installed-plan $(VENV)/transformers-4.46/installed
 	$(TESTS) -n 2 --dist loadfile -m "not parity"
 	XLA_FLAGS= $(TESTS) -n 2 --dist loadfile -m parity
 
@@ -93,6 +93,9 @@ lock: $(VENV)/installed
 	$(UV) pip compile pyproject.toml --extra dev --extra docs --python-version 3.11 \
 		--constraint requirements.lock --no-header --no-annotate --no-emit-index-url \
 		-o requirements-docs.lock
+	$(UV) pip compile pyproject.toml --extra plan --extra plan-gpu --python-version 3.11 \
+		--constraint requirements.lock --no-header --no-annotate --no-emit-index-url \
+		| grep -E "^(jax|jaxlib|libtpu|requests|jax-cuda.*)==" > requirements-plan.lock
 
 clean:
 	rm -rf $(VENV) $(VENV)-* runs build dist .pytest_cache .ruff_cache
@@ -124,6 +127,12 @@ $(VENV)/installed-parity: $(VENV)/installed requirements-parity.lock
 $(VENV)/transformers-4.46/installed: requirements-transformers-4.46.lock $(UV)
 	rm -rf $(VENV)/transformers-4.46
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --target $(VENV)/transformers-4.46 -r $<
+	@touch $@
+
+# libtpu and JAX's CUDA plugin (600 MB), with which `t5jax plan` and its tests compile for what is not
+# here. --no-deps: CUDA itself is not needed.
+$(VENV)/installed-plan: $(VENV)/installed requirements-plan.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps -r requirements-plan.lock
 	@touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed requirements-docs.lock

@@ -10,6 +10,7 @@ import contextvars
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 from flax import nnx
@@ -180,6 +181,28 @@ def on_shards(function: Callable, in_axes: tuple, out_axes: tuple | list) -> Cal
     )
 
 
+def sum_over_replicas(function: Callable, whole: Any, rows: Any) -> Any:
+    """`function(whole, rows)`, a sum over rows, as the sum over the replicas of the parameters.
+
+    Each replica works on its own rows, and results (any pytree) are added up once at the end, where
+    XLA would do so in every turn of a loop in the function. Replicas are the devices along the
+    axes of the mesh that divide rows and no parameter. `whole` and `rows` are pytrees; the first
+    axis of `rows` is the batch's.
+    """
+    rules = _rules.get()
+    divided = {axis for name, axes in (rules or {}).items() if name != "batch" for axis in axes}
+    replicas = tuple(axis for axis in mesh_axes("batch") if axis not in divided)
+    if not replicas:
+        return function(whole, rows)
+    return jax.shard_map(
+        lambda whole, rows: jax.lax.psum(function(whole, rows), replicas),
+        in_specs=(P(), P(replicas)),
+        out_specs=P(),
+        axis_names=set(replicas),
+        check_vma=False,
+    )(whole, rows)
+
+
 def mesh_axes(name: str) -> tuple[str, ...]:
     """The mesh axes that shard a logical axis of what is being traced: for collectives inside
     `on_shards`; () where every device has all of it."""
@@ -188,6 +211,15 @@ def mesh_axes(name: str) -> tuple[str, ...]:
         return ()
     placed = set(mesh.manual_axes)
     return tuple(axis for axis in rules[name] if mesh.shape[axis] > 1 and axis not in placed)
+
+
+def num_shards(axis: str) -> int:
+    """Number of parts that `on_shards` cuts a logical axis into."""
+    rules = _rules.get()
+    if rules is None or _inside_shard_map():
+        return 1
+    shape = jax.sharding.get_abstract_mesh().shape
+    return math.prod(shape[name] for name in rules[axis])
 
 
 def devices_in_program() -> int:

@@ -280,3 +280,40 @@ def test_on_each_device_loops_end_with_the_devices_rows():
     np.testing.assert_array_equal(took, np.repeat([2, 0, 5, 1, 4, 1, 2, 3], 2))
     assert set(together.tolist()) == {1}
     assert sharding.devices_in_program() == 8
+
+
+# ---- sums over the replicas
+
+
+@pytest.mark.parametrize(
+    ("config", "parts"),
+    [
+        (MeshConfig(), 8),
+        (MeshConfig(data=2, fsdp=2, tensor=2), 2),
+        (MeshConfig(data=1, fsdp=8), 1),
+        (MeshConfig(data=2, fsdp=4, embed=("data", "fsdp")), 1),  # no two devices hold the same
+    ],
+)
+def test_sum_over_replicas(config, parts):
+    """Each replica of the parameters sees its own rows; how many it saw shows in the sum."""
+    mesh = config.build()
+    rows = np.arange(48, dtype=np.float32).reshape(16, 3)
+    whole = {"scale": np.float32(0.5)}
+
+    def total(whole, rows):
+        assert len(rows) == 16 // parts
+        # What code inside asks the mesh for.
+        assert jax.sharding.get_abstract_mesh().abstract_device.platform == "cpu"
+        body = lambda carry, row: (carry + whole["scale"] * row, None)
+        return jax.lax.scan(body, jnp.zeros(3), rows)[0], jnp.float32(1.0)
+
+    with sharding.use_mesh(mesh, config.logical_axis_rules):
+        placed = jax.device_put(rows, sharding.batch_sharding(mesh, config.logical_axis_rules))
+        summed = jax.jit(lambda *args: sharding.sum_over_replicas(total, *args))
+        got, number = summed(whole, placed)
+    np.testing.assert_allclose(got, 0.5 * rows.sum(axis=0), rtol=1e-6)
+    assert number == parts
+
+
+def test_sum_over_replicas_without_a_mesh():
+    assert sharding.sum_over_replicas(lambda whole, rows: whole + rows, 1, 2) == 3

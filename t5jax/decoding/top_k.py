@@ -6,6 +6,8 @@ Shape suffixes: V numbers, P parts of C numbers each, K results.
 import jax
 import jax.numpy as jnp
 
+from t5jax.sharding import platform_in_program
+
 _PART_SIZE = 128
 
 
@@ -16,7 +18,7 @@ def fast_top_k(x_V: jax.Array, num: int) -> tuple[jax.Array, jax.Array]:
     instructions, where a CPU's top-k goes through all numbers one by one.
     """
     V, C = x_V.shape[-1], _PART_SIZE
-    if jax.default_backend() != "cpu" or num * C >= V:
+    if platform_in_program() != "cpu" or num * C >= V:
         return jax.lax.top_k(x_V, num)
     padded = jnp.pad(x_V, [(0, 0)] * (x_V.ndim - 1) + [(0, -V % C)], constant_values=-jnp.inf)
     x_PC = padded.reshape(*x_V.shape[:-1], -1, C)

@@ -22,6 +22,7 @@ AttentionImplementation = Literal[
     "auto",  # the fastest on the platform of the mesh
     "einsum",  # the reference
     "rowwise",  # CPU: a row's scores stay in cache
+    "pallas",  # TPU: our own kernels, for any mask and length
     "cudnn",  # GPU: cuDNN's fused kernels, in bfloat16, for rows that are not packed
     "triton",  # GPU: our own kernels, for any mask and length
 ]

@@ -50,7 +50,7 @@ class RelativePositionBias(nnx.Module):
         """Bias of every query position and key position, in the table's dtype."""
         distance = np.arange(1 - query_length, key_length + 1)
         by_distance_NW = self.by_distance(distance, bidirectional=bidirectional)
-        return PositionBias.of_distances(by_distance_NW, query_length)
+        return PositionBias.of_distances(by_distance_NW, query_length, self.max_distance)
 
     def by_distance(self, distance: np.ndarray, *, bidirectional: bool) -> jax.Array:
         """Bias [N, len(distance)] of keys at `distance` after the query."""

@@ -121,27 +121,61 @@ class MeshNetwork:
         return within + between / (chip.network_bandwidth * beside)
 
 
+_FROM_ARRAY = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_FROM_LISTS = re.compile(r"replica_groups=\{((?:\{[\d,]*\},?)+)\}")
+_FROM_MESH = re.compile(
+    r"replica_groups=mesh\[([^\]]*)\]"
+    r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? ?\{([^}]*)\}"
+)
+
+
 def replica_groups(attributes: str, num_devices: int) -> list[tuple[int, ...]]:
     """Groups of device numbers, in the order of the mesh; all devices where none are named, none
     where they are written in an unknown way.
 
-    Written `{{0,1},{2,3}}`, or `[2,4]<=[4,2]T(1,0)`: numbers in the order of an array [4, 2] that
-    is transposed and cut into two groups of four.
+    Written `{{0,1},{2,3}}`; or `[2,4]<=[4,2]T(1,0)`, numbers in the order of an array [4, 2] that
+    is transposed and cut into two groups of four; or `mesh['a'=4,'b'=2] {'b'}`, groups along `b`
+    of a mesh of 0, 1, 2, …, or of the numbers after `device_ids=`.
     """
-    if found := re.search(
-        r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes
-    ):
+    if found := _FROM_ARRAY.search(attributes):
         count, size = int(found[1]), int(found[2])
-        dims = [int(x) for x in found[3].split(",")]
-        numbers = np.arange(np.prod(dims)).reshape(dims)
-        if found[4]:
-            numbers = numbers.transpose([int(x) for x in found[4].split(",")])
-        return [tuple(row) for row in numbers.reshape(count, size).tolist()]
-    if found := re.search(r"replica_groups=\{((?:\{[\d,]*\},?)+)\}", attributes):
+        return [tuple(row) for row in _numbers(found[3], found[4]).reshape(count, size).tolist()]
+    if found := _FROM_MESH.search(attributes):
+        return _along(found[1], found[2] and _numbers(found[2], found[3]), found[4])
+    if found := _FROM_LISTS.search(attributes):
         return _braced(found[1])
     if "replica_groups={}" in attributes or "replica_groups" not in attributes:
         return [tuple(range(num_devices))]
     return []
+
+
+def _numbers(dims: str, permutation: str | None) -> np.ndarray:
+    """0, 1, 2, … in an array of `dims`, transposed."""
+    shape = [int(x) for x in dims.split(",")]
+    numbers = np.arange(np.prod(shape)).reshape(shape)
+    return numbers.transpose([int(x) for x in permutation.split(",")]) if permutation else numbers
+
+
+def _along(axes: str, devices: np.ndarray | None, chosen: str) -> list[tuple[int, ...]]:
+    """Groups along the `chosen` of the axes `'a'=4,'b'=2`; of `'a':(2)2` along a part of the axis,
+    which has 2 positions and lies inside 2 others."""
+    sizes = {name: int(size) for name, size in re.findall(r"'([^']*)'=(\d+)", axes)}
+    shape: list[int] = []
+    grouped: list[int] = []
+    parts = {
+        name: (int(before or 1), int(size or sizes[name]))
+        for name, before, size in re.findall(r"'([^']*)'(?::\((\d+)\)(\d+))?", chosen)
+    }
+    for name, whole in sizes.items():
+        before, size = parts.get(name, (1, 1))
+        if name in parts:
+            grouped.append(len(shape) + 1)
+        shape += [before, size, whole // (before * size)]
+    numbers = np.arange(np.prod(shape)) if devices is None else devices.reshape(-1)
+    others = [axis for axis in range(len(shape)) if axis not in grouped]
+    size = int(np.prod([shape[axis] for axis in grouped]))
+    rows = numbers.reshape(shape).transpose(*others, *grouped).reshape(-1, size)
+    return [tuple(row) for row in rows.tolist()]
 
 
 def _braced(text: str) -> list[tuple[int, ...]]:

@@ -34,17 +34,21 @@ class MemoryEstimate:
         return sum(getattr(self, field.name) for field in dataclasses.fields(self))
 
 
-def estimate_memory(run: AbstractRun, program: Program) -> MemoryEstimate:
-    """The estimate for the train step. Traces the model once, forward and backward."""
+def estimate_memory(run: AbstractRun, program: Program, most: float = math.inf) -> MemoryEstimate:
+    """The estimate for the train step. Traces the model forward and backward, but where the rest
+    exceeds `most` bytes already."""
     state = program.abstract_state
     sums = 2 if program.num_microbatches > 1 else 1
-    return MemoryEstimate(
+    estimate = MemoryEstimate(
         parameters=device_bytes(state.params),
         optimizer=device_bytes(state.opt_state),
         batch=device_bytes(run.train_batch(program)),
         gradients=sums * device_bytes(program.trained),
-        activations=_activations(run, program),
+        activations=0.0,
     )
+    if estimate.total > most:
+        return estimate
+    return dataclasses.replace(estimate, activations=_activations(run, program))
 
 
 def device_bytes(tree: Any) -> float:

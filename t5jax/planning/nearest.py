@@ -111,6 +111,7 @@ def estimated_bytes(config: RunConfig, topology: Topology) -> float | None:
     try:
         config.check_mesh(topology.num_devices)
         run = abstract_run(config)
-        return estimate_memory(run, run.program(config.mesh.build(topology.devices()))).total
+        program = run.program(config.mesh.build(topology.devices()))
+        return estimate_memory(run, program, most=topology.chip.memory_bytes).total
     except ConfigError:
         return None

@@ -7,6 +7,7 @@ import importlib.util
 import math
 import os
 import re
+from typing import Any
 
 import jax
 from jax.experimental import topologies
@@ -16,7 +17,18 @@ from t5jax.planning.chips import CHIPS, Chip, find_chip, virtual_cpu
 
 _EXAMPLES = "v5e:4x8, v5p:4x4x8, h100:4x8 (hosts x GPUs) or cpu:8"
 _MOST_GPUS_OF_A_HOST = 8
+_LIBTPU_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    # Without these it complains that it finds no TPU.
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
 INSTALL = "pip install 't5jax[plan]'"
+INSTALL_FOR_GPUS = "pip install 't5jax[plan-gpu]'"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,8 +110,8 @@ def prepare_process(topology: Topology) -> None:
     Raises ConfigError where fewer CPU devices than `cpu:N` asks for are there already.
     """
     # libtpu is loaded to compile alone: it must not look for a TPU or keep others from it.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    for name, value in _LIBTPU_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     jax.config.update("jax_platforms", "cpu")
     if topology.chip.platform == "cpu":
         with contextlib.suppress(RuntimeError):  # JAX is in use; `devices` counts what there is
@@ -113,7 +125,11 @@ def _tpu_devices(topology: Topology) -> list[jax.Device]:
             f"installed here; {INSTALL}"
         )
     name = f"{topology.chip.name}:{'x'.join(map(str, topology.shape))}"
-    options = {"num_slices": topology.slices} if topology.slices > 1 else {}
+    options: dict[str, Any] = {}
+    if topology.slices > 1:
+        options["num_slices"] = topology.slices
+    if math.prod(topology.shape) == 1:  # libtpu's hosts have four chips unless told otherwise
+        options["chips_per_host_bounds"] = (1, 1, 1)
     try:
         return topologies.get_topology_desc(name, platform="tpu", **options).devices
     except Exception as error:
@@ -133,7 +149,7 @@ def _gpu_devices(topology: Topology) -> list[jax.Device]:
     except NotImplementedError as error:
         raise ConfigError(
             f"--topology {topology}: programs for GPUs are compiled by JAX's CUDA plugin, which is "
-            f"not installed here; {INSTALL}"
+            f"not installed here; {INSTALL_FOR_GPUS}"
         ) from error
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from t5jax.sharding import sum_over_replicas
 from t5jax.training.losses import (
     Loss,
     LossSums,
@@ -69,10 +70,7 @@ def make_train_step(
         keys_B = row_keys(key, state.step, num_rows) if dropout else None
         before, frozen = partition_params(state.params, finetuning.is_trainable)
         grads, sums = accumulate_gradients(
-            lambda *rows: grad_fn(before, frozen, *rows),
-            (batch, keys_B),
-            num_microbatches,
-            (before, zero_sums(num_tasks)),
+            grad_fn, (before, frozen), (batch, keys_B), num_microbatches, num_tasks
         )
         divisor = divisor_of(loss, sums.denominator)
         grads = jax.tree.map(lambda g: g / divisor, grads)
@@ -100,24 +98,30 @@ def make_train_step(
     return train_step
 
 
-def accumulate_gradients(grad_fn, rows, num_microbatches: int, like) -> tuple[Params, LossSums]:
+def accumulate_gradients(
+    grad_fn, params: tuple[Params, Params], rows, num_microbatches: int, num_tasks: int = 0
+) -> tuple[Params, LossSums]:
     """Gradient accumulation: gradients and loss sums, added up over the microbatches of `rows`.
 
-    `grad_fn(batch, keys_B)` is a `value_and_grad` with LossSums beside its value; `like` has the
-    shapes of the result.
+    `grad_fn(trained, frozen, *microbatch)` is a `value_and_grad` with LossSums beside its value;
+    `params` are (trained, frozen).
     """
     if num_microbatches == 1:
-        (_, sums), grads = grad_fn(*rows)
+        # XLA adds a layer's gradients up over the devices beside the work on the next layer.
+        (_, sums), grads = grad_fn(*params, *rows)
         return grads, sums
 
-    def body(totals, microbatch):
-        (_, sums), grads = grad_fn(*microbatch)
-        return jax.tree.map(jnp.add, totals, (grads, sums)), None
+    def accumulate(params, rows):
+        def body(totals, microbatch):
+            (_, sums), grads = grad_fn(*params, *microbatch)
+            return jax.tree.map(jnp.add, totals, (grads, sums)), None
 
-    # Interleaved, so that every device keeps the rows it already holds.
-    interleave = lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1)
-    zeros = jax.tree.map(jnp.zeros_like, like)
-    return jax.lax.scan(body, zeros, jax.tree.map(interleave, rows))[0]
+        zeros = jax.tree.map(jnp.zeros_like, (params[0], zero_sums(num_tasks)))
+        # Interleaved, so that every device keeps the rows it already holds.
+        interleave = lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1)
+        return jax.lax.scan(body, zeros, jax.tree.map(interleave, rows))[0]
+
+    return sum_over_replicas(accumulate, params, rows)
 
 
 def make_eval_step(

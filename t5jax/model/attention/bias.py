@@ -15,11 +15,16 @@ class PositionBias(NamedTuple):
 
     by_distance_NW: jax.Array  # entry w is for the distance w - (T - 1) of a key after the query
     dense_NTS: jax.Array
+    # Distance from which on it is constant, on each side; None: from nowhere. Implementations may
+    # give the gradients of distances that are farther away to this one.
+    constant_from: int | None = None
 
     @classmethod
-    def of_distances(cls, by_distance_NW: jax.Array, query_length: int) -> "PositionBias":
+    def of_distances(
+        cls, by_distance_NW: jax.Array, query_length: int, constant_from: int | None = None
+    ) -> "PositionBias":
         """From the biases [N, T + S] of the distances 1 - T … S (the last of which is not used)."""
-        return cls(by_distance_NW, toeplitz(by_distance_NW, query_length))
+        return cls(by_distance_NW, toeplitz(by_distance_NW, query_length), constant_from)
 
 
 def toeplitz(by_distance_NW: jax.Array, query_length: int) -> jax.Array:

@@ -23,9 +23,9 @@ from t5jax.sharding import platform_in_program
 
 logger = logging.getLogger("t5jax")
 # The platform that an implementation needs; the others run on every one.
-PLATFORM_OF: dict[str, str] = {"cudnn": "gpu", "triton": "gpu"}
+PLATFORM_OF: dict[str, str] = {"pallas": "tpu", "cudnn": "gpu", "triton": "gpu"}
 # What "auto" tries before einsum, by platform.
-_PREFERRED: dict[str, tuple[str, ...]] = {"gpu": ("cudnn", "triton")}
+_PREFERRED: dict[str, tuple[str, ...]] = {"tpu": ("pallas",), "gpu": ("cudnn", "triton")}
 
 
 class Implementation(NamedTuple):
@@ -80,6 +80,10 @@ def _load(name: str) -> Implementation:
     if name == "cudnn":
         return Implementation(cudnn_attention, why_not_cudnn)
     # Imported where it is used: Pallas takes half a second, which no run on CPUs should wait for.
+    if name == "pallas":
+        from t5jax.model.attention.pallas import pallas_attention, why_not_pallas
+
+        return Implementation(pallas_attention, why_not_pallas)
     from t5jax.model.attention.triton import triton_attention, why_not_triton
 
     return Implementation(triton_attention, why_not_triton)
