@@ -54,13 +54,22 @@ class OutOfMemory(Exception):
     """The compiler found no way to run a program in a device's memory.
 
     Attributes:
-      needed, available: bytes.
+      needed, available: bytes; NaN where the message has no number.
+      temporaries_only: whether `needed` leaves the arguments out.
       largest: the largest buffers as the compiler names them, in order.
     """
 
-    def __init__(self, needed: float, available: float, largest: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        needed: float,
+        available: float,
+        *,
+        temporaries_only: bool = False,
+        largest: tuple[str, ...] = (),
+    ):
         super().__init__(f"needs {needed / 1e9:.1f} GB of {available / 1e9:.1f} GB")
-        self.needed, self.available, self.largest = needed, available, largest
+        self.needed, self.available = needed, available
+        self.temporaries_only, self.largest = temporaries_only, largest
 
 
 def compile_step(
@@ -132,27 +141,34 @@ def _lower_decoding(run: AbstractRun, program: Program) -> jax.stages.Lowered:
 
 _UNITS = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40, "": 1}
 _SIZE = r"([\d.]+)([KMGT]?)B?"
+_NUM_LARGEST = 3
 
 
 def read_out_of_memory(message: str) -> OutOfMemory | None:
     """The numbers of a compiler's message that a program does not fit; None for another message.
 
-    libtpu: `Ran out of memory in memory space hbm. Used 29.10G of 15.75G hbm. …`, then the largest
-    allocations, each with `Size: 2.00G` and its operator.
+    libtpu writes `Ran out of memory in memory space hbm. Used 29.10G of 15.75G hbm.`, then the
+    largest allocations, each with `Size: 2.00G` and its operator; or `Ran out of memory on HBM, the
+    total memory required for HLO temporaries (22.05G) exceeds available HBM (15.75G).`
     """
-    used = re.search(rf"Used {_SIZE} of {_SIZE} hbm", message)
-    if "RESOURCE_EXHAUSTED" not in message and used is None:
-        return None
-    if used is None:
+    if used := re.search(rf"Used {_SIZE} of {_SIZE} hbm", message):
+        found = re.findall(
+            rf"Size: ({_SIZE})\s+(?:Operator: op_name=\"([^\"]*)\"\s*)?(?:Shape: (\S+))?", message
+        )
+        largest = (
+            f"{size}B {shape} {operator.rsplit('/', 3)[-1]}".strip()
+            for size, _, _, operator, shape in found[:_NUM_LARGEST]
+        )
+        needed, available = _bytes(used[1], used[2]), _bytes(used[3], used[4])
+        return OutOfMemory(needed, available, largest=tuple(largest))
+    if used := re.search(
+        rf"required for HLO temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)", message
+    ):
+        needed, available = _bytes(used[1], used[2]), _bytes(used[3], used[4])
+        return OutOfMemory(needed, available, temporaries_only=True)
+    if "RESOURCE_EXHAUSTED" in message:
         return OutOfMemory(float("nan"), float("nan"))
-    largest = re.findall(
-        rf"Size: ({_SIZE})\s+(?:Operator: op_name=\"([^\"]*)\"\s*)?(?:Shape: (\S+))?", message
-    )
-    named = tuple(
-        f"{size}B {shape} {operator.rsplit('/', 3)[-1]}".strip()
-        for size, _, _, operator, shape in largest[:3]
-    )
-    return OutOfMemory(_bytes(used[1], used[2]), _bytes(used[3], used[4]), named)
+    return None
 
 
 def _bytes(number: str, unit: str) -> float:

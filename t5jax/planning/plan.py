@@ -178,7 +178,7 @@ def make_plan(
         network = MeshNetwork(program.mesh, topology)
         cost = program_cost(module, topology.chip, network, config.model.dtype)
         notes += [f"loop {name} of unknown length counted once" for name in unknown_loops(module)]
-    needed = compiled.memory.peak if compiled else refused.needed if refused else 0.0
+    needed = _needed(compiled, refused, estimate)
     available = topology.chip.memory_bytes
     flops = step_model_flops(run, program, step) / topology.num_devices
     peak = topology.chip.peak_flops(config.model.dtype)
@@ -205,6 +205,20 @@ def make_plan(
         refused=refused,
         price_per_chip_hour=price_per_chip_hour,
     )
+
+
+def _needed(
+    compiled: CompiledStep | None, refused: OutOfMemory | None, estimate: MemoryEstimate | None
+) -> float:
+    """Bytes of a device: compiled, as the compiler refused them, or of its message without numbers
+    as estimated."""
+    if compiled is not None:
+        return compiled.memory.peak
+    assert refused is not None
+    arguments = estimate.parameters + estimate.optimizer + estimate.batch if estimate else 0.0
+    if not math.isfinite(refused.needed):
+        return estimate.total if estimate else math.nan
+    return refused.needed + arguments * refused.temporaries_only
 
 
 def _rows(run: AbstractRun, program: Program, step: Step) -> int:

@@ -53,6 +53,8 @@ def _memory(plan: Plan) -> Iterator[str]:
         yield _row("  activations", plan.estimate.activations / GB, note)
         yield _row("  gradients", plan.estimate.gradients / GB)
     verdict = "fits" if plan.fits else "DOES NOT FIT"
+    if plan.refused is not None and plan.refused.temporaries_only:
+        yield _row("temporaries", plan.refused.needed / GB, "which the compiler would need")
     yield _row("peak", plan.memory_gb, f"of {plan.hbm_gb:.2f}: {verdict}")
     for buffer in plan.refused.largest if plan.refused else ():
         yield f"    large buffer: {buffer}"

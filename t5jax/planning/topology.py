@@ -27,6 +27,8 @@ _LIBTPU_ENVIRONMENT = {
     "TPU_STDERR_LOG_LEVEL": "3",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
+# A v4 chip is one device with megacore, as Cloud TPU VMs have it.
+_TPU_OPTIONS: dict[str, dict[str, Any]] = {"v4": {"chip_config_name": "megacore"}}
 INSTALL = "pip install 't5jax[plan]'"
 INSTALL_FOR_GPUS = "pip install 't5jax[plan-gpu]'"
 
@@ -125,7 +127,7 @@ def _tpu_devices(topology: Topology) -> list[jax.Device]:
             f"installed here; {INSTALL}"
         )
     name = f"{topology.chip.name}:{'x'.join(map(str, topology.shape))}"
-    options: dict[str, Any] = {}
+    options = dict(_TPU_OPTIONS.get(topology.chip.name, {}))
     if topology.slices > 1:
         options["num_slices"] = topology.slices
     if math.prod(topology.shape) == 1:  # libtpu's hosts have four chips unless told otherwise
