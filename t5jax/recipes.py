@@ -4,6 +4,8 @@
 model with its unrolling and rematerialisation.
 """
 
+from typing import Literal
+
 from t5jax.checkpoints import CheckpointConfig, checkpoint_directory, explain, latest_record
 from t5jax.config import RunConfig, TrainConfig, WarmStart, from_record
 from t5jax.data.config import DataConfig
@@ -39,7 +41,11 @@ def c4_json() -> DataConfig:
 
 
 def t5_1_1_pretraining(
-    workdir: str, model: T5Config, *, mesh: MeshConfig | None = None, num_microbatches: int = 1
+    workdir: str,
+    model: T5Config,
+    *,
+    mesh: MeshConfig | None = None,
+    num_microbatches: int | Literal["auto"] = "auto",
 ) -> RunConfig:
     """T5 1.1 pre-training as published: a million steps of 2048 rows, 10^12 tokens of text.
 
@@ -66,7 +72,11 @@ def t5_1_1_pretraining(
 
 
 def nanot5_pretraining(
-    workdir: str, model: T5Config, *, mesh: MeshConfig | None = None, num_microbatches: int = 1
+    workdir: str,
+    model: T5Config,
+    *,
+    mesh: MeshConfig | None = None,
+    num_microbatches: int | Literal["auto"] = "auto",
 ) -> RunConfig:
     """nanoT5 pre-training: 65 536 steps of 128 rows, Nawrot 2023 (arXiv:2309.02373).
 
@@ -109,7 +119,7 @@ def paper_pretraining(
     objective: str = "iid_denoising",
     inputs_length: int = 512,
     mesh: MeshConfig | None = None,
-    num_microbatches: int = 1,
+    num_microbatches: int | Literal["auto"] = "auto",
 ) -> RunConfig:
     """Pre-training of the T5 paper's baseline study: 2^19 steps of 128 rows, 2^35 tokens.
 
@@ -160,7 +170,7 @@ def t5_finetuning(
     finetuning: Strategy | None = None,
     optimizer: Optimizer | None = None,
     mesh: MeshConfig | None = None,
-    num_microbatches: int = 1,
+    num_microbatches: int | Literal["auto"] = "auto",
 ) -> RunConfig:
     """T5 fine-tuning: 2^18 steps of 128 rows, Adafactor at a constant 1e-3, the best of the
     checkpoints made every 5000 steps (Raffel et al. 2020, section 3.1.3).

@@ -10,7 +10,7 @@ import contextvars
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from flax import nnx
@@ -39,7 +39,8 @@ class MeshConfig:
     """Shape of the device mesh, and the sharding rules: logical axis -> mesh axes."""
 
     data: int = -1  # data parallelism; -1: the remaining devices
-    fsdp: int = 1  # data parallelism with sharded parameters and optimizer state
+    # Data parallelism with sharded parameters and optimizer state; "auto": as many as these need.
+    fsdp: int | Literal["auto"] = "auto"
     tensor: int = 1  # tensor parallelism: devices that share each matrix product
     batch: tuple[str, ...] = ("data", "fsdp")
     vocab: tuple[str, ...] = ("tensor",)
@@ -49,8 +50,10 @@ class MeshConfig:
     relpos_buckets: tuple[str, ...] = ()
 
     def shape(self, num_devices: int) -> tuple[int, int, int]:
-        """Sizes of the mesh axes for this many devices. Raises ConfigError if they do not fit."""
-        sizes = {"data": self.data, "fsdp": self.fsdp, "tensor": self.tensor}
+        """Sizes of the mesh axes for this many devices; an fsdp of "auto" counts as 1. Raises
+        ConfigError if they do not fit."""
+        fsdp = 1 if self.fsdp == "auto" else self.fsdp
+        sizes = {"data": self.data, "fsdp": fsdp, "tensor": self.tensor}
         for name, size in sizes.items():
             if size != -1 and size < 1:
                 raise ConfigError(f"mesh.{name} = {size}: must be positive, or -1 for the rest")
@@ -62,7 +65,7 @@ class MeshConfig:
             sizes[unknown[0]] = num_devices // known
         if math.prod(sizes.values()) != num_devices:
             raise ConfigError(
-                f"mesh: data={self.data} x fsdp={self.fsdp} x tensor={self.tensor} does not make "
+                f"mesh: data={self.data} x fsdp={fsdp} x tensor={self.tensor} does not make "
                 f"{num_devices} device{'s' * (num_devices != 1)}; set one of them to -1 or change "
                 "their product (on CPUs, JAX_NUM_CPU_DEVICES sets the number of devices)"
             )
@@ -233,8 +236,12 @@ def platform_in_program() -> str:
     """ "cpu", "gpu" or "tpu": of the mesh that the program is traced for, which this host need not
     have; without a mesh, the host's."""
     device = jax.sharding.get_abstract_mesh().abstract_device
-    platform = jax.default_backend() if device is None else device.platform
-    return {"cuda": "gpu", "rocm": "gpu"}.get(platform, platform)
+    return platform_of(jax.default_backend() if device is None else device.platform)
+
+
+def platform_of(backend: str) -> str:
+    """ "cpu", "gpu" or "tpu", from the name that JAX gives a backend."""
+    return {"cuda": "gpu", "rocm": "gpu"}.get(backend, backend)
 
 
 def device_kind_in_program() -> str:

@@ -22,6 +22,7 @@ from t5jax.errors import ConfigError, DataError
 from t5jax.planning.abstract_run import with_vocabulary
 from t5jax.planning.parameter_layout import ParameterLayout, StateLayout, state_layout
 from t5jax.planning.topology import Topology, parse_topology, prepare_process
+from t5jax.run.auto import local_machine, resolve_auto
 from t5jax.run.build import (
     TrainLoader,
     build_evaluation_loaders,
@@ -143,17 +144,22 @@ def inspect_model_command(config_file: str, flags: list[str]) -> None:
     runtime.start_distributed(config.runtime)
     num_devices = jax.device_count()
     config.check_mesh(num_devices)
+    resolved = resolve_auto(config, local_machine())
+    config = resolved.config
+    config.check_mesh(num_devices)
     program = Program(
         model=config.model,
         loss=config.loss,
         tx=config.build_optimizer(),
         mesh_config=config.mesh,
         mesh=config.mesh.build(),
-        num_microbatches=config.train.num_microbatches,
+        num_microbatches=config.train.batch_size // config.train.microbatch_size,
         finetuning=config.finetuning,
     )
     _print_parameters(program.abstract_state)
     _print_totals(config, program, num_devices)
+    for choice in resolved.choices:
+        print(f"auto             {choice}")
 
 
 def _print_parameters(state: TrainState) -> None:

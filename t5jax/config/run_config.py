@@ -34,16 +34,23 @@ class TrainConfig:
 
     num_train_steps: int
     batch_size: int = 128  # rows of the global batch, over all hosts and devices
-    num_microbatches: int = 1  # gradient accumulation: parts that a batch is worked through in
+    # Gradient accumulation: parts that a batch is worked through in; "auto": as memory allows.
+    num_microbatches: int | Literal["auto"] = "auto"
     seed: int = 0  # of initial parameters and dropout; the data has its own
     eval_every_steps: int = 1000  # 0: never
     num_eval_rows: int | None = None  # None: the whole validation split
     max_bad_steps: int = 10  # in a row, before the run stops
 
+    @property
+    def microbatch_size(self) -> int:
+        """Rows of the global batch that are worked through at a time; all where "auto" is left."""
+        return self.batch_size // (1 if self.num_microbatches == "auto" else self.num_microbatches)
+
     def __post_init__(self) -> None:
         for name in ("num_train_steps", "batch_size", "num_microbatches", "max_bad_steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"train.{name} = {getattr(self, name)}: must be at least 1")
+            value = getattr(self, name)
+            if value != "auto" and value < 1:
+                raise ConfigError(f"train.{name} = {value}: must be at least 1")
         if self.num_train_steps > np.iinfo(np.int32).max:
             raise ConfigError(f"train.num_train_steps = {self.num_train_steps}: at most 2^31 - 1")
         if not 0 <= self.seed < 2**32:
@@ -119,10 +126,11 @@ class RunConfig:
             self.data.check()
         self.mesh.check()
         self.build_optimizer()
-        if self.train.batch_size % self.train.num_microbatches:
+        num_microbatches = self.train.num_microbatches
+        if num_microbatches != "auto" and self.train.batch_size % num_microbatches:
             raise ConfigError(
                 f"train.batch_size = {self.train.batch_size} does not divide into "
-                f"train.num_microbatches = {self.train.num_microbatches} equal parts"
+                f"train.num_microbatches = {num_microbatches} equal parts"
             )
         self._check_evaluation()
         self.finetuning.check(self.model)
@@ -188,10 +196,10 @@ class RunConfig:
         replicas = 1
         for axis in self.mesh.batch:
             replicas *= sizes[axis]
-        rows = self.train.batch_size // self.train.num_microbatches
+        rows = self.train.microbatch_size
         if trains and rows % replicas:
             raise ConfigError(
-                f"train.batch_size = {self.train.batch_size} in {self.train.num_microbatches} "
+                f"train.batch_size = {self.train.batch_size} in {self.train.batch_size // rows} "
                 f"microbatches gives {rows} rows, which do not divide among {replicas} replicas "
                 f"(mesh {data}x{fsdp}x{tensor} over {num_devices} devices); change "
                 "train.batch_size, train.num_microbatches or the mesh"

@@ -26,7 +26,8 @@ AttentionImplementation = Literal[
     "cudnn",  # GPU: cuDNN's fused kernels, in bfloat16, for rows that are not packed
     "triton",  # GPU: our own kernels, for any mask and length
 ]
-Remat = Literal["none", "dots", "full"]
+Dtype = Literal["auto", "bfloat16", "float32"]
+Remat = Literal["auto", "none", "dots", "full"]
 _LACKING = {"encoder": ("decoder_only", "prefix_lm"), "decoder": ("encoder_only",)}
 ACTIVATION_NAMES = ("linear", "relu", "gelu", "gelu_exact", "silu", "sigmoid", "tanh")
 
@@ -58,11 +59,12 @@ class T5Config:
     adapter_dim: int = 0  # inner width of an adapter at the end of every block; 0: none
     prompt_length: int = 0  # learned vectors in front of the encoder's input; 0: none
     dropout_rate: float = 0.0
-    # ---- how it is computed
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"  # of activations and of weights in use
+    # ---- how it is computed; "auto": by platform, model and memory (run/auto.py)
+    dtype: Dtype = "auto"  # of activations and of weights in use
     attention: AttentionImplementation = "auto"
-    unroll_layers: int | Literal["all"] = 1  # of the scan over layers; compile time grows with it
-    remat: Remat = "none"  # what the backward pass computes again
+    # Of the scan over layers; compile time grows with it.
+    unroll_layers: int | Literal["auto", "all"] = "auto"
+    remat: Remat = "auto"  # what the backward pass computes again
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -96,24 +98,21 @@ class T5Config:
             )
         for name, kind in (
             ("architecture", Architecture),
+            ("dtype", Dtype),
             ("attention", AttentionImplementation),
             ("remat", Remat),
         ):
             if getattr(self, name) not in get_args(kind):
                 choices = ", ".join(get_args(kind))
+                why = " (T5's activations overflow in float16)" if name == "dtype" else ""
                 raise ConfigError(
-                    f"model.{name} = {getattr(self, name)!r}: choose one of {choices}"
+                    f"model.{name} = {getattr(self, name)!r}: choose one of {choices}{why}"
                 )
         self._check_stacks()
         self._check_ids()
         unroll = self.unroll_layers
-        if unroll != "all" and (not isinstance(unroll, int) or unroll < 1):
-            raise ConfigError(f"model.unroll_layers = {unroll!r}: at least 1, or 'all'")
-        if self.dtype not in ("bfloat16", "float32"):
-            raise ConfigError(
-                f"model.dtype = {self.dtype!r}: bfloat16 or float32 "
-                "(T5's activations overflow in float16)"
-            )
+        if unroll not in ("auto", "all") and (not isinstance(unroll, int) or unroll < 1):
+            raise ConfigError(f"model.unroll_layers = {unroll!r}: at least 1, 'all' or 'auto'")
 
     def _check_ids(self) -> None:
         """Raises ConfigError for a special id without a row, and for padding that is a token."""

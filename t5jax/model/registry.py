@@ -3,12 +3,14 @@
 import jax
 from flax import nnx
 
+from t5jax.model.computation import resolve_computation
 from t5jax.model.config import Architecture, T5Config
 from t5jax.model.decoder_only import DecoderOnly, PrefixDecoderOnly
 from t5jax.model.encoder_decoder import EncoderDecoder
 from t5jax.model.encoder_only import EncoderOnly
 from t5jax.model.shared_encoder_decoder import SharedEncoderDecoder
 from t5jax.model.token_model import TokenModel
+from t5jax.sharding import platform_in_program
 from t5jax.types import Params
 
 MODULES: dict[Architecture, type[TokenModel]] = {
@@ -22,6 +24,7 @@ MODULES: dict[Architecture, type[TokenModel]] = {
 
 def make_model(cfg: T5Config, rngs: nnx.Rngs) -> TokenModel:
     """The config's model with fresh float32 parameters."""
+    cfg = resolve_computation(cfg, platform_in_program())
     return MODULES[cfg.architecture](cfg, rngs=rngs)
 
 

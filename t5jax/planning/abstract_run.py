@@ -96,9 +96,8 @@ class AbstractRun:
     def eval_batch(self, program: Program) -> dict[str, jax.ShapeDtypeStruct]:
         """That of the evaluation step: one microbatch, rounded up to what the mesh divides."""
         train, replicas = self.config.train, program.replicas
-        microbatch = train.batch_size // train.num_microbatches
         shapes = {name: shape for name, shape in self.shapes.items() if name != "task_ids"}
-        return program.abstract_batch(shapes, -(-microbatch // replicas) * replicas)
+        return program.abstract_batch(shapes, -(-train.microbatch_size // replicas) * replicas)
 
 
 def abstract_run(config: RunConfig) -> AbstractRun:

@@ -34,9 +34,9 @@ class Layout(NamedTuple):
             mesh=dataclasses.replace(config.mesh, fsdp=self.fsdp, data=data),
         )
 
-    def flags(self, config: RunConfig) -> str:
+    def flags(self, refused: Plan) -> str:
         """The settings of the command line that make it."""
-        changed = self.apply(config)
+        changed, config = self.apply(refused.config), refused.written
         words = [
             ("--train.num-microbatches", config.train, changed.train, "num_microbatches"),
             ("--model.remat", config.model, changed.model, "remat"),
@@ -71,10 +71,10 @@ def nearest_that_fits(
         needed = estimated_bytes(config, refused.topology)
         if needed is None or needed * _MARGIN > refused.topology.chip.memory_bytes:
             continue
-        log(f"compiling {layout.flags(refused.config)} (about {needed / 1e9:.1f} GB)")
+        log(f"compiling {layout.flags(refused)} (about {needed / 1e9:.1f} GB)")
         plan = make_plan(config, refused.topology, price_per_chip_hour=refused.price_per_chip_hour)
         if plan.fits:
-            return Nearest(layout.flags(refused.config), plan)
+            return Nearest(layout.flags(refused), plan)
         compiled += 1
         if compiled == _MOST_COMPILED:
             return None

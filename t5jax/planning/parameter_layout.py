@@ -11,6 +11,7 @@ from t5jax.config import RunConfig
 from t5jax.model.registry import abstract_model
 from t5jax.planning.abstract_run import abstract_run
 from t5jax.planning.memory import device_bytes, shard_bytes
+from t5jax.planning.settings import resolve_for_topology
 from t5jax.planning.topology import Topology
 from t5jax.training.steps import Program
 
@@ -44,7 +45,8 @@ def state_layout(config: RunConfig, topology: Topology) -> StateLayout:
     """The layout of the config's run. Raises ConfigError where config and topology do not go
     together."""
     config.check_mesh(topology.num_devices, trains=False)
-    program = abstract_run(config).program(config.mesh.build(topology.devices()))
+    run, _ = resolve_for_topology(abstract_run(config), topology)
+    program = run.program(run.config.mesh.build(topology.devices()))
     state = program.abstract_state
     axes = _axis_names(program)
     leaves = jax.tree.leaves((state.params, state.opt_state))

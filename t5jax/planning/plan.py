@@ -19,6 +19,7 @@ from t5jax.planning.cost import Operation, ProgramCost, program_cost
 from t5jax.planning.hlo import parse_module, unknown_loops
 from t5jax.planning.layout_warnings import warnings_of
 from t5jax.planning.memory import MemoryEstimate, estimate_memory
+from t5jax.planning.settings import resolve_for_topology
 from t5jax.planning.topology import Topology
 from t5jax.sharding import MESH_AXES
 from t5jax.tracking import model_flops
@@ -52,6 +53,7 @@ class Plan:
     assumptions: tuple[str, ...]
     step: Step
     config: RunConfig
+    written: RunConfig  # the same with its "auto"
     lengths: tuple[int, int]
     rows: int  # of the step's batch
     compiled: CompiledStep | None
@@ -164,7 +166,9 @@ def make_plan(
     topology do not go together, or what compiles for the topology is not installed.
     """
     config.check_mesh(topology.num_devices, trains=step == "train")
-    run = abstract_run(config)
+    run, resolved = resolve_for_topology(abstract_run(config), topology)
+    config.check_mesh(topology.num_devices, trains=step == "train")
+    written, config = config, run.config
     program = run.program(config.mesh.build(topology.devices()))
     estimate = estimate_memory(run, program) if step == "train" else None
     compiled, refused, cost = None, None, None
@@ -172,7 +176,7 @@ def make_plan(
         compiled = compile_step(run, program, step, topology.chip.platform)
     except OutOfMemory as error:
         refused = error
-    notes = list(run.assumptions)
+    notes = [*(f"auto: {choice}" for choice in resolved.choices), *run.assumptions]
     if compiled is not None:
         module = parse_module(compiled.text)
         network = MeshNetwork(program.mesh, topology)
@@ -196,6 +200,7 @@ def make_plan(
         assumptions=(*assumptions_of(topology, config, cost), *notes),
         step=step,
         config=config,
+        written=written,
         lengths=run.lengths,
         rows=_rows(run, program, step),
         compiled=compiled,

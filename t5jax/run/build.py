@@ -93,8 +93,7 @@ def build_evaluation_loaders(
     because evaluation must not need more memory than training; rounded up to what `replicas`
     divide. No more than `num_rows` of each task will be read (None: all). Empty when no task has
     the split. Raises DataError for a damaged store."""
-    microbatch = config.train.batch_size // config.train.num_microbatches
-    batch_size = -(-microbatch // replicas) * replicas
+    batch_size = -(-config.train.microbatch_size // replicas) * replicas
     return open_in_order(mixture, split, batch_size=batch_size, num_rows=num_rows)
 
 
@@ -155,7 +154,7 @@ def build_program(
         tx=config.build_optimizer(),
         mesh_config=config.mesh,
         mesh=mesh or config.mesh.build(),
-        num_microbatches=config.train.num_microbatches,
+        num_microbatches=config.train.batch_size // config.train.microbatch_size,
         finetuning=config.finetuning,
     )
 

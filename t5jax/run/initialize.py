@@ -32,6 +32,7 @@ from t5jax.config import RunConfig, describe_run, from_text, to_text
 from t5jax.errors import ConfigError
 from t5jax.model.config import T5Config, architecture_differences
 from t5jax.model.registry import abstract_model
+from t5jax.run.auto import Resolved
 from t5jax.run.build import TrainLoader
 from t5jax.run.provenance import changed_lines
 from t5jax.run.summary import run_size
@@ -44,7 +45,7 @@ _ADDED = ("adapter_dim", "prompt_length")  # fields that add parameters to those
 
 
 def initialize(
-    config: RunConfig,
+    resolved: Resolved,
     program: Program,
     loader: TrainLoader,
     checkpoints: Checkpoints,
@@ -53,10 +54,11 @@ def initialize(
     evaluated: Collection[str],
 ) -> tuple[int, TrainState]:
     """(step, state) to go on from, with the loader at that position: the newest good checkpoint of
-    the run's workdir; if nothing was ever saved, what `config.init` says. Logged as an event.
+    the run's workdir; if nothing was ever saved, what the config's `init` says. Logged as an event.
 
     Raises ConfigError where the checkpoint's vocabulary is another, and as `begin`.
     """
+    config = resolved.config
     notes: list[str] = []
     restored = checkpoints.restore(program.abstract_state, log=notes.append)
     for note in notes:
@@ -76,7 +78,7 @@ def initialize(
     if "converted_from" in data:  # another program's parameters: its data are not ours
         data = loader.state(0)
     loader.restore(data, restored.step)
-    changed = changed_lines(restored.record["config"], to_text(config))
+    changed = changed_lines(restored.record["config"], to_text(resolved.written))
     tracker.event(restored.step, "resumed", changed=changed or None)
     return restored.step, restored.state
 

@@ -25,10 +25,14 @@ def environment() -> dict[str, str]:
     return {"python": platform.python_version(), **versions}
 
 
-def checkpoint_record(config: RunConfig, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a checkpoint, as JSON; `data` is the state of the run's loader there."""
+def checkpoint_record(
+    config: RunConfig, data: Mapping[str, Any], auto: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The record of a checkpoint, as JSON; `data` is the state of the run's loader there, `auto`
+    what the settings were that the config leaves to t5jax (`Resolved.record`)."""
     return {
         "config": to_text(config),
+        "auto": dict(auto or {}),
         "data": data,
         "vocabulary": config.data.vocabulary.fingerprint,
         "environment": environment(),

@@ -12,6 +12,7 @@ from t5jax import runtime
 from t5jax.checkpoints import Record, checkpoint_directory, explain, read_record, restore_params
 from t5jax.config import RunConfig, from_record, override
 from t5jax.errors import CheckpointError, ConfigError
+from t5jax.run.auto import local_machine, resolve_auto
 from t5jax.run.build import build_program
 from t5jax.training.steps import Program
 from t5jax.types import Params
@@ -70,6 +71,9 @@ def read_saved_config(
     """
     record = read_record(saved_checkpoints(workdir), step)
     config = from_record(record.content, workdir)
+    if config.model.dtype == "auto":
+        fields = record.content.get("auto", {}).get("fields", {})
+        config.model.dtype = fields.get("model.dtype", "auto")
     trained_in = config.workdir
     config = change(config)
     if config.workdir != trained_in:
@@ -90,6 +94,7 @@ def open_saved_run(config: RunConfig, workdir: str) -> SavedRun:
     """The run of a config that `read_saved_config` gave. Uses devices."""
     runtime.start_distributed(config.runtime)
     config.check_mesh(jax.device_count(), trains=False)
+    config = resolve_auto(config, local_machine()).config
     return SavedRun(config, build_program(config), checkpoint_directory(workdir))
 
 

@@ -42,7 +42,7 @@ def compiled_memory(compiled: jax.stages.Compiled) -> dict[str, float]:
 
 def measure_throughput(config: RunConfig, program: Program, loader: TrainLoader) -> Throughput:
     """The meter of tokens a second and MFU, with the FLOPs of a row and the devices' peak."""
-    device, dtype = jax.devices()[0], config.model.dtype
+    device, dtype = jax.devices()[0], program.model.dtype
     peak = peak_flops(device.device_kind, dtype)
     if peak is None and device.platform == "cpu" and jax.device_count() == 1:
         peak = measure_matmul_peak(dtype, 0.5)

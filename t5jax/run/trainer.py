@@ -18,6 +18,7 @@ from t5jax.config import RunConfig, describe_run
 from t5jax.data.pipeline.prefetch import Prefetcher
 from t5jax.data.pipeline.streaming import StreamingLoader
 from t5jax.errors import ConfigError
+from t5jax.run.auto import Resolved, resolve_for_training
 from t5jax.run.build import (
     TrainLoader,
     build_program,
@@ -26,7 +27,7 @@ from t5jax.run.build import (
     resolve_mixture,
 )
 from t5jax.run.initialize import initialize
-from t5jax.run.provenance import agree_on_run, checkpoint_record
+from t5jax.run.provenance import agree_on_run
 from t5jax.run.summary import compiled_memory, measure_throughput
 from t5jax.run.validation import Validation
 from t5jax.tracking import Tracker
@@ -48,6 +49,10 @@ def train(config: RunConfig) -> None:
     config.check_mesh(jax.device_count())
     agree_on_run(config)
     mixture = resolve_mixture(config)
+    resolved = resolve_for_training(config, mixture.row_format.lengths)
+    runtime.agree('what settings of "auto" are', json.dumps(resolved.record(), sort_keys=True))
+    config = resolved.config
+    config.check_mesh(jax.device_count())
     loader = build_train_loader(config, mixture)
     runtime.agree("the data", json.dumps(loader.state(0), sort_keys=True))
     validation = build_validation(config, mixture)
@@ -61,7 +66,9 @@ def train(config: RunConfig) -> None:
     )
     with runtime.Watchdog(*limits) as watchdog, runtime.Preemption() as preemption, tracker:
         tracker.message(f"workdir {config.workdir}")
-        Trainer(config, program, loader, validation, tracker, watchdog, preemption).run()
+        for choice in resolved.choices:
+            tracker.message(f"auto: {choice}")
+        Trainer(resolved, program, loader, validation, tracker, watchdog, preemption).run()
     validation.check()
 
 
@@ -69,7 +76,7 @@ def train(config: RunConfig) -> None:
 class Trainer:
     """One run in progress."""
 
-    config: RunConfig
+    resolved: Resolved
     program: Program
     loader: TrainLoader
     validation: Validation
@@ -85,13 +92,17 @@ class Trainer:
         self.num_left_out = 0
 
     @property
+    def config(self) -> RunConfig:
+        return self.resolved.config
+
+    @property
     def num_steps(self) -> int:
         return self.config.train.num_train_steps
 
     def run(self) -> None:
         """The loop over steps."""
         step, state = initialize(
-            self.config,
+            self.resolved,
             self.program,
             self.loader,
             self.checkpoints,
@@ -99,7 +110,7 @@ class Trainer:
             evaluated=self.validation.loaders,
         )
         if jax.process_index() == 0:
-            describe_run(self.config)
+            describe_run(self.resolved.written)
         if step >= self.num_steps:
             self.tracker.event(step, "finished", note="nothing left to do")
             return
@@ -181,7 +192,7 @@ class Trainer:
                     step, self.program, state.params, self.tracker, self.watchdog.extend
                 )
             if last or self.checkpoints.due(step):
-                record = checkpoint_record(self.config, self.loader.state(step))
+                record = self.resolved.checkpoint_record(self.loader.state(step))
                 self.checkpoints.save(step, state, record, metrics)
             if last:
                 self.checkpoints.wait()

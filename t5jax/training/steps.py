@@ -14,6 +14,7 @@ import optax
 from flax import nnx
 
 from t5jax import sharding
+from t5jax.model.computation import resolve_computation
 from t5jax.model.config import T5Config
 from t5jax.model.registry import abstract_model, init_params
 from t5jax.training.losses import Loss, LossSums, with_run_settings
@@ -33,6 +34,11 @@ class Program:
     mesh: jax.sharding.Mesh
     num_microbatches: int = 1
     finetuning: Strategy = dataclasses.field(default_factory=AllParameters)
+
+    def __post_init__(self) -> None:
+        platform = sharding.platform_of(self.mesh.devices.flat[0].platform)
+        model = resolve_computation(self.model, platform)
+        object.__setattr__(self, "model", model)  # frozen
 
     @functools.cached_property
     def model_def(self) -> nnx.GraphDef:

@@ -1,0 +1,77 @@
+"""Memory of a train step by arithmetic: what is resident, and activations that wait for the
+backward pass.
+
+An estimate that needs no compiler; `t5jax plan` has the compiler's own numbers.
+
+Shape suffixes: B rows, S encoder length, T decoder length, D emb_dim, J num_heads * head_dim, F
+mlp_dim, N heads, V vocab.
+"""
+
+import dataclasses
+import math
+
+import jax
+
+from t5jax.model.config import T5Config
+from t5jax.training.steps import Program
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepMemory:
+    """Bytes of one device. Activations are those of one row, logits too."""
+
+    state: float  # parameters and optimizer state
+    gradients: float  # float32, of the parameters that train
+    activations_of_row: float
+
+    def total(self, rows: int, num_microbatches: int) -> float:
+        """Of a step with `rows` rows in a microbatch; gradients of several are summed in a second
+        copy."""
+        copies = 1 if num_microbatches == 1 else 2
+        return self.state + copies * self.gradients + rows * self.activations_of_row
+
+
+def resident_bytes(program: Program) -> tuple[float, float]:
+    """(parameters and optimizer state, gradients) of one device, as they are sharded."""
+    return _of_device(program.abstract_state), _of_device(program.trained)
+
+
+def activation_bytes(
+    cfg: T5Config, encoder_length: int, decoder_length: int, *, remat: str, scores: bool
+) -> float:
+    """What one row keeps for the backward pass, and its logits in float32, twice."""
+    S, T, D, V = encoder_length, decoder_length, cfg.emb_dim, cfg.vocab_size
+    item = 4 if cfg.dtype == "float32" else 2
+    predicting = T or S
+    logits = 2 * 4 * predicting * V
+    encoder = cfg.num_encoder_layers * _layer(cfg, S, S, remat, item, scores)
+    decoder = cfg.num_decoder_layers * _layer(cfg, T, T, remat, item, scores)
+    if cfg.num_encoder_layers and cfg.num_decoder_layers:
+        decoder += cfg.num_decoder_layers * _attention(cfg, T, S, remat, item, scores)
+    # Of one layer all is there while its gradient is computed.
+    working = max(_layer(cfg, length, length, "none", item, scores) for length in (S, T) if length)
+    return encoder + decoder + (working if remat != "none" else 0.0) + logits + item * D * (S + T)
+
+
+def _layer(cfg: T5Config, T: int, S: int, remat: str, item: int, scores: bool) -> float:
+    """Bytes of one row in a block's self-attention and MLP."""
+    D, F = cfg.emb_dim, cfg.mlp_dim
+    matrices = len(cfg.mlp_activations)
+    # The block's input; the outputs of its products; what norms and activations make of them.
+    mlp = {"full": 0, "dots": matrices * F + D, "none": (2 * matrices + 1) * F + 3 * D}[remat]
+    return item * T * (D + mlp) + _attention(cfg, T, S, remat, item, scores)
+
+
+def _attention(cfg: T5Config, T: int, S: int, remat: str, item: int, scores: bool) -> float:
+    D, J = cfg.emb_dim, cfg.num_heads * cfg.head_dim
+    if remat == "full":
+        return 0.0
+    kept = item * (2 * T * J + 2 * S * J + T * D + (2 * T * D if remat == "none" else 0))
+    # Products of two activations are computed again under "dots".
+    scores = cfg.num_heads * T * S * (4 + item) if scores and remat == "none" else 0
+    return kept + scores
+
+
+def _of_device(tree) -> float:
+    shapes = ((x.dtype.itemsize, x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(tree))
+    return float(sum(itemsize * math.prod(shape) for itemsize, shape in shapes))
