@@ -45,14 +45,17 @@ def golden_run() -> RunConfig:
         workdir="run",
         model=T5Config(
             vocab_size=384, emb_dim=24, num_heads=3, head_dim=8, mlp_dim=40, num_encoder_layers=2,
-            num_decoder_layers=1, dropout_rate=0.1, dtype="float32",
+            num_decoder_layers=1, dropout_rate=0.1, dtype="float32", unroll_layers=1, remat="none",
         ),
         data=DataConfig(
             mixture="golden_mix", modules=("golden_tasks_v0_1",), train_files=("text.txt",),
             validation_files=("text-dev.txt",), vocabulary=ByteVocabulary(extra_ids=100),
             inputs_length=61, targets_length=23, cache_dir="cache",
         ),
-        train=TrainConfig(num_train_steps=4, batch_size=8, eval_every_steps=2, num_eval_rows=5),
+        train=TrainConfig(
+            num_train_steps=4, batch_size=8, num_microbatches=1, eval_every_steps=2, num_eval_rows=5
+        ),
+        mesh=MeshConfig(fsdp=1),
         optimizer=Adafactor(
             learning_rate=0.3, schedule=Rsqrt(warmup_steps=3), min_dim_size_to_factor=16
         ),
