@@ -156,7 +156,7 @@ def read_out_of_memory(message: str) -> OutOfMemory | None:
             rf"Size: ({_SIZE})\s+(?:Operator: op_name=\"([^\"]*)\"\s*)?(?:Shape: (\S+))?", message
         )
         largest = (
-            f"{size}B {shape} {operator.rsplit('/', 3)[-1]}".strip()
+            f"{size}B {shape} {'/'.join(operator.split('/')[-3:])}".strip()
             for size, _, _, operator, shape in found[:_NUM_LARGEST]
         )
         needed, available = _bytes(used[1], used[2]), _bytes(used[3], used[4])

@@ -16,7 +16,7 @@ from t5jax.training.optimizers import AdamW
 def tiny_config(*, model=None, mesh=None, **train) -> RunConfig:
     """A run whose vocabulary, stores and workdir are nowhere; sizes odd and different."""
     sizes = {
-        "vocab_size": 389, "emb_dim": 24, "num_heads": 4, "head_dim": 10, "mlp_dim": 44,
+        "vocab_size": 390, "emb_dim": 24, "num_heads": 4, "head_dim": 10, "mlp_dim": 44,
         "num_encoder_layers": 2, "num_decoder_layers": 1, "dtype": "float32",
         "attention": "einsum",
     }  # fmt: skip
