@@ -1,6 +1,7 @@
 """`t5jax plan CONFIG --topology T`: compiles a run's step for a machine that is not there, and
 prints what it will take."""
 
+import itertools
 import math
 import pathlib
 import sys
@@ -9,12 +10,18 @@ from t5jax.config import read_config
 from t5jax.data.atomic_files import write_json_file
 from t5jax.errors import ConfigError
 from t5jax.planning.abstract_run import with_vocabulary
+from t5jax.planning.child import plan_in_child
 from t5jax.planning.compilation import Step
+from t5jax.planning.found_config import check_found_config, write_found_config
 from t5jax.planning.nearest import nearest_that_fits
 from t5jax.planning.plan import Plan, make_plan
+from t5jax.planning.plan_cache import PlanCache, default_folder, through
 from t5jax.planning.report import report
+from t5jax.planning.search import Budget, search
+from t5jax.planning.search_report import search_as_json, search_report
 from t5jax.planning.topology import parse_topology, prepare_process
 from t5jax.runtime import ExitCode
+from t5jax.tracking.progress import CountProgress
 
 DOES_NOT_FIT = 1  # exit code of a step that does not fit its devices
 
@@ -70,3 +77,48 @@ def _offer_nearest(plan: Plan) -> dict | None:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def search_command(
+    config_file: str,
+    flags: list[str],
+    *,
+    topology: str,
+    slices: int,
+    step: Step,
+    search_minutes: float,
+    search_compiles: int,
+    json_file: str | None,
+    write: str | None,
+) -> int:
+    """The exit code: 0 where a layout fits, DOES_NOT_FIT where none does."""
+    if step != "train":
+        raise ConfigError(f"--search looks for layouts of the train step, not of --step {step}")
+    budget = Budget(seconds=60 * search_minutes, compiles=search_compiles)
+    if write is not None:
+        check_found_config(write, config_file)
+    target = parse_topology(topology, slices)
+    prepare_process(target)
+    config = read_config(config_file, flags)
+    with_vocabulary(config)[0].check()
+    progress = CountProgress(sys.stderr, None, "layouts compiled", seconds_between_lines=0.0)
+    done = itertools.count(1)
+
+    def compiles(config, seconds):
+        plan = plan_in_child(config, target, seconds)
+        progress.update(next(done))
+        return plan
+
+    cache = PlanCache(default_folder())
+    result = search(config, target, through(cache, target, compiles), budget, log=progress.message)
+    print(search_report(result))
+    if json_file is not None:
+        write_json_file(pathlib.Path(json_file), search_as_json(result))
+    if result.best is None:
+        print("\nno layout fits: take more devices, a smaller model or shorter inputs")
+        return DOES_NOT_FIT
+    print(f"\nbest: {result.best.candidate.flags}")
+    if write is not None:
+        write_found_config(write, config_file, flags, result)
+        print(f"written: {write}   t5jax train {write}")
+    return ExitCode.DONE

@@ -35,7 +35,10 @@ OWN_OPTIONS = {
     "export": ["--format", "--inputs-length", "--platforms"],
     "inspect data": ["--split", "--step", "--rows"],
     "inspect sharding": ["--topology", "--slices"],
-    "plan": ["--topology", "--slices", "--step", "--price-per-chip-hour", "--json"],
+    "plan": [
+        *("--topology", "--slices", "--step", "--price-per-chip-hour", "--json"),
+        *("--search", "--search-minutes", "--search-compiles", "--write"),
+    ],
     "cache": ["--split", "--num-processes", "--overwrite", "--verify"],
     "vocab train": ["--num-pieces", "--max-characters"],
     "tasks": ["--config", "--split", "--examples"],
