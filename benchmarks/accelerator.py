@@ -13,6 +13,7 @@ script and measures nothing. Exit code 1 where a part failed or a result is wron
 
 import argparse
 import json
+import logging
 import math
 import os
 import pathlib
@@ -35,6 +36,7 @@ PARTS = {
     "decode": 45,
 }
 TOTAL_SECONDS = sum(PARTS.values())
+LOGGED = "logged"
 _START_UP = 12  # of a process, until its device is there; at the end of a part nothing is left over
 
 
@@ -108,11 +110,19 @@ def attention_rows(clock, smoke: bool) -> Iterator[dict]:
 
 
 def child(options: argparse.Namespace) -> None:
-    """Writes each result as a JSON line."""
+    """Writes each result as a JSON line, and what t5jax logs, such as why an attention was not
+    taken."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not come between the results
-    for row in rows_of_part(options.part, options.seconds, options.smoke):
+
+    def write(row: dict) -> None:
         print(json.dumps(row), file=answers, flush=True)
+
+    logged = logging.Handler()
+    logged.emit = lambda record: write({LOGGED: record.getMessage()})
+    logging.getLogger("t5jax").addHandler(logged)
+    for row in rows_of_part(options.part, options.seconds, options.smoke):
+        write(row)
 
 
 # ---- in the process that starts the parts
@@ -136,9 +146,11 @@ def run_part(name: str, seconds: float, smoke: bool) -> dict:
             status = "out of time"
         log.seek(0)
         said = log.read().decode(errors="replace")
-    lines = [line for line in output.decode().splitlines() if line.endswith("}")]
+    # The last line may have been cut.
+    rows = [json.loads(line) for line in output.decode().splitlines() if line.endswith("}")]
     result = {"part": name, "status": status, "seconds": time.perf_counter() - start}
-    result["rows"] = [json.loads(line) for line in lines]
+    result["rows"] = [row for row in rows if LOGGED not in row]
+    result[LOGGED] = [row[LOGGED] for row in rows if LOGGED in row]
     return result if status == "done" else result | {"log": said[-2000:]}
 
 
@@ -173,7 +185,7 @@ def shown(result: dict) -> list[str]:
         "attention": attention_lines,
         "decode": decode_lines,
     }.get(result["part"], train_lines)(result["rows"])
-    return lines + result.get("log", "").splitlines()[-6:]
+    return [*lines, *result.get(LOGGED, ()), *result.get("log", "").splitlines()[-6:]]
 
 
 def device_lines(rows: list[dict]) -> list[str]:

@@ -89,7 +89,8 @@ def program(name: str, shape: Shape, what: str) -> Callable:
 
     def forward(q, k, v, by_distance_NW, segments):
         bias = PositionBias.of_distances(by_distance_NW, shape.length)
-        return attend(name, q, k, v, bias, Mask(segments, segments, shape.causal))
+        mask = Mask(segments, segments, shape.causal, padded_at_end=not shape.packed)
+        return attend(name, q, k, v, bias, mask)
 
     def run(q, k, v, dy, by_distance_NW, segments):
         if what == "forward":

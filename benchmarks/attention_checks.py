@@ -86,7 +86,13 @@ def inputs_of(case: Case, num_rows: int = 3):
     prefix = None
     if case.prefix:  # of the first segment: what reads all of itself
         prefix = jnp.asarray((np.arange(case.keys) < case.keys // 8) & (key_segments > 0), np.int32)
-    mask = Mask(jnp.asarray(query_segments), jnp.asarray(key_segments), case.causal, prefix)
+    mask = Mask(
+        jnp.asarray(query_segments),
+        jnp.asarray(key_segments),
+        case.causal,
+        prefix,
+        padded_at_end=case.rows != "packed",
+    )
     seen = jnp.asarray(query_segments > 0)[:, :, None, None]
     return H**-0.5 * q, k, v, jnp.where(seen, dy, 0), bias_NW, mask
 
@@ -96,11 +102,12 @@ def outputs_and_gradients(implementation: str, dtype: str, q, k, v, dy, bias_NW,
 
     @jax.jit
     def run(q, k, v, dy, bias_NW, arrays):
-        mask_of_arrays = Mask(arrays[0], arrays[1], mask.causal, arrays[2])
+        queries, keys, prefix = arrays
+        given = mask._replace(query_segments=queries, key_segments=keys, prefix=prefix)
 
         def forward(q, k, v, bias_NW):
             bias = None if bias_NW is None else PositionBias.of_distances(bias_NW, q.shape[1])
-            return attend(implementation, q, k, v, bias, mask_of_arrays)
+            return attend(implementation, q, k, v, bias, given)
 
         y, gradients = jax.vjp(forward, q, k, v, bias_NW)
         return y, *gradients(dy)
