@@ -28,11 +28,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 # The names of the parts in their order, and the seconds that each may take.
 PARTS = {
     "device": 20,
-    "checks": 80,
-    "attention": 75,
+    "checks": 75,
+    "attention": 65,
     "base": 90,
     "large": 80,
-    "xl": 80,
+    "xl": 95,
     "decode": 45,
 }
 TOTAL_SECONDS = sum(PARTS.values())

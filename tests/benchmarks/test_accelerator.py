@@ -127,9 +127,10 @@ if name == "large":
 """
 
 
+@pytest.mark.slow  # it waits for what hangs, with budgets in which slow machines start Python
 def test_a_part_that_fails_or_hangs_does_not_stop_the_others(tmp_path):
     script = fake_script(tmp_path, BODY)
-    words = ("--parts", "base", "large", "xl", "--seconds", 9)
+    words = ("--parts", "base", "large", "xl", "--seconds", 40)
     code, report, shown = run_script(tmp_path, *words, script=script)
     assert code == 1
     assert not report["ok"]
@@ -145,7 +146,7 @@ def test_a_part_that_fails_or_hangs_does_not_stop_the_others(tmp_path):
     assert "what it said last" in shown
     assert [row["size"] for row in parts["large"]["rows"]] == ["large"]
     # What device and base left was the next one's.
-    assert parts["large"]["seconds"] > 9 * accelerator.PARTS["large"] / accelerator.TOTAL_SECONDS
+    assert parts["large"]["seconds"] > 40 * accelerator.PARTS["large"] / accelerator.TOTAL_SECONDS
 
 
 def test_the_parts_take_less_than_eight_minutes_together():
