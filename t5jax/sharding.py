@@ -218,11 +218,8 @@ def mesh_axes(name: str) -> tuple[str, ...]:
 
 def num_shards(axis: str) -> int:
     """Number of parts that `on_shards` cuts a logical axis into."""
-    rules = _rules.get()
-    if rules is None or _inside_shard_map():
-        return 1
     shape = jax.sharding.get_abstract_mesh().shape
-    return math.prod(shape[name] for name in rules[axis])
+    return math.prod(shape[name] for name in mesh_axes(axis))
 
 
 def devices_in_program() -> int:
