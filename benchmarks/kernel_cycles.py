@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("topology", help="such as v5e:2x2, v5p:2x2x1, v6e:2x2, tpu7x:2x2x1")
     parser.add_argument("--case", nargs="+", choices=CASES, default=["self", "causal", "cross"])
     arguments = parser.parse_args()
-    print(f"{'case':14s} {'kernel':20s} {'bundles':>7s}  share of bundles in which a unit is busy")
+    print(f"{'case':14s} {'kernel':8s} {'bundles':>7s}  share of bundles in which a unit is busy")
     with tempfile.TemporaryDirectory() as folder:
         flags = f"--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true"
         os.environ["LIBTPU_INIT_ARGS"] = f"{os.environ.get('LIBTPU_INIT_ARGS', '')} {flags}"
@@ -62,7 +62,7 @@ def main() -> None:
             compile_attention(CASES[name], arguments.topology)
             for kernel, bundles, busy in dumped_kernels(pathlib.Path(folder)):
                 shares = "  ".join(f"{unit} {x:4.0%}" for unit, x in busy.items())
-                print(f"{name:14s} {kernel:20s} {bundles:7d}  {shares}", flush=True)
+                print(f"{name:14s} {kernel:8s} {bundles:7d}  {shares}", flush=True)
 
 
 def compile_attention(case: Case, topology: str) -> None:
@@ -96,7 +96,7 @@ def compile_attention(case: Case, topology: str) -> None:
 
 
 def dumped_kernels(folder: pathlib.Path) -> Iterator[tuple[str, int, dict[str, float]]]:
-    """(kernel, number of bundles, busy share by unit) of each kernel in libtpu's dump."""
+    """(pass, number of bundles, busy share by unit) of each kernel in libtpu's dump."""
     for path in sorted(folder.glob(DUMPED)):
         rows = [
             list(map(int, line.split()))
@@ -109,8 +109,8 @@ def dumped_kernels(folder: pathlib.Path) -> Iterator[tuple[str, int, dict[str, f
             unit: total / max(room, 1) / len(bundles)
             for unit, total, room in zip(UNITS, totals, capacity, strict=True)
         }
-        kernel = "attention_" + path.name.split("attention_")[1].split(".")[0].split("-")[0]
-        yield kernel, len(bundles), busy
+        direction = "forward" if "attention_forward" in path.name else "backward"
+        yield direction, len(bundles), busy
 
 
 if __name__ == "__main__":

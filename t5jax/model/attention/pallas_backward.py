@@ -15,7 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from t5jax.model.attention.mask import MASKED
-from t5jax.model.attention.pallas_bias import fill_tiles, sum_diagonals
+from t5jax.model.attention.pallas_bias import fill_tiles, sum_diagonals, zero_tiles
 from t5jax.model.attention.pallas_scores import inside, mask_of_tile, masked_scores, product
 from t5jax.model.attention.pallas_tiles import Tiles
 
@@ -93,16 +93,20 @@ def _kernel(
         def start_heads():
             fill_tiles(strips, bias, tiles)
             if dbias is not None:
-                dbias[...] = jnp.zeros_like(dbias)
+                zero_tiles(dbias)
 
-    @pl.when(j == 0)
-    def start_queries():
-        dq_sums[i] = jnp.zeros(dq_sums.shape[1:], jnp.float32)
+    if tiles.key_tiles > 1:
 
-    @pl.when(i == 0)
-    def start_keys():
-        dk_sums[...] = jnp.zeros_like(dk_sums)
-        dv_sums[...] = jnp.zeros_like(dv_sums)
+        @pl.when(j == 0)
+        def start_queries():
+            dq_sums[i] = jnp.zeros(dq_sums.shape[1:], jnp.float32)
+
+    if tiles.query_tiles > 1:
+
+        @pl.when(i == 0)
+        def start_keys():
+            dk_sums[...] = jnp.zeros_like(dk_sums)
+            dv_sums[...] = jnp.zeros_like(dv_sums)
 
     @pl.when(tiles.counts(lost, b, i, j))
     def add():
@@ -119,7 +123,7 @@ def _kernel(
             bias_KQ = None if bias is None else bias[index]
             scores_KQ = masked_scores(products_KQ, bias_KQ, seen_KQ, floor, tiles)
             probs_KQ = jnp.exp(scores_KQ - log_sum[0, 0, g : g + 1])
-            dv_sums[:, head] += product(probs_KQ.astype(dy_QH.dtype), dy_QH, 1, 0)
+            dv_KH = product(probs_KQ.astype(dy_QH.dtype), dy_QH, 1, 0)
             dprobs_KQ = product(v_KH, dy_QH, 1, 1)
             dscores_KQ = probs_KQ * (dprobs_KQ - delta_GQ[g : g + 1])
             if dbias is not None:
@@ -127,8 +131,12 @@ def _kernel(
             if tiles.score.soft_cap is not None:
                 dscores_KQ *= 1 - (products_KQ / tiles.score.soft_cap) ** 2
             ds_KQ = dscores_KQ.astype(q_QH.dtype)
-            dk_sums[:, head] += product(ds_KQ, q_QH, 1, 0)
-            dq_sums[i, head] += product(k_FK[head], ds_KQ, 1, 0)
+            dk_KH, dq_HQ = product(ds_KQ, q_QH, 1, 0), product(k_FK[head], ds_KQ, 1, 0)
+            if tiles.query_tiles > 1:
+                dk_KH, dv_KH = dk_KH + dk_sums[:, head], dv_KH + dv_sums[:, head]
+            if tiles.key_tiles > 1:
+                dq_HQ += dq_sums[i, head]
+            dk_sums[:, head], dv_sums[:, head], dq_sums[i, head] = dk_KH, dv_KH, dq_HQ
 
     @pl.when(i == tiles.query_tiles - 1)
     def finish_keys():

@@ -66,6 +66,16 @@ def fill_tiles(strips_ref, tiles_ref, tiles: Tiles) -> None:
     jax.lax.fori_loop(0, strips_ref.shape[1], fill, None)
 
 
+def zero_tiles(tiles_ref) -> None:
+    """Zeros in the tiles [G O, K, Q], in a loop: code for each of them would be long."""
+
+    def zero(index, nothing):
+        tiles_ref[index] = jnp.zeros(tiles_ref.shape[1:], jnp.float32)
+        return nothing
+
+    jax.lax.fori_loop(0, tiles_ref.shape[0], zero, None)
+
+
 def sum_diagonals(tiles_ref, strips_ref, tiles: Tiles) -> None:
     """Writes the gradient of the strips [1, G O, X] from that of the tiles [G O, K, Q]."""
     K, Q = tiles.key_tile, tiles.query_tile

@@ -82,11 +82,14 @@ def _kernel(
         first = (b == 0) & (i == 0) & (j == 0)
         pl.when(first)(lambda: fill_tiles(strips, bias, tiles))
 
-    @pl.when(j == 0)
-    def start():
-        maxima[...] = jnp.full_like(maxima, -jnp.inf)
-        sums[...] = jnp.zeros_like(sums)
-        values[...] = jnp.zeros_like(values)
+    several = tiles.key_tiles > 1
+    if several:
+
+        @pl.when(j == 0)
+        def start():
+            maxima[...] = jnp.full_like(maxima, -jnp.inf)
+            sums[...] = jnp.zeros_like(sums)
+            values[...] = jnp.zeros_like(values)
 
     @pl.when(tiles.counts(lost, b, i, j))
     def attend():
@@ -97,13 +100,17 @@ def _kernel(
             products_KQ = tiles.score.capped(product(k[0, :, head], q[0, :, head], 1, 1))
             bias_KQ = None if bias is None else bias[tiles.bias_tile(g, i, j)]
             scores_KQ = masked_scores(products_KQ, bias_KQ, seen_KQ, floor, tiles)
-            max_1Q = jnp.maximum(maxima[row], jnp.max(scores_KQ, axis=0, keepdims=True))
+            max_1Q = jnp.max(scores_KQ, axis=0, keepdims=True)
+            if several:
+                max_1Q = jnp.maximum(max_1Q, maxima[row])
             exp_KQ = jnp.exp(scores_KQ - max_1Q)
-            scale_1Q = jnp.exp(maxima[row] - max_1Q)
-            maxima[row] = max_1Q
-            sums[row] = scale_1Q * sums[row] + jnp.sum(exp_KQ, axis=0, keepdims=True)
+            sum_1Q = jnp.sum(exp_KQ, axis=0, keepdims=True)
             values_HQ = product(v_FK[head], exp_KQ.astype(v.dtype), 1, 0)
-            values[head] = scale_1Q * values[head] + values_HQ
+            if several:  # what earlier tiles have added is scaled to the new maximum
+                scale_1Q = jnp.exp(maxima[row] - max_1Q)
+                sum_1Q += scale_1Q * sums[row]
+                values_HQ += scale_1Q * values[head]
+            maxima[row], sums[row], values[head] = max_1Q, sum_1Q, values_HQ
 
     @pl.when(j == tiles.key_tiles - 1)
     def finish():

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from benchmarks.kernel_cycles import CASES, compile_attention
 from t5jax.model.config import T5Config, t5_1_1_xl
 from t5jax.planning.abstract_run import abstract_key
 from t5jax.planning.topology import parse_topology, prepare_process
@@ -12,6 +13,8 @@ from t5jax.sharding import MeshConfig
 from t5jax.training.losses import CrossEntropy
 from t5jax.training.optimizers import Adafactor
 from t5jax.training.steps import Program
+
+S, T = 512, 114
 
 pytestmark = [
     pytest.mark.slow,
@@ -22,8 +25,10 @@ pytestmark = [
 ]
 
 
-def lowered_step(topology: str, model: T5Config, mesh: MeshConfig, rows: int, S: int, T: int):
-    """A train step of packed rows with S inputs and T targets, traced for the topology."""
+def lowered_step(
+    topology: str, model: T5Config, mesh: MeshConfig, rows: int, inputs: int, targets: int
+):
+    """A train step of packed rows traced for the topology."""
     prepare_process(parse_topology(topology))
     program = Program(
         model=model,
@@ -32,39 +37,45 @@ def lowered_step(topology: str, model: T5Config, mesh: MeshConfig, rows: int, S:
         mesh_config=mesh,
         mesh=mesh.build(parse_topology(topology).devices()),
     )
-    shapes = {f"encoder_{name}": (S,) for name in ("input_tokens", "segment_ids")}
+    shapes = {f"encoder_{name}": (inputs,) for name in ("input_tokens", "segment_ids")}
     names = ("input_tokens", "target_tokens", "loss_weights", "segment_ids")
-    shapes |= {f"decoder_{name}": (T,) for name in names}
+    shapes |= {f"decoder_{name}": (targets,) for name in names}
     return program.lower_train_step(program.abstract_batch(shapes, rows), abstract_key(program))
 
 
-def shapes_of_scores(text: str, *lengths: int) -> set[str]:
-    """Shapes of buffers whose last two dimensions are two of the lengths, padded ones too."""
-    sizes = "|".join(str(size) for x in lengths for size in {x, -(-x // 128) * 128})
-    return set(re.findall(rf"\w+\[(?:\d+,)+(?:{sizes}),(?:{sizes})\]", text))
+def shapes_of_scores(text: str) -> set[str]:
+    """Shapes of buffers with queries and keys, of whole tiles, too; no other size is like them."""
+    pairs = [(S, S), (T, T), (T, S), (S, T), (128, 128), (128, S), (S, 128)]
+    sizes = "|".join(f"{x},{y}" for x, y in pairs)
+    return set(re.findall(rf"\w+\[(?:\d+,)+(?:{sizes})\]", text))
 
 
-@pytest.mark.parametrize("topology", ["v5e:2x4", "v5p:2x2x2", "v6e:2x4", "tpu7x:2x2x1"])
-def test_a_step_of_xl_stores_no_scores_and_no_matrix_of_the_position_bias(topology):
-    model = t5_1_1_xl(num_encoder_layers=3, num_decoder_layers=3, vocab_size=1024)
-    lowered = lowered_step(topology, model, MeshConfig(data=-1, fsdp=2, tensor=2), 8, 512, 114)
+def test_a_step_of_xl_stores_no_scores_and_no_matrix_of_the_position_bias():
+    model = t5_1_1_xl(num_encoder_layers=2, num_decoder_layers=2, vocab_size=1536)
+    lowered = lowered_step("v5e:2x4", model, MeshConfig(data=-1, fsdp=2, tensor=2), 8, S, T)
     # The host has CPUs: their loop over rows is not what is traced for the mesh.
     assert "attention_forward" in lowered.as_text()
     text = lowered.compile().as_text()
+    # Two self-attentions and a cross-attention, each once in a loop over layers, and once more in
+    # that of the backward pass.
+    assert text.count('custom_call_target="tpu_custom_call"') == 6
     assert {"attention_forward", "attention_backward"} <= set(
         re.findall(r"attention_(?:for|back)ward", text)
     )
-    assert not shapes_of_scores(text, 512, 114)
+    assert not shapes_of_scores(text)
+
+
+@pytest.mark.parametrize("topology", ["v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1"])
+@pytest.mark.parametrize("case", ["self", "causal", "1000", "head_dim 256"])
+def test_kernels_compile(topology, case):
+    compile_attention(CASES[case], topology)
 
 
 def test_memory_of_the_encoder_grows_as_the_inputs_do():
-    model = T5Config(
-        num_encoder_layers=2, num_decoder_layers=1, emb_dim=256, num_heads=4, vocab_size=512
-    )
+    model = T5Config(num_encoder_layers=2, num_decoder_layers=1, emb_dim=256, vocab_size=512)
 
-    def temporaries(S: int) -> int:
-        lowered = lowered_step("v5e:2x2", model, MeshConfig(data=-1), 4, S, 96)
+    def temporaries(inputs: int) -> int:
+        lowered = lowered_step("v5e:2x2", model, MeshConfig(data=-1), 4, inputs, T)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
-    short, long = temporaries(4096), temporaries(16384)
-    assert long < 4.4 * short
+    assert temporaries(16384) < 4.4 * temporaries(4096)
