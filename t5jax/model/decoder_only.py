@@ -17,9 +17,9 @@ from t5jax.model.attention import MASKED, Mask
 from t5jax.model.config import T5Config
 from t5jax.model.decode_weights import DecodeWeights
 from t5jax.model.encoder_decoder import DecodeStep, KVCache, Stack
+from t5jax.model.kv_cache import KeyValue, empty_kv_cache, update_kv_cache
 from t5jax.model.layer_stack import unstack
-from t5jax.model.layers import Attention, KeyValue, TransformerBlock, kv_cache_bias, update_kv_cache
-from t5jax.model.matmul import dense
+from t5jax.model.layers import TransformerBlock, kv_cache_bias
 from t5jax.model.position import RelativePositionBias
 from t5jax.model.token_model import (
     TokenModel,
@@ -104,21 +104,20 @@ class DecoderOnly(TokenModel):
                 new_cache
             )
 
-        B, N, _, H = inputs[0].key.shape
-        empty = jnp.zeros((B, N, max_length * num_beams, H), inputs[0].key.dtype)
-        return decode, (KeyValue(empty, empty),) * len(weights.layers)
+        empty = empty_kv_cache(inputs[0], max_length * num_beams)
+        return decode, (empty,) * len(weights.layers)
 
     def _lengths(self, tokens_BS: jax.Array) -> jax.Array:
         """int32 [B]: the tokens of each row."""
         return jnp.sum(is_token(tokens_BS, self.pad_id), axis=1, dtype=jnp.int32)
 
     def _keys_and_values(self, x_BTD: jax.Array, mask: Mask, length: int) -> list[KeyValue]:
-        """By layer, [B, N, length, H]: those of the first positions."""
+        """By layer those of the first positions, `length` of them."""
         bias = self.decoder.position_bias(x_BTD.shape[1], mask)
 
         def body(x_BTD, layer):
             # The layer computes them, too; the compiler merges the two.
-            cached = layer.self_attention.heads_first(layer.self_attention_norm(x_BTD)[:, :length])
+            cached = layer.self_attention.memory(layer.self_attention_norm(x_BTD)[:, :length])
             return constrain(layer(x_BTD, bias, mask), "batch", None, None), cached
 
         _, stacked = jax.lax.scan(body, x_BTD, self.decoder.layers)
@@ -162,27 +161,10 @@ def _decode_block(
     bias_NT: jax.Array,
     mask_BKTJ: jax.Array,
 ) -> tuple[jax.Array, KeyValue]:
-    """One decoding step of a block, as `TransformerBlock.decode`; keys and values of the inputs,
-    [B, N, S, H], are shared by all beams of a row."""
+    """One decoding step of a block, as `TransformerBlock.decode`; keys and values of the inputs are
+    shared by all beams of a row."""
     y_RD = layer.self_attention_norm(x_RD)
     kv_cache = update_kv_cache(kv_cache, layer.self_attention.keys_and_values(y_RD), index)
-    memories = (inputs, inputs_bias_BN1S), (kv_cache, kv_cache_bias(bias_NT, mask_BKTJ))
-    x_RD += _attend(layer.self_attention, y_RD, memories)
+    biases = inputs_bias_BN1S, kv_cache_bias(bias_NT, mask_BKTJ)
+    x_RD += layer.self_attention.decode(y_RD, (inputs, kv_cache), biases)
     return layer.mlp_and_adapter(x_RD), kv_cache
-
-
-def _attend(
-    attention: Attention, x_RD: jax.Array, memories: tuple[tuple[KeyValue, jax.Array], ...]
-) -> jax.Array:
-    """As `Attention.decode`, over the concatenation of several caches with a bias each, of which
-    none is copied."""
-    B, N, _, H = memories[0][0].key.shape
-    q_BKNH = dense(x_RD, attention.query).reshape(B, -1, N, H)
-    f32 = {"preferred_element_type": jnp.float32}
-    scores = [jnp.einsum("BKNH,BNSH->BNKS", q_BKNH, m.key, **f32) + bias for m, bias in memories]
-    borders = np.cumsum([x.shape[-1] for x in scores])[:-1]
-    probs = jax.nn.softmax(jnp.concatenate(scores, axis=-1)).astype(x_RD.dtype)
-    y_BNKH = jnp.zeros((B, N, q_BKNH.shape[1], H), x_RD.dtype)
-    for probs_BNKS, (m, _) in zip(jnp.split(probs, borders, axis=-1), memories, strict=True):
-        y_BNKH += probs_BNKS @ m.value
-    return dense(y_BNKH.swapaxes(1, 2).reshape(x_RD.shape[0], N * H), attention.out)

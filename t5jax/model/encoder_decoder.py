@@ -13,8 +13,9 @@ from flax import nnx
 from t5jax.model.attention import MASKED, Mask, PositionBias
 from t5jax.model.config import T5Config
 from t5jax.model.decode_weights import DecodeWeights
+from t5jax.model.kv_cache import KeyValue, empty_kv_cache
 from t5jax.model.layer_stack import unstack
-from t5jax.model.layers import KeyValue, RMSNorm, TransformerBlock, dropout, split_keys
+from t5jax.model.layers import RMSNorm, TransformerBlock, dropout, split_keys
 from t5jax.model.matmul import in_row_blocks
 from t5jax.model.position import RelativePositionBias
 from t5jax.model.token_model import (
@@ -82,7 +83,7 @@ class Stack(nnx.Module):
         return self.relpos_bias(length, length, bidirectional=mask.bidirectional)
 
 
-# By layer, [B, N, T K, H]: keys and values of the output so far, T positions of K slots.
+# By layer keys and values of the output so far, T positions of K slots.
 KVCache = tuple[KeyValue, ...]
 
 
@@ -181,7 +182,7 @@ class EncoderDecoder(TokenModel):
         segments_BS = is_token(tokens_BS, self.pad_id).astype(jnp.int32)
         encoded_BSD, segments_BS = in_row_blocks(self.encode, tokens_BS, segments_BS)
         stacked = unstack(self.decoder.layers, self.decoder.num_layers)  # for many rows
-        encoded = [layer.cross_attention.heads_first(encoded_BSD) for layer in stacked]
+        encoded = [layer.cross_attention.memory(encoded_BSD) for layer in stacked]
         encoded_bias_B11S = jnp.where(segments_BS > 0, 0.0, MASKED)[:, None, None]
         relpos_bias = self.decoder.relpos_bias if self.decoder.shared_bias else None
 
@@ -198,9 +199,8 @@ class EncoderDecoder(TokenModel):
                 new_cache
             )
 
-        B, N, _, H = encoded[0].key.shape
-        empty = jnp.zeros((B, N, max_length * num_beams, H), encoded[0].key.dtype)
-        return decode, (KeyValue(empty, empty),) * len(weights.layers)
+        empty = empty_kv_cache(encoded[0], max_length * num_beams)
+        return decode, (empty,) * len(weights.layers)
 
 
 def rematerialized(block, policy: str, *, in_scan: bool):

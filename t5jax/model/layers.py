@@ -6,14 +6,22 @@ file that knows where they live. Initial values are T5X's. Randomness is an argu
 key per row, so that a row's dropout does not depend on how a batch was cut; None means evaluation.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from t5jax.model.attention import Mask, PositionBias, dot_product_attention
 from t5jax.model.config import T5Config
+from t5jax.model.kv_cache import (
+    KeyValue,
+    laid_out,
+    scores_of,
+    sum_of_values,
+    update_kv_cache,
+)
 from t5jax.model.matmul import dense
 from t5jax.model.position import RelativePositionBias
 
@@ -63,13 +71,6 @@ class RMSNorm(nnx.Module):
         return x.astype(x_BTD.dtype) * self.scale[...].astype(x_BTD.dtype)
 
 
-class KeyValue(NamedTuple):
-    """Keys and values of one attention layer, [B, S, N, H] each; in the KV cache heads first."""
-
-    key: jax.Array
-    value: jax.Array
-
-
 class Attention(nnx.Module):
     """Multi-head attention. The usual 1/sqrt(head_dim) is folded into the query's initial scale.
 
@@ -106,23 +107,27 @@ class Attention(nnx.Module):
     def keys_and_values(self, memory_BSD: jax.Array) -> KeyValue:
         return KeyValue(self._project(memory_BSD, self.key), self._project(memory_BSD, self.value))
 
-    def heads_first(self, memory_BSD: jax.Array) -> KeyValue:
-        """Keys and values [B, N, S, H], as `decode` reads them: one head's are contiguous."""
-        return KeyValue(*(x.swapaxes(1, 2) for x in self.keys_and_values(memory_BSD)))
+    def memory(self, memory_BSD: jax.Array) -> KeyValue:
+        """Keys and values as `decode` reads them."""
+        return laid_out(*self.keys_and_values(memory_BSD))
 
-    def decode(self, x_RD: jax.Array, memory: KeyValue, bias_BNKS: jax.Array) -> jax.Array:
-        """Attention of one position of K beams a row to cached keys and values, [B, N, S, H] each.
+    def decode(
+        self, x_RD: jax.Array, memories: Sequence[KeyValue], biases: Sequence[jax.Array]
+    ) -> jax.Array:
+        """Attention of one position of K beams a row to cached keys and values: to the
+        concatenation of several caches, of which none is copied. R = B K. Returns [R, D].
 
-        The bias carries position and mask; R = B K. Returns [R, D].
+        A bias [B, N, K, S] for each carries position and mask.
         """
-        B, N, _, H = memory.key.shape
-        q_BKNH = self._project(x_RD, self.query).reshape(B, -1, N, H)
-        scores_BNKS = jnp.einsum(
-            "BKNH,BNSH->BNKS", q_BKNH, memory.key, preferred_element_type=jnp.float32
-        )
-        probs_BNKS = jax.nn.softmax(scores_BNKS + bias_BNKS).astype(x_RD.dtype)
-        y_BNKH = probs_BNKS @ memory.value
-        return dense(y_BNKH.swapaxes(1, 2).reshape(x_RD.shape[0], N * H), self.out)
+        B = memories[0].key.shape[0]
+        q_RNH = self._project(x_RD, self.query)
+        q_BKNH = q_RNH.reshape(B, -1, *q_RNH.shape[1:])
+        scores = [scores_of(q_BKNH, m) + bias for m, bias in zip(memories, biases, strict=True)]
+        borders = np.cumsum([x.shape[-1] for x in scores])[:-1]
+        probs = jax.nn.softmax(jnp.concatenate(scores, axis=-1)).astype(x_RD.dtype)
+        parts = zip(jnp.split(probs, borders, axis=-1), memories, strict=True)
+        first, *others = (sum_of_values(*part) for part in parts)
+        return dense(sum(others, first).reshape(x_RD.shape[0], -1), self.out)
 
     def _project(self, x: jax.Array, weight: nnx.Param) -> jax.Array:
         return dense(x, weight).reshape(*x.shape[:-1], self.num_heads, -1)
@@ -229,7 +234,7 @@ class TransformerBlock(nnx.Module):
     ) -> tuple[jax.Array, KeyValue]:
         """One decoding step of a block: (x, the KV cache with this position's keys and values).
 
-        `kv_cache` [B, N, T J, H] holds T positions of J = K cache slots, those from `index` on not
+        `kv_cache` holds T positions of J = K cache slots, those from `index` on not
         yet written; `mask_BKTJ` is 0 at the slots of each beam's history, else very small, so that
         beams are reordered without moving the cache. `bias_NT` is the stack's position bias of this
         position to all of them. R = B K.
@@ -240,31 +245,15 @@ class TransformerBlock(nnx.Module):
         y_RD = self.self_attention_norm(x_RD)
         kv_cache = update_kv_cache(kv_cache, self.self_attention.keys_and_values(y_RD), index)
         bias_BNKS = kv_cache_bias(bias_NT, mask_BKTJ)
-        x_RD += self.self_attention.decode(y_RD, kv_cache, bias_BNKS)
+        x_RD += self.self_attention.decode(y_RD, [kv_cache], [bias_BNKS])
         y_RD = self.cross_attention_norm(x_RD)
-        x_RD += self.cross_attention.decode(y_RD, encoded, encoded_bias_B11S)
+        x_RD += self.cross_attention.decode(y_RD, [encoded], [encoded_bias_B11S])
         return self.mlp_and_adapter(x_RD), kv_cache
 
     def mlp_and_adapter(self, x_RD: jax.Array) -> jax.Array:
         """The sublayers after attention."""
         x_RD += self.mlp(self.mlp_norm(x_RD))
         return x_RD + self.adapter(x_RD) if self.has_adapter else x_RD
-
-
-def update_kv_cache(kv_cache: KeyValue, new: KeyValue, index: jax.Array) -> KeyValue:
-    """The KV cache, [B, N, T J, H] each, with keys and values [R, N, H] written at `index`.
-
-    A position's slots are contiguous, so that the update is one slice and attention reads the array
-    in its own shape: XLA writes twice, into copies, where it is read in another one.
-    """
-    B, N, _, H = kv_cache.key.shape
-
-    def store(old, x_RNH):
-        new_BNJH = x_RNH.reshape(B, -1, N, H).swapaxes(1, 2)
-        start = index * new_BNJH.shape[2]
-        return jax.lax.dynamic_update_slice_in_dim(old, new_BNJH, start, axis=2)
-
-    return KeyValue(store(kv_cache.key, new.key), store(kv_cache.value, new.value))
 
 
 def kv_cache_bias(bias_NT: jax.Array, mask_BKTJ: jax.Array) -> jax.Array:
