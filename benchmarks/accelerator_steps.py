@@ -19,6 +19,7 @@ from t5jax.model.config import SIZES, T5Config
 from t5jax.sharding import MESH_AXES, MeshConfig
 from t5jax.tracking.throughput import model_flops, peak_flops
 from t5jax.training.losses import CrossEntropy
+from t5jax.training.memory import activation_bytes, resident_bytes
 from t5jax.training.optimizers import Adafactor
 from t5jax.training.schedules import Constant
 from t5jax.training.steps import Program
@@ -29,8 +30,6 @@ GOOD_ENOUGH = 0.75  # of it: then a larger batch is not looked for
 # Layers one after the other are faster and take minutes to compile on a TPU.
 _UNROLLED = {"unroll_layers": "all", "remat": "none"}
 _SCANNED = {"unroll_layers": 1, "remat": "dots"}
-# Of every [token, emb_dim] of a layer, in programs compiled for an H200: where the search begins.
-_BYTES_PER_ACTIVATION = {"none": 35.0, "dots": 20.0}
 
 
 class Clock:
@@ -126,19 +125,14 @@ def device_memory() -> float | None:
 
 def fixed_bytes(program: Program) -> float:
     """Parameters, optimizer and gradients: what does not grow with the rows."""
-    params = sum(x.size * 4 for x in jax.tree.leaves(program.abstract_state.params))
-    state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(program.abstract_state))
-    return state + params
+    return sum(resident_bytes(program))
 
 
 def guess_rows(program: Program, memory: float, lengths: tuple[int, int]) -> int:
-    """Rows that might fill the memory."""
-    cfg, (S, T) = program.model, lengths
-    tokens = S * cfg.num_encoder_layers + 1.5 * T * cfg.num_decoder_layers
-    wide = (cfg.mlp_dim + cfg.num_heads * cfg.head_dim) / cfg.emb_dim / 3.7  # 1 for base
-    layers = tokens * cfg.emb_dim * _BYTES_PER_ACTIVATION[cfg.remat] * max(wide, 0.5)
-    logits = 8.0 * T * cfg.vocab_size
-    return whole(FILLED * memory - fixed_bytes(program), layers + logits)
+    """Rows that fill the memory by arithmetic, where attention stores no scores."""
+    cfg = program.model
+    of_row = activation_bytes(cfg, *lengths, remat=cfg.remat, scores=False)
+    return whole(FILLED * memory - fixed_bytes(program), of_row)
 
 
 def whole(nbytes: float, bytes_of_row: float) -> int:

@@ -10,11 +10,11 @@ to the host while another one works, and touching it again would be timed as a s
 where steps follow each other. Only rounds without other work on the cores count (benchmarks/
 turns.py). Both sides flush denormal numbers, and both must begin at a loss of about ln(32128).
 
-t5jax is set up as its users have it: on a CPU rows one at a time (`num_microbatches`), unrolled
-layers. Hugging Face is what its Trainer runs: eager mode, SDPA, autocast for bfloat16, all rows at
-once (`--their-microbatches 8`: one at a time, too), without the Trainer's clipping of gradients,
-which t5jax's Adafactor has not either. t5jax's step computes norms of gradients and parameters and
-the accuracy besides.
+t5jax is set up as its users have it: microbatches, unrolling and rematerialisation are "auto" and
+printed, with the reasons. Hugging Face is what its Trainer runs: eager mode, SDPA, autocast for
+bfloat16, all rows at once (`--their-microbatches 8`: one at a time, too), without the Trainer's
+clipping of gradients, which t5jax's Adafactor has not either. t5jax's step computes norms of
+gradients and parameters and the accuracy besides.
 
 Needs the `parity` extra.
 """
@@ -57,31 +57,13 @@ def t5jax_step(options):
     import jax
     import jax.numpy as jnp
 
-    from t5jax.model.config import t5_1_1_small
-    from t5jax.sharding import MeshConfig
-    from t5jax.training.losses import CrossEntropy
-    from t5jax.training.optimizers import Adafactor, AdamW
-    from t5jax.training.schedules import Constant
-    from t5jax.training.steps import Program
-
-    rate = {"learning_rate": 1e-3, "schedule": Constant(), "global_norm_clip": None}
-    optimizer = {"adafactor": Adafactor, "adamw": AdamW}[options.optimizer](**rate)
-    mesh = MeshConfig()
-    model = t5_1_1_small(dtype=options.dtype, dropout_rate=options.dropout, unroll_layers="all")
-    program = Program(
-        model=model,
-        loss=CrossEntropy(z_loss=0.0),
-        tx=optimizer.build(1000),
-        num_microbatches=options.num_microbatches,
-        mesh_config=mesh,
-        mesh=mesh.build(),
-    )
-    data = jax.device_put(batch(model.vocab_size, options), program.batch_sharding)
+    program, choices = t5jax_program(options)
+    data = jax.device_put(batch(program.model.vocab_size, options), program.batch_sharding)
     key = jax.random.key(0)
     state = program.init(seed=0)
     start = time.perf_counter()
     compiled = program.compile_train_step(data, key)
-    report: dict = {"compile_seconds": time.perf_counter() - start}
+    report = {"compile_seconds": time.perf_counter() - start, "choices": choices}
     report["program_flops"] = program_flops(compiled.as_text())
     # XLA's CPU back end and its threads flush denormal numbers; looked at rather than believed.
     tiny = jax.jit(lambda x: x * 1e-5)(jnp.full((2**22,), 1e-37))
@@ -93,6 +75,48 @@ def t5jax_step(options):
         return float(metrics["loss"])
 
     return step, report
+
+
+def t5jax_program(options):
+    """(the program, what its settings of "auto" are): by the rules of a run on this machine."""
+    from t5jax import recipes
+    from t5jax.config import RunConfig, TrainConfig
+    from t5jax.model.config import t5_1_1_small
+    from t5jax.run.auto import local_machine, resolve_auto
+    from t5jax.training.losses import CrossEntropy
+    from t5jax.training.optimizers import Adafactor, AdamW
+    from t5jax.training.schedules import Constant
+    from t5jax.training.steps import Program
+
+    rate = {"learning_rate": 1e-3, "schedule": Constant(), "global_norm_clip": None}
+    parts = options.num_microbatches
+    config = RunConfig(
+        workdir="none",
+        model=t5_1_1_small(
+            dtype=options.dtype,
+            dropout_rate=options.dropout,
+            unroll_layers=options.unroll_layers,
+        ),
+        data=recipes.c4_json(),  # which is not read
+        train=TrainConfig(
+            num_train_steps=1000,
+            batch_size=options.rows,
+            num_microbatches=parts if parts == "auto" else int(parts),
+        ),
+        loss=CrossEntropy(z_loss=0.0),
+        optimizer={"adafactor": Adafactor, "adamw": AdamW}[options.optimizer](**rate),
+    )
+    resolved = resolve_auto(config, local_machine(), (options.inputs, options.targets))
+    config = resolved.config
+    program = Program(
+        model=config.model,
+        loss=config.loss,
+        tx=config.build_optimizer(),
+        num_microbatches=config.train.num_microbatches,
+        mesh_config=config.mesh,
+        mesh=config.mesh.build(),
+    )
+    return program, [str(choice) for choice in resolved.choices]
 
 
 def program_flops(text: str) -> float:
@@ -170,9 +194,11 @@ class Side:
     def __init__(self, name: str, dtype: str, dropout: float, options):
         self.name, self.dtype = name, dtype
         flags = ["--child", name, "--dropout", str(dropout), "--dtypes", dtype]
-        for field in ("optimizer", "rows", "inputs", "targets", "their_microbatches"):
+        for field in (
+            *("optimizer", "rows", "inputs", "targets"),
+            *("num_microbatches", "unroll_layers", "their_microbatches"),
+        ):
             flags += [f"--{field.replace('_', '-')}", str(getattr(options, field))]
-        flags += ["--num-microbatches", str(options.num_microbatches or options.rows)]
         self.process = subprocess.Popen(
             [sys.executable, __file__, *flags],
             stdin=subprocess.PIPE,
@@ -251,6 +277,7 @@ def compare(dropout: float, options, peaks: dict[str, float]) -> dict:
             shown = f"{spread(rounds.seconds(name))} s   {rate:5.1%} of matmul peak   {shown}"
         result["sides"][name] = figures
         print(f"  {name:22s} {shown}")
+        print("".join(f"{'':25}{choice}\n" for choice in figures.get("choices", ())), end="")
     if rounds.clean:
         result["ratios"] = {}
         for slower, faster in pairs(options.dtypes):
@@ -283,7 +310,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--inputs", type=int, default=512)
     parser.add_argument("--targets", type=int, default=114)
-    parser.add_argument("--num-microbatches", type=int, help="of t5jax's step; default: one a row")
+    parser.add_argument("--num-microbatches", default="auto", help="of t5jax's step")
+    unrolling = ["auto", "all"]
+    parser.add_argument("--unroll-layers", choices=unrolling, default="auto", help="of t5jax's")
     parser.add_argument("--their-microbatches", type=int, default=1, help="of Hugging Face's step")
     parser.add_argument("--most-others", type=float, default=MOST_OTHERS, help="in a clean turn")
     parser.add_argument("--json", type=pathlib.Path)
