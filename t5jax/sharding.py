@@ -9,7 +9,7 @@ import contextlib
 import contextvars
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -161,8 +161,11 @@ def on_each_device(function: Callable, rows: NamedSharding) -> Callable:
     )
 
 
-def on_shards(function: Callable, in_axes: tuple, out_axes: tuple | list) -> Callable:
-    """`shard_map` of a function over the whole mesh, its arguments' axes by name.
+def on_shards(
+    function: Callable, in_axes: tuple, out_axes: tuple | list, over: str | None = None
+) -> Callable:
+    """`shard_map` of a function over the whole mesh, its arguments' axes by name; or, with `over`,
+    only over the mesh axes of that logical axis, while XLA shards along the others.
 
     `in_axes` has a tuple for each argument, `out_axes` one for the result, or a list of one for
     each: a logical axis or None for each of its dimensions, or None for the whole argument, which
@@ -172,14 +175,16 @@ def on_shards(function: Callable, in_axes: tuple, out_axes: tuple | list) -> Cal
     rules = _rules.get()
     if rules is None or _inside_shard_map():
         return function
-    spec = lambda axes: P() if axes is None else _spec(axes, rules)
-    out_specs = tuple(map(spec, out_axes)) if isinstance(out_axes, list) else spec(out_axes)
     mesh = jax.sharding.get_abstract_mesh()
+    mapped = set(rules[over] if over else mesh.axis_names) - set(mesh.manual_axes)
+    of_xla = set(mesh.axis_names) - mapped
+    spec = lambda axes: P() if axes is None else _spec(axes, rules, of_xla)
+    out_specs = tuple(map(spec, out_axes)) if isinstance(out_axes, list) else spec(out_axes)
     return jax.shard_map(
         function,
         in_specs=tuple(map(spec, in_axes)),
         out_specs=out_specs,
-        axis_names=set(mesh.axis_names) - set(mesh.manual_axes),
+        axis_names=mapped,
         check_vma=False,
     )
 
@@ -293,11 +298,11 @@ def state_shardings(abstract_state, specs: dict, mesh: jax.sharding.Mesh):
     return jax.tree_util.tree_map_with_path(sharding, abstract_state)
 
 
-def _spec(axes: tuple[str | None, ...], rules: AxisRules) -> P:
-    """Without the mesh axes over which a `shard_map` is being traced: arrays there are one index's
-    part already."""
-    placed = jax.sharding.get_abstract_mesh().manual_axes
-    mesh_axes_of = lambda name: tuple(x for x in rules[name] if x not in placed)
+def _spec(axes: tuple[str | None, ...], rules: AxisRules, left_out: Iterable[str] = ()) -> P:
+    """Without the mesh axes `left_out` and those over which a `shard_map` is being traced: arrays
+    there are one index's part already."""
+    left_out = {*left_out, *jax.sharding.get_abstract_mesh().manual_axes}
+    mesh_axes_of = lambda name: tuple(x for x in rules[name] if x not in left_out)
     return P(*(None if axis is None else (mesh_axes_of(axis) or None) for axis in axes))
 
 

@@ -42,7 +42,7 @@ def resolve_mixture(config: RunConfig) -> ResolvedMixture:
     encoder_length, decoder_length = mixture.row_format.lengths
     positions = decoder_length or encoder_length
     num_chunks = getattr(config.loss, "num_chunks", 1)
-    if num_chunks > positions:
+    if num_chunks != "auto" and num_chunks > positions:
         raise ConfigError(f"loss.num_chunks = {num_chunks}: at most the {positions} targets")
     return mixture
 

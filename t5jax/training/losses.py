@@ -3,11 +3,10 @@
 Losses return sums over tokens and never means, so that microbatches, hosts and evaluation batches
 with different numbers of real tokens add up exactly; the caller divides once.
 
-Shape suffixes: B rows, T target length, D emb_dim, V vocab.
+Shape suffixes: B rows, T target length, K tasks.
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
@@ -15,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from t5jax.errors import ConfigError, user_code
+from t5jax.training.chunked_loss import summed_cross_entropy
 from t5jax.types import EOS_ID, Batch
 
 
@@ -73,7 +73,9 @@ class CrossEntropy:
     label_smoothing: float = 0.0
     normalizer: Normalizer = "target_tokens"
     normalizing_factor: float | None = None  # e.g. 2048*114, for slots made by Mesh TensorFlow
-    num_chunks: int = 1  # of the target positions; only one chunk's logits exist at a time
+    # In how many parts a device makes the logits of its tokens, one part at a time; "auto": by the
+    # size of the logits.
+    num_chunks: int | Literal["auto"] = "auto"
     first_sentinel_id: int | None = None  # None: taken from the vocabulary of the run
     sentinel_ids: tuple[int, ...] | None = None  # set by the run where not all are at the top
     num_tasks: int = 0  # of the mixture, set by the run; 0: no sums by task
@@ -83,8 +85,9 @@ class CrossEntropy:
             raise ConfigError(f"loss.z_loss = {self.z_loss}: must not be negative")
         if not 0.0 <= self.label_smoothing < 1.0:
             raise ConfigError(f"loss.label_smoothing = {self.label_smoothing}: must be in [0, 1)")
-        if self.num_chunks < 1:
-            raise ConfigError(f"loss.num_chunks = {self.num_chunks}: must be at least 1")
+        chunks = self.num_chunks
+        if chunks != "auto" and (not isinstance(chunks, int) or chunks < 1):
+            raise ConfigError(f"loss.num_chunks = {chunks!r}: at least 1, or 'auto'")
         if self.normalizer not in get_args(Normalizer):
             choices = ", ".join(get_args(Normalizer))
             raise ConfigError(f"loss.normalizer = {self.normalizer!r}: choose one of {choices}")
@@ -111,7 +114,7 @@ class CrossEntropy:
             scales_BT,
             z_loss=self.z_loss,
             label_smoothing=self.label_smoothing,
-            num_chunks=self.num_chunks,
+            num_chunks=None if self.num_chunks == "auto" else self.num_chunks,
         )
         # A model of another program may have none: T5's.
         text_BT = weights_BT * (targets_BT != getattr(model, "eos_id", EOS_ID))
@@ -204,107 +207,3 @@ def _average_per_sequence(batch: Batch, weights_BT: jax.Array):
     total_BT = jnp.einsum("BTU,BU->BT", same_BTT, weights_BT)
     scales_BT = weights_BT / jnp.maximum(total_BT, 1e-9)
     return scales_BT, jnp.sum(scales_BT)
-
-
-def summed_cross_entropy(
-    hidden_BTD, table_DV, targets_BT, scales_BT, *, z_loss, label_smoothing, num_chunks
-):
-    """Σ scales · (smoothed cross-entropy + z-loss) of the logits hidden @ table.
-
-    Returns (float32 scalar, (cross-entropy [B, T], log Z [B, T], correct [B, T] bool)). Gradients
-    are made with the values, chunk by chunk of the target positions, so that no more than one
-    chunk's float32 logits [B, T/num_chunks, V] exist and no product is computed twice.
-    """
-    T = targets_BT.shape[1]
-    hidden = _in_chunks(hidden_BTD, num_chunks)
-    targets = _in_chunks(targets_BT, num_chunks)
-    scales = _in_chunks(scales_BT, num_chunks)
-    sums = _chunked(hidden, targets, scales, table_DV, z_loss, label_smoothing)
-    total, per_token = sums  # pyright: ignore[reportGeneralTypeIssues]
-    whole = lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1)[:, :T]
-    return total, jax.tree.map(whole, per_token)
-
-
-def _in_chunks(x: jax.Array, num_chunks: int) -> jax.Array:
-    """[B, T, ...] -> [num_chunks, B, T / num_chunks, ...], T filled up with zeros."""
-    fill = -x.shape[1] % num_chunks
-    x = jnp.pad(x, ((0, 0), (0, fill)) + ((0, 0),) * (x.ndim - 2))
-    return jnp.moveaxis(x.reshape(x.shape[0], num_chunks, -1, *x.shape[2:]), 1, 0)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _chunked(hidden, targets, scales, table_DV, z_loss, label_smoothing):
-    def body(total, chunk):
-        hidden_BTD, targets_BT, scales_BT = chunk
-        value, per_token, _ = _one_chunk(
-            hidden_BTD, targets_BT, scales_BT, table_DV, z_loss, label_smoothing
-        )
-        return total + value, per_token
-
-    return _scan(body, jnp.float32(0.0), (hidden, targets, scales))
-
-
-def _forward(hidden, targets, scales, table_DV, z_loss, label_smoothing):
-    def body(carry, chunk):
-        total, dtable_DV = carry
-        hidden_BTD, targets_BT, scales_BT = chunk
-        value, per_token, dlogits = _one_chunk(
-            hidden_BTD, targets_BT, scales_BT, table_DV, z_loss, label_smoothing
-        )
-        dlogits_BTV = dlogits().astype(hidden_BTD.dtype)
-        f32 = {"preferred_element_type": jnp.float32}
-        dhidden_BTD = jnp.einsum("BTV,DV->BTD", dlogits_BTV, table_DV, **f32)
-        # As one matrix product; see model.layers.dense.
-        rows = lambda x: x.reshape(-1, x.shape[-1])
-        dtable_DV += jnp.einsum("ND,NV->DV", rows(hidden_BTD), rows(dlogits_BTV), **f32)
-        return (total + value, dtable_DV), (per_token, dhidden_BTD.astype(hidden_BTD.dtype))
-
-    zero = (jnp.float32(0.0), jnp.zeros(table_DV.shape, jnp.float32))
-    (total, dtable_DV), (per_token, dhidden) = _scan(body, zero, (hidden, targets, scales))
-    return (total, per_token), (dhidden, dtable_DV.astype(table_DV.dtype))
-
-
-def _backward(z_loss, label_smoothing, residuals, cotangents):
-    dhidden, dtable_DV = residuals
-    dtotal = cotangents[0]  # per-token values are metrics: no gradient through them
-    scaled = lambda x: (x * dtotal).astype(x.dtype)
-    return scaled(dhidden), None, None, scaled(dtable_DV)
-
-
-_chunked.defvjp(_forward, _backward)
-
-
-def _scan(body, carry, chunks):
-    """lax.scan, without a loop for a single chunk."""
-    if chunks[0].shape[0] > 1:
-        return jax.lax.scan(body, carry, chunks)
-    carry, y = body(carry, jax.tree.map(lambda x: x[0], chunks))
-    return carry, jax.tree.map(lambda x: x[None], y)
-
-
-def _one_chunk(hidden_BTD, targets_BT, scales_BT, table_DV, z_loss, label_smoothing):
-    """Summed objective, per-token values, and a function making d objective / d logits."""
-    V = table_DV.shape[1]
-    off = label_smoothing / (V - 1)
-    on = 1.0 - label_smoothing
-    logits_BTV = jnp.einsum("BTD,DV->BTV", hidden_BTD, table_DV, preferred_element_type=jnp.float32)
-    # A comparison instead of an index: the vocabulary may be divided among devices.
-    is_target_BTV = (
-        jax.lax.broadcasted_iota(jnp.int32, logits_BTV.shape, 2) == targets_BT[..., None]
-    )
-    log_z_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
-    nll_BT = log_z_BT - jnp.sum(jnp.where(is_target_BTV, logits_BTV, 0.0), axis=-1)
-    correct_BT = jnp.argmax(logits_BTV, axis=-1) == targets_BT
-    smoothed_BT = nll_BT
-    if label_smoothing:
-        entropy = -(on * jnp.log(on) + (V - 1) * off * jnp.log(off + 1e-20))
-        off_target_BT = V * log_z_BT - jnp.sum(logits_BTV, axis=-1)
-        smoothed_BT = (on - off) * nll_BT + off * off_target_BT - entropy
-    total = jnp.sum(scales_BT * (smoothed_BT + z_loss * log_z_BT**2))
-
-    def dlogits():
-        p_BTV = jnp.exp(logits_BTV - log_z_BT[..., None])
-        q_BTV = jnp.where(is_target_BTV, on, off)
-        return scales_BT[..., None] * ((1.0 + 2.0 * z_loss * log_z_BT[..., None]) * p_BTV - q_BTV)
-
-    return total, (nll_BT, log_z_BT, correct_BT), dlogits

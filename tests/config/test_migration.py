@@ -56,6 +56,7 @@ def golden_run() -> RunConfig:
             num_train_steps=4, batch_size=8, num_microbatches=1, eval_every_steps=2, num_eval_rows=5
         ),
         mesh=MeshConfig(fsdp=1),
+        loss=CrossEntropy(num_chunks=1),  # the default then
         optimizer=Adafactor(
             learning_rate=0.3, schedule=Rsqrt(warmup_steps=3), min_dim_size_to_factor=16
         ),

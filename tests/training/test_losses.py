@@ -367,6 +367,7 @@ def test_logits_of_bfloat16_are_float32():
         ({"z_loss": -1e-4}, "loss.z_loss = -0.0001"),
         ({"label_smoothing": 1.0}, "loss.label_smoothing = 1.0"),
         ({"num_chunks": 0}, "loss.num_chunks = 0"),
+        ({"num_chunks": "many"}, "loss.num_chunks = 'many'"),
         ({"normalizer": "constant"}, "normalizing_factor = None"),
         ({"normalizing_factor": 5.0}, "normalizing_factor = 5.0"),
         ({"normalizer": "constant", "normalizing_factor": 0.0}, "normalizing_factor = 0.0"),
