@@ -14,6 +14,7 @@ from t5jax.decoding.generator import decode_batch
 from t5jax.errors import ConfigError
 from t5jax.planning.abstract_run import AbstractRun, abstract_key, compute_params
 from t5jax.planning.chips import GIB, Platform
+from t5jax.training.compiler_options import compile_lowered
 from t5jax.training.steps import Program
 
 Step = Literal["train", "evaluate", "decode"]
@@ -83,7 +84,8 @@ def compile_step(
     start = time.perf_counter()
     lowered = lower_step(run, program, step)
     try:
-        compiled = lowered.compile(compiler_options=_OPTIONS[platform] or None)
+        options = program.compiler_options if step == "train" else {}
+        compiled = compile_lowered(lowered, {**options, **_OPTIONS[platform]})
     except Exception as error:
         refused = read_out_of_memory(str(error))
         if refused is None:

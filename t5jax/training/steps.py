@@ -17,6 +17,7 @@ from t5jax import sharding
 from t5jax.model.computation import resolve_computation
 from t5jax.model.config import T5Config
 from t5jax.model.registry import abstract_model, init_params
+from t5jax.training.compiler_options import Options, compile_lowered, compiler_options
 from t5jax.training.losses import Loss, LossSums, with_run_settings
 from t5jax.training.peft import AllParameters, Strategy, merge_trees, partition_params
 from t5jax.training.train_step import TrainState, make_eval_step, make_train_step
@@ -108,7 +109,17 @@ class Program:
 
     def compile_train_step(self, abstract_batch, key: jax.Array) -> jax.stages.Compiled:
         """`train_step(state, batch, key) -> (state, metrics)`; the state passed in is consumed."""
-        return self.lower_train_step(abstract_batch, key).compile()
+        return compile_lowered(self.lower_train_step(abstract_batch, key), self.compiler_options)
+
+    @property
+    def compiler_options(self) -> Options:
+        """XLA's options for the train step on this mesh."""
+        with self.use_mesh():
+            return compiler_options(
+                sharding.platform_in_program(),
+                num_devices=self.mesh.size,
+                tensor_parallel=sharding.num_shards("heads") * sharding.num_shards("mlp") > 1,
+            )
 
     def lower_train_step(
         self, abstract_batch, key: jax.Array | jax.ShapeDtypeStruct
