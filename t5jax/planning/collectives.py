@@ -48,7 +48,7 @@ class MeshNetwork:
         """What an instruction is as a collective; None for any other."""
         kind = collective_kind(instruction.opcode)
         if kind is None:
-            return None
+            return self._between_slices(instruction)
         arrays = list(instruction.arrays)
         if kind == "reduce-scatter":
             arrays += [x for name in instruction.operands if name in computation
@@ -67,6 +67,31 @@ class MeshNetwork:
             over_network=crosses,
             seconds=self._seconds(kind, nbytes, size, groups, crosses),
             shape=whole.dims if whole else (),
+        )
+
+    def _between_slices(self, instruction: Instruction) -> Collective | None:
+        """The part of a collective that goes over DCN, which libtpu writes as a `recv` from the
+        other slices."""
+        transfer = instruction.find(r'_xla_megascale_transfer_type="(\w+)"')
+        if instruction.opcode != "recv" or transfer is None:
+            return None
+        kind, slices = transfer.lower().replace("_", "-"), len(set(self._parts.tolist()))
+        nbytes = sum(array.nbytes for array in instruction.arrays)
+        passed = nbytes * _PASSES.get(kind, 1.0) * (slices - 1) / slices
+        grid = self._parts.reshape(self._shape)
+        varying = [
+            name
+            for axis, name in enumerate(self._names)
+            if (grid != np.take(grid, [0], axis=axis)).any()
+        ]
+        return Collective(
+            kind=kind,
+            nbytes=nbytes,
+            axes="+".join(varying) or "?",
+            group=slices,
+            over_network=True,
+            seconds=passed / self._chip.network_bandwidth,
+            shape=instruction.arrays[0].dims if instruction.arrays else (),
         )
 
     def _total(self, kind: str, instruction: Instruction, computation: Computation) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from t5jax.planning.chips import Chip
 from t5jax.planning.collectives import Collective, MeshNetwork
 from t5jax.planning.flops import is_attention_kernel, matrix_flops
-from t5jax.planning.hlo import Computation, Instruction, Module, children
+from t5jax.planning.hlo import ASYNC_CALLS, Computation, Instruction, Module, children
 from t5jax.planning.traffic import collective_kind, is_free, memory_bytes
 
 # Shares of the peaks that large matrix products and copies reach (790 of 989 TFLOP/s were seen on
@@ -115,6 +115,8 @@ class _CostModel:
         computation = self._module.computations[name]
         now, pending = 0.0, _Pending()
         for instruction in computation.values():
+            if self._start_call(instruction, count, now, pending):
+                continue
             inner = children(instruction, self._module)
             if inner is not None:
                 now += inner[1] * self.visit(inner[0], count * inner[1])
@@ -139,7 +141,7 @@ class _CostModel:
     ) -> float:
         """Adds one operation; the seconds until the next can begin."""
         operation = self._operation(instruction, computation, count)
-        fused = [] if instruction.opcode != "fusion" else self._fused(instruction)
+        fused = [] if instruction.opcode != "fusion" else self._inside(instruction)
         for channel, collective in fused:
             if pending.start_fused(channel, collective.seconds, now):
                 self.operations.append(_only(collective, instruction, count))
@@ -147,7 +149,7 @@ class _CostModel:
         if operation.collective is None:
             pending.extend_fused([channel for channel, _ in fused], now + operation.seconds)
             return operation.seconds
-        if instruction.opcode.endswith("-start"):
+        if instruction.opcode.endswith("-start") or instruction.opcode == "recv":
             pending.start(instruction.name, operation.collective.seconds, now)
             operation.memory_seconds = 0.0
             return 0.0
@@ -156,16 +158,34 @@ class _CostModel:
         self.exposed += count * extra
         return operation.seconds + extra
 
-    def _fused(self, fusion: Instruction) -> list[tuple[str, Collective]]:
-        """Collectives inside a fusion, by channel: libtpu runs parts of one beside several."""
+    def _start_call(
+        self, instruction: Instruction, count: float, now: float, pending: "_Pending"
+    ) -> bool:
+        """Starts a call that runs beside what follows, if it is one of collectives."""
+        inside = self._inside(instruction) if instruction.opcode in ASYNC_CALLS else []
+        if not inside:
+            return False
+        self.operations += [_only(collective, instruction, count) for _, collective in inside]
+        pending.start(instruction.name, sum(x.seconds for _, x in inside), now)
+        return True
+
+    def _inside(self, outer: Instruction) -> list[tuple[str, Collective]]:
+        """Collectives inside a fusion or a call, by channel: libtpu runs parts of one beside
+        several fusions."""
         found = []
-        for name in fusion.called:
-            inner = self._module.computations[name]
+        for name in outer.called:
+            inner = self._module.computations.get(name, {})
             for instruction in inner.values():
                 if collective_kind(instruction.opcode):
                     collective = self._network.collective(instruction, inner)
                     assert collective is not None
-                    found.append((instruction.channel or fusion.name, collective))
+                    if name.startswith("all-reduce-scatter"):  # every device keeps its part
+                        collective = dataclasses.replace(
+                            collective, kind="reduce-scatter", seconds=collective.seconds / 2
+                        )
+                    found.append((instruction.channel or outer.name, collective))
+                elif instruction.opcode in ("fusion", "call"):
+                    found += self._inside(instruction)
         return found
 
     def _operation(

@@ -29,6 +29,10 @@ _CALLED = re.compile(
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 
+# What runs beside the instructions behind it, until its `-done`; `call-start` on a SparseCore.
+ASYNC_CALLS = ("async-start", "call-start")
+
+
 class Array(NamedTuple):
     """One array of a shape."""
 
@@ -231,9 +235,9 @@ def children(instruction: Instruction, module: Module) -> tuple[str, float] | No
     if instruction.opcode == "conditional":
         names = [name for name in instruction.called if name in module.computations]
         return max(names, key=lambda name: len(module.computations[name])), 1
-    if instruction.opcode == "call" or instruction.opcode in ("async-start", "async-done"):
+    if instruction.opcode == "call" or instruction.opcode in ASYNC_CALLS:
         names = [name for name in instruction.called if name in module.computations]
-        return (names[0], 1) if names and instruction.opcode != "async-done" else None
+        return (names[0], 1) if names else None
     return None
 
 

@@ -10,6 +10,7 @@ _FREE = frozenset(
         *("parameter", "constant", "iota", "partition-id", "replica-id"),
         *("tuple", "get-tuple-element", "bitcast", "opt-barrier", "domain"),
         *("after-all", "add-dependency", "copy-done", "slice-done", "async-done", "async-update"),
+        *("call-done", "send", "send-done", "recv-done"),
     )
 )
 _FREE_CALLS = ("AsyncCollective", "AllocateBuffer", "Sharding", "SPMD", "AssumeGatherIndices")

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import numpy as np
 import pytest
 
 from t5jax.planning.collectives import MeshNetwork, replica_groups
@@ -106,3 +107,30 @@ def test_slices_are_told_apart_by_their_devices():
 
     parts = [topology.network_part(Device(number)) for number in range(8)]
     assert parts == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+def test_what_goes_between_slices_is_a_recv():
+    """libtpu reduces inside each slice first; what it then sends names its kind."""
+    topology = dataclasses.replace(parse_topology("v6e:2x2"), slices=2)
+    text = (
+        "ENTRY %main () -> f32[] {\n"
+        "  %z = token[] after-all()\n"
+        "  %r = (bf16[512,8]{1,0}, u32[], token[]) recv(%z), channel_id=1, is_host_transfer=true, "
+        'frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}\n'
+        "  ROOT %c = f32[] constant(0)\n"
+        "}\n"
+    )
+
+    class Slices(MeshNetwork):
+        """Of devices that are not those of this process."""
+
+        def __init__(self):
+            super().__init__(MeshConfig(data=4, fsdp=2).build(jax.devices()[:8]), topology)
+            self._parts = np.arange(8) // 4
+
+    computation = parse_module(text).computations["main"]
+    found = Slices().collective(computation["r"], computation)
+    assert (found.kind, found.axes, found.over_network) == ("all-reduce", "data", True)
+    assert found.nbytes == 512 * 8 * 2 + 4
+    expected = 2 * found.nbytes / 2 / topology.chip.network_bandwidth
+    assert found.seconds == pytest.approx(expected)

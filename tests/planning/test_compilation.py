@@ -82,8 +82,8 @@ def in_another_process(code: str) -> str:
         "import jax, jax.numpy as jnp, numpy as np\n"
         "from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec\n"
         "from t5jax.planning.topology import parse_topology, prepare_process\n"
-        "from t5jax.planning.hlo import parse_module, executions\n"
-        "from t5jax.planning.flops import matrix_flops\n"
+        "from t5jax.planning.cost import program_cost\n"
+        "from t5jax.planning.hlo import parse_module\n"
         "from t5jax.planning.collectives import MeshNetwork\n"
         "from t5jax.planning.compilation import read_out_of_memory\n"
         "from t5jax.sharding import MeshConfig\n"
@@ -107,15 +107,10 @@ w = jax.ShapeDtypeStruct((1024, 2048), jnp.bfloat16, sharding=place("fsdp"))
 options = {{"xla_gpu_enable_triton_gemm": False}} if topology.chip.platform == "gpu" else None
 compiled = jax.jit(jax.grad(loss), out_shardings=place("fsdp")).lower(w, x).compile(options)
 module = parse_module(compiled.as_text())
-network = MeshNetwork(mesh, topology)
-flops, axes, crossing = 0.0, set(), set()
-for e in executions(module):
-    flops += e.count * matrix_flops(e.instruction, e.computation, module)
-    found = network.collective(e.instruction, e.computation)
-    if found:
-        axes |= set(found.axes.split("+"))
-        crossing.add(found.over_network)
-print(len(topology.devices()), flops, sorted(axes), max(crossing))
+cost = program_cost(module, topology.chip, MeshNetwork(mesh, topology), "bfloat16")
+axes = {axis for x, _ in cost.collectives for axis in x.axes.split("+")}
+crossing = any(x.over_network for x, _ in cost.collectives)
+print(len(topology.devices()), cost.flops, sorted(axes), crossing)
 """
 
 

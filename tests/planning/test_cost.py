@@ -147,3 +147,46 @@ def test_a_synchronous_collective_is_waited_for():
     )
     assert whole.seconds == pytest.approx(2 * 40e6 * 3 / 4 / CHIP.link_bandwidth)
     assert whole.exposed_seconds + whole.operation_seconds == whole.seconds
+
+
+CALL = """\
+%called (x: f32[2500000]) -> f32[10000000] {
+  %x = f32[2500000]{0} parameter(0)
+  ROOT %g = f32[10000000]{0} fusion(%x), kind=kCustom, calls=%gathering
+}
+%gathering (y: f32[2500000]) -> f32[10000000] {
+  %y = f32[2500000]{0} parameter(0)
+  ROOT %h = f32[10000000]{0} all-gather(%y), channel_id=4, replica_groups=[2,4]<=[8]
+}
+"""
+
+
+def test_a_collective_on_a_sparse_core_runs_beside_what_follows():
+    text = CALL + entry(
+        "%a = f32[2500000]{0} parameter(0)",
+        "%s = ((f32[2500000]{0}, token[]), f32[10000000]{0}) call-start(%a), "
+        'async_execution_thread="sparsecore", to_apply=%called',
+        "%b = f32[10000000]{0} parameter(1)",
+        "%n = f32[10000000]{0} negate(%b)",
+        "ROOT %d = f32[10000000]{0} call-done(%s)",
+    )
+    whole = cost(text)
+    assert whole.collective_bytes() == {"all-gather": 40e6}
+    assert whole.seconds == pytest.approx(40e6 * 3 / 4 / CHIP.link_bandwidth)
+
+
+def test_an_all_reduce_scatter_sends_half_of_an_all_reduce():
+    text = (
+        "%all-reduce-scatter (y: f32[10000000]) -> f32[2500000] {\n"
+        "  %y = f32[10000000]{0} parameter(0)\n"
+        "  %r = f32[10000000]{0} all-reduce(%y), channel_id=4, replica_groups=[2,4]<=[8]\n"
+        "  %i = s32[] constant(0)\n"
+        "  ROOT %t = f32[2500000]{0} dynamic-slice(%r, %i), dynamic_slice_sizes={2500000}\n"
+        "}\n"
+    ) + entry(
+        "%a = f32[10000000]{0} parameter(0)",
+        "ROOT %f = f32[2500000]{0} fusion(%a), kind=kCustom, calls=%all-reduce-scatter",
+    )
+    whole = cost(text)
+    assert whole.collective_bytes() == {"reduce-scatter": 40e6}
+    assert whole.seconds == pytest.approx(40e6 * 3 / 4 / CHIP.link_bandwidth)
