@@ -63,8 +63,11 @@ def dot_product_attention(
 def _candidates(implementation: str) -> tuple[str, ...]:
     """Names of the implementations to try before einsum, in order."""
     platform = platform_in_program()
+    preferred = _PREFERRED.get(platform, ())
     if implementation == "auto":
-        return ("rowwise",) if on_one_cpu() else _PREFERRED.get(platform, ())
+        return ("rowwise",) if on_one_cpu() else preferred
+    if implementation in preferred:
+        return preferred[preferred.index(implementation) :]
     needed = PLATFORM_OF.get(implementation, platform)
     if needed != platform:
         raise ConfigError(

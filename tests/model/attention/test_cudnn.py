@@ -116,8 +116,8 @@ def test_auto_takes_the_first_that_can(monkeypatch, caplog):
     """On GPUs cuDNN, then our kernels; why not cuDNN is logged."""
     monkeypatch.setattr(dispatch, "platform_in_program", lambda: "gpu")
     monkeypatch.setattr(cudnn, "device_kind_in_program", lambda: "NVIDIA H100 80GB HBM3")
-    trace = lambda arguments: str(
-        jax.make_jaxpr(lambda q: dispatch.dot_product_attention(q, *arguments[1:5], "auto"))(
+    trace = lambda arguments, name="auto": str(
+        jax.make_jaxpr(lambda q: dispatch.dot_product_attention(q, *arguments[1:5], name))(
             arguments[0]
         )
     )
@@ -127,5 +127,6 @@ def test_auto_takes_the_first_that_can(monkeypatch, caplog):
     text = trace(call(padded_at_end=False))
     assert "attention_forward" in text
     assert "dot_product_attention_fwd" not in text
+    assert trace(call(padded_at_end=False), "cudnn") == text
     reason = "it would store [B, N, T, S] for the mask of packed rows or a prefix"
     assert f"not cudnn for this call, because {reason}; next: triton" in caplog.text
