@@ -14,7 +14,7 @@ FAST := -n 2 --dist loadfile -m "not slow and not parity"
 MATRIX ?= 3.12 3.13
 PINS ?=
 
-.PHONY: quickstart test test-matrix test-newest test-all lint format bench docs lock clean
+.PHONY: quickstart test test-matrix test-newest test-all lint format bench plans docs lock clean
 
 quickstart: $(VENV)/installed $(DATA)/quickstart.mixture.json
 	$(BIN)/t5jax train $(CONFIG) $(QUICKSTART_FLAGS)
@@ -80,6 +80,11 @@ bench: $(VENV)/installed-parity
 	$(BIN)/python benchmarks/data_loader.py
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/decode.py
+
+# Predictions for the pre-training configs on their hardware: docs/plans.md and the configs' headers.
+# Compiles what is missing, minutes each; who is killed goes on with the same command.
+plans: $(VENV)/installed-plan
+	$(BIN)/python -m benchmarks.plans
 
 # Exact versions, with hashes, for Python 3.11; from the ranges in pyproject.toml.
 lock: $(VENV)/installed

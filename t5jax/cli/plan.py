@@ -14,7 +14,7 @@ examples:
   t5jax plan configs/t5_1_1_xl_c4.py --topology v5p:4x4x8 --price-per-chip-hour 4.2 --json xl.json
   t5jax plan configs/t5_1_1_large_c4.py --topology v5e:8x16 --slices 2 --mesh.fsdp 8
   t5jax plan configs/t5_1_1_large_c4.py --topology h100:1x8 --step decode
-  t5jax plan configs/t5_1_1_base_c4.py --topology v5e:4x4 --search --write base_v5e.py
+  t5jax plan configs/t5_1_1_base_c4.py --topology v5e:4x4 --search --write my_run.py
 exit code: 0 it fits; 1 it does not, and what would is printed
 """
 

@@ -115,7 +115,12 @@ def search_command(
     if json_file is not None:
         write_json_file(pathlib.Path(json_file), search_as_json(result))
     if result.best is None:
-        print("\nno layout fits: take more devices, a smaller model or shorter inputs")
+        tried = any(trial.plan is not None for trial in result.trials)
+        possible = any(not trial.reason.startswith("does not fit") for trial in result.trials)
+        more = "take more devices, a smaller model or shorter inputs"
+        if possible and not tried:
+            more = f"compiling takes longer than --search-minutes {search_minutes:g}; give it more"
+        print(f"\nfound none: {more}")
         return DOES_NOT_FIT
     print(f"\nbest: {result.best.candidate.flags}")
     if write is not None:

@@ -6,7 +6,8 @@ from typing import Any
 
 from t5jax.planning.search import SearchResult, Trial
 
-_MOST_REASONS = 12  # lines of candidates that were not compiled
+_MOST_REASONS = 12  # lines of candidates that do not count
+_WITHOUT_COMPILING = ("not compiled", "dominated", "does not fit")
 
 
 def search_report(result: SearchResult) -> str:
@@ -21,8 +22,10 @@ def search_report(result: SearchResult) -> str:
         *(_row(number, trial) for number, trial in enumerate(result.ranked, 1)),
     ]
     if not result.ranked:
-        lines.append("    nothing that was compiled fits")
-    lines += ["", "the others:", *_others(result)]
+        lines.append(
+            "    nothing that was compiled fits" if compiled else "    nothing was compiled"
+        )
+    lines += ["", "the others, with rough ms and GB:", *_others(result)]
     return "\n".join(lines)
 
 
@@ -59,17 +62,17 @@ def _row(number: int, trial: Trial) -> str:
 
 
 def _others(result: SearchResult) -> Iterator[str]:
-    """The most promising with their reasons; of the rest how many have which."""
+    """Those that were compiled or begun, then the most promising; of the rest how many have which
+    reason."""
     others = [trial for trial in result.trials if not trial.fits]
-    shown = [x for x in others if x.plan is not None or not x.reason.startswith("does not fit: ab")]
-    shown = shown[:_MOST_REASONS]
+    kind = lambda trial: trial.reason.split(":")[0]
+    waiting = lambda trial: trial.plan is None and kind(trial) in _WITHOUT_COMPILING
+    shown = sorted(others, key=waiting)[:_MOST_REASONS]
     for trial in shown:
-        yield f"{'':36} {_rough(trial)}  {trial.candidate}: {trial.reason}"
-    kinds = collections.Counter(
-        x.reason.split(":")[0] for x in others if not any(x is y for y in shown)
-    )
-    for kind, count in kinds.items():
-        yield f"    and {count:,} more: {kind}"
+        yield f"    {_rough(trial)}  {trial.candidate}: {trial.reason}"
+    rest = collections.Counter(kind(x) for x in others if not any(x is y for y in shown))
+    for reason, count in rest.items():
+        yield f"    and {count:,} more: {reason}"
 
 
 def _rough(trial: Trial) -> str:
