@@ -146,8 +146,8 @@ def run_part(name: str, seconds: float, smoke: bool) -> dict:
             status = "out of time"
         log.seek(0)
         said = log.read().decode(errors="replace")
-    # The last line may have been cut.
-    rows = [json.loads(line) for line in output.decode().splitlines() if line.endswith("}")]
+    # What follows the last end of a line was cut while it was written.
+    rows = [json.loads(line) for line in output.decode().rpartition("\n")[0].splitlines()]
     result = {"part": name, "status": status, "seconds": time.perf_counter() - start}
     result["rows"] = [row for row in rows if LOGGED not in row]
     result[LOGGED] = [row[LOGGED] for row in rows if LOGGED in row]
