@@ -5,6 +5,12 @@ from collections.abc import Iterator
 from t5jax.planning.layout_warnings import whole_tables_of
 from t5jax.planning.plan import GB, Plan, by_kind_and_axis, by_network
 
+_NETWORKS = {
+    "tpu": {"ICI": "ICI", "DCN": "DCN"},
+    "gpu": {"ICI": "NVLink", "DCN": "between hosts"},
+    "cpu": {"ICI": "memory", "DCN": "memory"},
+}
+
 
 def report(plan: Plan) -> str:
     """The plan for a terminal."""
@@ -93,16 +99,20 @@ def _collectives(plan: Plan) -> Iterator[str]:
         yield "collectives: none"
         return
     networks = plan.cost.collective_bytes(by_network)
-    total = ", ".join(f"{name} {nbytes / GB:.3f} GB" for name, nbytes in networks.items())
+    names = _NETWORKS[plan.topology.chip.platform]
+    total = ", ".join(f"{names[name]} {nbytes / GB:.3f} GB" for name, nbytes in networks.items())
     yield f"collectives a step: {total}"
     counts = {
         name: sum(n for x, n in plan.cost.collectives if by_kind_and_axis(x) == name)
         for name in by_kind
     }
     for name, nbytes in by_kind.items():
-        yield _row(name, nbytes / GB, f"GB, {counts[name]:,.0f} times")
+        yield f"  {name:34s} {nbytes / GB:9.3f} GB in {counts[name]:,.0f}"
     for collective, count in whole_tables_of(plan.config.model, plan.cost):
-        yield f"  whole table: {collective.kind} over {collective.axes}, {count:,.0f} times"
+        size = "x".join(map(str, collective.shape))
+        yield (
+            f"  whole table [{size}]: {collective.kind} over {collective.axes}, {count:,.0f} times"
+        )
 
 
 def _largest(plan: Plan) -> Iterator[str]:

@@ -108,7 +108,7 @@ options = {{"xla_gpu_enable_triton_gemm": False}} if topology.chip.platform == "
 compiled = jax.jit(jax.grad(loss), out_shardings=place("fsdp")).lower(w, x).compile(options)
 module = parse_module(compiled.as_text())
 cost = program_cost(module, topology.chip, MeshNetwork(mesh, topology), "bfloat16")
-axes = {axis for x, _ in cost.collectives for axis in x.axes.split("+")}
+axes = set("+".join(x.axes for x, _ in cost.collectives).split("+"))
 crossing = any(x.over_network for x, _ in cost.collectives)
 print(len(topology.devices()), cost.flops, sorted(axes), crossing)
 """
