@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from t5jax.model.attention import Mask, PositionBias, ScoreFunction, dot_product_attention
+from t5jax.errors import ConfigError
+from t5jax.model.attention import (
+    Mask,
+    PositionBias,
+    ScoreFunction,
+    dispatch,
+    dot_product_attention,
+)
 from t5jax.model.config import T5Config
 from t5jax.model.layers import Attention
 from tests.model.attention.cases import CASES, attend_and_gradients, reference
@@ -75,6 +82,23 @@ def test_auto_does_not_serialise_rows_that_devices_share():
     assert jax.device_count() == 8
     assert "scan" not in text
     assert "while" not in text
+
+
+def test_auto_on_tpus_is_our_kernels_whatever_the_host_has(monkeypatch):
+    monkeypatch.setattr(dispatch, "platform_in_program", lambda: "tpu")
+    monkeypatch.setattr(dispatch, "on_one_cpu", lambda: False)
+    case = CASES["packed decoder"]
+    q, k, v, bias, _ = case.arrays()
+    bias = PositionBias.of_distances(bias, q.shape[1])
+    attend = lambda q: dot_product_attention(q, k, v, bias, case.mask(), "auto")
+    assert "attention_forward" in str(jax.make_jaxpr(attend)(q))
+
+
+def test_an_implementation_of_another_platform_is_a_config_error():
+    case = CASES["cross"]
+    q, k, v, _, _ = case.arrays()
+    with pytest.raises(ConfigError, match=r"model\.attention = 'pallas': runs on tpu devices"):
+        dot_product_attention(q, k, v, None, case.mask(), "pallas")
 
 
 def test_t5x_layer(real_data):

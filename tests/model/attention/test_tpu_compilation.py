@@ -3,18 +3,24 @@
 import importlib.util
 import re
 
+import jax
+import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 from benchmarks.kernel_cycles import CASES, compile_attention
+from t5jax.model.attention import Mask
 from t5jax.model.config import T5Config, t5_1_1_xl
+from t5jax.model.encoder_decoder import Stack
 from t5jax.planning.abstract_run import abstract_key
 from t5jax.planning.topology import parse_topology, prepare_process
-from t5jax.sharding import MeshConfig
+from t5jax.sharding import MeshConfig, use_mesh
 from t5jax.training.losses import CrossEntropy
 from t5jax.training.optimizers import Adafactor
 from t5jax.training.steps import Program
 
 S, T = 512, 114
+SCANNED = {"unroll_layers": 1, "remat": "none"}
 
 pytestmark = [
     pytest.mark.slow,
@@ -51,7 +57,7 @@ def shapes_of_scores(text: str) -> set[str]:
 
 
 def test_a_step_of_xl_stores_no_scores_and_no_matrix_of_the_position_bias():
-    model = t5_1_1_xl(num_encoder_layers=2, num_decoder_layers=2, vocab_size=1536)
+    model = t5_1_1_xl(num_encoder_layers=2, num_decoder_layers=2, vocab_size=1536, **SCANNED)
     lowered = lowered_step("v5e:2x4", model, MeshConfig(data=-1, fsdp=2, tensor=2), 8, S, T)
     # The host has CPUs: their loop over rows is not what is traced for the mesh.
     assert "attention_forward" in lowered.as_text()
@@ -71,11 +77,26 @@ def test_kernels_compile(topology, case):
     compile_attention(CASES[case], topology)
 
 
-def test_memory_of_the_encoder_grows_as_the_inputs_do():
-    model = T5Config(num_encoder_layers=2, num_decoder_layers=1, emb_dim=256, vocab_size=512)
+def test_memory_of_an_encoder_grows_as_its_inputs_do():
+    cfg = T5Config(emb_dim=128, mlp_dim=128, num_heads=2, **SCANNED)
+    prepare_process(parse_topology("v5e:1x1"))
+    mesh_config = MeshConfig(data=1)
+    mesh = mesh_config.build(parse_topology("v5e:1x1").devices())
+    graph, params = nnx.split(nnx.eval_shape(lambda: Stack(cfg, 2, rngs=nnx.Rngs(params=0))))
+    array = lambda *shape, dtype=jnp.bfloat16: jax.ShapeDtypeStruct(
+        shape, dtype, sharding=jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    )
+    params = jax.tree.map(lambda x: array(*x.shape), params)
 
     def temporaries(inputs: int) -> int:
-        lowered = lowered_step("v5e:2x2", model, MeshConfig(data=-1), 4, inputs, T)
+        def loss(params, x_BSD, segments_BS):
+            y_BSD = nnx.merge(graph, params)(x_BSD, Mask(segments_BS, segments_BS))
+            return jnp.sum(y_BSD.astype(jnp.float32))
+
+        arrays = array(1, inputs, cfg.emb_dim), array(1, inputs, dtype=jnp.int32)
+        with use_mesh(mesh, mesh_config.logical_axis_rules):
+            lowered = jax.jit(jax.grad(loss, (0, 1))).lower(params, *arrays)
+        assert "attention_backward" in lowered.as_text()
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     assert temporaries(16384) < 4.4 * temporaries(4096)
