@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-Options = dict[str, bool | int]
+Options = dict[str, bool | int | str]
 
 # For programs of several devices.
 OPTIONS: Mapping[str, Options] = {
@@ -35,6 +35,13 @@ WITHOUT_TENSOR_PARALLELISM: Mapping[str, Options] = {
     "gpu": {},
     "tpu": {"xla_jf_spmd_threshold_for_windowed_einsum_mib": 1_000_000},
 }
+# Sums over FSDP's devices belong in the loop over microbatches, and libtpu 0.0.42's pass that moves
+# sums out of loops ends there with an internal error (RET_CHECK user->opcode() == kAdd).
+WITH_MICROBATCHES: Mapping[str, Options] = {
+    "cpu": {},
+    "gpu": {},
+    "tpu": {"xla_disable_hlo_passes": "while-loop-all-reduce-code-motion"},
+}
 _log = logging.getLogger("t5jax")
 
 
@@ -43,6 +50,7 @@ def compiler_options(
     *,
     num_devices: int,
     tensor_parallel: bool,
+    num_microbatches: int = 1,
     environ: Mapping[str, str] = os.environ,
 ) -> Options:
     """The options for a mesh of a platform ("cpu", "gpu" or "tpu"), without those that the user has
@@ -50,6 +58,8 @@ def compiler_options(
     if num_devices == 1:
         return {}
     more = {} if tensor_parallel else WITHOUT_TENSOR_PARALLELISM[platform]
+    if num_microbatches > 1:
+        more = {**more, **WITH_MICROBATCHES[platform]}
     flags = f"{environ.get('XLA_FLAGS', '')} {environ.get('LIBTPU_INIT_ARGS', '')}".split()
     users = {flag.lstrip("-").split("=")[0] for flag in flags}
     options = {**OPTIONS[platform], **more}

@@ -119,6 +119,7 @@ class Program:
                 sharding.platform_in_program(),
                 num_devices=self.mesh.size,
                 tensor_parallel=sharding.num_shards("heads") * sharding.num_shards("mlp") > 1,
+                num_microbatches=self.num_microbatches,
             )
 
     def lower_train_step(

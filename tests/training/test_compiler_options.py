@@ -12,19 +12,21 @@ SCHEDULER = "xla_tpu_enable_latency_hiding_scheduler"
 EINSUM = "xla_jf_spmd_threshold_for_windowed_einsum_mib"
 
 
-def options(platform="tpu", num_devices=8, tensor_parallel=False, **environ):
-    return compiler_options(
-        platform, num_devices=num_devices, tensor_parallel=tensor_parallel, environ=environ
-    )
+def options(platform="tpu", **environ):
+    return compiler_options(platform, num_devices=8, tensor_parallel=False, environ=environ)
 
 
 def test_platforms():
     assert options()[SCHEDULER] is True
     assert options("gpu") == {"xla_gpu_enable_latency_hiding_scheduler": True}
     assert options("cpu") == {}
-    assert options(num_devices=1) == options("gpu", num_devices=1) == {}
+    alone = {"num_devices": 1, "tensor_parallel": False, "num_microbatches": 2}
+    assert compiler_options("tpu", **alone) == compiler_options("gpu", **alone) == {}
+    shared = compiler_options("tpu", num_devices=8, tensor_parallel=True, num_microbatches=2)
     assert EINSUM in options()
-    assert EINSUM not in options(tensor_parallel=True)
+    assert EINSUM not in shared
+    assert shared["xla_disable_hlo_passes"] == "while-loop-all-reduce-code-motion"
+    assert "xla_disable_hlo_passes" not in options()
 
 
 @pytest.mark.parametrize("variable", ["XLA_FLAGS", "LIBTPU_INIT_ARGS"])
