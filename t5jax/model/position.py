@@ -1,6 +1,7 @@
 """Relative position bias (Raffel et al. 2020, section 2.1; buckets as in Mesh TensorFlow)."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -61,7 +62,8 @@ class RelativePositionBias(nnx.Module):
             num_buckets=table.shape[-1],
             max_distance=self.max_distance,
         )
-        return table[:, buckets]
+        # In float32 for the gradient: hundreds of distances may add to one bucket.
+        return table.astype(jnp.float32)[:, buckets].astype(table.dtype)
 
     def at(self, index: jax.Array, length: int, *, bidirectional: bool = False) -> jax.Array:
         """Bias [N, length] of the query position `index` (traced) to positions 0 … length-1."""

@@ -1,6 +1,7 @@
 """Relative position buckets against T5X and the published boundaries; the bias against indexing."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -87,3 +88,15 @@ def test_at_is_a_row_of_the_whole(bidirectional):
     at = lambda index: bias.at(index, length, bidirectional=bidirectional)
     rows = jax.jit(jax.vmap(at))(np.arange(length))
     np.testing.assert_array_equal(rows, np.swapaxes(whole, 0, 1))
+
+
+def test_gradient_of_a_bfloat16_table_counts_every_distance():
+    """Ones of a thousand distances: as a bfloat16 sum the last bucket's would stop at 256."""
+    graph, table = nnx.split(make_bias())
+    total = lambda table: nnx.merge(graph, table).by_distance(distance, bidirectional=True).sum()
+    distance = np.arange(-1000, 1001)
+    table = jax.tree.map(lambda x: x.astype(jnp.bfloat16), table)
+    got = np.asarray(jax.jit(jax.grad(total))(table).embedding[...], np.float32)
+    want = np.asarray(jax.grad(total)(nnx.split(make_bias())[1]).embedding[...])
+    assert want.max() > 900
+    np.testing.assert_allclose(got, want, rtol=0.005)
