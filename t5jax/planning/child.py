@@ -2,7 +2,9 @@
 interrupted, and one that dies takes nothing with it."""
 
 import multiprocessing
-from multiprocessing.connection import Connection
+import os
+import threading
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from t5jax.config import RunConfig, from_text, to_text
@@ -48,9 +50,18 @@ def plan_in_child(config: RunConfig, topology: Topology, seconds: float) -> dict
 
 
 def _send_plan(text: str, topology: Topology, sender: Connection) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     prepare_process(topology)
     try:
         sender.send((make_plan(from_text(text), topology).as_json(), ""))
     except Exception as error:
         kind = "" if isinstance(error, OWN_ERRORS) else f"{type(error).__name__}: "
         sender.send((None, kind + message_of(error)))
+
+
+def _end_with_parent() -> None:
+    """Whoever stops a search stops its compiler, however the search was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

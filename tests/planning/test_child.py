@@ -1,7 +1,10 @@
 """Plans made in processes of their own: cut off, refused, searched for."""
 
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -23,6 +26,37 @@ def config():
 def test_it_ends_when_its_time_is_over():
     with pytest.raises(CutOff, match="after 0 s"):
         plan_in_child(tiny_config(), parse_topology("cpu:8"), 0.2)
+
+
+KILLED = """\
+import multiprocessing, os, time
+from t5jax.planning.child import _end_with_parent
+
+def work():
+    import threading
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    print(os.getpid(), flush=True)
+    time.sleep(120)
+    print("it lived on", flush=True)
+
+if __name__ == "__main__":
+    multiprocessing.get_context("spawn").Process(target=work).start()
+    time.sleep(300)
+"""
+
+
+@pytest.mark.slow  # two processes
+def test_who_kills_a_search_ends_its_compiler(tmp_path):
+    (tmp_path / "killed.py").write_text(KILLED)
+    parent = subprocess.Popen(
+        [sys.executable, "killed.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    os.kill(child, 0)
+    parent.kill()
+    parent.wait()
+    assert parent.stdout.read() == ""  # read to its end: the child has ended
 
 
 @pytest.mark.slow  # a process of its own
