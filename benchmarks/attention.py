@@ -120,9 +120,9 @@ def prepare(name: str, shape: Shape, what: str, available: float) -> Prepared:
 
 
 def first_line(error: BaseException) -> str:
-    """`ValueError: Only interpret mode …`, cut to one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:160]}"
+    """`ValueError: Only interpret mode …`, cut to one line; of `attend` the reason alone."""
+    text = " ".join(str(error).split())[:160]
+    return text if isinstance(error, NotImplementedError) else f"{type(error).__name__}: {text}"
 
 
 def available_memory() -> float:
@@ -192,7 +192,9 @@ def measure(shape: Shape, what: str, *, turns: int, seconds: float, names=None) 
 def table_row(row: dict) -> str:
     """A row of `measure` as Markdown."""
     memory = "" if row["gigabytes"] is None else f"{row['gigabytes']:.3f}"
-    cells = [row["length"], row["rows"], row["implementation"], row["pass"]]
+    kinds = [kind for kind in ("causal", "packed") if row[kind]]
+    name = " ".join([row["implementation"], *kinds])
+    cells = [row["length"], row["rows"], name, row["pass"]]
     if row["milliseconds"] is None:
         cells += [row["why_not"], "", "", memory]
     else:

@@ -52,7 +52,7 @@ def test_times_what_runs_and_names_what_does_not(names, what):
     assert refused["milliseconds"] is None
     assert refused["why_not"] == "ValueError: not on this device"
     assert "not on this device" in table_row(refused)
-    assert table_row(ours).startswith("| 14 | 3 | einsum |")
+    assert table_row(ours).startswith("| 14 | 3 | einsum causal packed |")
 
 
 def test_what_does_not_fit_is_not_run():
