@@ -1,5 +1,7 @@
 """What a train step's devices exchange, read from the compiled program."""
 
+import dataclasses
+import importlib.util
 import re
 
 import jax
@@ -8,6 +10,8 @@ import optax
 import pytest
 from jax.sharding import AxisType, Mesh
 
+from t5jax.planning.abstract_run import abstract_key
+from t5jax.planning.topology import parse_topology, prepare_process
 from t5jax.sharding import MESH_AXES, MeshConfig
 from t5jax.training.losses import CrossEntropy
 from t5jax.training.steps import Program
@@ -104,3 +108,21 @@ def test_gradients_are_added_up_over_replicas_once_a_step(shape):
     assert outside >= sum(np.prod(x.sharding.shard_shape(x.shape)) for x in params)
     if shape[1] > 1:
         assert [x for x in found if x[0] and "fsdp" in x[1]], "each microbatch's, for memory"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="needs libtpu: make .venv/installed-plan"
+)
+def test_microbatches_under_fsdp_compile_for_tpus():
+    """libtpu's motion of sums out of loops ends there with an internal error, unless it is off."""
+    topology = parse_topology("v5e:2x2")
+    prepare_process(topology)
+    mesh = MeshConfig(data=2, fsdp=2)
+    tpus = dataclasses.replace(
+        program(2, 2, 1, num_microbatches=2), mesh_config=mesh, mesh=mesh.build(topology.devices())
+    )
+    batch = tiny_t5.random_batch(tpus.model, ROWS, INPUTS, TARGETS)
+    spec = {name: x.shape[1:] for name, x in batch.items()}
+    compiled = tpus.compile_train_step(tpus.abstract_batch(spec, ROWS), abstract_key(tpus))
+    assert compiled.memory_analysis().temp_size_in_bytes > 0
