@@ -91,7 +91,7 @@ class MeshConfig:
                     "a mesh axis can divide only one of them"
                 )
 
-    def build(self, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+    def build(self, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
         """The mesh over the devices (default: all there are). Of several slices each is a part of
         the data axis, or where it does not divide of fsdp: those need the network least.
 

@@ -166,7 +166,7 @@ def replica_groups(attributes: str, num_devices: int) -> list[tuple[int, ...]]:
         count, size = int(found[1]), int(found[2])
         return [tuple(row) for row in _numbers(found[3], found[4]).reshape(count, size).tolist()]
     if found := _FROM_MESH.search(attributes):
-        return _along(found[1], found[2] and _numbers(found[2], found[3]), found[4])
+        return _along(found[1], _numbers(found[2], found[3]) if found[2] else None, found[4])
     if found := _FROM_LISTS.search(attributes):
         return _braced(found[1])
     if "replica_groups={}" in attributes or "replica_groups" not in attributes:

@@ -128,7 +128,10 @@ def _lower_decoding(run: AbstractRun, program: Program) -> jax.stages.Lowered:
         )
     inputs_length = encoder_length or run.row_format.inputs_length
     rows, params = decoded_rows(run, program), compute_params(program)
-    ints = lambda *shape: jax.ShapeDtypeStruct(shape, np.int32, sharding=program.batch_sharding)
+
+    def ints(*shape: int) -> Any:
+        return jax.ShapeDtypeStruct(shape, np.int32, sharding=program.batch_sharding)
+
     replicated = all(x.sharding.is_fully_replicated for x in jax.tree.leaves(params))
     with program.use_mesh():
         return decode_batch.lower(

@@ -127,14 +127,11 @@ def _library_call(call: Instruction, computation: Computation) -> float:
         depth = math.prod(left[int(dim)] for dim in re.findall(r"\d+", contracted))
         return 2.0 * call.arrays[0].size * depth
     if target.startswith("__onednn$matmul"):
-        return _of_sizes(*_dims_of(call, computation, 2), call.arrays[0].dims)
+        left, right = (_dims(name, computation) for name in call.operands[:2])
+        return _of_sizes(left, right, call.arrays[0].dims)
     if target.startswith(_CUDNN_ATTENTION) or _is_pallas(target):
         return _attention(call, computation, is_backward="Backward" in target)
     return 0.0
-
-
-def _dims_of(call: Instruction, computation: Computation, most: int) -> list[tuple[int, ...]]:
-    return [_dims(name, computation) for name in call.operands[:most]]
 
 
 def _of_sizes(left: tuple[int, ...], right: tuple[int, ...], out: tuple[int, ...]) -> float:

@@ -79,14 +79,14 @@ def _of_replication(program: Program, topology: Topology) -> Iterator[str]:
 def _of_small_microbatches(run: AbstractRun, program: Program, topology: Topology) -> Iterator[str]:
     """A product with a weight reads the weight once for its tokens: below peak / bandwidth tokens
     it waits for memory."""
-    train = run.config.train
-    rows = train.batch_size / train.num_microbatches / program.replicas
+    microbatches = program.num_microbatches
+    rows = run.config.train.batch_size / microbatches / program.replicas
     tokens = rows * max(run.lengths)
     chip = topology.chip
     least = chip.peak_flops(run.config.model.dtype) / chip.memory_bandwidth
     if chip.platform != "cpu" and tokens < 4 * least:
-        fewer = math.gcd(train.num_microbatches, train.num_microbatches // 2 or 1)
-        hint = f"train.num_microbatches = {fewer}, " if train.num_microbatches > 1 else ""
+        fewer = math.gcd(microbatches, microbatches // 2 or 1)
+        hint = f"train.num_microbatches = {fewer}, " if microbatches > 1 else ""
         yield (
             f"a device has {tokens:,.0f} tokens in a microbatch, and fills its matrix units from "
             f"about {4 * least:,.0f} on: {hint}fewer devices, or a larger train.batch_size"

@@ -82,15 +82,18 @@ def nearest_that_fits(
 
 
 def candidates(config: RunConfig, topology: Topology) -> Iterator[Layout]:
-    """Layouts with more microbatches, more rematerialisation and more FSDP than the config's, those
-    with the fewest changes first."""
+    """Layouts with more microbatches, more rematerialisation and more FSDP than the config's (in
+    which "auto" is resolved), those with the fewest changes first."""
     rows, devices = config.train.batch_size, topology.num_devices
+    first_microbatches, first_fsdp = config.train.num_microbatches, config.mesh.fsdp
+    assert first_microbatches != "auto"
+    assert first_fsdp != "auto"
     remat = _REMAT[_REMAT.index(config.model.remat) :] if config.model.remat in _REMAT else _REMAT
     layouts = [
         Layout(microbatches, policy, fsdp, more + kinds + wider)
-        for more, microbatches in enumerate(_doublings(config.train.num_microbatches, rows))
+        for more, microbatches in enumerate(_doublings(first_microbatches, rows))
         for kinds, policy in enumerate(remat)
-        for wider, fsdp in enumerate(_doublings(config.mesh.fsdp, devices // config.mesh.tensor))
+        for wider, fsdp in enumerate(_doublings(first_fsdp, devices // config.mesh.tensor))
     ]
     # Of equally many changes the cheaper kind first: microbatches cost least, FSDP most.
     order = lambda x: (x.changes, x.fsdp, remat.index(x.remat), x.num_microbatches)

@@ -53,13 +53,13 @@ class Topology:
     def num_devices(self) -> int:
         return self.num_chips * self.chip.devices_per_chip
 
-    def network_part(self, device: jax.Device) -> int:
+    def network_part(self, device: Any) -> int:
         """The slice (of TPUs) or host (of GPUs) of a device; between two of them lies DCN."""
         if self.chip.platform == "gpu":
             return device.id // self.shape[1]
         return int(getattr(device, "slice_index", 0) or 0)
 
-    def devices(self) -> list[jax.Device]:
+    def devices(self) -> list[Any]:
         """The devices, which programs can be compiled for; of a `cpu` topology they are real.
 
         Raises ConfigError where what compiles for them is not installed, and for a shape that no
@@ -120,7 +120,7 @@ def prepare_process(topology: Topology) -> None:
             jax.config.update("jax_num_cpu_devices", topology.num_devices)
 
 
-def _tpu_devices(topology: Topology) -> list[jax.Device]:
+def _tpu_devices(topology: Topology) -> list[Any]:
     if importlib.util.find_spec("libtpu") is None:
         raise ConfigError(
             f"--topology {topology}: programs for TPUs are compiled by libtpu, which is not "
@@ -141,9 +141,9 @@ def _tpu_devices(topology: Topology) -> list[jax.Device]:
         ) from error
 
 
-def _gpu_devices(topology: Topology) -> list[jax.Device]:
+def _gpu_devices(topology: Topology) -> list[Any]:
     hosts, gpus = topology.shape
-    target = importlib.resources.files(__package__) / "targets" / f"{topology.chip.name}.txtpb"
+    target = importlib.resources.files("t5jax.planning") / "targets" / f"{topology.chip.name}.txtpb"
     try:
         return topologies.get_topology_desc(
             "gpu", platform="cuda", topology=f"1x{hosts}x{gpus}", target_config=target.read_text()
@@ -155,7 +155,7 @@ def _gpu_devices(topology: Topology) -> list[jax.Device]:
         ) from error
 
 
-def _cpu_devices(topology: Topology) -> list[jax.Device]:
+def _cpu_devices(topology: Topology) -> list[Any]:
     devices = jax.devices("cpu")
     if len(devices) < topology.num_devices:
         raise ConfigError(
