@@ -39,7 +39,8 @@ def made():
         fits=True, memory_gb=0.7, hbm_gb=2.0, step_seconds=0.1, mfu=0.375, model_tflops=0.005,
         hlo_tflops=0.006, collectives_gb=0.0, topology=parse_topology("cpu:8"),
         mesh={"data": 8, "fsdp": 1, "tensor": 1}, assumptions=("nothing else runs",),
-        step="evaluate", config=tiny_config(), lengths=(56, 13), rows=16, cost=cost, estimate=None,
+        step="evaluate", config=tiny_config(), written=tiny_config(),
+        lengths=(56, 13), rows=16, cost=cost, estimate=None,
         compiled=CompiledStep(text="", memory=memory, seconds=3.0),
     )  # fmt: skip
 
