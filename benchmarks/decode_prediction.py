@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import pathlib
 import sys
+from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
@@ -43,7 +44,9 @@ def step_seconds(topology: Topology, cfg: T5Config, rows: int, config: DecodingC
     mesh = mesh_config.build(topology.devices())
     loss, tx = CrossEntropy(first_sentinel_id=cfg.vocab_size), optax.identity()
     program = Program(model=cfg, loss=loss, tx=tx, mesh_config=mesh_config, mesh=mesh)
-    ints = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=program.batch_sharding)
+    ints: Any = lambda *shape: jax.ShapeDtypeStruct(
+        shape, jnp.int32, sharding=program.batch_sharding
+    )
     request = Request(ints(rows, INPUTS), ints(rows, 0), ints(rows))
     params = (compute_params(program),)
     with program.use_mesh():
@@ -57,7 +60,7 @@ def step_seconds(topology: Topology, cfg: T5Config, rows: int, config: DecodingC
         )
     is_gpu = topology.chip.platform == "gpu"
     compiled = lowered.compile({"xla_gpu_enable_triton_gemm": False} if is_gpu else None)
-    module, network = parse_module(compiled.as_text()), MeshNetwork(mesh, topology)
+    module, network = parse_module(compiled.as_text() or ""), MeshNetwork(mesh, topology)
     bodies = (module._replace(entry=name) for name in loop_bodies(module))
     # The loop over tokens: the encoder has one layer, which is no loop.
     return max(program_cost(body, topology.chip, network, cfg.dtype).seconds for body in bodies)
@@ -78,7 +81,7 @@ def least_bytes(cfg: T5Config, rows: int, num_beams: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("chip", help="such as v5e, v5p, h100")
     parser.add_argument("size", choices=SIZES)
     parser.add_argument("--rows", type=int, default=32)

@@ -77,7 +77,8 @@ def cudnn_attention(
         jnp.where(has_keys_B, key_lengths_B, S),
     )
     features = ("batch", None, "heads", None)
-    axes = _Arrays(*(features,) * 3, ("heads", None, None), *(("batch",),) * 2)
+    rows = ("batch",)
+    axes = _Arrays(features, features, features, ("heads", None, None), rows, rows)
     attend = lambda *arrays: _attend(mask.causal, _Arrays(*arrays))
     return on_shards(attend, axes, features)(*arrays)
 
@@ -122,13 +123,19 @@ def _attend(causal: bool, arrays: _Arrays) -> jax.Array:
 
 
 def _forward(causal: bool, arrays: _Arrays):
-    differentiated, lengths = arrays[:4], arrays[4:]
+    *differentiated, query_lengths_B, key_lengths_B = arrays
+
+    def call(q_BTNH, k_BSNH, v_BSNH, bias_NTS):
+        given = q_BTNH, k_BSNH, v_BSNH, bias_NTS, query_lengths_B, key_lengths_B
+        return _call(causal, _Arrays(*given))
+
     with _as_if_gpu_were_here():
-        return jax.vjp(lambda *arrays: _call(causal, _Arrays(*arrays, *lengths)), *differentiated)
+        return jax.vjp(call, *differentiated)
 
 
 def _backward(causal: bool, backward, dy_BTNH):
-    return (_Arrays(*backward(dy_BTNH), None, None),)
+    dq_BTNH, dk_BSNH, dv_BSNH, dbias_NTS = backward(dy_BTNH)
+    return (_Arrays(dq_BTNH, dk_BSNH, dv_BSNH, dbias_NTS, None, None),)
 
 
 _attend.defvjp(_forward, _backward)
