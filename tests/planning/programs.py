@@ -18,7 +18,7 @@ def tiny_config(*, model=None, mesh=None, **train) -> RunConfig:
     sizes = {
         "vocab_size": 390, "emb_dim": 24, "num_heads": 4, "head_dim": 10, "mlp_dim": 44,
         "num_encoder_layers": 2, "num_decoder_layers": 1, "dtype": "float32",
-        "attention": "einsum",
+        "attention": "einsum", "remat": "none",
     }  # fmt: skip
     return RunConfig(
         workdir="nowhere",

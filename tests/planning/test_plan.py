@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import types
+from typing import Any
 
 import jax
 import pytest
@@ -128,14 +130,15 @@ def test_nothing_is_offered_where_nothing_fits(plan):
 
 
 def test_candidates_change_little_first():
+    refused: Any = types.SimpleNamespace(config=CONFIG, written=CONFIG)
     layouts = list(candidates(CONFIG, parse_topology("cpu:8")))
     assert [x.changes for x in layouts] == sorted(x.changes for x in layouts)
-    assert layouts[0].flags(CONFIG) == "--train.num-microbatches 4"
+    assert layouts[0].flags(refused) == "--train.num-microbatches 4"
     assert {x.remat for x in layouts} == {"none", "dots", "full"}
     assert {x.fsdp for x in layouts} == {4, 8}
     assert all(16 % x.num_microbatches == 0 for x in layouts)
     wider = next(x for x in layouts if x.fsdp == 8 and x.changes == 1)
-    assert wider.flags(CONFIG) == "--mesh.data -1 --mesh.fsdp 8"
+    assert wider.flags(refused) == "--mesh.data -1 --mesh.fsdp 8"
 
 
 def test_a_mesh_that_the_topology_does_not_make_is_refused():
