@@ -10,6 +10,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, Mesh
 
+from t5jax.model.config import t5_1_1_small
 from t5jax.planning.abstract_run import abstract_key
 from t5jax.planning.topology import parse_topology, prepare_process
 from t5jax.sharding import MESH_AXES, MeshConfig
@@ -119,10 +120,17 @@ def test_microbatches_under_fsdp_compile_for_tpus():
     topology = parse_topology("v5e:2x2")
     prepare_process(topology)
     mesh = MeshConfig(data=2, fsdp=2)
+    model = t5_1_1_small(
+        vocab_size=2048, emb_dim=256, num_heads=4, num_encoder_layers=1, num_decoder_layers=1,
+        dtype="bfloat16", attention="einsum", unroll_layers=1, remat="none",
+    )  # fmt: skip
     tpus = dataclasses.replace(
-        program(2, 2, 1, num_microbatches=2), mesh_config=mesh, mesh=mesh.build(topology.devices())
+        program(2, 2, 1, num_microbatches=2),
+        model=model,
+        mesh_config=mesh,
+        mesh=mesh.build(topology.devices()),
     )
-    batch = tiny_t5.random_batch(tpus.model, ROWS, INPUTS, TARGETS)
+    batch = tiny_t5.random_batch(model, ROWS, 128, 64)
     spec = {name: x.shape[1:] for name, x in batch.items()}
     compiled = tpus.compile_train_step(tpus.abstract_batch(spec, ROWS), abstract_key(tpus))
     assert compiled.memory_analysis().temp_size_in_bytes > 0
