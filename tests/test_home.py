@@ -49,6 +49,7 @@ def test_the_workdir_of_a_saved_run(home):
 _TEXTS = {"text", "name", "column", "target-column", "prefix", "decoder-prefix", "format", "to"}
 _TEXTS |= {"only", "reference", "dtype", "filter", "split", "tasks", "stop", "header", "shard"}
 _TEXTS |= {"ensemble", "keep-best", "max-shard-size", "pieces", "platforms", "input", "ignore-key"}
+_TEXTS |= {"topology", "step"}
 
 
 def spelled(action: argparse.Action) -> str:

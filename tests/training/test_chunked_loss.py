@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from t5jax.sharding import MESH_AXES, MeshConfig, use_mesh
 from t5jax.training.chunked_loss import chunks_by_size, summed_cross_entropy
-from tests.training.test_collectives import sums
+from tests.training.test_step_collectives import sums
 
 B, T, D, V = 8, 5, 12, 46
 LOSS = functools.partial(summed_cross_entropy, z_loss=0.01, label_smoothing=0.1)

@@ -25,6 +25,7 @@ def make_program(remat: str, fsdp: int = 1) -> Program:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["none", "dots", "full"])
 def test_estimate_is_near_the_compiled_step(remat):
     program = make_program(remat)
