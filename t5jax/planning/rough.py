@@ -19,7 +19,7 @@ from t5jax.planning.memory import device_bytes
 from t5jax.planning.topology import Topology
 from t5jax.sharding import MESH_AXES, MeshConfig, param_specs, state_shardings
 from t5jax.tracking import model_flops
-from t5jax.training.memory import StepMemory, activation_bytes
+from t5jax.training.memory import StepMemory, activation_bytes, logits_bytes
 from t5jax.training.peft import partition_params
 from t5jax.training.steps import Program
 
@@ -96,7 +96,18 @@ class RoughModel:
         """Bytes of one device."""
         rows = self._rows(candidate)
         kept = self._activations(candidate, candidate.remat)
-        of_step = StepMemory(state=work.state, gradients=work.gradients, activations_of_row=kept)
+        tokens = rows * (self._lengths[1] or self._lengths[0])
+        chunks = getattr(self._config.loss, "num_chunks", 1)
+        of_step = StepMemory(
+            state=work.state,
+            gradients=work.gradients,
+            activations_of_row=kept,
+            logits=logits_bytes(
+                self._config.model.vocab_size // candidate.tensor,
+                tokens,
+                None if chunks == "auto" else chunks,
+            ),
+        )
         return of_step.total(rows, candidate.num_microbatches)
 
     def seconds(self, candidate: Candidate, work: MeshWork) -> float:

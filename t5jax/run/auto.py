@@ -20,7 +20,7 @@ from t5jax.data.records import counted
 from t5jax.model.computation import resolve_computation
 from t5jax.run.provenance import checkpoint_record
 from t5jax.sharding import MESH_AXES, platform_of
-from t5jax.training.memory import StepMemory, activation_bytes, resident_bytes
+from t5jax.training.memory import StepMemory, activation_bytes, logits_bytes, resident_bytes
 from t5jax.training.steps import Program
 
 FIELDS = (
@@ -210,6 +210,8 @@ def _choose_by_memory(
     model, train = config.model, config.train
     rows, tokens = _rows_of_device(config, machine), sum(lengths)
     state, gradients = resident_bytes(_program(config, machine))
+    predicting, chunks = lengths[1] or lengths[0], getattr(config.loss, "num_chunks", 1)
+    chunks = None if chunks == "auto" else chunks
     least = _LEAST_TOKENS[machine.platform]
     parts = _divisors(rows) if train.num_microbatches == "auto" else [train.num_microbatches]
     busy = [n for n in parts if rows // n * tokens >= least] or parts[:1]
@@ -219,7 +221,10 @@ def _choose_by_memory(
     tried = [(remat, n) for remat in remats for n in busy] + [(remats[-1], n) for n in parts]
     for remat, n in tried:
         of_row = activation_bytes(model, *lengths, remat=remat, scores=_scores(machine))
-        memory = StepMemory(state=state, gradients=gradients, activations_of_row=of_row)
+        logits = logits_bytes(model.vocab_size, (rows // n or 1) * predicting, chunks)
+        memory = StepMemory(
+            state=state, gradients=gradients, activations_of_row=of_row, logits=logits
+        )
         needed = memory.total(rows // n or 1, n)
         if needed <= _FILL * machine.memory_bytes:
             break

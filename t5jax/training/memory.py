@@ -13,22 +13,25 @@ import math
 import jax
 
 from t5jax.model.config import T5Config
+from t5jax.training.chunked_loss import chunks_by_size
 from t5jax.training.steps import Program
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepMemory:
-    """Bytes of one device. Activations are those of one row, logits too."""
+    """Bytes of one device."""
 
     state: float  # parameters and optimizer state
     gradients: float  # float32, of the parameters that train
     activations_of_row: float
+    logits: float = 0.0  # of the chunk of tokens whose logits exist at a time
 
     def total(self, rows: int, num_microbatches: int) -> float:
         """Of a step with `rows` rows in a microbatch; gradients of several are summed in a second
         copy."""
         copies = 1 if num_microbatches == 1 else 2
-        return self.state + copies * self.gradients + rows * self.activations_of_row
+        resident = self.state + copies * self.gradients
+        return resident + rows * self.activations_of_row + self.logits
 
 
 def resident_bytes(program: Program) -> tuple[float, float]:
@@ -39,18 +42,23 @@ def resident_bytes(program: Program) -> tuple[float, float]:
 def activation_bytes(
     cfg: T5Config, encoder_length: int, decoder_length: int, *, remat: str, scores: bool
 ) -> float:
-    """What one row keeps for the backward pass, and its logits in float32, twice."""
-    S, T, D, V = encoder_length, decoder_length, cfg.emb_dim, cfg.vocab_size
+    """What one row keeps for the backward pass, without logits."""
+    S, T, D = encoder_length, decoder_length, cfg.emb_dim
     item = 4 if cfg.dtype == "float32" else 2
-    predicting = T or S
-    logits = 2 * 4 * predicting * V
     encoder = cfg.num_encoder_layers * _layer(cfg, S, S, remat, item, scores)
     decoder = cfg.num_decoder_layers * _layer(cfg, T, T, remat, item, scores)
     if cfg.num_encoder_layers and cfg.num_decoder_layers:
         decoder += cfg.num_decoder_layers * _attention(cfg, T, S, remat, item, scores)
     # Of one layer all is there while its gradient is computed.
     working = max(_layer(cfg, length, length, "none", item, scores) for length in (S, T) if length)
-    return encoder + decoder + (working if remat != "none" else 0.0) + logits + item * D * (S + T)
+    return encoder + decoder + (working if remat != "none" else 0.0) + item * D * (S + T)
+
+
+def logits_bytes(vocab_size: int, num_tokens: int, num_chunks: int | None = None) -> float:
+    """Float32 logits and their gradient of one chunk of a device's tokens in a microbatch; None:
+    the loss's own number of chunks."""
+    chunks = num_chunks or chunks_by_size(num_tokens, vocab_size)
+    return 2.0 * 4 * -(-num_tokens // chunks) * vocab_size
 
 
 def _layer(cfg: T5Config, T: int, S: int, remat: str, item: int, scores: bool) -> float:

@@ -6,7 +6,7 @@ import pytest
 from t5jax.model.config import T5Config
 from t5jax.sharding import MeshConfig
 from t5jax.training.losses import CrossEntropy
-from t5jax.training.memory import StepMemory, activation_bytes, resident_bytes
+from t5jax.training.memory import StepMemory, activation_bytes, logits_bytes, resident_bytes
 from t5jax.training.optimizers import AdamW
 from t5jax.training.steps import Program
 
@@ -37,7 +37,12 @@ def test_estimate_is_near_the_compiled_step(remat):
     state, gradients = resident_bytes(program)
     assert state == pytest.approx(analysis.argument_size_in_bytes, rel=0.02)  # and the batch
     of_row = activation_bytes(program.model, INPUTS, TARGETS, remat=remat, scores=True)
-    memory = StepMemory(state=state, gradients=gradients, activations_of_row=of_row)
+    memory = StepMemory(
+        state=state,
+        gradients=gradients,
+        activations_of_row=of_row,
+        logits=logits_bytes(program.model.vocab_size, ROWS // 8 * TARGETS),
+    )
     assert memory.total(ROWS // 8, 1) == pytest.approx(compiled, rel=0.4)
 
 
@@ -47,6 +52,14 @@ def test_state_is_that_of_one_device():
     assert whole[1] == 4 * parameters
     assert whole[0] == pytest.approx(3 * 4 * parameters, abs=64)  # two moments, and counters
     assert whole[0] / quarter[0] == pytest.approx(4, rel=0.03)  # norms have no second axis
+
+
+def test_logits_of_a_chunk_do_not_grow_with_the_rows():
+    assert logits_bytes(32128, 100) == 8 * 100 * 32128
+    most = 8 * max(1024 * 32128, 2**27 / 4)
+    assert logits_bytes(32128, 1_000_000) <= most
+    assert logits_bytes(32128, 1_000_000) == pytest.approx(logits_bytes(32128, 50_000), rel=0.02)
+    assert logits_bytes(250112, 4096, 2) == 8 * 2048 * 250112
 
 
 def test_gradients_of_several_microbatches_are_summed_in_a_second_copy():
