@@ -161,7 +161,7 @@ def _scaled_gradient(y, dy_QF, log_sum_GQ, query_tile, tiles: Tiles):
     """
     nowhere_GQ = (log_sum_GQ <= MASKED / 2).astype(jnp.float32)
     nowhere_Q1 = jnp.max(jnp.transpose(nowhere_GQ, (1, 0)), axis=1, keepdims=True)
-    dy_f32 = dy_QF.astype(jnp.float32) * (1 + nowhere_Q1 * (1 / tiles.keys - 1))
+    dy_f32 = dy_QF.astype(jnp.float32) * jnp.where(nowhere_Q1 > 0, 1 / tiles.keys, 1.0)
     products_QF = dy_f32 * inside(y[0], query_tile, tiles.queries).astype(jnp.float32)
     shape = (tiles.heads_per_block, tiles.features)
     # Feature of its head; a division would ask for the chip, which is not here when t5jax plans.
