@@ -146,12 +146,27 @@ def run_part(name: str, seconds: float, smoke: bool) -> dict:
             status = "out of time"
         log.seek(0)
         said = log.read().decode(errors="replace")
-    # What follows the last end of a line was cut while it was written.
-    rows = [json.loads(line) for line in output.decode().rpartition("\n")[0].splitlines()]
+    rows, others = rows_of(output.decode(errors="replace"))
+    said += "".join(others)
     result = {"part": name, "status": status, "seconds": time.perf_counter() - start}
     result["rows"] = [row for row in rows if LOGGED not in row]
     result[LOGGED] = [row[LOGGED] for row in rows if LOGGED in row]
     return result if status == "done" else result | {"log": said[-2000:]}
+
+
+def rows_of(output: str) -> tuple[list[dict], list[str]]:
+    """(the rows that a part printed, its other lines: of libraries, or cut while written)."""
+    rows, others = [], []
+    for line in output.splitlines(keepends=True):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            others.append(line)
+    return rows, others
 
 
 def run(options: argparse.Namespace) -> list[dict]:

@@ -67,7 +67,7 @@ _NVIDIA = "NVIDIA's data sheet and DGX system guide (SXM; NVLink one way; one NI
 _TABLE = (
     Chip(
         name="v4", platform="tpu", device_kind="TPU v4", dims=3,
-        memory_bytes=31.75 * GIB, memory_bandwidth=1.228e12, clock_hz=1.05e9,
+        memory_bytes=30.75 * GIB, memory_bandwidth=1.228e12, clock_hz=1.05e9,
         link_bandwidth=90e9, network_bandwidth=6.25e9, source=_GOOGLE,
     ),
     Chip(

@@ -76,6 +76,7 @@ def lines(path) -> list[dict]:
 # ---- the command line
 
 
+@pytest.mark.slow
 def test_files_are_answered_line_by_line(workdir, saved, tmp_path, capsys):
     (tmp_path / "in.txt").write_text("\n".join(TEXTS) + "\n")
     out = tmp_path / "out.jsonl"
@@ -104,6 +105,7 @@ def test_files_are_answered_line_by_line(workdir, saved, tmp_path, capsys):
     assert "steps was [30], is [20]" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_arguments_and_standard_input_give_the_same(workdir, capsys, monkeypatch):
     texts = [text for text in TEXTS if text]
     assert main(["predict", workdir, "--json", *texts, *SHORT]) == 0

@@ -149,6 +149,7 @@ def test_devices_with_all_parameters_decode_independently(mesh, alone):
     assert any(name in compiled.as_text() for name in collectives) != alone
 
 
+@pytest.mark.slow
 def test_few_rows_are_decoded_by_one_device_with_the_same_results():
     given, config = inputs(3), CONFIGS["greedy"]
     one = generator()
@@ -259,6 +260,7 @@ def test_a_logits_processor_changes_the_outputs():
             assert not any(one.ended for one in outputs)  # EOS is odd
 
 
+@pytest.mark.slow
 def test_no_inputs():
     assert generator().generate([], CONFIGS["greedy"]) == []
     assert generator().score([], []) == []

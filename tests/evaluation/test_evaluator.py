@@ -158,6 +158,7 @@ def test_a_finished_evaluation_is_of_its_rows(tmp_path, monkeypatch):
         evaluate(tmp_path)
 
 
+@pytest.mark.slow
 def test_predictions_for_other_examples_are_refused(tmp_path):
     evaluate(tmp_path)
     (tmp_path / "results.json").unlink()

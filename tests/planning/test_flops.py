@@ -123,6 +123,7 @@ def test_of_a_compiled_loop_over_eight_devices():
     assert flops(text) == 13 * 2 * 3 * 40 * 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_microbatches", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_train_step_has_the_flops_of_its_model(num_microbatches):
     """XLA's own analysis counts the loop over microbatches once."""

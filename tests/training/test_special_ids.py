@@ -90,6 +90,7 @@ def batch(which: str, kind: str) -> dict:
     return convert(rows.read(np.arange(8)), rows_of)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["examples", "packed", "text"])
 def test_rows_are_mapped_and_losses_equal(kind):
     one, other = batch("t5", kind), batch("permuted", kind)

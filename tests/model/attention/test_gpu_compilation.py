@@ -53,7 +53,7 @@ def stored_scores(text: str) -> set[str]:
     return set(re.findall(rf"\w+\[(?:\d+,)*[1-9]\d*,\d+,(?:{S}|{T}),(?:{S}|{T})\]", text))
 
 
-@pytest.mark.parametrize("chip", ["h100", "h200"])
+@pytest.mark.parametrize("chip", ["h100", pytest.param("h200", marks=pytest.mark.long)])
 def test_packed_rows_are_ours_and_store_no_scores(chip):
     text = compiled_step(chip, MeshConfig(data=2, tensor=2), packed=True)
     # Output and three gradients of two self-attentions, and of a cross-attention without a bias.

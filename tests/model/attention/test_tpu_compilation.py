@@ -56,6 +56,7 @@ def shapes_of_scores(text: str) -> set[str]:
     return set(re.findall(rf"\w+\[(?:\d+,)+(?:{sizes})\]", text))
 
 
+@pytest.mark.long  # three minutes
 def test_a_step_of_xl_stores_no_scores_and_no_matrix_of_the_position_bias():
     model = t5_1_1_xl(num_encoder_layers=2, num_decoder_layers=2, vocab_size=1536, **SCANNED)
     lowered = lowered_step("v5e:2x4", model, MeshConfig(data=-1, fsdp=2, tensor=2), 8, S, T)
@@ -77,6 +78,7 @@ def test_kernels_compile(topology, case):
     compile_attention(CASES[case], topology)
 
 
+@pytest.mark.long
 def test_memory_of_an_encoder_grows_as_its_inputs_do():
     cfg = T5Config(emb_dim=128, mlp_dim=128, num_heads=2, **SCANNED)
     prepare_process(parse_topology("v5e:1x1"))

@@ -209,7 +209,9 @@ def test_equals_einsum_at_real_sizes(options, dtype):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    "seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(4, 8))]
+)
 def test_equals_einsum_for_random_shapes(seed, monkeypatch):
     rng = np.random.default_rng(seed)
     size = int(rng.choice([16, 32]))
