@@ -1,4 +1,4 @@
-"""Which devices decode a batch: all of the mesh, or of a CPU's one, for few rows."""
+"""Which devices decode a batch: all of the mesh, or one of each host's CPU, for few rows."""
 
 import dataclasses
 import functools
@@ -31,16 +31,20 @@ class Placement:
         self._transposed: tuple[DecodeWeights, ...] | None = None
 
     def for_rows(self, num_rows: int) -> "Placement":
-        """That of a batch with so many rows, beams included."""
+        """That of a batch with so many rows, beams included.
+
+        Of several hosts each decodes few rows itself: the program of one host, whose results are
+        the same bits.
+        """
         mesh = self.program.mesh
-        is_one_cpu = mesh.devices.flat[0].platform == "cpu" and jax.process_count() == 1
+        on_cpu = mesh.devices.flat[0].platform == "cpu"
         few = num_rows < _FEW_ROWS and mesh.size > 1
-        return self._one_device if few and is_one_cpu and self._replicated else self
+        return self._one_device if few and on_cpu and self._replicated else self
 
     @functools.cached_property
     def _one_device(self) -> "Placement":
         config = dataclasses.replace(self.program.mesh_config, data=1, fsdp=1, tensor=1)
-        mesh = config.build([self.program.mesh.devices.flat[0]])
+        mesh = config.build([self.program.mesh.local_devices[0]])
         program = dataclasses.replace(self.program, mesh_config=config, mesh=mesh)
         on_first = lambda x: jax.device_put(x.addressable_data(0), program.replicated)  # no copy
         return Placement(program, jax.tree.map(on_first, self.params))
