@@ -64,7 +64,7 @@ class Stack(nnx.Module):
             x_BTD = layer(x_BTD, bias, mask, memory, keys_B)
             return constrain(x_BTD, "batch", None, None)
 
-        in_scan = self.unroll < self.num_layers
+        in_scan = self.unroll < self.num_layers  # pyright: ignore
         block = rematerialized(block, self.remat, in_scan=in_scan)
         x_BTD = dropout(x_BTD, rate, in_keys)
         if not in_scan:
@@ -73,7 +73,7 @@ class Stack(nnx.Module):
         else:
             scanned = (self.layers, None if keys_B is None else layer_keys)
             body = lambda x_BTD, layer: (block(x_BTD, *layer), None)
-            x_BTD, _ = jax.lax.scan(body, x_BTD, scanned, unroll=self.unroll)
+            x_BTD, _ = jax.lax.scan(body, x_BTD, scanned, unroll=self.unroll)  # pyright: ignore
         return dropout(self.final_norm(x_BTD), rate, out_keys)
 
     def position_bias(self, length: int, mask: Mask) -> PositionBias | None:

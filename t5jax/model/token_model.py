@@ -60,7 +60,7 @@ class TokenModel(nnx.Module):
     @property
     def compute_dtype(self) -> jnp.dtype:
         """Of all parameters but the token table, which training leaves in float32."""
-        stack = self.encoder if hasattr(self, "encoder") else self.decoder
+        stack = self.encoder if hasattr(self, "encoder") else self.decoder  # pyright: ignore
         return stack.final_norm.scale[...].dtype
 
     def logits_table(self) -> jax.Array:

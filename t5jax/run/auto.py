@@ -42,7 +42,7 @@ class Machine:
     """Devices that a run is for; `devices` may be compile-only ones."""
 
     platform: str  # "cpu", "gpu" or "tpu"
-    devices: tuple[jax.Device, ...]
+    devices: tuple[jax.Device, ...]  # pyright: ignore
     memory_bytes: float  # of one device
 
     @property
@@ -243,7 +243,7 @@ def _choose_by_memory(
 def _rows_of_device(config: RunConfig, machine: Machine) -> int:
     """Rows of the batch that one device has, of all microbatches."""
     sizes = dict(zip(MESH_AXES, config.mesh.shape(len(machine.devices)), strict=True))
-    replicas = math.prod(sizes[axis] for axis in config.mesh.batch)
+    replicas = math.prod(sizes[axis] for axis in config.mesh.batch)  # pyright: ignore
     return max(config.train.batch_size // replicas, 1)
 
 

@@ -84,7 +84,7 @@ def _on_devices(with_gradients: bool, hidden_BTD, table_DV, targets_BT, scales_B
         if scattered:
             dtable_DV = jax.lax.psum_scatter(dtable_DV, scattered, tiled=True)
         dtable_DV = jax.lax.psum(dtable_DV, reduced) if reduced else dtable_DV
-        return total, per_token, dhidden_BTD, dtable_DV.astype(table_DV.dtype)
+        return total, per_token, dhidden_BTD, dtable_DV.astype(table_DV.dtype)  # pyright: ignore
 
     table_axes = ("embed" if scattered else None, None)
     in_axes = ((*_ROWS, None), None, _ROWS, _ROWS)

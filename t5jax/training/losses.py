@@ -107,7 +107,7 @@ class CrossEntropy:
         targets_BT = batch[f"{side}_target_tokens"]
         weights_BT = batch[f"{side}_loss_weights"].astype(jnp.float32)
         scales_BT, denominator = self._normalization(batch, weights_BT)
-        objective, (nll_BT, log_z_BT, correct_BT) = summed_cross_entropy(
+        objective, (nll_BT, log_z_BT, correct_BT) = summed_cross_entropy(  # pyright: ignore
             hidden_BTD,
             table_DV,
             targets_BT,

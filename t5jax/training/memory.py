@@ -76,8 +76,8 @@ def _attention(cfg: T5Config, T: int, S: int, remat: str, item: int, scores: boo
         return 0.0
     kept = item * (2 * T * J + 2 * S * J + T * D + (2 * T * D if remat == "none" else 0))
     # Products of two activations are computed again under "dots".
-    scores = cfg.num_heads * T * S * (4 + item) if scores and remat == "none" else 0
-    return kept + scores
+    stored = cfg.num_heads * T * S * (4 + item) if scores and remat == "none" else 0
+    return kept + stored
 
 
 def _of_device(tree) -> float:

@@ -120,13 +120,13 @@ def _attention(q, k, v, strips, mask_arrays, tiles, interpret):
 
 def _forward(q, k, v, strips, mask_arrays, tiles, interpret):
     lost, *rest = mask_arrays
-    y, log_sum = forward(lost, q, k, v, strips, *rest, tiles, interpret)
+    y, log_sum = forward(lost, q, k, v, strips, *rest, tiles, interpret)  # pyright: ignore
     return y, (q, k, v, strips, mask_arrays, y, log_sum)
 
 
 def _backward(tiles, interpret, residuals, dy):
     q, k, v, strips, (lost, *rest), y, log_sum = residuals
-    dq, dk, dv, dstrips = backward(lost, q, k, v, strips, *rest, y, log_sum, dy, tiles, interpret)
+    dq, dk, dv, dstrips = backward(lost, q, k, v, strips, *rest, y, log_sum, dy, tiles, interpret)  # pyright: ignore
     if strips is not None and dstrips is None:
         dstrips = jnp.zeros_like(strips)
     return dq, dk, dv, dstrips, None
