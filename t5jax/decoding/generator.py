@@ -112,6 +112,7 @@ class Generator:
         placement = self._placement.for_rows(most * config.width)
         num_rows = self._rows_of_batch(len(inputs), placement)
         weights = placement.decode_weights(num_rows * config.width)
+        decode = functools.partial(decode_batch, logits_processor=logits_processor, weights=weights)
         for rows in self._batches([len(ids) for ids in inputs]):
             request = Request(
                 placement.put(self._padded([inputs[row] for row in rows], num_rows)),
@@ -120,18 +121,7 @@ class Generator:
                 ),
                 placement.put(np.resize(numbers[rows], num_rows).astype(np.int32)),
             )
-            with placement.program.use_mesh():
-                decoded = decode_batch(
-                    placement.model_defs,
-                    placement.params,
-                    request,
-                    config,
-                    self.num_ids,
-                    logits_processor=logits_processor,
-                    weights=weights,
-                    rows_per_device=placement.rows_per_device,
-                )
-            tokens, scores = jax.device_get(tuple(placement.replicate(decoded)))
+            tokens, scores = placement.run(decode, request, config, self.num_ids)
             for row, outputs, of_outputs in zip(rows, tokens, scores, strict=False):
                 results[row] = [
                     self._generated(output, score, config)
@@ -156,15 +146,7 @@ class Generator:
         for rows in self._batches(lengths):
             tokens = placement.put(self._padded([inputs[row] for row in rows], num_rows))
             scored = placement.put(self._padded([targets[row] for row in rows], num_rows))
-            with self.program.use_mesh():
-                scores = _score(
-                    placement.model_defs,
-                    placement.params,
-                    tokens,
-                    scored,
-                    placement.rows_per_device,
-                )
-            scores = jax.device_get(placement.replicate(scores))
+            scores = placement.run(_score, tokens, scored)
             for row, of_tokens in zip(rows, scores, strict=False):
                 kept = of_tokens[: len(targets[row])]
                 results[row] = Scored(float(np.sum(kept, dtype=np.float64)), kept)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,7 +29,7 @@ class Placement:
         # The sharding of rows that each device decodes on its own, having all parameters.
         self.rows_per_device = program.batch_sharding if self._replicated else None
         # Copies results to every host.
-        self.replicate = jax.jit(lambda arrays: arrays, out_shardings=program.replicated)
+        self._replicate = jax.jit(lambda arrays: arrays, out_shardings=program.replicated)
         self._transposed: tuple[DecodeWeights, ...] | None = None
 
     def for_rows(self, num_rows: int) -> "Placement":
@@ -53,6 +55,15 @@ class Placement:
         """Every host has all rows and gives its devices theirs."""
         sharding = self.program.batch_sharding
         return jax.make_array_from_callback(rows.shape, sharding, lambda index: rows[index])
+
+    def run(self, function: Callable, *arguments: Any) -> Any:
+        """The result of a jitted `function(model_defs, params, *arguments, rows_per_device=…)`, as
+        NumPy arrays that every host has whole."""
+        with self.program.use_mesh():
+            result = function(
+                self.model_defs, self.params, *arguments, rows_per_device=self.rows_per_device
+            )
+        return jax.device_get(self._replicate(result))
 
     def decode_weights(self, num_rows: int) -> tuple[DecodeWeights, ...] | None:
         """The weights transposed for a small batch, kept for all batches; None for a larger one,

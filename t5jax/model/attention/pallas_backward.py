@@ -110,33 +110,10 @@ def _kernel(
 
     @pl.when(tiles.counts(lost, b, i, j))
     def add():
-        seen_KQ, floor = mask_of_tile(queries, keys, prefix, i, j, tiles)
-        q_QF, k_KF = inside(q[0], i, tiles.queries), inside(k[0], j, tiles.keys)
-        v_KF, dy_QF = inside(v[0], j, tiles.keys), inside(dy[0], i, tiles.queries)
-        dy_QF, delta_GQ = _scaled_gradient(y, dy_QF, log_sum[0, 0], i, tiles)
-        k_FK = jnp.transpose(k_KF, (1, 0))
-        for g in range(tiles.heads_per_block):
-            head = tiles.head(g)
-            q_QH, k_KH, v_KH, dy_QH = (x[:, head] for x in (q_QF, k_KF, v_KF, dy_QF))
-            products_KQ = tiles.score.capped(product(k_KH, q_QH, 1, 1))
-            index = tiles.bias_tile(g, i, j)
-            bias_KQ = None if bias is None else bias[index]
-            scores_KQ = masked_scores(products_KQ, bias_KQ, seen_KQ, floor, tiles)
-            probs_KQ = jnp.exp(scores_KQ - log_sum[0, 0, g : g + 1])
-            dv_KH = product(probs_KQ.astype(dy_QH.dtype), dy_QH, 1, 0)
-            dprobs_KQ = product(v_KH, dy_QH, 1, 1)
-            dscores_KQ = probs_KQ * (dprobs_KQ - delta_GQ[g : g + 1])
-            if dbias is not None:
-                dbias[index] += dscores_KQ
-            if tiles.score.soft_cap is not None:
-                dscores_KQ *= 1 - (products_KQ / tiles.score.soft_cap) ** 2
-            ds_KQ = dscores_KQ.astype(q_QH.dtype)
-            dk_KH, dq_HQ = product(ds_KQ, q_QH, 1, 0), product(k_FK[head], ds_KQ, 1, 0)
-            if tiles.query_tiles > 1:
-                dk_KH, dv_KH = dk_KH + dk_sums[:, head], dv_KH + dv_sums[:, head]
-            if tiles.key_tiles > 1:
-                dq_HQ += dq_sums[i, head]
-            dk_sums[:, head], dv_sums[:, head], dq_sums[i, head] = dk_KH, dv_KH, dq_HQ
+        _add_tile(
+            q, k, v, queries, keys, prefix, y, log_sum, dy, dq_sums, dk_sums, dv_sums, bias, dbias,
+            i, j, tiles,
+        )  # fmt: skip
 
     @pl.when(i == tiles.query_tiles - 1)
     def finish_keys():
@@ -151,6 +128,40 @@ def _kernel(
     if dbias is not None:
         done = (b == tiles.batch - 1) & last
         pl.when(done)(lambda: sum_diagonals(dbias, dstrips, tiles))
+
+
+def _add_tile(
+    q, k, v, queries, keys, prefix, y, log_sum, dy, dq_sums, dk_sums, dv_sums, bias, dbias, i, j,
+    tiles: Tiles,
+):  # fmt: skip
+    """Adds what the tile of queries i and keys j gives to the sums of all gradients."""
+    seen_KQ, floor = mask_of_tile(queries, keys, prefix, i, j, tiles)
+    q_QF, k_KF = inside(q[0], i, tiles.queries), inside(k[0], j, tiles.keys)
+    v_KF, dy_QF = inside(v[0], j, tiles.keys), inside(dy[0], i, tiles.queries)
+    dy_QF, delta_GQ = _scaled_gradient(y, dy_QF, log_sum[0, 0], i, tiles)
+    k_FK = jnp.transpose(k_KF, (1, 0))
+    for g in range(tiles.heads_per_block):
+        head = tiles.head(g)
+        q_QH, k_KH, v_KH, dy_QH = (x[:, head] for x in (q_QF, k_KF, v_KF, dy_QF))
+        products_KQ = tiles.score.capped(product(k_KH, q_QH, 1, 1))
+        index = tiles.bias_tile(g, i, j)
+        bias_KQ = None if bias is None else bias[index]
+        scores_KQ = masked_scores(products_KQ, bias_KQ, seen_KQ, floor, tiles)
+        probs_KQ = jnp.exp(scores_KQ - log_sum[0, 0, g : g + 1])
+        dv_KH = product(probs_KQ.astype(dy_QH.dtype), dy_QH, 1, 0)
+        dprobs_KQ = product(v_KH, dy_QH, 1, 1)
+        dscores_KQ = probs_KQ * (dprobs_KQ - delta_GQ[g : g + 1])
+        if dbias is not None:
+            dbias[index] += dscores_KQ
+        if tiles.score.soft_cap is not None:
+            dscores_KQ *= 1 - (products_KQ / tiles.score.soft_cap) ** 2
+        ds_KQ = dscores_KQ.astype(q_QH.dtype)
+        dk_KH, dq_HQ = product(ds_KQ, q_QH, 1, 0), product(k_FK[head], ds_KQ, 1, 0)
+        if tiles.query_tiles > 1:
+            dk_KH, dv_KH = dk_KH + dk_sums[:, head], dv_KH + dv_sums[:, head]
+        if tiles.key_tiles > 1:
+            dq_HQ += dq_sums[i, head]
+        dk_sums[:, head], dv_sums[:, head], dq_sums[i, head] = dk_KH, dv_KH, dq_HQ
 
 
 def _scaled_gradient(y, dy_QF, log_sum_GQ, query_tile, tiles: Tiles):
