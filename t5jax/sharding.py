@@ -124,6 +124,11 @@ def _between_slices(shape: tuple[int, ...], slices: int) -> tuple[int, int, int]
     )
 
 
+def divisors(number: int) -> list[int]:
+    """The sizes into which so many devices, or rows, divide evenly, in order."""
+    return [n for n in range(1, number + 1) if number % n == 0]
+
+
 @contextlib.contextmanager
 def use_mesh(mesh: jax.sharding.Mesh, rules: AxisRules) -> Iterator[None]:
     """Context of `constrain`: the mesh and the sharding rules."""

@@ -6,7 +6,6 @@ shows every parameter with shape and sharding, memory per device and FLOPs per s
 shows on which devices of a topology that is not there every parameter would lie.
 """
 
-import math
 from collections.abc import Sequence
 
 import jax
@@ -26,12 +25,14 @@ from t5jax.run.auto import local_machine, resolve_auto
 from t5jax.run.build import (
     TrainLoader,
     build_evaluation_loaders,
+    build_program_without_vocabulary,
     build_train_loader,
     resolve_mixture,
 )
 from t5jax.sharding import MESH_AXES
 from t5jax.tracking import model_flops
 from t5jax.training.losses import predicting_side
+from t5jax.training.memory import device_bytes
 from t5jax.training.steps import Program
 from t5jax.training.train_step import TrainState
 
@@ -147,15 +148,7 @@ def inspect_model_command(config_file: str, flags: list[str]) -> None:
     resolved = resolve_auto(config, local_machine())
     config = resolved.config
     config.check_mesh(num_devices)
-    program = Program(
-        model=config.model,
-        loss=config.loss,
-        tx=config.build_optimizer(),
-        mesh_config=config.mesh,
-        mesh=config.mesh.build(),
-        num_microbatches=config.train.batch_size // config.train.microbatch_size,
-        finetuning=config.finetuning,
-    )
+    program = build_program_without_vocabulary(config)
     _print_parameters(program.abstract_state)
     _print_totals(config, program, num_devices)
     for choice in resolved.choices:
@@ -196,8 +189,9 @@ def _print_totals(config: RunConfig, program: Program, num_devices: int) -> None
         print(f"of them trained  {count:,} ({share:.3%})")
     print(f"mesh             {layout} over {num_devices} {jax.devices()[0].device_kind} device(s)")
     for name, tree in (("parameters", state.params), ("optimizer state", state.opt_state)):
-        print(f"{name:16s} {_gigabytes(tree):8.3f} GB per device, {_whole(tree):8.3f} GB in all")
-    print(f"gradients        {_gigabytes(trained):8.3f} GB per device")
+        part, whole = device_bytes(tree) / 1e9, _whole(tree)
+        print(f"{name:16s} {part:8.3f} GB per device, {whole:8.3f} GB in all")
+    print(f"gradients        {device_bytes(trained) / 1e9:8.3f} GB per device")
     lengths = defined_row_format(config.data, config.model.architecture).lengths
     flops = model_flops(config.model, config.train.batch_size, *lengths)
     sides = zip(lengths, ("inputs", "targets") if all(lengths) else ("tokens",) * 2, strict=True)
@@ -242,11 +236,6 @@ def _print_layout(layout: StateLayout, topology: Topology) -> None:
     for why, parameters in whole.items():
         total = sum(x.shard_bytes for x in parameters) / 1e6
         print(f"  {total:10.3f} MB in {len(parameters)}, because {why}")
-
-
-def _gigabytes(tree) -> float:
-    shards = [(x.sharding.shard_shape(x.shape), x.dtype.itemsize) for x in jax.tree.leaves(tree)]
-    return sum(math.prod(shape) * size for shape, size in shards) / 1e9
 
 
 def _whole(tree) -> float:

@@ -28,6 +28,7 @@ AttentionImplementation = Literal[
 ]
 Dtype = Literal["auto", "bfloat16", "float32"]
 Remat = Literal["auto", "none", "dots", "full"]
+REMAT_POLICIES = get_args(Remat)[1:]  # each needs less memory than the one before, and more time
 _LACKING = {"encoder": ("decoder_only", "prefix_lm"), "decoder": ("encoder_only",)}
 ACTIVATION_NAMES = ("linear", "relu", "gelu", "gelu_exact", "silu", "sigmoid", "tanh")
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from t5jax.config import RunConfig
 from t5jax.errors import ConfigError
+from t5jax.model.config import REMAT_POLICIES
 from t5jax.planning.topology import Topology
-from t5jax.sharding import MeshConfig
+from t5jax.sharding import MeshConfig, divisors
 
-_REMAT = ("none", "dots", "full")
 # Tensor parallelism sends activations twice a block and way: only links of one host or torus do.
 _MOST_TENSOR = 8
 # A microbatch of fewer tokens on a device leaves its matrix unit waiting for weights.
@@ -79,10 +79,10 @@ def meshes(config: RunConfig, topology: Topology) -> Iterator[MeshConfig]:
     most_tensor = _MOST_TENSOR
     if topology.chip.platform == "gpu":
         most_tensor = min(most_tensor, topology.shape[1])
-    for tensor in _divisors(math.gcd(devices, model.num_heads, model.mlp_dim, model.vocab_size)):
+    for tensor in divisors(math.gcd(devices, model.num_heads, model.mlp_dim, model.vocab_size)):
         if tensor > most_tensor:
             continue
-        for fsdp in _divisors(math.gcd(devices // tensor, model.emb_dim)):
+        for fsdp in divisors(math.gcd(devices // tensor, model.emb_dim)):
             mesh = dataclasses.replace(
                 config.mesh, data=devices // tensor // fsdp, fsdp=fsdp, tensor=tensor
             )
@@ -101,8 +101,8 @@ def candidates(config: RunConfig, mesh: MeshConfig, tokens: int) -> Iterator[Can
     if config.train.batch_size % replicas:
         return
     rows = config.train.batch_size // replicas
-    parts = [n for n in _divisors(rows) if rows // n * tokens >= _LEAST_TOKENS] or [1]
-    for n, remat, unrolled in itertools.product(parts, _REMAT, (False, True)):
+    parts = [n for n in divisors(rows) if rows // n * tokens >= _LEAST_TOKENS] or [1]
+    for n, remat, unrolled in itertools.product(parts, REMAT_POLICIES, (False, True)):
         yield Candidate(
             data=mesh.data, fsdp=_size(mesh.fsdp), tensor=mesh.tensor, num_microbatches=n,
             remat=remat, unrolled=unrolled,
@@ -113,7 +113,3 @@ def _size(size: Any) -> int:
     """Of an axis in `meshes`, where none says "auto"."""
     assert isinstance(size, int)
     return size
-
-
-def _divisors(number: int) -> list[int]:
-    return [n for n in range(1, number + 1) if number % n == 0]

@@ -10,8 +10,8 @@ from t5jax.planning.abstract_run import AbstractRun
 from t5jax.planning.collectives import Collective
 from t5jax.planning.compilation import Step
 from t5jax.planning.cost import ProgramCost
-from t5jax.planning.memory import shard_bytes
 from t5jax.planning.topology import Topology
+from t5jax.training.memory import shard_bytes
 from t5jax.training.steps import Program
 
 MOST_PERMUTES = 10_000

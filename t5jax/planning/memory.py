@@ -3,7 +3,6 @@ compiled; and with the compiler's numbers what a step takes in all."""
 
 import dataclasses
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from flax import nnx
 
 from t5jax.planning.abstract_run import AbstractRun
 from t5jax.training.losses import call_loss
+from t5jax.training.memory import device_bytes
 from t5jax.training.steps import Program
 from t5jax.training.train_step import cast_params, row_keys
 
@@ -49,16 +49,6 @@ def estimate_memory(run: AbstractRun, program: Program, most: float = math.inf) 
     if estimate.total > most:
         return estimate
     return dataclasses.replace(estimate, activations=_activations(run, program))
-
-
-def device_bytes(tree: Any) -> float:
-    """Bytes of the shards of abstract arrays that one device holds."""
-    return float(sum(map(shard_bytes, jax.tree.leaves(tree))))
-
-
-def shard_bytes(x: jax.ShapeDtypeStruct) -> int:
-    assert x.sharding is not None
-    return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
 
 
 def _activations(run: AbstractRun, program: Program) -> float:

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from t5jax.config import RunConfig
 from t5jax.errors import ConfigError
+from t5jax.model.config import REMAT_POLICIES
 from t5jax.planning.abstract_run import abstract_run
 from t5jax.planning.memory import estimate_memory
 from t5jax.planning.plan import Plan, make_plan
 from t5jax.planning.topology import Topology
 
 _MOST_COMPILED = 3
-_REMAT = ("none", "dots", "full")
 # Beside the estimate a program has buffers of the layer that it works on.
 _MARGIN = 1.05
 
@@ -88,7 +88,7 @@ def candidates(config: RunConfig, topology: Topology) -> Iterator[Layout]:
     first_microbatches, first_fsdp = config.train.num_microbatches, config.mesh.fsdp
     assert first_microbatches != "auto"
     assert first_fsdp != "auto"
-    remat = _REMAT[_REMAT.index(config.model.remat) :] if config.model.remat in _REMAT else _REMAT
+    remat = REMAT_POLICIES[REMAT_POLICIES.index(config.model.remat) :]
     layouts = [
         Layout(microbatches, policy, fsdp, more + kinds + wider)
         for more, microbatches in enumerate(_doublings(first_microbatches, rows))

@@ -10,9 +10,9 @@ from flax import nnx
 from t5jax.config import RunConfig
 from t5jax.model.registry import abstract_model
 from t5jax.planning.abstract_run import abstract_run
-from t5jax.planning.memory import device_bytes, shard_bytes
 from t5jax.planning.settings import resolve_for_topology
 from t5jax.planning.topology import Topology
+from t5jax.training.memory import device_bytes, shard_bytes
 from t5jax.training.steps import Program
 
 

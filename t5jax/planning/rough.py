@@ -15,13 +15,12 @@ from t5jax.model.config import T5Config
 from t5jax.model.registry import abstract_model
 from t5jax.planning.candidates import Candidate
 from t5jax.planning.cost import MATRIX_SHARE, MEMORY_SHARE
-from t5jax.planning.memory import device_bytes
 from t5jax.planning.topology import Topology
+from t5jax.run.build import build_program_without_vocabulary
 from t5jax.sharding import MESH_AXES, MeshConfig, param_specs, state_shardings
 from t5jax.tracking import model_flops
-from t5jax.training.memory import StepMemory, activation_bytes, logits_bytes
+from t5jax.training.memory import activation_bytes, device_bytes, step_bytes, stores_scores
 from t5jax.training.peft import partition_params
-from t5jax.training.steps import Program
 
 # Every activation is written and read forward, and both it and its gradient backward.
 _PASSES = 4.0
@@ -53,15 +52,9 @@ class StateShapes:
     def __init__(self, config: RunConfig, topology: Topology):
         self._config, self._devices = config, topology.devices()
         self._model = abstract_model(config.model)
-        alone = MeshConfig(data=1, fsdp=1)
-        program = Program(
-            model=config.model,
-            loss=config.loss,
-            tx=config.build_optimizer(),
-            mesh_config=alone,
-            mesh=alone.build(self._devices[:1]),
-            finetuning=config.finetuning,
-        )
+        alone = dataclasses.replace(config, mesh=MeshConfig(data=1, fsdp=1))
+        mesh = alone.mesh.build(self._devices[:1])
+        program = build_program_without_vocabulary(alone, mesh)
         self._state, self._trained = program.abstract_state, config.finetuning.is_trainable
 
     def over(self, mesh: MeshConfig) -> MeshWork:
@@ -91,24 +84,21 @@ class RoughModel:
 
     def __init__(self, config: RunConfig, topology: Topology, lengths: tuple[int, int]):
         self._config, self._topology, self._lengths = config, topology, lengths
+        self._scores = stores_scores(topology.chip.platform, topology.num_devices)
 
     def memory(self, candidate: Candidate, work: MeshWork) -> float:
         """Bytes of one device."""
-        rows = self._rows(candidate)
-        kept = self._activations(candidate, candidate.remat)
-        tokens = rows * (self._lengths[1] or self._lengths[0])
-        chunks = getattr(self._config.loss, "num_chunks", 1)
-        of_step = StepMemory(
+        return step_bytes(
+            _part_of(self._config.model, candidate.tensor),
+            self._config.loss,
+            self._lengths,
             state=work.state,
             gradients=work.gradients,
-            activations_of_row=kept,
-            logits=logits_bytes(
-                self._config.model.vocab_size // candidate.tensor,
-                tokens,
-                None if chunks == "auto" else chunks,
-            ),
+            rows=self._rows_of_step(candidate) // candidate.num_microbatches,
+            num_microbatches=candidate.num_microbatches,
+            remat=candidate.remat,
+            scores=self._scores,
         )
-        return of_step.total(rows, candidate.num_microbatches)
 
     def seconds(self, candidate: Candidate, work: MeshWork) -> float:
         """Of one step."""
@@ -117,19 +107,14 @@ class RoughModel:
         traffic = self._traffic(candidate, work) / (chip.memory_bandwidth * MEMORY_SHARE)
         return products + traffic + self._communication(candidate, work)
 
-    def _rows(self, candidate: Candidate) -> int:
-        """Rows of a microbatch on a device."""
-        return self._rows_of_step(candidate) // candidate.num_microbatches
-
     def _rows_of_step(self, candidate: Candidate) -> int:
         replicas = math.prod(getattr(candidate, axis) for axis in self._config.mesh.batch)
         return self._config.train.batch_size // replicas
 
     def _activations(self, candidate: Candidate, remat: str) -> float:
-        """Bytes that a device keeps of one row; tensor parallelism divides heads, MLP, logits."""
-        stores_scores = self._topology.chip.platform == "cpu" and self._topology.num_devices > 1
+        """Bytes that a device keeps of one row; tensor parallelism divides heads and MLP."""
         model = _part_of(self._config.model, candidate.tensor)
-        return activation_bytes(model, *self._lengths, remat=remat, scores=stores_scores)
+        return activation_bytes(model, *self._lengths, remat=remat, scores=self._scores)
 
     def _flops(self, candidate: Candidate) -> float:
         """Of one device, with what is computed again."""

@@ -6,7 +6,6 @@ decided where attention is called (`model/attention/dispatch.py`).
 """
 
 import dataclasses
-import math
 import os
 from collections.abc import Callable, Mapping
 from operator import attrgetter
@@ -18,9 +17,11 @@ from t5jax.checkpoints import checkpoint_directory, committed_steps, latest_reco
 from t5jax.config import RunConfig, from_text
 from t5jax.data.records import counted
 from t5jax.model.computation import resolve_computation
+from t5jax.model.config import REMAT_POLICIES
+from t5jax.run.build import build_program_without_vocabulary
 from t5jax.run.provenance import checkpoint_record
-from t5jax.sharding import MESH_AXES, platform_of
-from t5jax.training.memory import StepMemory, activation_bytes, logits_bytes, resident_bytes
+from t5jax.sharding import divisors, platform_of
+from t5jax.training.memory import resident_bytes, step_bytes, stores_scores
 from t5jax.training.steps import Program
 
 FIELDS = (
@@ -129,11 +130,12 @@ def resolve_auto(
         if field in kept:
             choose(field, kept[field], "as the run began")
     left = [field for field in left if field not in kept]
+    program = _Programs(config, machine)
     for field, rule in _RULES.items():
         if field in left:
-            rule(config, machine, choose)
+            rule(config, machine, program, choose)
     if "train.num_microbatches" in left or "model.remat" in left:
-        _choose_by_memory(config, machine, lengths or _lengths(config), choose)
+        _choose_by_memory(config, machine, lengths or _lengths(config), program, choose)
     return Resolved(written, config, tuple(choices), machine.name)
 
 
@@ -159,16 +161,32 @@ def _kept(recorded: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name == "model.dtype"}
 
 
+class _Programs:
+    """The run's program on its machine, for the sizes of its state; traced once for each
+    `mesh.fsdp`, on which they depend."""
+
+    def __init__(self, config: RunConfig, machine: Machine):
+        self._config, self._machine = config, machine
+        self._made: dict[Any, Program] = {}
+
+    def __call__(self) -> Program:
+        mesh = self._config.mesh
+        if mesh.fsdp not in self._made:
+            built = mesh.build(self._machine.devices)
+            self._made[mesh.fsdp] = build_program_without_vocabulary(self._config, built)
+        return self._made[mesh.fsdp]
+
+
 Choose = Callable[[str, Any, str], None]
 
 
-def _choose_dtype(config: RunConfig, machine: Machine, choose: Choose) -> None:
+def _choose_dtype(config: RunConfig, machine: Machine, _: _Programs, choose: Choose) -> None:
     value = resolve_computation(config.model, machine.platform).dtype
     why = "products in bfloat16 are slower here" if machine.platform == "cpu" else "matrix unit's"
     choose("model.dtype", value, f"{machine.platform}: {why}")
 
 
-def _choose_unroll(config: RunConfig, machine: Machine, choose: Choose) -> None:
+def _choose_unroll(config: RunConfig, machine: Machine, _: _Programs, choose: Choose) -> None:
     value = resolve_computation(config.model, machine.platform).unroll_layers
     layers = config.model.num_encoder_layers + config.model.num_decoder_layers
     why = "compile in minutes, and a scan copies every layer's activations"
@@ -177,14 +195,14 @@ def _choose_unroll(config: RunConfig, machine: Machine, choose: Choose) -> None:
     choose("model.unroll_layers", value, f"{layers} layers on {machine.platform}: {why}")
 
 
-def _choose_fsdp(config: RunConfig, machine: Machine, choose: Choose) -> None:
+def _choose_fsdp(config: RunConfig, machine: Machine, program: _Programs, choose: Choose) -> None:
     """As few as hold the state; only where `mesh.data` is what remains."""
     if config.mesh.data != -1:
         return choose("mesh.fsdp", 1, "mesh.data is given")
     config.mesh.fsdp = 1
-    state, gradients = resident_bytes(_program(config, machine))
+    state, gradients = resident_bytes(program())
     needed = (state + gradients) / (_STATE_SHARE * machine.memory_bytes)
-    possible = _divisors(len(machine.devices) // config.mesh.tensor or 1)
+    possible = divisors(len(machine.devices) // config.mesh.tensor or 1)
     possible = [n for n in possible if config.model.emb_dim % n == 0]
     value = next((n for n in possible if n >= needed), possible[-1])
     choose(
@@ -195,7 +213,7 @@ def _choose_fsdp(config: RunConfig, machine: Machine, choose: Choose) -> None:
     )
 
 
-_RULES: dict[str, Callable[[RunConfig, Machine, Choose], None]] = {
+_RULES: dict[str, Callable[[RunConfig, Machine, _Programs, Choose], None]] = {
     "model.dtype": _choose_dtype,
     "model.unroll_layers": _choose_unroll,
     "mesh.fsdp": _choose_fsdp,
@@ -203,29 +221,30 @@ _RULES: dict[str, Callable[[RunConfig, Machine, Choose], None]] = {
 
 
 def _choose_by_memory(
-    config: RunConfig, machine: Machine, lengths: tuple[int, int], choose: Choose
+    config: RunConfig,
+    machine: Machine,
+    lengths: tuple[int, int],
+    program: _Programs,
+    choose: Choose,
 ) -> None:
     """Microbatches and rematerialisation: nothing is computed again where a microbatch that keeps
     the device busy fits so; else all but products, else all."""
     model, train = config.model, config.train
-    rows, tokens = _rows_of_device(config, machine), sum(lengths)
-    state, gradients = resident_bytes(_program(config, machine))
-    predicting, chunks = lengths[1] or lengths[0], getattr(config.loss, "num_chunks", 1)
-    chunks = None if chunks == "auto" else chunks
+    rows, tokens = max(train.batch_size // program().replicas, 1), sum(lengths)
+    state, gradients = resident_bytes(program())
+    scores = stores_scores(machine.platform, len(machine.devices))
     least = _LEAST_TOKENS[machine.platform]
-    parts = _divisors(rows) if train.num_microbatches == "auto" else [train.num_microbatches]
+    parts = divisors(rows) if train.num_microbatches == "auto" else [train.num_microbatches]
     busy = [n for n in parts if rows // n * tokens >= least] or parts[:1]
     if machine.platform == "cpu":
         busy = busy[-1:]  # what fits its caches is as fast, and needs the least memory
-    remats = ("none", "dots", "full") if model.remat == "auto" else (model.remat,)
+    remats = REMAT_POLICIES if model.remat == "auto" else (model.remat,)
     tried = [(remat, n) for remat in remats for n in busy] + [(remats[-1], n) for n in parts]
     for remat, n in tried:
-        of_row = activation_bytes(model, *lengths, remat=remat, scores=_scores(machine))
-        logits = logits_bytes(model.vocab_size, (rows // n or 1) * predicting, chunks)
-        memory = StepMemory(
-            state=state, gradients=gradients, activations_of_row=of_row, logits=logits
-        )
-        needed = memory.total(rows // n or 1, n)
+        needed = step_bytes(
+            model, config.loss, lengths, state=state, gradients=gradients, rows=rows // n or 1,
+            num_microbatches=n, remat=remat, scores=scores,
+        )  # fmt: skip
         if needed <= _FILL * machine.memory_bytes:
             break
     reason = (
@@ -240,13 +259,6 @@ def _choose_by_memory(
         choose("train.num_microbatches", n, reason)
 
 
-def _rows_of_device(config: RunConfig, machine: Machine) -> int:
-    """Rows of the batch that one device has, of all microbatches."""
-    sizes = dict(zip(MESH_AXES, config.mesh.shape(len(machine.devices)), strict=True))
-    replicas = math.prod(sizes[axis] for axis in config.mesh.batch)  # pyright: ignore
-    return max(config.train.batch_size // replicas, 1)
-
-
 def _lengths(config: RunConfig) -> tuple[int, int]:
     """(encoder, decoder) positions of a row; as many targets as inputs where the objective decides
     on them."""
@@ -255,26 +267,6 @@ def _lengths(config: RunConfig) -> tuple[int, int]:
     if config.model.architecture == "encoder_only":
         return inputs, 0
     return (inputs, targets) if config.model.num_encoder_layers else (0, inputs + targets)
-
-
-def _scores(machine: Machine) -> bool:
-    """Whether attention stores them: of several CPU devices alone."""
-    return machine.platform == "cpu" and len(machine.devices) > 1
-
-
-def _program(config: RunConfig, machine: Machine) -> Program:
-    return Program(
-        model=config.model,
-        loss=config.loss,
-        tx=config.build_optimizer(),
-        mesh_config=config.mesh,
-        mesh=config.mesh.build(machine.devices),
-        finetuning=config.finetuning,
-    )
-
-
-def _divisors(number: int) -> list[int]:
-    return [n for n in range(1, number + 1) if number % n == 0]
 
 
 def _gb(size: float) -> str:

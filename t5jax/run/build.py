@@ -1,5 +1,6 @@
 """The composition root: from a RunConfig to its data, its evaluator and its compiled steps."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -148,9 +149,17 @@ def build_program(
         settings["sentinel_ids"] = vocabulary.sentinel_ids
     if num_tasks > 1:
         settings["num_tasks"] = num_tasks
+    program = build_program_without_vocabulary(config, mesh)
+    return dataclasses.replace(program, loss=with_run_settings(config.loss, **settings))
+
+
+def build_program_without_vocabulary(
+    config: RunConfig, mesh: jax.sharding.Mesh | None = None
+) -> Program:
+    """The same for sizes and layouts alone: its loss knows no sentinels and no tasks."""
     return Program(
         model=config.model,
-        loss=with_run_settings(config.loss, **settings),
+        loss=config.loss,
         tx=config.build_optimizer(),
         mesh_config=config.mesh,
         mesh=mesh or config.mesh.build(),

@@ -9,11 +9,13 @@ mlp_dim, N heads, V vocab.
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 
 from t5jax.model.config import T5Config
 from t5jax.training.chunked_loss import chunks_by_size
+from t5jax.training.losses import Loss
 from t5jax.training.steps import Program
 
 
@@ -36,7 +38,17 @@ class StepMemory:
 
 def resident_bytes(program: Program) -> tuple[float, float]:
     """(parameters and optimizer state, gradients) of one device, as they are sharded."""
-    return _of_device(program.abstract_state), _of_device(program.trained)
+    return device_bytes(program.abstract_state), device_bytes(program.trained)
+
+
+def device_bytes(tree: Any) -> float:
+    """Bytes of the shards of abstract arrays that one device holds."""
+    return float(sum(map(shard_bytes, jax.tree.leaves(tree))))
+
+
+def shard_bytes(x: jax.ShapeDtypeStruct) -> int:
+    assert x.sharding is not None
+    return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
 
 
 def activation_bytes(
@@ -61,6 +73,39 @@ def logits_bytes(vocab_size: int, num_tokens: int, num_chunks: int | None = None
     return 2.0 * 4 * -(-num_tokens // chunks) * vocab_size
 
 
+def stores_scores(platform: str, num_devices: int) -> bool:
+    """Whether attention stores them, as einsum does: on several CPU devices alone."""
+    return platform == "cpu" and num_devices > 1
+
+
+def step_bytes(
+    cfg: T5Config,
+    loss: Loss,
+    lengths: tuple[int, int],
+    *,
+    state: float,
+    gradients: float,
+    rows: int,
+    num_microbatches: int,
+    remat: str,
+    scores: bool,
+) -> float:
+    """Of a train step on one device, with `rows` rows of these (encoder, decoder) lengths in a
+    microbatch."""
+    chunks = getattr(loss, "num_chunks", 1)
+    memory = StepMemory(
+        state=state,
+        gradients=gradients,
+        activations_of_row=activation_bytes(cfg, *lengths, remat=remat, scores=scores),
+        logits=logits_bytes(
+            cfg.vocab_size,
+            rows * (lengths[1] or lengths[0]),
+            None if chunks == "auto" else chunks,
+        ),
+    )
+    return memory.total(rows, num_microbatches)
+
+
 def _layer(cfg: T5Config, T: int, S: int, remat: str, item: int, scores: bool) -> float:
     """Bytes of one row in a block's self-attention and MLP."""
     D, F = cfg.emb_dim, cfg.mlp_dim
@@ -78,8 +123,3 @@ def _attention(cfg: T5Config, T: int, S: int, remat: str, item: int, scores: boo
     # Products of two activations are computed again under "dots".
     stored = cfg.num_heads * T * S * (4 + item) if scores and remat == "none" else 0
     return kept + stored
-
-
-def _of_device(tree) -> float:
-    shapes = ((x.dtype.itemsize, x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(tree))
-    return float(sum(itemsize * math.prod(shape) for itemsize, shape in shapes))

@@ -22,10 +22,10 @@ from t5jax.model.matmul import on_one_cpu
 from t5jax.sharding import platform_in_program
 
 logger = logging.getLogger("t5jax")
-# The platform that an implementation needs; the others run on every one.
-PLATFORM_OF: dict[str, str] = {"pallas": "tpu", "cudnn": "gpu", "triton": "gpu"}
 # What "auto" tries before einsum, by platform.
 _PREFERRED: dict[str, tuple[str, ...]] = {"tpu": ("pallas",), "gpu": ("cudnn", "triton")}
+# The platform that an implementation needs; the others run on every one.
+PLATFORM_OF = {name: platform for platform, names in _PREFERRED.items() for name in names}
 
 
 class Implementation(NamedTuple):
