@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from t5jax.model.attention import Mask
+from t5jax.model.attention import Mask, PositionBias
 from t5jax.model.config import T5Config
 from t5jax.model.layers import (
     MLP,
@@ -140,7 +140,8 @@ def test_split_keys_are_all_different():
 @jax.jit
 def decoder_block(x, memory, keys):
     block = TransformerBlock(SMALL, cross_attention=True, rngs=nnx.Rngs(params=2))
-    bias = jnp.asarray(normal(SMALL.num_heads, x.shape[1], x.shape[1], seed=3))
+    T = x.shape[1]
+    bias = PositionBias.of_distances(jnp.asarray(normal(SMALL.num_heads, 2 * T, seed=3)), T)
     queries, inputs = (jnp.ones(side.shape[:2], jnp.int32) for side in (x, memory))
     self_mask, cross_mask = Mask(queries, queries, causal=True), Mask(queries, inputs)
     return block(x, bias, self_mask, (memory, cross_mask), keys)
