@@ -14,7 +14,7 @@ from t5jax.sharding import MeshConfig, divisors
 
 # Tensor parallelism sends activations twice a block and way: only links of one host or torus do.
 _MOST_TENSOR = 8
-# A microbatch of fewer tokens on a device leaves its matrix unit waiting for weights.
+# Of a microbatch on one device: half of what "auto" takes (run/auto.py), for the compiler to judge.
 _LEAST_TOKENS = 2048
 
 

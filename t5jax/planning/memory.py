@@ -6,13 +6,12 @@ import math
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from t5jax.planning.abstract_run import AbstractRun
 from t5jax.training.losses import call_loss
 from t5jax.training.memory import device_bytes
 from t5jax.training.steps import Program
-from t5jax.training.train_step import cast_params, row_keys
+from t5jax.training.train_step import row_keys, training_model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +72,7 @@ def _kept(run: AbstractRun, program: Program, rows: int) -> float:
     def residuals(params, batch, keys):
         def loss(params):
             merged = program.finetuning.merge_parameters(params)
-            model = nnx.merge(program.model_def, cast_params(merged, program.model.dtype))
+            model = training_model(program.model_def, merged, program.model.dtype)
             return call_loss(program.loss, model, batch, keys).objective
 
         return jax.vjp(loss, params)[1]

@@ -58,9 +58,7 @@ def make_train_step(
 
     def loss_fn(trained: Params, frozen: Params, batch: Batch, keys_B: jax.Array | None):
         params = finetuning.merge_parameters(merge_trees(frozen, trained))
-        # The token table's gradient is summed in its own dtype: see model.embedding.
-        model = nnx.merge(model_def, cast_params(params, dtype) | _token_table(params))
-        sums = call_loss(loss, model, batch, keys_B)
+        sums = call_loss(loss, training_model(model_def, params, dtype), batch, keys_B)
         return sums.objective, sums
 
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
@@ -142,9 +140,11 @@ def cast_params(params: Params, dtype: str) -> Params:
     return jax.tree.map(lambda p: p.astype(dtype), params)
 
 
-def _token_table(params: Params) -> Params:
-    """The part of the parameters that `TokenModel` casts itself."""
-    return {name: value for name, value in params.items() if name == "token_embedder"}
+def training_model(model_def: nnx.GraphDef, params: Params, dtype: str) -> nnx.Module:
+    """The model with parameters in the compute dtype, but for the token table, which it casts
+    itself: its gradient is summed in the table's own dtype (see `model/embedding.py`)."""
+    table = {name: value for name, value in params.items() if name == "token_embedder"}
+    return nnx.merge(model_def, cast_params(params, dtype) | table)
 
 
 def mean_metrics(sums: LossSums) -> dict:

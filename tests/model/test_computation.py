@@ -10,7 +10,8 @@ from t5jax.model.registry import abstract_model
 @pytest.mark.parametrize(
     ("size", "platform", "expected"),
     [
-        (t5_1_1_base, "cpu", ("float32", 1, "none")),
+        (t5_1_1_base, "cpu", ("float32", "all", "none")),
+        (t5_1_1_large, "cpu", ("float32", 1, "none")),
         (t5_1_1_base, "tpu", ("bfloat16", "all", "none")),
         (t5_1_1_large, "gpu", ("bfloat16", "all", "none")),
         (t5_1_1_xl, "tpu", ("bfloat16", 1, "none")),
@@ -29,4 +30,4 @@ def test_what_is_given_stays():
 
 def test_a_model_is_computed_as_its_platform_says():
     model = abstract_model(t5_1_1_base())  # on the CPU of the tests
-    assert (model.encoder.unroll, model.encoder.remat) == (1, "none")
+    assert (model.encoder.unroll, model.encoder.remat) == (12, "none")

@@ -33,6 +33,7 @@ def config(variant: str = "1.1", **changes) -> T5Config:
         "relpos_max_distance": 13,
         "dtype": "float32",
         "attention": "einsum",
+        "unroll_layers": 1,  # compiles faster
     }
     return T5Config(**{**shape, **VARIANTS[variant], **changes})
 

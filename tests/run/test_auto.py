@@ -38,7 +38,7 @@ def test_cpu_computes_rows_one_at_a_time_in_float32():
     resolved = resolve_auto(config, machine("cpu", 8.0), LENGTHS)
     assert values(resolved) == {
         "model.dtype": "float32",
-        "model.unroll_layers": 1,
+        "model.unroll_layers": "all",
         "mesh.fsdp": 1,
         "model.remat": "none",
         "train.num_microbatches": 8,  # 8 devices with 8 rows each, of 626 tokens
