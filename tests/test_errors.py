@@ -142,8 +142,8 @@ def fill_whole_file(folder):
     ("fill", "name"),
     [
         (fill_metrics, "metrics.jsonl"),
-        (fill_tensorboard, "events.out.tfevents."),
-        (fill_output, "answers.jsonl"),
+        pytest.param(fill_tensorboard, "events.out.tfevents.", marks=pytest.mark.slow),
+        pytest.param(fill_output, "answers.jsonl", marks=pytest.mark.slow),
         (fill_whole_file, "results.csv"),
     ],
     ids=["metrics", "TensorBoard", "predictions", "a whole file"],

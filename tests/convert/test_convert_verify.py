@@ -15,6 +15,7 @@ from t5jax.convert.probe_inputs import ProbeInputs
 from t5jax.errors import CheckpointError, ConfigError
 from t5jax.model.config import T5Config
 from tests.convert.foreign import huggingface_config, tiny_huggingface, write_huggingface
+from tests.marks import slow_but
 from tests.model import tiny_t5
 
 PARITY = 1e-5
@@ -75,7 +76,7 @@ def test_t5x_s_golden_activations(real_data, tmp_path):
         tiny_t5.assert_close(logits, want, PARITY)
 
 
-@pytest.mark.parametrize("variant", tiny_t5.VARIANTS)
+@pytest.mark.parametrize("variant", slow_but(["umT5"], tiny_t5.VARIANTS))
 def test_layer_by_layer_equals_the_model(variant):
     """The walk through the stacks that holds one layer, against the model itself."""
     cfg = tiny_t5.config(variant, vocab_size=61, relpos_num_buckets=32, relpos_max_distance=128)
@@ -126,10 +127,12 @@ def test_right_weights_pass(opened):
     ("path", "change"),
     [
         ("encoder/layers/self_attention/query", lambda x: x[[1, 0, 2]]),
-        ("decoder/layers/mlp/wi_0", lambda x: x * 1.001),
+        pytest.param("decoder/layers/mlp/wi_0", lambda x: x * 1.001, marks=pytest.mark.slow),
         ("decoder/relpos_bias/embedding", lambda x: x[:, ::-1]),
-        ("encoder/layers/mlp_norm/scale", lambda x: np.roll(x, 1, axis=1)),
-        ("token_embedder", lambda x: np.roll(x, 1, axis=0)),
+        pytest.param(
+            "encoder/layers/mlp_norm/scale", lambda x: np.roll(x, 1, axis=1), marks=pytest.mark.slow
+        ),
+        pytest.param("token_embedder", lambda x: np.roll(x, 1, axis=0), marks=pytest.mark.slow),
         ("logits_dense", lambda x: x * 18**-0.5),
     ],
 )

@@ -285,9 +285,15 @@ def test_momentum(tmp_path):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda leaves, at: leaves.pop(f"{at}/v"), "no second moments"),
+        pytest.param(
+            lambda leaves, at: leaves.pop(f"{at}/v"), "no second moments", marks=pytest.mark.slow
+        ),
         (lambda leaves, at: leaves.update({f"{at}/v": np.ones((3, 3), "f4")}), "has shape"),
-        (lambda leaves, at: leaves.update({f"{at}/m": np.ones((22, 18), "f4")}), "momentum"),
+        pytest.param(
+            lambda leaves, at: leaves.update({f"{at}/m": np.ones((22, 18), "f4")}),
+            "momentum",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_slots_that_are_not_adafactor_s(tmp_path, change, reason):

@@ -1,6 +1,7 @@
 """The whole model: T5X's and Hugging Face's numbers, packing, decoding, ways to compute it."""
 
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -19,6 +20,7 @@ from t5jax.model.config import T5Config
 from t5jax.model.decode_weights import decode_weights
 from t5jax.training.losses import CrossEntropy
 from t5jax.training.train_step import cast_params
+from tests.marks import slow_but
 from tests.model import tiny_t5
 from tests.model.foreign_weights import flattened, from_hf, from_t5x
 from tests.model.tiny_t5 import assert_close
@@ -188,7 +190,10 @@ def test_dropout_is_on_in_the_baseline(baseline, plain):
 
 @pytest.mark.parametrize(
     ("remat", "unroll", "times"),
-    [("none", 1, 0), ("dots", 1, 2), ("full", 1, 2), ("none", "all", 0), ("full", "all", 5)],
+    slow_but(
+        [("none", 1, 0), ("dots", 1, 2), ("full", "all", 5)],
+        [("none", 1, 0), ("dots", 1, 2), ("full", 1, 2), ("none", "all", 0), ("full", "all", 5)],
+    ),
 )
 def test_remat_is_in_the_program(remat, unroll, times):
     """Once per scanned stack, once per unrolled layer; without the scan, which keeps a forward pass
@@ -226,17 +231,11 @@ def test_a_bias_per_layer(plain):
         assert np.abs(run(other) - want).max() > 0.01
 
 
-@pytest.mark.parametrize(
-    ("variant", "one_cpu"),  # True: weights laid out for few rows
-    [
-        ("1.0", True),
-        ("1.1", False),
-        ("umT5", True),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in (("1.0", False), ("1.1", True), ("umT5", False))
-        ),
-    ],
+DECODED = list(itertools.product(tiny_t5.VARIANTS, (True, False)))
+
+
+@pytest.mark.parametrize(  # True: weights laid out for few rows
+    ("variant", "one_cpu"), slow_but([("1.1", False), ("umT5", True)], DECODED)
 )
 def test_decoding_step_by_step_equals_teacher_forcing(variant, one_cpu, monkeypatch):
     monkeypatch.setattr(matmul, "devices_in_program", lambda: 1 if one_cpu else 8)

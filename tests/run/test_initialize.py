@@ -20,6 +20,7 @@ from t5jax.training.optimizers import Adafactor, AdamW
 from t5jax.training.peft import LoRA
 from t5jax.training.schedules import Linear
 from tests.commands.saved_runs import bits, random_state, save_run
+from tests.marks import slow_but
 
 # A read that fails halfway leaves futures of Orbax and TensorStore to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -93,7 +94,7 @@ def test_settings_without_sense(init, reason):
         WarmStart(**init)
 
 
-@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("scaled", slow_but([True], [True, False]))
 def test_factors_that_begin_at_zero_and_updates_relative_to_them_are_said(config, old_run, scaled):
     tune = dataclasses.replace(
         config,

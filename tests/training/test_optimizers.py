@@ -15,6 +15,7 @@ from t5jax.errors import ConfigError
 from t5jax.training import optimizers
 from t5jax.training.optimizers import Adafactor, AdamW, OptaxOptimizer, per_layer
 from t5jax.training.schedules import Constant, Cosine, Linear, Rsqrt
+from tests.marks import slow_but
 
 NUM_STEPS = 5
 
@@ -155,7 +156,10 @@ def test_default_adamw_clips_by_global_norm():
 OFFERED = sorted(set(optimizers._optax_factories()) - set(optimizers._UNFIT) - {"optax.noisy_sgd"})
 
 
-@pytest.mark.parametrize("factory", OFFERED)
+FEW = ["optax.lamb", "optax.lars", "optax.lion", "optax.contrib.dog", "optax.contrib.prodigy"]
+
+
+@pytest.mark.parametrize("factory", slow_but(FEW, OFFERED))
 def test_optax_optimizers_treat_a_stack_as_its_layers(factory):
     """All that are offered, so that a new one in optax that looks at whole tensors is noticed."""
     arguments = {

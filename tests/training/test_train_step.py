@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from t5jax.training.optimizers import Adafactor, AdamW, OptaxOptimizer
 from t5jax.training.schedules import Constant
 from t5jax.training.steps import Program
 from t5jax.training.train_step import TrainState, cast_params, make_train_step, row_keys
+from tests.marks import slow_but
 from tests.model import tiny_t5
 
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)]  # data, fsdp, tensor
@@ -231,21 +233,25 @@ def bigram_state(tx) -> TrainState:
     return TrainState(zero, params, tx.init(params), zero)
 
 
-@pytest.mark.parametrize("num_microbatches", [1, 2, 4])
-@pytest.mark.parametrize(
-    "loss",
-    [
+NORMALIZED = {
+    loss.normalizer: loss
+    for loss in (
         CrossEntropy(),
         CrossEntropy(normalizer="target_positions"),
         CrossEntropy(normalizer="sequences"),
         CrossEntropy(normalizer="sum"),
         CrossEntropy(normalizer="constant", normalizing_factor=17.0),
-    ],
-    ids=lambda loss: loss.normalizer,
+    )
+}
+FEW = [("target_tokens", 1), ("target_tokens", 4), ("sequences", 2), ("constant", 4)]
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "num_microbatches"), slow_but(FEW, itertools.product(NORMALIZED, (1, 2, 4)))
 )
-def test_gradients_are_divided_once(loss, num_microbatches):
+def test_gradients_are_divided_once(normalizer, num_microbatches):
     """Plain gradient descent at rate 1: what is subtracted is the gradient."""
-    tx, batch = optax.sgd(1.0), bigram_batch()
+    loss, tx, batch = NORMALIZED[normalizer], optax.sgd(1.0), bigram_batch()
     rows_weights = batch["decoder_loss_weights"].sum(axis=1)
     assert len(np.unique(rows_weights.reshape(-1, 4).sum(axis=0))) > 1  # uneven microbatches
 
@@ -262,7 +268,7 @@ def test_gradients_are_divided_once(loss, num_microbatches):
             "sequences": (per_token.sum(axis=1) / rows_weights).mean(),
             "sum": per_token.sum(),
             "constant": per_token.sum() / 17.0,
-        }[loss.normalizer]
+        }[normalizer]
 
     params = bigram_params()
     want = jax.grad(objective)(params)
@@ -418,8 +424,11 @@ def test_parameters_are_cast_and_their_gradients_are_not():
 # ---- the token table
 
 
+MESHES = [(None, 1), (None, 4), ((2, 2, 2), 1), ((2, 2, 2), 2)]
+
+
 @pytest.mark.parametrize(
-    ("mesh", "num_microbatches"), [(None, 1), (None, 4), ((2, 2, 2), 1), ((2, 2, 2), 2)]
+    ("mesh", "num_microbatches"), slow_but([(None, 4), ((2, 2, 2), 2)], MESHES)
 )
 def test_gradient_of_the_token_table_in_bfloat16(mesh, num_microbatches):
     """8192 tokens by Zipf's law, whose vectors' gradients have a mean of one sigma: sums of

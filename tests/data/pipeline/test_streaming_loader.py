@@ -1,5 +1,6 @@
 """Live tasks: the order of a store's kind, found while reading; hosts, restarts, epochs, faults."""
 
+import itertools
 import json
 
 import numpy as np
@@ -26,6 +27,7 @@ from tests.data.number_stores import (
     text_tokens,
     texts_of_shards,
 )
+from tests.marks import slow_but
 
 LENGTHS = {"inputs_length": 41, "targets_length": 17}
 ROW_FORMAT = RowFormat(converter="encoder_decoder", **LENGTHS)
@@ -95,8 +97,16 @@ STEPS = 47  # several epochs of everything
 # --- the same rows ----------------------------------------------------------------------------
 
 
-@MAKERS
-@pytest.mark.parametrize("split", ["blocks", "interleaved", "one has nothing", "backwards"])
+SPLITS = ("blocks", "interleaved", "one has nothing", "backwards")
+
+
+@pytest.mark.parametrize(
+    ("make", "split"),
+    slow_but(
+        [(text, "blocks"), (examples, "interleaved"), (mixture, "one has nothing")],
+        itertools.product((text, examples, mixture), SPLITS),
+    ),
+)
 def test_the_same_rows_for_any_split_among_hosts(make, split):
     parts = {
         "blocks": [range(0, 4), range(4, 8), range(8, 12)],

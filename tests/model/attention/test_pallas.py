@@ -15,6 +15,7 @@ from t5jax.model.attention.score import PLAIN
 from t5jax.model.config import T5Config
 from t5jax.model.position import RelativePositionBias
 from t5jax.sharding import MeshConfig, use_mesh
+from tests.marks import slow_but
 from tests.model.attention.cases import CASES, reference
 
 # Largest difference allowed, as a part of the largest value.
@@ -100,7 +101,7 @@ def assert_equals_einsum(setting: Setting, dtype=jnp.float32, times: float = 1):
         )
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_but(["packed decoder", "packed prefix LM"], CASES))
 def test_equals_numpy_forward_and_backward(name):
     case = CASES[name]
     *arrays, dy = case.arrays()
@@ -147,21 +148,9 @@ TILED = {
 }
 
 
-FAST = (
-    "causal, targets of T5's recipe",
-    "cross",
-    "window and cap",
-    "encoder in tiles",
-    "causal window",
+@pytest.mark.parametrize(
+    "name", slow_but(["causal, targets of T5's recipe", "window and cap"], SETTINGS)
 )
-
-
-def fast_and_slow(settings: dict) -> list:
-    slow = pytest.mark.slow
-    return [name if name in FAST else pytest.param(name, marks=slow) for name in settings]
-
-
-@pytest.mark.parametrize("name", fast_and_slow(SETTINGS))
 def test_equals_einsum(name):
     assert_equals_einsum(SETTINGS[name])
 
@@ -204,7 +193,7 @@ def test_equals_einsum_at_random_shapes(seed):
     assert_equals_einsum(setting, times=2)
 
 
-@pytest.mark.parametrize("name", fast_and_slow(TILED))
+@pytest.mark.parametrize("name", slow_but(["encoder in tiles"], TILED))
 def test_equals_einsum_in_tiles(name):
     assert_equals_einsum(TILED[name])
 

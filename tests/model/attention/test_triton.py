@@ -15,6 +15,7 @@ from t5jax.model.attention.triton import triton_attention
 from t5jax.model.config import T5Config
 from t5jax.model.position import RelativePositionBias
 from t5jax.sharding import MeshConfig, use_mesh
+from tests.marks import slow_but
 from tests.model.attention.cases import CASES, reference
 
 interpreted = functools.partial(triton_attention, interpret=True)
@@ -72,12 +73,7 @@ def check(arrays, mask: Mask, *, tolerance=5e-6, score=PLAIN, attend=interpreted
         assert error < tolerance, f"{name}: {error}"
 
 
-def fast(names, few: tuple[str, ...]) -> list:
-    """The names as parameters, all but few of them slow."""
-    return [pytest.param(x, marks=() if x in few else pytest.mark.slow) for x in names]
-
-
-@pytest.mark.parametrize("name", fast(CASES, few=("cross", "packed prefix LM")))
+@pytest.mark.parametrize("name", slow_but(["packed prefix LM"], CASES))
 def test_equals_numpy(name):
     case = CASES[name]
     arrays = case.arrays()
@@ -121,7 +117,7 @@ def case_of(rng, T, S, B=3, N=2, H=8, causal=False, packed=False, prefix=False, 
     return arguments(rng, B, T, S, N, H, **more), Mask(queries, keys, causal, prefix_BS)
 
 
-@pytest.mark.parametrize("name", fast(SMALL_TILES, few=("padded", "packed, causal, window, cap")))
+@pytest.mark.parametrize("name", slow_but(["packed, causal, window, cap"], SMALL_TILES))
 def test_equals_einsum_over_several_tiles(name, monkeypatch):
     """Tiles that causality and windows leave out, too, and rows of a last, smaller group."""
     monkeypatch.setattr(triton, "_forward_tiles", lambda q: (32, 16))
@@ -132,11 +128,13 @@ def test_equals_einsum_over_several_tiles(name, monkeypatch):
     check(*case_of(np.random.default_rng(7), **options), score=score)
 
 
+@pytest.mark.slow
 def test_bfloat16_rounds_what_leaves_the_kernel():
     arrays, mask = case_of(np.random.default_rng(5), 35, 35, packed=True, dtype=jnp.bfloat16)
     check(arrays, mask, tolerance=1e-2)
 
 
+@pytest.mark.slow
 def test_gradient_of_the_bias_table():
     rng = np.random.default_rng(2)
     (q, k, v, _, dy), mask = case_of(rng, 44, 44, causal=True, packed=True)

@@ -20,6 +20,7 @@ from t5jax.data.vocabularies.train import train_sentencepiece
 from t5jax.errors import ConfigError
 from t5jax.evaluation.examples import load_task_examples
 from tests.data.pipeline.loaders import open_in_order, open_loader
+from tests.marks import slow_but
 
 NAMES = (
     "t0", "t0_score_eval", "t0_fully_cached", "flan", "flan_live", "span", "prompt_tuning",
@@ -32,14 +33,7 @@ LIVE = (
 )  # fmt: skip
 STORED = tuple(name for name in NAMES if name not in LIVE)
 CACHED_BY_SEQIO = ("t0_fully_cached", "required")
-FAST = ("t0", "t0_score_eval", "t0_fully_cached", "flan", "half", "early_lengths", "lm")
 EVALUATED = tuple(name for name in NAMES if name not in CACHED_BY_SEQIO)
-
-
-def each(names):
-    """A graph a form: a few of them in the fast tests, the others in the slow ones."""
-    slow = pytest.mark.slow
-    return [name if name in FAST else pytest.param(name, marks=slow) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +105,7 @@ def assert_equal(ours, theirs):
 # ---- rows
 
 
-@pytest.mark.parametrize("name", each(STORED))
+@pytest.mark.parametrize("name", slow_but(["t0_score_eval", "flan"], STORED))
 def test_rows_from_a_store_are_those_of_seqio(forms, tmp_path, name):
     data = data_of(forms, name, cache_dir=str(tmp_path))
     (task,) = checked_tasks(data)
@@ -127,7 +121,7 @@ def test_rows_from_a_store_are_those_of_seqio(forms, tmp_path, name):
     assert_equal({key: x[: loader.num_rows] for key, x in rows.items()}, theirs)
 
 
-@pytest.mark.parametrize("name", each(NAMES))
+@pytest.mark.parametrize("name", slow_but(["t0", "t0_fully_cached", "half", "lm"], NAMES))
 def test_live_rows_in_order_are_those_of_seqio(forms, name):
     """Validation during training without a store: the steps' random numbers are of a fixed seed."""
     data = data_of(forms, name)
@@ -139,7 +133,7 @@ def test_live_rows_in_order_are_those_of_seqio(forms, name):
     assert_equal(rows, theirs)
 
 
-@pytest.mark.parametrize("name", each(["t0", "flan_live", "span", "half", "lm_live"]))
+@pytest.mark.parametrize("name", slow_but(["half"], ["t0", "flan_live", "span", "half", "lm_live"]))
 def test_an_epoch_of_live_training_has_the_rows_of_seqio(forms, name):
     data = data_of(forms, name)
     form = forms.FORMS[name]
@@ -200,7 +194,7 @@ def test_a_model_that_needs_inputs_refuses_targets_alone(forms, architecture):
 # ---- evaluation
 
 
-@pytest.mark.parametrize("name", each(EVALUATED))
+@pytest.mark.parametrize("name", slow_but(["t0_score_eval", "flan", "early_lengths"], EVALUATED))
 def test_examples_and_metrics_are_those_of_seqios_evaluator(forms, name):
     seqio, form = import_seqio(), forms.FORMS[name]
     converter, lengths = converter_of_seqio(forms, form)
