@@ -45,6 +45,11 @@ class Operation:
         return max(self.compute_seconds, self.memory_seconds, self.cycle_seconds)
 
     @property
+    def what(self) -> str:
+        """The last parts of the name that JAX gave it."""
+        return "/".join(self.op_name.split("/")[-3:])[-70:] or self.name
+
+    @property
     def bound(self) -> str:
         """What it waits for."""
         times = {
@@ -82,6 +87,15 @@ class ProgramCost:
     def collectives(self) -> list[tuple[Collective, float]]:
         """Each collective with how often it runs."""
         return [(x.collective, x.count) for x in self.operations if x.collective is not None]
+
+    @property
+    def seconds_by_bound(self) -> dict[str, float]:
+        """Of the step, by what is waited for: "matrix", "memory", "cycles", "collectives"."""
+        totals: dict[str, float] = collections.defaultdict(float)
+        for x in self.operations:
+            totals[x.bound] += x.count * x.seconds
+        totals["collectives"] = self.exposed_seconds
+        return dict(sorted(totals.items(), key=lambda item: -item[1]))
 
     def largest(self, number: int) -> list[Operation]:
         return sorted(self.operations, key=lambda x: -x.count * x.seconds)[:number]

@@ -134,7 +134,19 @@ class Plan:
             "chip_hours": _rounded(self.chip_hours, 1),
             "price": _rounded(self.price, 2),
             "compile_seconds": self.compiled and _rounded(self.compiled.seconds, 1),
+            "seconds_by_bound": cost
+            and {name: round(x, 6) for name, x in cost.seconds_by_bound.items()},
+            "largest_operations": [_as_json(x) for x in self.largest],
         }
+
+
+def _as_json(operation: Operation) -> dict[str, Any]:
+    return {
+        "seconds": round(operation.count * operation.seconds, 6),
+        "times": operation.count,
+        "bound": operation.bound,
+        "what": operation.what,
+    }
 
 
 def by_kind_and_axis(collective: Collective) -> str:

@@ -78,6 +78,9 @@ def _time(plan: Plan) -> Iterator[str]:
     assert plan.hlo_tflops is not None
     yield "predicted time of a step, ms"
     yield _row("operations", cost.operation_seconds * 1e3)
+    for bound, seconds in cost.seconds_by_bound.items():
+        if bound != "collectives" and seconds:
+            yield _row(f"  bound by {bound}", seconds * 1e3)
     yield _row("exposed collectives", cost.exposed_seconds * 1e3)
     yield _row("step", plan.step_seconds * 1e3, f"MFU {plan.mfu:.1%}")
     ratio = plan.hlo_tflops / plan.model_tflops
@@ -121,8 +124,7 @@ def _largest(plan: Plan) -> Iterator[str]:
     whole = plan.cost.seconds
     for x in plan.largest:
         seconds = x.count * x.seconds
-        what = "/".join(x.op_name.split("/")[-3:]) or x.name
         yield (
             f"  {x.opcode:17s} {seconds * 1e3:9.2f} {seconds / whole:6.1%} {x.count:6,.0f}  "
-            f"{x.bound:9s}  {what[-70:]}"
+            f"{x.bound:9s}  {x.what}"
         )

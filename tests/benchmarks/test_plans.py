@@ -14,6 +14,10 @@ PLAN = {
     "days": 4.2986, "chips": 8, "chip_hours": 825.3, "mesh": {"data": 8, "fsdp": 1, "tensor": 1},
     "num_microbatches": 2, "remat": "none", "attention": "auto", "unroll_layers": "all",
     "compile_seconds": 31.0, "warnings": [], "date": "2026-11-30", "versions": "jax 0.10.2",
+    "seconds_by_bound": {"matrix": 0.24, "memory": 0.1, "collectives": 0.001},
+    "largest_operations": [
+        {"seconds": 0.0212, "times": 24.0, "bound": "matrix", "what": "mlp/dot"},
+    ],
 }  # fmt: skip
 
 
@@ -52,7 +56,13 @@ def test_a_plan_in_both_texts():
         "h100:1x8: MFU 49 %, 18.0 of 85.5 GB, 4.3 days (data 8, microbatches 2)",
         "by t5jax plan, not measured: docs/plans.md",
     ]
-    rows = plans.page(records).splitlines()[-2:]
+    page = plans.page(records)
+    assert page.endswith(
+        "### `t5_base_c4` on h100:1x8: 49%\n\n| ms | times | waits for | operation |\n"
+        "|---|---|---|---|\n| 21.2 | 24 | matrix | `mlp/dot` |\n"
+    )
+    rows = [line for line in page.splitlines() if line.startswith("| `t5_base_c4`")]
+    assert "| matrix 70 %, memory 29 % |" in rows[0]
     assert rows[0].startswith(
         "| `t5_base_c4` | h100:1x8 | yes | 18.0 of 85.5 | 371 | 49% | 4.3 | 825 | data 8 | 2 |"
     )
