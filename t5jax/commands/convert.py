@@ -14,6 +14,7 @@ import time
 
 import jax
 
+from t5jax import runtime
 from t5jax.checkpoints import BlockArray
 from t5jax.convert.conversion_report import JSON, TEXT, ConversionReport, ConvertedArray
 from t5jax.convert.detect import detect_format, open_source_checkpoint
@@ -62,6 +63,7 @@ def convert_command(source_path: str, target: str, options: ConvertOptions) -> N
     Raises ConfigError, CheckpointError or DataError that says what to do.
     """
     start = time.monotonic()
+    runtime.refuse_float64()
     # Nothing here needs an accelerator, and a run may be using the one of this machine.
     jax.config.update("jax_platforms", "cpu")
     _give_blocks_back()

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
+from t5jax import runtime
 from t5jax.errors import ConfigError, message_of
 from t5jax.planning.chips import CHIPS, Chip, find_chip, virtual_cpu
 
@@ -109,8 +110,10 @@ def prepare_process(topology: Topology) -> None:
     """Settings with which this process compiles for the topology, whatever hardware it has. Call it
     before JAX is used: a backend that is there already keeps its own.
 
-    Raises ConfigError where fewer CPU devices than `cpu:N` asks for are there already.
+    Raises ConfigError where fewer CPU devices than `cpu:N` asks for are there already, and where
+    JAX is set to compute in float64.
     """
+    runtime.refuse_float64()
     # libtpu is loaded to compile alone: it must not look for a TPU or keep others from it.
     for name, value in _LIBTPU_ENVIRONMENT.items():
         os.environ.setdefault(name, value)

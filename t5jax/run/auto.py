@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from t5jax import runtime
 from t5jax.checkpoints import checkpoint_directory, committed_steps, latest_record
 from t5jax.config import RunConfig, from_text
 from t5jax.data.records import counted
@@ -76,9 +77,10 @@ class Resolved(NamedTuple):
         return {"machine": self.machine, "fields": {c.field: c.value for c in self.choices}}
 
     def checkpoint_record(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """The record of a checkpoint with the loader's state `data`: the config as it was
-        written."""
-        return checkpoint_record(self.written, data, self.record())
+        """The record of a checkpoint of this run with the loader's state `data`: the config as it
+        was written, and the ambient settings under which its steps were made."""
+        record = checkpoint_record(self.written, data, self.record())
+        return {**record, "ambient": runtime.ambient_settings()}
 
 
 def local_machine() -> Machine:

@@ -34,7 +34,7 @@ from t5jax.model.config import T5Config, architecture_differences
 from t5jax.model.registry import abstract_model
 from t5jax.run.auto import Resolved
 from t5jax.run.build import TrainLoader
-from t5jax.run.provenance import changed_lines
+from t5jax.run.provenance import changed_lines, environment_changes
 from t5jax.run.summary import run_size
 from t5jax.tracking import Tracker
 from t5jax.training.optimizers import Adafactor
@@ -79,7 +79,9 @@ def initialize(
         data = loader.state(0)
     loader.restore(data, restored.step)
     changed = changed_lines(restored.record["config"], to_text(resolved.written))
-    tracker.event(restored.step, "resumed", changed=changed or None)
+    environment = environment_changes(restored.record)
+    fields = {"changed": changed or None, "environment": environment or None}
+    tracker.event(restored.step, "resumed", **fields)
     return restored.step, restored.state
 
 

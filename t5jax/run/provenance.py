@@ -50,6 +50,16 @@ def changed_lines(before: str, after: str) -> list[str]:
     return [line for line in migrated_text(after).splitlines() if line not in kept]
 
 
+def environment_changes(record: Mapping[str, Any]) -> list[str]:
+    """`NAME was BEFORE, is NOW` of versions and ambient settings that are not those under which the
+    steps of a run's checkpoint were made. None where its record has no settings: of version 0.1, or
+    of step 0 of a run that a command began (convert, merge)."""
+    if "ambient" not in record:
+        return []
+    before = {**record["environment"], **record["ambient"]}
+    return runtime.ambient_changes(before, {**environment(), **runtime.ambient_settings()})
+
+
 def agree_on_run(config: RunConfig) -> None:
     """All hosts see the same workdir and run the same config with the same versions.
 

@@ -4,6 +4,7 @@ Nothing here imports jax before it is needed, so that `t5jax --help` answers at 
 """
 
 from t5jax.runtime.agreement import agree, check_shared_directory, gather_texts, is_probe_file
+from t5jax.runtime.ambient import ambient_changes, ambient_settings, refuse_float64
 from t5jax.runtime.distributed import RuntimeConfig, start_distributed
 from t5jax.runtime.exits import ExitCode, Preempted, TooManyBadSteps, run_guarded
 from t5jax.runtime.preemption import Preemption
@@ -17,9 +18,12 @@ __all__ = [
     "TooManyBadSteps",
     "Watchdog",
     "agree",
+    "ambient_changes",
+    "ambient_settings",
     "check_shared_directory",
     "gather_texts",
     "is_probe_file",
+    "refuse_float64",
     "run_guarded",
     "start_distributed",
 ]

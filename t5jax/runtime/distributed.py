@@ -6,6 +6,7 @@ from typing import Any
 
 from t5jax.errors import ConfigError
 from t5jax.runtime import lifeline
+from t5jax.runtime.ambient import agree_on_ambient_settings, refuse_float64
 
 # What launch/ scripts set, for the three fields of the same order in RuntimeConfig.
 ENVIRONMENT = ("T5JAX_COORDINATOR", "T5JAX_NUM_PROCESSES", "T5JAX_PROCESS_ID")
@@ -55,13 +56,26 @@ def start_distributed(config: RuntimeConfig) -> int:
     before anything touches a jax device. Later calls change nothing.
 
     Raises:
-      ConfigError: some of the three values are given and others are missing, or they are wrong.
+      ConfigError: some of the three values are given and others are missing, or they are wrong;
+        ambient settings differ between hosts, or ask for float64 (`ambient.py`).
     """
     import jax
 
     if jax.distributed.is_initialized():
+        refuse_float64()
         return jax.process_count()
     _serialize_virtual_devices()
+    number = _start(config)
+    if number > 1:  # once all are connected: each hears of what another refuses
+        agree_on_ambient_settings()
+    refuse_float64()
+    return number
+
+
+def _start(config: RuntimeConfig) -> int:
+    """Starts `jax.distributed` if there are several processes, and connects them."""
+    import jax
+
     given = _given(config)
     missing = [name for name, value in given.items() if value is None]
     waits: dict[str, Any] = {

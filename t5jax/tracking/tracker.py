@@ -142,8 +142,11 @@ class Tracker:
         self._log.append(make_record(kind, step, fields))
         if kind in _ENDINGS:
             self._progress.flush()
-        words = [f"step {step}", kind.replace("_", " "), *format_fields(fields)]
-        self._progress.message("  ".join(words))
+        lists = {name: value for name, value in fields.items() if isinstance(value, list | tuple)}
+        single = {name: value for name, value in fields.items() if name not in lists}
+        words = [f"step {step}", kind.replace("_", " "), *format_fields(single)]
+        items = [f"  {name}: {item}" for name, value in lists.items() for item in value]
+        self._progress.message("\n".join(["  ".join(words), *items]))
 
     def message(self, text: str) -> None:
         """Prints a line between those of the progress; nothing is logged."""

@@ -83,7 +83,10 @@ def test_evaluations_are_recorded(finished):
 
 
 @pytest.mark.slow
-def test_a_run_that_goes_on_from_a_checkpoint_has_the_same_losses(finished, tiny, capsys):
+def test_a_run_that_goes_on_from_a_checkpoint_has_the_same_losses(
+    finished, tiny, capsys, monkeypatch
+):
+    monkeypatch.setenv("NCCL_ALGO", "Ring")  # without effect on a CPU
     again = shutil.copytree(finished, tiny / "again")
     for step in (20, 30):
         shutil.rmtree(again / "checkpoints" / str(step))
@@ -93,13 +96,16 @@ def test_a_run_that_goes_on_from_a_checkpoint_has_the_same_losses(finished, tiny
     (resumed,) = [line for line in lines if line["kind"] == "resumed"]
     assert resumed["step"] == 10
     assert resumed["changed"] == [f"workdir = '{again}'", "train.max_bad_steps = 9"]
+    assert resumed["environment"] == ["NCCL_ALGO was not set, is Ring"]
     second_time = lines[lines.index(resumed) :]
     assert {
         line["step"]: line["train/loss_hex"] for line in second_time if line["kind"] == "train"
     } == {step: loss for step, loss in losses(finished).items() if step > 10}
     said = capsys.readouterr().err
     assert said.startswith(f"workdir {again}\n")
-    assert "step 10  resumed" in said
+    assert "step 10  resumed\n" in said
+    assert "\n  changed: train.max_bad_steps = 9\n" in said
+    assert "\n  environment: NCCL_ALGO was not set, is Ring\n" in said
 
 
 def test_a_finished_run_stays_as_it_is(finished, tiny, capsys):

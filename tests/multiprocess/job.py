@@ -123,7 +123,13 @@ def restoring(directory: str) -> None:
     print(f"steps {sorted(p.name for p in pathlib.Path(directory).iterdir())}", flush=True)
 
 
+def ambient(_) -> None:
+    raise AssertionError("hosts with different settings have started")
+
+
 def main() -> None:
+    if sys.argv[1] == "ambient" and os.environ["T5JAX_PROCESS_ID"] == "1":
+        jax.config.update("jax_default_prng_impl", "rbg")
     count = runtime.start_distributed(runtime.RuntimeConfig(heartbeat_timeout_seconds=10))
     assert count == jax.process_count()
     globals()[sys.argv[1]](sys.argv[2] if len(sys.argv) > 2 else None)

@@ -141,6 +141,14 @@ def test_hosts_agree_or_refuse(tmp_path):
 
 
 @pytest.mark.slow
+def test_hosts_with_different_ambient_settings_are_refused():
+    outcome = run("ambient")
+    assert codes(outcome) == {0: 64, 1: 64}
+    said = "host 1 has jax_default_prng_impl = rbg, host 0 threefry2x32, of 2 hosts"
+    assert sum(said in line for line in outcome.lines) == 2
+
+
+@pytest.mark.slow
 def test_killed_process_takes_the_others_with_it():
     outcome = run("endless", faults=[local.Fault.parse("1:step 5", signal.SIGKILL)])
     assert codes(outcome)[1] == 128 + signal.SIGKILL

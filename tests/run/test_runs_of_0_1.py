@@ -72,7 +72,8 @@ def test_the_run_resumes_to_the_losses_of_0_1(folder):
     that made it the losses are the same bits.)"""
     assert main(["train", "resume.py"]) == 0
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").open()]
-    assert [line["step"] for line in lines if line["kind"] == "resumed"] == [4]
+    (resumed,) = [line for line in lines if line["kind"] == "resumed"]
+    assert (resumed["step"], resumed["environment"]) == (4, None)  # 0.1 recorded no settings
     train = {line["step"]: line["train/loss"] for line in lines if "train/loss" in line}
     assert [train[step] for step in range(5, 10)] == pytest.approx(LOSSES, rel=1e-5)
 
