@@ -9,6 +9,7 @@ what is left of it is exposed, and so is all of one that is not asynchronous.
 import collections
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 from t5jax.planning.chips import Chip
 from t5jax.planning.collectives import Collective, MeshNetwork
@@ -60,6 +61,16 @@ class Operation:
         return max(times, key=lambda name: times[name])
 
 
+class OperationKind(NamedTuple):
+    """Operations of one opcode and name, whatever layer they are of."""
+
+    opcode: str
+    what: str
+    bound: str
+    count: float
+    seconds: float  # of all
+
+
 @dataclasses.dataclass(kw_only=True, slots=True)
 class ProgramCost:
     """Cost of one run of a program on one device."""
@@ -97,8 +108,15 @@ class ProgramCost:
         totals["collectives"] = self.exposed_seconds
         return dict(sorted(totals.items(), key=lambda item: -item[1]))
 
-    def largest(self, number: int) -> list[Operation]:
-        return sorted(self.operations, key=lambda x: -x.count * x.seconds)[:number]
+    def largest(self, number: int) -> list[OperationKind]:
+        """The kinds of operations that take most of the time: those of all layers together."""
+        kinds: dict[tuple[str, str, str], list[float]] = {}
+        for x in self.operations:
+            times = kinds.setdefault((x.opcode, x.what, x.bound), [0.0, 0.0])
+            times[0] += x.count
+            times[1] += x.count * x.seconds
+        found = (OperationKind(*kind, *times) for kind, times in kinds.items())
+        return sorted(found, key=lambda x: -x.seconds)[:number]
 
     def collective_bytes(
         self, key: Callable[[Collective], str] = lambda x: x.kind

@@ -15,7 +15,7 @@ from t5jax.planning.compilation import (
     compile_step,
     decoded_rows,
 )
-from t5jax.planning.cost import Operation, ProgramCost, program_cost
+from t5jax.planning.cost import OperationKind, ProgramCost, program_cost
 from t5jax.planning.hlo import parse_module, unknown_loops
 from t5jax.planning.layout_warnings import warnings_of
 from t5jax.planning.memory import MemoryEstimate, estimate_memory
@@ -87,8 +87,8 @@ class Plan:
         return self.chip_hours * self.price_per_chip_hour
 
     @property
-    def largest(self) -> list[Operation]:
-        """The operations that take the most time."""
+    def largest(self) -> list[OperationKind]:
+        """The kinds of operations that take the most time."""
         return self.cost.largest(_NUM_LARGEST) if self.cost else []
 
     def as_json(self) -> dict[str, Any]:
@@ -140,12 +140,12 @@ class Plan:
         }
 
 
-def _as_json(operation: Operation) -> dict[str, Any]:
+def _as_json(kind: OperationKind) -> dict[str, Any]:
     return {
-        "seconds": round(operation.count * operation.seconds, 6),
-        "times": operation.count,
-        "bound": operation.bound,
-        "what": operation.what,
+        "seconds": round(kind.seconds, 6),
+        "times": kind.count,
+        "bound": kind.bound,
+        "what": kind.what,
     }
 
 

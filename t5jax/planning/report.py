@@ -119,12 +119,11 @@ def _collectives(plan: Plan) -> Iterator[str]:
 
 
 def _largest(plan: Plan) -> Iterator[str]:
-    yield "largest operations       ms   share  times  waits for  what"
+    yield "largest operations       ms   share  times  waits for  what (of all layers)"
     assert plan.cost is not None
     whole = plan.cost.seconds
     for x in plan.largest:
-        seconds = x.count * x.seconds
         yield (
-            f"  {x.opcode:17s} {seconds * 1e3:9.2f} {seconds / whole:6.1%} {x.count:6,.0f}  "
+            f"  {x.opcode:17s} {x.seconds * 1e3:9.2f} {x.seconds / whole:6.1%} {x.count:6,.0f}  "
             f"{x.bound:9s}  {x.what}"
         )

@@ -45,6 +45,31 @@ def test_the_longest_of_three_times_counts():
     assert summed.nbytes == 3 * 2 * 700 * 300
 
 
+def test_operations_of_a_name_are_taken_together():
+    """Two layers' products, and a copy: the larger kind first, whatever the order of the text."""
+    product = (
+        "bf16[700,700]{1,0} dot(%a, %a), lhs_contracting_dims={1}, rhs_contracting_dims={0}, "
+        'metadata={op_name="jit(step)/jit(main)/layer/mlp/wo"}'
+    )
+    lines = (
+        "%a = bf16[700,700]{1,0} parameter(0)",
+        '%copied = bf16[700,700]{1,0} copy(%a), metadata={op_name="jit(step)/transpose"}',
+        f"%first = {product}",
+        f"ROOT %second = {product}",
+    )
+    found = cost(entry(*lines))
+    copied, first, second = found.operations
+    mlp, copy = found.largest(5)
+    assert (mlp.what, mlp.opcode, mlp.count) == ("layer/mlp/wo", "dot", 2)
+    assert mlp.seconds == pytest.approx(first.seconds + second.seconds)
+    assert (copy.what, copy.bound, copy.count) == ("jit(step)/transpose", "memory", 1)
+    assert found.largest(1) == [mlp]
+    by_bound = found.seconds_by_bound
+    assert sum(by_bound.values()) == pytest.approx(found.seconds)
+    assert by_bound["collectives"] == 0.0
+    assert by_bound["memory"] >= copied.seconds
+
+
 def test_a_loop_counts_as_often_as_it_runs():
     text = (
         "%body (p: (s32[], f32[1000])) -> (s32[], f32[1000]) {\n"

@@ -83,6 +83,11 @@ def test_the_report_has_the_numbers(plan):
     assert f"MFU {plan.mfu:.1%}" in text
     assert f"of {plan.hbm_gb:.2f}: fits" in text
     assert len(text.split("largest operations")[1].split("\n\n")[0].splitlines()) == 11
+    largest = plan.as_json()["largest_operations"]
+    assert [x["seconds"] for x in largest] == sorted((x["seconds"] for x in largest), reverse=True)
+    assert sum(plan.as_json()["seconds_by_bound"].values()) == pytest.approx(
+        plan.step_seconds, rel=1e-3
+    )
 
 
 def test_the_evaluation_step_needs_a_third_of_the_flops():
