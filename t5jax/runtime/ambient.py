@@ -26,7 +26,6 @@ _OF_JAX = (
     "jax_random_seed_offset",
     "jax_high_dynamic_range_gumbel",
     "jax_default_matmul_precision",
-    "jax_exec_time_optimization_effort",
     "jax_optimization_level",
 )
 _OF_ENVIRONMENT = ("NVIDIA_TF32_OVERRIDE", "NCCL_ALGO", "NCCL_PROTO")
@@ -45,7 +44,7 @@ def ambient_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     """Name -> value of what is set, a flag of the compiler as `XLA_FLAGS --xla_name`."""
     import jax
 
-    found = {name: str(getattr(jax.config, name, None)) for name in _OF_JAX}
+    found = {name: str(getattr(jax.config, name)) for name in _OF_JAX if hasattr(jax.config, name)}
     found |= {name: environ[name] for name in _OF_ENVIRONMENT if environ.get(name)}
     for variable in _FLAGS:
         for word in _words(environ.get(variable, "")):
@@ -85,7 +84,7 @@ def refuse_float64() -> None:
     """Raises ConfigError where JAX is set to compute in float64."""
     import jax
 
-    if not getattr(jax.config, _FLOAT64):
+    if not getattr(jax.config, _FLOAT64, False):
         return
     value = os.environ.get("JAX_ENABLE_X64")
     raise ConfigError(
