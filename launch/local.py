@@ -6,7 +6,9 @@
 Every line of output begins with its process. When a process fails, the others are ended after a
 grace period; its exit code becomes that of this program, and no process is left running.
 With --kill 1:20 process 1 gets SIGKILL after 20 seconds, with --term "0:step 7" process 0 gets
-SIGTERM when it prints "step 7": rehearsals of what happens on a cluster. Needs nothing but Python.
+SIGTERM when it prints "step 7": rehearsals of what happens on a cluster. The processes have all
+variables of this one but proxies; the run says which it lacks of those that T5JAX_ENV names. Needs
+nothing but Python.
 """
 
 import argparse

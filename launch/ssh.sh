@@ -8,7 +8,8 @@
 # first one at T5JAX_PORT (default 8476; on a private network only, the port has no password).
 # Needs: ssh without a password, bash, this directory and t5jax at the same paths on every host
 # (T5JAX=/path/to/venv/bin/t5jax, default: the one in PATH), a shared work directory. More options
-# for ssh: SSH_OPTIONS="-p 2222".
+# for ssh: SSH_OPTIONS="-p 2222". A host begins with the variables of its own login alone; those that
+# T5JAX_ENV names are carried there (launch/environment.sh), on a command line that its other users see.
 #
 # The first host that fails stops the others; its exit code is that of this script. Interrupting
 # or killing the script stops the run in order: every process gets SIGTERM, saves and exits; one
@@ -29,7 +30,13 @@ if ((${#hosts[@]} == 0)); then
     exit 64
 fi
 read -ra ssh_options <<<"${SSH_OPTIONS:-}"
-command=$(printf '%q ' "${T5JAX:-t5jax}" train "$@")
+exports=$("$(dirname "$0")/environment.sh" exports)
+# As words of a POSIX shell: %q of bash writes what a host's login shell may not read.
+quoted() {
+    local word quote=\'
+    for word; do printf "'%s' " "${word//$quote/$quote\\$quote$quote}"; done
+}
+command=$(quoted "${T5JAX:-t5jax}" train "$@")
 
 # What runs on a host. Its standard input ends when the launcher lets go of it, for whatever reason:
 # then the run gets SIGTERM. (A terminal's hang-up would kill it without a save.)
@@ -63,7 +70,8 @@ for index in "${!hosts[@]}"; do
     variables="grace=${T5JAX_GRACE:-300} PYTHONUNBUFFERED=1"
     variables+=" T5JAX_COORDINATOR=${hosts[0]#*@}:${T5JAX_PORT:-8476}"
     variables+=" T5JAX_NUM_PROCESSES=${#hosts[@]} T5JAX_PROCESS_ID=$index"
-    line="cd $(printf %q "$PWD") && env $variables bash -c $(printf %q "$remote") run $command"
+    line="$exports
+cd $(quoted "$PWD") && env $variables bash -c $(quoted "$remote") run $command"
     (
         trap '' INT TERM HUP # the run ends through its standard input, so that its end is seen
         set +e

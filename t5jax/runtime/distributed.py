@@ -2,11 +2,13 @@
 
 import dataclasses
 import os
+import sys
 from typing import Any
 
 from t5jax.errors import ConfigError
 from t5jax.runtime import lifeline
 from t5jax.runtime.ambient import agree_on_ambient_settings, refuse_float64
+from t5jax.runtime.launch_environment import VARIABLE, missing_variables
 
 # What launch/ scripts set, for the three fields of the same order in RuntimeConfig.
 ENVIRONMENT = ("T5JAX_COORDINATOR", "T5JAX_NUM_PROCESSES", "T5JAX_PROCESS_ID")
@@ -53,22 +55,27 @@ def start_distributed(config: RuntimeConfig) -> int:
 
     The three flags, or else the three variables of ENVIRONMENT, name coordinator and processes;
     without them the cluster is detected; without a cluster this is the only process. Must be called
-    before anything touches a jax device. Later calls change nothing.
+    before anything touches a jax device. Later calls change nothing. Process 0 says on standard
+    error what T5JAX_ENV names and is not set.
 
     Raises:
       ConfigError: some of the three values are given and others are missing, or they are wrong;
-        ambient settings differ between hosts, or ask for float64 (`ambient.py`).
+        ambient settings differ between hosts, or ask for float64 (`ambient.py`); T5JAX_ENV names
+        what is no variable's name.
     """
     import jax
 
     if jax.distributed.is_initialized():
         refuse_float64()
         return jax.process_count()
+    missing = missing_variables(os.environ)
     _serialize_virtual_devices()
     number = _start(config)
     if number > 1:  # once all are connected: each hears of what another refuses
         agree_on_ambient_settings()
     refuse_float64()
+    if missing and (number == 1 or jax.process_index() == 0):
+        print(f"{VARIABLE} names {', '.join(missing)}: not set here", file=sys.stderr, flush=True)
     return number
 
 

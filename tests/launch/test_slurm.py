@@ -54,6 +54,7 @@ def test_slurm_asks_for_whole_nodes_and_requeue():
 def test_slurm_every_process_gets_its_share_of_a_nodes_cpus(slurm, variables, cpus):
     _, (srun,) = slurm(**variables)
     assert f" --cpus-per-task={cpus} " in srun
+    assert srun.startswith("srun --export=ALL ")
     assert srun.endswith(" t5jax train a config.py")
 
 
