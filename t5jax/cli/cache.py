@@ -23,6 +23,15 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="train a vocabulary first, if there is none",
     )
     parser.add_argument(
+        "--part", metavar="I/N",
+        help="make only part I (0 to N-1) of the shards: hosts that share a disk make one each, "
+        "in any order, at once, repeatedly",
+    )  # fmt: skip
+    parser.add_argument(
+        "--finish", action="store_true",
+        help="complete the stores when every part is made, or name what is missing",
+    )  # fmt: skip
+    parser.add_argument(
         "--overwrite", action="store_true", help="replace a store of other data or settings"
     )
     parser.add_argument(
@@ -35,9 +44,22 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _cache(a: argparse.Namespace, flags: list[str]) -> int | None:
     from t5jax.commands.cache import cache_command, cache_verify_command
 
+    if a.part and (a.finish or a.verify):
+        a.parser.error("--part makes some of the shards: leave --finish and --verify to the end")
+    if (a.part or a.finish) and a.overwrite:
+        a.parser.error(
+            "a part that is repeated would undo itself with --overwrite: delete the store's folder"
+        )
+    if (a.part or a.finish) and a.new_vocabulary:
+        a.parser.error(
+            "parts need the vocabulary: t5jax vocab train CONFIG --num-pieces "
+            f"{a.new_vocabulary} first, without --new-vocabulary here"
+        )
     if a.verify:
-        if a.overwrite or a.new_vocabulary:
-            a.parser.error("--verify builds nothing: leave --overwrite and --new-vocabulary out")
+        if a.overwrite or a.new_vocabulary or a.finish:
+            a.parser.error(
+                "--verify builds nothing: leave --overwrite, --finish and --new-vocabulary out"
+            )
         return call(cache_verify_command, a, flags)
     call(cache_command, a, flags)
 

@@ -31,6 +31,7 @@ EPILOG = """\
 examples:
   python -m t5jax.data.docstring_corpus.rows runs/data/quickstart/text      its text
   t5jax cache configs/quickstart.py --new-vocabulary 2000    vocabulary and tokens, once
+  t5jax cache configs/t5_1_1_base_c4.py --part 0/4    of an array job; then --finish
   t5jax train configs/quickstart.py --train.num-train-steps 2000
   t5jax train configs/quickstart.py --help          every setting, with its value
   t5jax evaluate runs/quickstart

@@ -1,13 +1,16 @@
 """`t5jax cache CONFIG`: tokenises the run's data once, into stores that training reads."""
 
 import pathlib
+import shlex
 import sys
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from t5jax.commands.vocab import train_vocabulary
 from t5jax.config import RunConfig, load_config
 from t5jax.data.config import DataConfig
+from t5jax.data.records import counted
 from t5jax.data.registry.names import find_definitions
 from t5jax.data.registry.resolve import (
     TRAIN,
@@ -21,6 +24,7 @@ from t5jax.data.registry.texts import task_documents
 from t5jax.data.store.build import build_cache
 from t5jax.data.store.directories import cache_directory
 from t5jax.data.store.documents import DocumentSource
+from t5jax.data.store.parts import Part, build_part, counts_begun, unfinished_units
 from t5jax.data.store.reader import CacheInfo, read_info
 from t5jax.data.store.spelling import spelling_notes
 from t5jax.data.store.verify import check_files
@@ -39,13 +43,22 @@ def cache_command(
     num_processes: int,
     overwrite: bool,
     new_vocabulary: int | None = None,
+    part: str | None = None,
+    finish: bool = False,
 ) -> None:
     """`new_vocabulary` pieces are trained first, if the config's vocabulary is not there yet.
 
-    Raises ConfigError if it is there with another number of pieces.
+    `part` I/N makes that part of the shards alone, `finish` completes stores of which every shard
+    was made so. Raises ConfigError if the vocabulary is there with another number of pieces, and
+    for a part that is none; DataError for `finish` with the parts that are missing.
     """
+    of_build = Part.parse(part) if part else None
     config = _with_cache_dir(load_config(config_file, flags))
     data = config.data
+    if finish:
+        options = [word for split in splits for word in ("--split", split)]
+        words = ["t5jax", "cache", config_file, *options]
+        refuse_unfinished(data, config.model.architecture, splits=splits, words=words, flags=flags)
     if new_vocabulary:
         _train_if_missing(data, new_vocabulary)
     build_stores(
@@ -54,6 +67,7 @@ def cache_command(
         splits=splits,
         num_processes=num_processes,
         overwrite=overwrite,
+        part=of_build,
     )
 
 
@@ -126,6 +140,15 @@ def _verify(directory: pathlib.Path, num_threads: int) -> bool:
     return not damaged
 
 
+class _StoreToBuild(NamedTuple):
+    """One split of a task, and the number of its first shard among those of all stores."""
+
+    task: ResolvedTask
+    texts: DocumentSource
+    split: str
+    first_unit: int
+
+
 def build_stores(
     data: DataConfig,
     architecture: str = "encoder_decoder",
@@ -133,30 +156,86 @@ def build_stores(
     splits: Sequence[str],
     num_processes: int,
     overwrite: bool = False,
+    part: Part | None = None,
 ) -> None:
-    """The stores of all tasks of the config's mixture, and its serialised form. No splits: all."""
+    """The stores of all tasks of the config's mixture, and its serialised form; or one part of the
+    stores' shards. No splits: all."""
     definitions = find_definitions(data)
     mixture = resolve_definitions(definitions, data, architecture)
-    for task in definitions.tasks:
-        if isinstance(task, SeqioTask) and task.not_cacheable:
+    stores = _stores_to_build(mixture, data, splits)
+    for store in stores:
+        if part is None:
+            _build(store.task, store.texts, store.split, data, num_processes, overwrite)
+        else:
+            _build_part(store, data, num_processes, part)
+    built = {(store.task.store, store.split) for store in stores}
+    if part is None and (
+        not splits or all((t.store, TRAIN) in built for t in mixture.tasks if _trains(t, mixture))
+    ):
+        write_serialised(resolve_definitions(definitions, data, architecture))  # sizes are known
+
+
+def _stores_to_build(
+    mixture: ResolvedMixture, data: DataConfig, splits: Sequence[str]
+) -> list[_StoreToBuild]:
+    """Raises ConfigError for a task that cannot be cached, DataError for a split of none."""
+    for task in mixture.tasks:
+        definition = task.defined
+        if isinstance(definition, SeqioTask) and definition.not_cacheable:
             raise ConfigError(
-                f"task {task.name} cannot be cached: {task.not_cacheable}; train on it with "
+                f"task {task.name} cannot be cached: {definition.not_cacheable}; train on it with "
                 "data.cache_dir = None (seqio makes its examples while training reads)"
             )
     texts_by_task = {task.name: task_documents(task.defined, data) for task in mixture.tasks}
     unused = set(splits).difference(*(texts.splits() for texts in texts_by_task.values()))
     if unused:
         raise DataError(f"{data.mixture} has no split {min(unused)!r}")
-    built: set[tuple[str, str]] = set()
+    stores: dict[tuple[str, str], _StoreToBuild] = {}  # tasks over one corpus share its store
+    num_units = 0
     for task in mixture.tasks:
         texts = texts_by_task[task.name]
         for split in texts.splits():
-            # Tasks over one corpus share its store.
-            if (not splits or split in splits) and (task.store, split) not in built:
-                built.add((task.store, split))
-                _build(task, texts, split, data, num_processes, overwrite)
-    if not splits or all((t.store, TRAIN) in built for t in mixture.tasks if _trains(t, mixture)):
-        write_serialised(resolve_definitions(definitions, data, architecture))  # sizes are known
+            if (not splits or split in splits) and (task.store, split) not in stores:
+                stores[task.store, split] = _StoreToBuild(task, texts, split, num_units)
+                num_units += len(texts.shards(split))
+    return list(stores.values())
+
+
+def refuse_unfinished(
+    data: DataConfig,
+    architecture: str,
+    *,
+    splits: Sequence[str],
+    words: Sequence[str],
+    flags: Sequence[str],
+) -> None:
+    """Raises DataError if shards are missing, with them and the parts to make again: `words` and
+    `flags` are the command without and with its settings."""
+    mixture = resolve_definitions(find_definitions(data), data, architecture)
+    missing, numbers, begun = [], [], []
+    for store in _stores_to_build(mixture, data, splits):
+        directory = store.task.directory(data, store.split)
+        units = unfinished_units(store.texts, store.split, directory, vocabulary=data.vocabulary)
+        begun += counts_begun(directory)
+        numbers += [store.first_unit + number for number, _ in units]
+        if units:
+            names = [f"{unit.name} of {unit.source}" for _, unit in units]
+            more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+            shards = counted(len(names), "shard")
+            missing.append(f"{directory} lacks {shards}: {', '.join(names[:3])}{more}")
+    if not missing:
+        return
+    command = lambda *options: shlex.join([*words, *options, *flags])
+    if begun:
+        count = max(begun)[1]
+        parts = sorted({number % count for number in numbers})
+        again = (
+            f"make {'parts' if len(parts) > 1 else 'part'} {','.join(map(str, parts))} of {count} "
+            f"again ({command('--part', f'{parts[0]}/{count}')})"
+        )
+    else:
+        again = f"no part was made: {command('--part', 'I/N')} for I from 0 to N-1"
+    raise DataError(f"{'; '.join(missing)}; {again}, or all here: {command()}")
 
 
 def _build(
@@ -191,6 +270,30 @@ def _build(
         print(f"  {note}")
     for rule, count in info.dropped.items():
         print(f"  {rule:42s} {count:12,}")
+
+
+def _build_part(store: _StoreToBuild, data: DataConfig, num_processes: int, part: Part) -> None:
+    directory = store.task.directory(data, store.split)
+    start = time.monotonic()
+    shards = build_part(
+        store.texts,
+        store.split,
+        directory,
+        vocabulary=data.vocabulary,
+        part=part,
+        first_unit=store.first_unit,
+        num_processes=num_processes,
+        progress=lambda line: print(
+            f"cache: part {part}: {line.removeprefix('cache: ')}", file=sys.stderr, flush=True
+        ),
+    )
+    documents = sum(shard.documents for shard in shards)
+    tokens = sum(feature.tokens for shard in shards for feature in shard.features.values())
+    print(
+        f"{directory}: part {part} is made: {counted(len(shards), 'shard')}, {documents:,} "
+        f"documents, {tokens:,} tokens, {time.monotonic() - start:.1f} s",
+        flush=True,
+    )
 
 
 def _unit(info: CacheInfo) -> str:

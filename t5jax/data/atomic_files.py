@@ -12,10 +12,12 @@ from t5jax.errors import writing
 
 @contextlib.contextmanager
 def new_file(path: pathlib.Path, *, shared: bool = False) -> Iterator[BinaryIO]:
-    """A file to write. `shared`: other processes may write it at the same time, so each does that
-    beside it on its own; otherwise what a kill left half written is written over by the next try.
+    """A file to write. `shared`: other processes, of this host or another, may write it at the same
+    time, so each does that beside it on its own; otherwise what a kill left half written is written
+    over by the next try.
     """
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}" if shared else f"{path.name}.tmp")
+    own = f".tmp-{os.uname().nodename}-{os.getpid()}"  # pids of containers are all alike
+    temporary = path.with_name(f"{path.name}{own if shared else '.tmp'}")
     with writing(path), open(temporary, "wb") as file:
         yield file
         file.flush()

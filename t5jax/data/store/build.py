@@ -1,14 +1,13 @@
 """Building a tokenised store with any number of processes, resumable after a kill.
 
 A store is `<cache_dir>/<corpus>/<split>/`; `reader.py` describes its files and reads them. One
-shard of the source becomes one shard of the store, so that a build which was killed goes on where
-it stopped, and any number of processes writes the same bytes.
+shard of the source becomes one shard of the store (`units.py`), so that a build which was killed
+goes on where it stopped, and any number of processes, or of hosts (`parts.py`), writes the same
+bytes.
 """
 
 import concurrent.futures.process
-import contextlib
 import dataclasses
-import fcntl
 import functools
 import json
 import multiprocessing
@@ -20,16 +19,16 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from t5jax.data.atomic_files import json_bytes, new_file, write_json_file
-from t5jax.data.records import Rejected, counted
+from t5jax.data.atomic_files import json_bytes, write_json_file
+from t5jax.data.records import counted
 from t5jax.data.store import version_2
-from t5jax.data.store.documents import DocumentSource, encoded_shard
+from t5jax.data.store.documents import DocumentSource
 from t5jax.data.store.existing import (
     code_without_source,
     message_for_0_1,
     refuse_other_store,
-    source_fingerprint,
 )
+from t5jax.data.store.lock import PARTS, building
 from t5jax.data.store.reader import (
     CHECKSUM,
     META,
@@ -37,10 +36,9 @@ from t5jax.data.store.reader import (
     ShardInfo,
     checksum,
     read_info,
-    shard_info,
 )
 from t5jax.data.store.spelling import refuse_unspellable
-from t5jax.data.store.writer import FeatureWriter
+from t5jax.data.store.units import Unit, build_unit, finished_unit, store_units
 from t5jax.data.vocabularies import Vocabulary, save_vocabulary
 from t5jax.errors import DataError
 
@@ -70,45 +68,54 @@ def build_cache(
     """
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    with _build_lock(directory):
-        description = json.loads(json_bytes(texts.identity()))
-        jobs = _jobs(texts, split, directory, vocabulary)
-        if progress:
-            for line in code_without_source(description):
-                progress(f"cache: {line}")
+    with building(directory, progress):
+        units = store_units(texts, split, directory, vocabulary)
+        say_code_without_source(texts, progress)
         if overwrite:
-            for job in jobs:
-                (directory / f"{job.name}.json").unlink(missing_ok=True)
-        elif (existing := _store_of_0_1(directory, texts, split, vocabulary)) is not None:
+            for unit in units:
+                (directory / f"{unit.name}.json").unlink(missing_ok=True)
+        elif (existing := store_of_0_1(directory, texts, split, vocabulary)) is not None:
             if progress:
                 progress(f"cache: {directory} {message_for_0_1(existing, texts)}")
             return existing
-        shards = _build_shards(jobs, texts, split, vocabulary, num_processes, progress)
         info = CacheInfo(
             split=split,
-            dtype=jobs[0].dtype.name,
+            dtype=units[0].dtype.name,
             vocabulary=vocabulary.to_dict(),
-            source=description,
+            source=json.loads(json_bytes(texts.identity())),
             features=tuple(texts.features),
-            shards=shards,
+            shards=build_units(units, texts, split, vocabulary, num_processes, progress),
         )
-        if info.total("tokens") == 0:
-            raise DataError(
-                f"split {split!r} of {description} gave {counted(info.documents, 'document')} and "
-                "no tokens: nothing to store; check the source's files and the name of its text "
-                "field"
-            )
-        # The shards are kept: with a higher limit the store is complete at once.
-        where = f"split {split!r} in {directory}"
-        refuse_unspellable(info.spelling(), max_unknown_share, where, vocabulary)
-        save_vocabulary(vocabulary, directory)
-        _remove_stale_files(directory, info)
-        record = dataclasses.asdict(info)
-        write_json_file(directory / META, {**record, CHECKSUM: checksum(record)})
+        _complete(info, directory, vocabulary, max_unknown_share)
     return info
 
 
-def _store_of_0_1(
+def _complete(
+    info: CacheInfo, directory: pathlib.Path, vocabulary: Vocabulary, max_unknown_share: float
+) -> None:
+    """Writes META.json, which makes the store complete, if all that is in it may be trained on."""
+    if info.total("tokens") == 0:
+        raise DataError(
+            f"split {info.split!r} of {info.source} gave {counted(info.documents, 'document')} and "
+            "no tokens: nothing to store; check the source's files and the name of its text field"
+        )
+    # The shards are kept: with a higher limit the store is complete at once.
+    where = f"split {info.split!r} in {directory}"
+    refuse_unspellable(info.spelling(), max_unknown_share, where, vocabulary)
+    save_vocabulary(vocabulary, directory)
+    _remove_stale_files(directory, info)
+    record = dataclasses.asdict(info)
+    write_json_file(directory / META, {**record, CHECKSUM: checksum(record)})
+
+
+def say_code_without_source(texts: DocumentSource, progress: Callable[[str], None] | None) -> None:
+    """A line for each function that the store's identity knows by its name alone."""
+    if progress:
+        for line in code_without_source(json.loads(json_bytes(texts.identity()))):
+            progress(f"cache: {line}")
+
+
+def store_of_0_1(
     directory: pathlib.Path, texts: DocumentSource, split: str, vocabulary: Vocabulary
 ) -> CacheInfo | None:
     """The complete store of t5jax 0.1 in the directory, which is kept as it is. Raises DataError
@@ -120,52 +127,21 @@ def _store_of_0_1(
     return existing if existing.format_version == version_2.FORMAT_VERSION else None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class _Job:
-    directory: pathlib.Path
-    name: str
-    source: str
-    source_fingerprint: str
-    vocabulary_fingerprint: str
-    dtype: np.dtype
-
-
-def _jobs(
-    texts: DocumentSource, split: str, directory: pathlib.Path, vocabulary: Vocabulary
-) -> list[_Job]:
-    names = texts.shards(split)
-    if not names:
-        raise DataError(f"split {split!r} of {texts.identity()} has no shards: no file matches")
-    if repeated := {name for name in names if names.count(name) > 1}:
-        raise DataError(f"split {split!r} names shards twice: {sorted(repeated)[:5]}")
-    description = texts.identity()
-    return [
-        _Job(
-            directory=directory,
-            name=f"shard-{number:05d}",
-            source=name,
-            source_fingerprint=source_fingerprint(description, texts, split, name),
-            vocabulary_fingerprint=vocabulary.fingerprint,
-            dtype=np.dtype("<u2" if vocabulary.vocab_size <= 1 << 16 else "<u4"),
-        )
-        for number, name in enumerate(names)
-    ]
-
-
-def _build_shards(
-    jobs: list[_Job],
+def build_units(
+    units: list[Unit],
     texts: DocumentSource,
     split: str,
     vocabulary: Vocabulary,
     num_processes: int,
     progress: Callable[[str], None] | None,
 ) -> list[ShardInfo]:
-    done = {job.name: info for job in jobs if (info := _finished(job)) is not None}
-    missing = [job for job in jobs if job.name not in done]
+    """Builds the units that are not finished; returns the records of all, in their order."""
+    done = {unit.name: info for unit in units if (info := finished_unit(unit)) is not None}
+    missing = [unit for unit in units if unit.name not in done]
     if missing:
-        (jobs[0].directory / META).unlink(missing_ok=True)  # it marks a complete store
-    report = _ProgressReport(progress, len(jobs), len(done))
-    build = functools.partial(_build_shard, texts=texts, split=split, vocabulary=vocabulary)
+        (units[0].directory / META).unlink(missing_ok=True)  # it marks a complete store
+    report = _ProgressReport(progress, len(units), len(done))
+    build = functools.partial(build_unit, texts=texts, split=split, vocabulary=vocabulary)
     if num_processes <= 1 or len(missing) <= 1:
         built = map(build, missing)
     else:
@@ -173,25 +149,25 @@ def _build_shards(
     for info in built:
         done[info.name] = info
         report(info)
-    return [done[job.name] for job in jobs]
+    return [done[unit.name] for unit in units]
 
 
 def _in_processes(
-    build: Callable[[_Job], ShardInfo], jobs: list[_Job], num_processes: int
+    build: Callable[[Unit], ShardInfo], units: list[Unit], num_processes: int
 ) -> Iterator[ShardInfo]:
     with concurrent.futures.ProcessPoolExecutor(
         num_processes,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_exit_with_parent,
     ) as pool:
-        futures = [pool.submit(build, job) for job in jobs]
+        futures = [pool.submit(build, unit) for unit in units]
         try:
             for future in concurrent.futures.as_completed(futures):
                 yield future.result()
         except concurrent.futures.process.BrokenProcessPool as error:
             # All that were not finished fail; processes take them in order.
             failed = (future.done() and future.exception() is not None for future in futures)
-            at = [str(job.source) for job, it in zip(jobs, failed, strict=True) if it]
+            at = [str(unit.source) for unit, it in zip(units, failed, strict=True) if it]
             raise DataError(
                 f"a tokenising process ended (killed, out of memory, or by code that it ran) at "
                 f"{' or '.join(at[:num_processes])}; finished shards are kept, so run again, with "
@@ -199,54 +175,6 @@ def _in_processes(
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _build_shard(
-    job: _Job, *, texts: DocumentSource, split: str, vocabulary: Vocabulary
-) -> ShardInfo:
-    """Writes one shard; its .json record comes last and makes it count as finished."""
-    rejected = Rejected()
-    with contextlib.ExitStack() as files:
-        writers = {
-            name: FeatureWriter(
-                job.directory / f"{job.name}.{name}",
-                job.dtype,
-                files.enter_context(new_file(job.directory / f"{job.name}.{name}.tokens")),
-                vocabulary,
-            )
-            for name in texts.features
-        }
-        documents = encoded_shard(texts, split, job.source, rejected, vocabulary)
-        for number, (document, ids) in enumerate(documents):
-            for name, writer in writers.items():
-                writer.add(ids[name], document[name], f"{job.source}: document {number}")
-        for writer in writers.values():
-            writer.flush()
-    features = {name: writer.finish() for name, writer in writers.items()}
-    info = ShardInfo(
-        name=job.name,
-        source=job.source,
-        source_fingerprint=job.source_fingerprint,
-        vocabulary_fingerprint=job.vocabulary_fingerprint,
-        documents=len(next(iter(writers.values())).ends),
-        features=features,
-        rejected=dataclasses.asdict(rejected),
-    )
-    write_json_file(job.directory / f"{job.name}.json", dataclasses.asdict(info))
-    return info
-
-
-def _finished(job: _Job) -> ShardInfo | None:
-    """The shard's record, if an earlier build completed it from the same source and vocabulary."""
-    try:
-        info = shard_info(json.loads((job.directory / f"{job.name}.json").read_bytes()))
-        files = info.files(job.dtype)
-        sizes_fit = all((job.directory / name).stat().st_size == size for name, size, _ in files)
-    except (FileNotFoundError, json.JSONDecodeError, TypeError, KeyError):
-        return None  # never finished, or written by another version: made again
-    expected = (job.source, job.source_fingerprint, job.vocabulary_fingerprint)
-    found = (info.source, info.source_fingerprint, info.vocabulary_fingerprint)
-    return info if expected == found and sizes_fit else None
 
 
 class _ProgressReport:
@@ -291,22 +219,11 @@ def _exit_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-@contextlib.contextmanager
-def _build_lock(directory: pathlib.Path) -> Iterator[None]:
-    """Locks the directory for one builder; the lock ends with the process, however that ends."""
-    with open(directory / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"another process is building {directory}; wait for it") from error
-        yield
-
-
 def _remove_stale_files(directory: pathlib.Path, info: CacheInfo) -> None:
     """Shards or features of an earlier build that had more of them, and what a kill left half
     written."""
     ours = {name for shard in info.shards for name, *_ in shard.files(np.dtype(info.dtype))}
     ours |= {f"{shard.name}.json" for shard in info.shards}
-    for path in directory.glob("shard-*"):
+    for path in [*directory.glob("shard-*"), *directory.glob(f"{PARTS}*")]:
         if path.name not in ours:
-            path.unlink()
+            path.unlink(missing_ok=True)

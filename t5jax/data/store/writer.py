@@ -65,7 +65,7 @@ class FeatureWriter:
         """Writes the documents' ends; all tokens have to be flushed."""
         assert not self._waiting
         ends = np.asarray(self.ends, ENDS_DTYPE).tobytes()
-        write_file(self._stem.with_name(f"{self._stem.name}.ends"), ends)
+        write_file(self._stem.with_name(f"{self._stem.name}.ends"), ends, shared=True)
         return FeatureInfo(
             tokens=self._tokens,
             characters=self._characters,
