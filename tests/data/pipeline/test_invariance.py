@@ -204,7 +204,7 @@ def test_order_survives_hosts_and_kills(tmp_path):
 
 @pytest.mark.slow
 def test_order_survives_hosts_and_kills_200_times(tmp_path, long_trials):
-    trials = 200 if long_trials else 30
+    trials = 200 if long_trials else 20
     kills = [check(Trial(n, live=False), tmp_path / str(n)) for n in range(1000, 1000 + trials)]
     print(f"{trials} trials, {sum(kills)} kills")
     assert sum(kills) >= 1.5 * trials
@@ -212,7 +212,7 @@ def test_order_survives_hosts_and_kills_200_times(tmp_path, long_trials):
 
 @pytest.mark.slow
 def test_live_order_survives_hosts_and_kills(tmp_path, long_trials):
-    trials = 40 if long_trials else 10
+    trials = 40 if long_trials else 4
     kills = [check(Trial(n, live=True), tmp_path / str(n)) for n in range(2000, 2000 + trials)]
     print(f"{trials} live trials, {sum(kills)} kills")
     assert sum(kills) >= 1.5 * trials
