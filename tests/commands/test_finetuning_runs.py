@@ -301,7 +301,13 @@ WORDS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", WORDS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(x, marks=pytest.mark.long) if x in ("adapters", "unfreezing") else x
+        for x in WORDS
+    ],
+)
 def test_a_run_is_trained_resumed_evaluated_and_asked(tiny, plain, runs, tmp_path, capsys, name):
     strategy, flags = WORDS[name]
     words = ["train", config_file(plain, tmp_path, strategy), "--init.path", str(runs("plain"))]

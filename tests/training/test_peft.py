@@ -521,7 +521,7 @@ def assert_same_update(name: str, mesh: tuple[int, int, int], num_microbatches: 
 
 
 LAYOUTS = [
-    ((8, 1, 1), 2),
+    pytest.param((8, 1, 1), 2, marks=pytest.mark.long),
     ((2, 2, 2), 2),
     pytest.param((1, 2, 4), 1, marks=pytest.mark.long),
     pytest.param((1, 8, 1), 2, marks=pytest.mark.long),
