@@ -5,14 +5,21 @@
 #   T5JAX_COORDINATOR=HOST:PORT launch/mpi.sh ...          # Open MPI 5, MPICH
 #
 # What stands before -- goes to mpirun. Needs: t5jax at the same path on every host
-# (T5JAX=/path/to/venv/bin/t5jax, default: the one in PATH) and a shared work directory. Under Open
-# MPI 4 JAX finds the other processes by itself; elsewhere name the first host and a free port on
-# it. On GPUs start one process per GPU. When one process fails, mpirun ends the others, and the
-# exit code is that of the first. Interrupting the script, or SIGTERM to it, stops the run in order:
-# every process gets SIGTERM, saves and leaves.
+# (T5JAX=/path/to/venv/bin/t5jax, default: the one in PATH) and a shared work directory. On GPUs start
+# one process per GPU.
+# Open MPI 4: JAX finds the other processes by itself, through mpirun's own address; so rank 0 must
+# run on the host on which mpirun does (put it first in the hosts file), or the run ends with 64.
+# Open MPI 5, MPICH: name the host of rank 0 and a free port on it, T5JAX_COORDINATOR=HOST:PORT; this
+# is right for Open MPI 4 too, wherever rank 0 runs.
+# The coordinator and the variables that T5JAX_ENV names (launch/environment.sh) reach every process,
+# also of hosts that begin with an empty environment: with -x under Open MPI; MPICH carries all.
+# When one process fails, mpirun ends the others, and the exit code is that of the first. Interrupting
+# the script, or SIGTERM to it, stops the run in order: every process gets SIGTERM, saves and leaves.
 #
 # Has been run: with Open MPI 4.1.4, two and three CPU processes on one machine: to the end, killed
-# process, SIGTERM. Not on several machines, not on GPUs, not with Open MPI 5 or MPICH.
+# process, SIGTERM. With Open MPI 5.0.11 and MPICH 5.0.2: two "hosts" of one machine, reached by a
+# launch agent that begins with an empty environment (Open MPI 5 in the tests where it is installed).
+# Not on several machines, not on GPUs.
 set -euo pipefail
 
 mpirun_options=()
@@ -27,6 +34,14 @@ fi
 shift
 
 export PYTHONUNBUFFERED=1
+names=$("$(dirname "$0")/environment.sh" names)
+# Open MPI gives the processes of other hosts nothing of this environment but what -x names.
+if version=$(mpirun --version 2>&1) && [[ $version == *"Open MPI"* ]]; then
+    for name in PYTHONUNBUFFERED ${T5JAX_COORDINATOR:+T5JAX_COORDINATOR} $names; do
+        mpirun_options+=(-x "$name")
+    done
+fi
+
 # Seconds between SIGTERM and SIGKILL to the rest, after one process has ended badly. mpirun sits
 # them out even if nobody is left, so they must be few, and too few for a save: hence SIGUSR1.
 export OMPI_MCA_odls_base_sigkill_timeout=5 PRTE_MCA_odls_base_sigkill_timeout=5 # Open MPI 4 and 5
@@ -44,9 +59,11 @@ process='
         echo "this is not Open MPI 4: set T5JAX_COORDINATOR=HOST:PORT of the first host" >&2
         exit 64
     fi
-    trap "" USR1
-    "$@" & run=$!
+    stopped=
+    trap stopped=yes USR1
+    (trap "" USR1; exec "$@") & run=$!
     trap "kill -TERM $run" USR1
+    if [[ -n $stopped ]]; then kill -TERM $run; fi # it came while the run was starting
     trap : TERM
     wait $run
     code=$?

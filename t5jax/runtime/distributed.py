@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import re
+import socket
 import sys
 from typing import Any
 
@@ -12,8 +14,9 @@ from t5jax.runtime.launch_environment import VARIABLE, missing_variables
 
 # What launch/ scripts set, for the three fields of the same order in RuntimeConfig.
 ENVIRONMENT = ("T5JAX_COORDINATOR", "T5JAX_NUM_PROCESSES", "T5JAX_PROCESS_ID")
+_OPEN_MPI_4 = "OMPI_MCA_orte_hnp_uri"
 # One of these is set wherever a cluster could be detected, except on TPU machines.
-_MARKERS = {"SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri", "KUBERNETES_SERVICE_HOST", "TPU_WORKER_ID"}
+_MARKERS = {"SLURM_JOB_ID", _OPEN_MPI_4, "KUBERNETES_SERVICE_HOST", "TPU_WORKER_ID"}
 _MARKERS |= {"MEGASCALE_NUM_SLICES", "JAX_COORDINATOR_ADDRESS"}
 FIELDS = ("coordinator_address", "num_processes", "process_id")
 
@@ -125,21 +128,52 @@ def _serialize_virtual_devices() -> None:
 def _start_detected(waits: dict[str, Any]) -> int:
     import jax
 
+    _check_open_mpi_4()
     try:
         jax.distributed.initialize(**waits)
     except ValueError as error:
         # jax has no public question "is there a cluster?"; without one it misses the address.
         if "coordinator_address" not in str(error):
             raise
+        _check_other_mpi()
         return 1
     except RuntimeError as error:
         if "must be called before" in str(error) and not _MARKERS & os.environ.keys():
+            _check_other_mpi()
             return 1  # devices are in use already, as in an interactive session: no cluster either
         error.add_note("runtime.detect_cluster=False runs this process alone")
         raise
     if jax.process_count() > 1:
         lifeline.connect(None)
     return jax.process_count()
+
+
+def _check_open_mpi_4() -> None:
+    """Under Open MPI 4 JAX takes mpirun's first address for that of the coordinator, which is rank
+    0: from another host all would wait for it until the time limit."""
+    address = re.search(r"tcp://([^,:]+)", os.environ.get(_OPEN_MPI_4, ""))
+    if address is None or os.environ.get("OMPI_COMM_WORLD_RANK") != "0":
+        return
+    try:
+        with socket.socket() as probe:
+            probe.bind((address[1], 0))
+    except OSError:
+        raise ConfigError(
+            f"rank 0 runs on {socket.gethostname()}, mpirun on {address[1]}: under Open MPI 4 both "
+            "must be one host, where JAX looks for its coordinator; put mpirun's host first in the "
+            "hosts file, or set T5JAX_COORDINATOR=HOST:PORT of rank 0 and start with launch/mpi.sh"
+        ) from None
+
+
+def _check_other_mpi() -> None:
+    """Processes of an MPI that JAX does not detect would each train alone, in one workdir."""
+    size = os.environ.get("OMPI_COMM_WORLD_SIZE") or os.environ.get("PMI_SIZE") or ""
+    if size.isdecimal() and int(size) > 1:
+        raise ConfigError(
+            f"mpirun started {size} processes, but only Open MPI 4 is detected: set "
+            "T5JAX_COORDINATOR=HOST:PORT of rank 0 and start with launch/mpi.sh "
+            "(runtime.detect_cluster=False runs each process alone)"
+        )
 
 
 def _given(config: RuntimeConfig) -> dict[str, Any]:
