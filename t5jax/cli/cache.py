@@ -17,6 +17,11 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="processes (1); with --verify: files read at a time",
     )
     parser.add_argument(
+        "--engine", choices=("processes", "ray"), default="processes",
+        help="what tokenises: processes of this host (the default), or tasks of a running Ray "
+        "cluster (t5jax[ray])",
+    )  # fmt: skip
+    parser.add_argument(
         "--new-vocabulary",
         type=int,
         metavar="PIECES",
@@ -55,6 +60,10 @@ def _cache(a: argparse.Namespace, flags: list[str]) -> int | None:
             "parts need the vocabulary: t5jax vocab train CONFIG --num-pieces "
             f"{a.new_vocabulary} first, without --new-vocabulary here"
         )
+    if a.engine == "ray" and (a.finish or a.verify):
+        a.parser.error("--engine ray tokenises: leave it out with --finish and --verify")
+    if a.engine == "ray" and a.num_processes != 1:
+        a.parser.error("--engine ray uses the CPUs that the cluster has: leave --num-processes out")
     if a.verify:
         if a.overwrite or a.new_vocabulary or a.finish:
             a.parser.error(

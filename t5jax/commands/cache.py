@@ -21,7 +21,7 @@ from t5jax.data.registry.resolve import (
 )
 from t5jax.data.registry.resolved_task import ResolvedTask
 from t5jax.data.registry.texts import task_documents
-from t5jax.data.store.build import build_cache
+from t5jax.data.store.build import Engine, build_cache
 from t5jax.data.store.directories import cache_directory
 from t5jax.data.store.documents import DocumentSource
 from t5jax.data.store.parts import Part, build_part, counts_begun, unfinished_units
@@ -43,6 +43,7 @@ def cache_command(
     num_processes: int,
     overwrite: bool,
     new_vocabulary: int | None = None,
+    engine: Engine = "processes",
     part: str | None = None,
     finish: bool = False,
 ) -> None:
@@ -67,6 +68,7 @@ def cache_command(
         splits=splits,
         num_processes=num_processes,
         overwrite=overwrite,
+        engine=engine,
         part=of_build,
     )
 
@@ -156,6 +158,7 @@ def build_stores(
     splits: Sequence[str],
     num_processes: int,
     overwrite: bool = False,
+    engine: Engine = "processes",
     part: Part | None = None,
 ) -> None:
     """The stores of all tasks of the config's mixture, and its serialised form; or one part of the
@@ -165,9 +168,9 @@ def build_stores(
     stores = _stores_to_build(mixture, data, splits)
     for store in stores:
         if part is None:
-            _build(store.task, store.texts, store.split, data, num_processes, overwrite)
+            _build(store, data, num_processes, overwrite, engine)
         else:
-            _build_part(store, data, num_processes, part)
+            _build_part(store, data, num_processes, part, engine)
     built = {(store.task.store, store.split) for store in stores}
     if part is None and (
         not splits or all((t.store, TRAIN) in built for t in mixture.tasks if _trains(t, mixture))
@@ -239,22 +242,18 @@ def refuse_unfinished(
 
 
 def _build(
-    task: ResolvedTask,
-    texts: DocumentSource,
-    split: str,
-    data: DataConfig,
-    num_processes: int,
-    overwrite: bool,
+    store: _StoreToBuild, data: DataConfig, num_processes: int, overwrite: bool, engine: Engine
 ) -> None:
-    directory = task.directory(data, split)
+    directory = store.task.directory(data, store.split)
     start = time.monotonic()
     info = build_cache(
-        texts,
-        split,
+        store.texts,
+        store.split,
         directory,
         vocabulary=data.vocabulary,
         num_processes=num_processes,
         progress=lambda line: print(line, file=sys.stderr, flush=True),
+        engine=engine,
         overwrite=overwrite,
         max_unknown_share=data.max_unknown_share,
     )
@@ -272,7 +271,9 @@ def _build(
         print(f"  {rule:42s} {count:12,}")
 
 
-def _build_part(store: _StoreToBuild, data: DataConfig, num_processes: int, part: Part) -> None:
+def _build_part(
+    store: _StoreToBuild, data: DataConfig, num_processes: int, part: Part, engine: Engine
+) -> None:
     directory = store.task.directory(data, store.split)
     start = time.monotonic()
     shards = build_part(
@@ -283,6 +284,7 @@ def _build_part(store: _StoreToBuild, data: DataConfig, num_processes: int, part
         part=part,
         first_unit=store.first_unit,
         num_processes=num_processes,
+        engine=engine,
         progress=lambda line: print(
             f"cache: part {part}: {line.removeprefix('cache: ')}", file=sys.stderr, flush=True
         ),

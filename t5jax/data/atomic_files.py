@@ -16,7 +16,7 @@ def new_file(path: pathlib.Path, *, shared: bool = False) -> Iterator[BinaryIO]:
     time, so each does that beside it on its own; otherwise what a kill left half written is written
     over by the next try.
     """
-    own = f".tmp-{os.uname().nodename}-{os.getpid()}"  # pids of containers are all alike
+    own = f".tmp-{os.urandom(6).hex()}"  # processes of containers have the same number and host
     temporary = path.with_name(f"{path.name}{own if shared else '.tmp'}")
     with writing(path), open(temporary, "wb") as file:
         yield file

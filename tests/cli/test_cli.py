@@ -39,7 +39,10 @@ OWN_OPTIONS = {
         *("--topology", "--slices", "--step", "--price-per-chip-hour", "--json"),
         *("--search", "--search-minutes", "--search-compiles", "--write"),
     ],
-    "cache": ["--split", "--num-processes", "--part", "--finish", "--overwrite", "--verify"],
+    "cache": [
+        *("--split", "--num-processes", "--engine", "--part", "--finish", "--overwrite"),
+        "--verify",
+    ],
     "vocab train": ["--num-pieces", "--max-characters"],
     "tasks": ["--config", "--split", "--examples"],
 }

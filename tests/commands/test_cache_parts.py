@@ -118,6 +118,9 @@ def test_parts_and_finish(folder, capsys):
         ("--finish --overwrite", "delete the store's folder"),
         ("--part 0/4 --new-vocabulary 99", "t5jax vocab train CONFIG --num-pieces 99 first"),
         ("--verify --finish", "--verify builds nothing"),
+        ("--engine ray --finish", "--engine ray tokenises: leave it out with --finish"),
+        ("--engine ray --num-processes 3", "leave --num-processes out"),
+        ("--engine dask", "invalid choice: 'dask' (choose from"),
     ],
 )
 def test_options_that_make_no_sense(options, message, capsys):

@@ -5,6 +5,7 @@ directories.py  where a store lies
 units.py        the unit of work: one shard
 build.py        tokenises a split with any number of processes
 parts.py        tokenises a part of a split, for array jobs
+ray_cluster.py  units as tasks of a Ray cluster
 lock.py         one builder of a store, or any number of parts
 existing.py     comparing an existing store with the task that asks for it
 version_2.py    what can be compared of a store of t5jax 0.1

@@ -16,6 +16,7 @@ import pathlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from t5jax.data.store.existing import (
     refuse_other_store,
 )
 from t5jax.data.store.lock import PARTS, building
+from t5jax.data.store.ray_cluster import on_ray
 from t5jax.data.store.reader import (
     CHECKSUM,
     META,
@@ -42,6 +44,8 @@ from t5jax.data.store.units import Unit, build_unit, finished_unit, store_units
 from t5jax.data.vocabularies import Vocabulary, save_vocabulary
 from t5jax.errors import DataError
 
+Engine = Literal["processes", "ray"]  # what builds the units of a store
+
 
 def build_cache(
     texts: DocumentSource,
@@ -51,6 +55,7 @@ def build_cache(
     vocabulary: Vocabulary,
     num_processes: int = 1,
     progress: Callable[[str], None] | None = None,
+    engine: Engine = "processes",
     overwrite: bool = False,
     max_unknown_share: float = 1.0,
 ) -> CacheInfo:
@@ -60,7 +65,8 @@ def build_cache(
     from the same source, are kept, and the result is the same byte for byte. A literal
     `<extra_id_0>` is text in a document, and a sentinel in the inputs and targets of a task.
     `num_processes=1` works inline; more are spawned, so a script that calls this needs the usual
-    `if __name__ == "__main__"`. `progress` gets a line after each shard.
+    `if __name__ == "__main__"`. `engine="ray"` builds on a running Ray cluster, with as many
+    processes as it gives. `progress` gets a line after each shard.
     A complete store of t5jax 0.1 with the same settings is kept as it is.
     Raises DataError when the directory holds a complete store of something else (unless
     `overwrite`), when another process is building there, when the source has no text, and when the
@@ -84,7 +90,9 @@ def build_cache(
             vocabulary=vocabulary.to_dict(),
             source=json.loads(json_bytes(texts.identity())),
             features=tuple(texts.features),
-            shards=build_units(units, texts, split, vocabulary, num_processes, progress),
+            shards=build_units(
+                units, texts, split, vocabulary, num_processes, progress, engine=engine
+            ),
         )
         _complete(info, directory, vocabulary, max_unknown_share)
     return info
@@ -134,6 +142,8 @@ def build_units(
     vocabulary: Vocabulary,
     num_processes: int,
     progress: Callable[[str], None] | None,
+    *,
+    engine: Engine = "processes",
 ) -> list[ShardInfo]:
     """Builds the units that are not finished; returns the records of all, in their order."""
     done = {unit.name: info for unit in units if (info := finished_unit(unit)) is not None}
@@ -142,7 +152,9 @@ def build_units(
         (units[0].directory / META).unlink(missing_ok=True)  # it marks a complete store
     report = _ProgressReport(progress, len(units), len(done))
     build = functools.partial(build_unit, texts=texts, split=split, vocabulary=vocabulary)
-    if num_processes <= 1 or len(missing) <= 1:
+    if engine == "ray" and missing:
+        built = on_ray(build, missing)
+    elif num_processes <= 1 or len(missing) <= 1:
         built = map(build, missing)
     else:
         built = _in_processes(build, missing, min(num_processes, len(missing)))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from t5jax.data.atomic_files import json_bytes
-from t5jax.data.store.build import build_units, say_code_without_source, store_of_0_1
+from t5jax.data.store.build import Engine, build_units, say_code_without_source, store_of_0_1
 from t5jax.data.store.documents import DocumentSource
 from t5jax.data.store.lock import PARTS, building
 from t5jax.data.store.reader import META, ShardInfo
@@ -60,12 +60,13 @@ def build_part(
     first_unit: int = 0,
     num_processes: int = 1,
     progress: Callable[[str], None] | None = None,
+    engine: Engine = "processes",
 ) -> list[ShardInfo]:
     """Builds the shards of one part of a store, numbered from `first_unit` on; returns the records
     of all that it has, also of those that were finished before.
 
-    Any number of parts may run at once, here and on other hosts. `num_processes`, `progress`: as of
-    `build_cache`. A complete store of the same settings is left as it is.
+    Any number of parts may run at once, here and on other hosts. `num_processes`, `progress`,
+    `engine`: as of `build_cache`. A complete store of the same settings is left as it is.
     Raises DataError as `build_cache` does, but for what is only known of the whole (no tokens, text
     that cannot be spelled), and when parts of other settings were begun in the directory.
     """
@@ -83,7 +84,7 @@ def build_part(
             _begin(directory, texts, split, vocabulary, part)
         elif (directory / META).exists():
             say(f"cache: {directory} is complete: nothing to do")
-        return build_units(units, texts, split, vocabulary, num_processes, progress)
+        return build_units(units, texts, split, vocabulary, num_processes, progress, engine=engine)
 
 
 def unfinished_units(

@@ -119,6 +119,7 @@ def test_parts_run_at_once_and_nobody_finishes_under_them(tmp_path):
 
     def others():
         build(texts(), store, "1/2")
+        build(texts(), store, "0/3")  # has the very unit that is being built
         for whole in (
             lambda: unfinished(texts(), store),
             lambda: build_cache(texts(), "train", store, vocabulary=VOCABULARY),
