@@ -12,6 +12,7 @@ from t5jax.data.config import DataConfig
 from t5jax.data.vocabularies import SentencePieceVocabulary
 from t5jax.errors import ConfigError
 from t5jax.model.config import T5Config
+from t5jax.paths import run_folder
 from t5jax.sharding import MeshConfig
 from t5jax.tracking import TrackingConfig
 from t5jax.training.losses import CrossEntropy
@@ -205,6 +206,7 @@ def saved_config(workdir: str) -> RunConfig:
     `saved_config("runs/flan").model` and `.data.vocabulary`. Raises ConfigError when there is no
     checkpoint.
     """
+    workdir = run_folder(workdir, "workdir")
     directory = checkpoint_directory(workdir)
     if not directory.is_dir():
         otherwise = (

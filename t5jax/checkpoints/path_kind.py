@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from t5jax.home import started_elsewhere
+from t5jax.paths import started_elsewhere
 
 CHECKPOINTS = "checkpoints"
 HF_CONFIG, PEFT_CONFIG = "config.json", "adapter_config.json"

@@ -17,7 +17,7 @@ from etils import epath  # local paths and gs:// alike
 
 from t5jax.checkpoints.fingerprint import Fingerprint
 from t5jax.errors import CheckpointError
-from t5jax.home import expand_home
+from t5jax.paths import run_folder
 
 FOLDER = "checkpoints"  # of a run's workdir
 FORMAT = 1
@@ -102,8 +102,8 @@ def load_record(directory: str | epath.Path, step: int) -> Record:
 
 
 def checkpoint_directory(workdir: str | os.PathLike[str]) -> epath.Path:
-    """Where a run keeps its checkpoints."""
-    return epath.Path(expand_home(workdir)) / FOLDER
+    """Where a run keeps its checkpoints. Raises ConfigError for a URL that no run can lie at."""
+    return epath.Path(run_folder(workdir, "workdir")) / FOLDER
 
 
 def committed_steps(directory: str | epath.Path) -> list[int]:

@@ -5,7 +5,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from t5jax.home import expand_home
+from t5jax.errors import ConfigError
+from t5jax.paths import expand, local_path, run_folder
 
 SETTINGS = """\
 settings: any value of the config as --section.field VALUE, after everything else; a
@@ -47,16 +48,36 @@ class Command(NamedTuple):
         parser.set_defaults(parser=parser, command=self, show_settings=False)
 
 
+def _argument(understand: Callable[[str], str]) -> Callable[[str], str]:
+    """The type of an argument that is a path; what is refused is an error of the command line."""
+
+    def path_of(word: str) -> str:
+        try:
+            return understand(word)
+        except ConfigError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return path_of
+
+
+file_or_url = _argument(expand)
+local_file = _argument(local_path)
+folder_of_run = _argument(run_folder)
+
+
 def config_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "config_file", type=expand_home, metavar="CONFIG",
+        "config_file", type=local_file, metavar="CONFIG",
         help="Python file with config() -> RunConfig",
     )  # fmt: skip
 
 
 def workdir_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "workdir", type=expand_home, metavar="WORKDIR", help="folder of a run, with its checkpoints"
+        "workdir",
+        type=folder_of_run,
+        metavar="WORKDIR",
+        help="folder of a run, with its checkpoints",
     )
     parser.add_argument("--step", type=int, help="default: the newest good checkpoint")
 

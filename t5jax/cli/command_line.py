@@ -17,6 +17,7 @@ from t5jax.cli.inspect import INSPECT_DATA, INSPECT_MODEL, INSPECT_SHARDING
 from t5jax.cli.merge import MERGE
 from t5jax.cli.plan import PLAN
 from t5jax.cli.predict import PREDICT
+from t5jax.cli.refused_workdir import check_workdir
 from t5jax.cli.score import SCORE
 from t5jax.cli.tasks import TASKS
 from t5jax.cli.train import TRAIN
@@ -90,17 +91,21 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(run: Callable, arguments: argparse.Namespace, flags: list[str]) -> int | None:
     """Runs the command; where it misses a file that is there from another folder (that of the
-    config file or of the run, or one above), the error says so."""
+    config file or of the run, or one above), the error says so; else which folder it looked in."""
+    check_workdir(
+        flags, getattr(arguments, "config_file", None), written=arguments.command is TRAIN
+    )
     try:
         return run(arguments, flags)
     except ValueError as error:
         path = getattr(error, "missing", None)
         if path is None:
             raise
-        from t5jax.home import started_elsewhere
+        from t5jax.paths import seen_from, started_elsewhere
 
         named = [x for x in vars(arguments).values() if isinstance(x, str) and os.path.exists(x)]
-        error.args = (f"{error}{started_elsewhere(path, [os.path.dirname(x) for x in named])}",)
+        elsewhere = started_elsewhere(path, [os.path.dirname(x) for x in named])
+        error.args = (f"{error}{elsewhere or seen_from(path)}",)
         raise
 
 

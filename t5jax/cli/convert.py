@@ -2,8 +2,7 @@
 
 import argparse
 
-from t5jax.cli.command import Command, arguments_of
-from t5jax.home import expand_home
+from t5jax.cli.command import Command, arguments_of, file_or_url, local_file
 
 _NOTES = """\
 SOURCE is recognised by its content:
@@ -27,9 +26,9 @@ examples:
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=expand_home, metavar="SOURCE", help="what to convert")
+    parser.add_argument("source", type=local_file, metavar="SOURCE", help="what to convert")
     parser.add_argument(
-        "target", type=expand_home, metavar="TARGET", help="a directory that does not exist yet"
+        "target", type=local_file, metavar="TARGET", help="a directory that does not exist yet"
     )
     parser.add_argument(
         "--to", choices=("t5jax", "huggingface", "peft"),
@@ -37,11 +36,11 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--step", type=int, help="step of SOURCE; default: the newest")
     parser.add_argument(
-        "--vocabulary", type=expand_home, metavar="FILE",
+        "--vocabulary", type=file_or_url, metavar="FILE",
         help="SentencePiece model, tokenizer.json, or t5, mt5, umt5, byt5; default: SOURCE's own",
     )  # fmt: skip
     parser.add_argument(
-        "--base", type=expand_home, metavar="DIR",
+        "--base", type=local_file, metavar="DIR",
         help="the model under a PEFT directory: a Hugging Face directory, or a run made of it",
     )  # fmt: skip
     parser.add_argument("--extra-ids", type=int, help="sentinels on top of FILE (100)")

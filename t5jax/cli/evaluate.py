@@ -2,8 +2,7 @@
 
 import argparse
 
-from t5jax.cli.command import Command, arguments_of
-from t5jax.home import expand_home
+from t5jax.cli.command import Command, arguments_of, local_file
 
 _EXAMPLES = """\
 examples:
@@ -31,11 +30,11 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="also the losses of unigram and bigram models",
     )  # fmt: skip
     parser.add_argument(
-        "--output", type=expand_home, metavar="DIR",
+        "--output", type=local_file, metavar="DIR",
         help="directory for predictions (WORKDIR/evaluations)",
     )  # fmt: skip
     parser.add_argument(
-        "--submission", type=expand_home, metavar="DIR", help="write files for GLUE and SuperGLUE"
+        "--submission", type=local_file, metavar="DIR", help="write files for GLUE and SuperGLUE"
     )
     parser.add_argument(
         "--follow", action="store_true", help="evaluate every checkpoint as it appears"

@@ -2,12 +2,11 @@
 
 import argparse
 
-from t5jax.cli.command import Command, call
-from t5jax.home import expand_home
+from t5jax.cli.command import Command, call, local_file
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", type=expand_home, metavar="TARGET", help="a new folder")
+    parser.add_argument("target", type=local_file, metavar="TARGET", help="a new folder")
     formats = ("stablehlo", "savedmodel")
     parser.add_argument("--format", dest="file_format", choices=formats, default="stablehlo")
     parser.add_argument(

@@ -2,9 +2,8 @@
 
 import argparse
 
-from t5jax.cli.command import Command, call
+from t5jax.cli.command import Command, call, local_file
 from t5jax.errors import ConfigError
-from t5jax.home import expand_home
 
 _NOTES = """\
 topologies: v5e:4x8  v5p:4x4x8  v6e:8x8  v4:4x4x4  tpu7x:4x4x4  h100:4x8 (hosts x GPUs)  h200:1x8
@@ -36,7 +35,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--price-per-chip-hour", type=float, metavar="PRICE", help="for the cost of the run"
     )
     parser.add_argument(
-        "--json", dest="json_file", type=expand_home, metavar="FILE", help="write the plan there"
+        "--json", dest="json_file", type=local_file, metavar="FILE", help="write the plan there"
     )
     parser.add_argument(
         "--search", action="store_true",
@@ -49,7 +48,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--search-compiles", type=int, metavar="N", help="compile at most so many layouts (8)"
     )
     parser.add_argument(
-        "--write", type=expand_home, metavar="FILE", help="make a config file of the best layout"
+        "--write", type=local_file, metavar="FILE", help="make a config file of the best layout"
     )
 
 

@@ -2,8 +2,7 @@
 
 import argparse
 
-from t5jax.cli.command import SETTINGS, Command, arguments_of
-from t5jax.home import expand_home
+from t5jax.cli.command import SETTINGS, Command, arguments_of, local_file
 
 _EXAMPLES = """\
 examples:
@@ -22,7 +21,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="a task, a mixture, CORPUS:OBJECTIVE; default: all",
     )  # fmt: skip
     parser.add_argument(
-        "--config", dest="config_file", type=expand_home, metavar="CONFIG",
+        "--config", dest="config_file", type=local_file, metavar="CONFIG",
         help="config whose files, modules, vocabulary and lengths are used",
     )  # fmt: skip
     parser.add_argument(
@@ -38,7 +37,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--scan", type=int, default=2000, help="number of examples to measure lengths on (2000)"
     )
     parser.add_argument(
-        "--html", type=expand_home, metavar="FILE",
+        "--html", type=local_file, metavar="FILE",
         help="write an HTML page: rows in colour, noise spans, plots",
     )  # fmt: skip
     parser.add_argument("--json", dest="as_json", action="store_true", help="print JSON")

@@ -2,7 +2,7 @@
 
 import argparse
 
-from t5jax.home import expand_home
+from t5jax.cli.command import local_file
 
 
 def input_options(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def model_options(parser: argparse.ArgumentParser) -> None:
 def output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
-        type=expand_home,
+        type=local_file,
         metavar="FILE",
         help="JSON lines; an interrupted job is resumed",
     )

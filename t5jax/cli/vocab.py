@@ -2,8 +2,15 @@
 
 import argparse
 
-from t5jax.cli.command import SETTINGS, Command, arguments_of, call, workdir_option
-from t5jax.home import expand_home
+from t5jax.cli.command import (
+    SETTINGS,
+    Command,
+    arguments_of,
+    call,
+    file_or_url,
+    local_file,
+    workdir_option,
+)
 
 
 def _train_options(parser: argparse.ArgumentParser) -> None:
@@ -26,10 +33,10 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
 
 def _extend_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "file", type=expand_home, metavar="FILE", help="SentencePiece model, or t5, mt5, umt5"
+        "file", type=file_or_url, metavar="FILE", help="SentencePiece model, or t5, mt5, umt5"
     )
     parser.add_argument(
-        "-o", "--output", type=expand_home, required=True, metavar="OUT", help="the new model"
+        "-o", "--output", type=local_file, required=True, metavar="OUT", help="the new model"
     )
     parser.add_argument("--extra-ids", type=int, help="sentinels on top of FILE (100)")
     parser.add_argument(
@@ -37,11 +44,11 @@ def _extend_options(parser: argparse.ArgumentParser) -> None:
         help=r"texts that become one id each, taken literally; \n and \t are understood",
     )  # fmt: skip
     parser.add_argument(
-        "--pieces-file", type=expand_home, metavar="FILE", help="the same, one per line"
+        "--pieces-file", type=local_file, metavar="FILE", help="the same, one per line"
     )
     parser.add_argument(
         "--from",
-        type=expand_home,
+        type=local_file,
         dest="source",
         metavar="CONFIG",
         help="learn pieces from its text",
@@ -56,7 +63,7 @@ def _extend_options(parser: argparse.ArgumentParser) -> None:
 def _grow_options(parser: argparse.ArgumentParser) -> None:
     workdir_option(parser)
     parser.add_argument(
-        "config_file", type=expand_home, metavar="CONFIG",
+        "config_file", type=local_file, metavar="CONFIG",
         help="of the new run: extended vocabulary, larger table",
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ Arrays are converted in blocks, and the logits of both models are compared at th
 import contextlib
 import ctypes
 import dataclasses
+import os
 import pathlib
 import re
 import shutil
@@ -37,6 +38,7 @@ from t5jax.convert.verify import (
 from t5jax.data.vocabularies import ByteVocabulary, Vocabulary
 from t5jax.data.vocabularies.source_check import check_against_source
 from t5jax.errors import CheckpointError, ConfigError
+from t5jax.paths import check_written_run, local_path, refuse_file_in_the_way
 from t5jax.run.provenance import environment
 from t5jax.tracking.progress import text_bar
 
@@ -67,10 +69,14 @@ def convert_command(source_path: str, target: str, options: ConvertOptions) -> N
     # Nothing here needs an accelerator, and a run may be using the one of this machine.
     jax.config.update("jax_platforms", "cpu")
     _give_blocks_back()
-    place, to = pathlib.Path(target), _direction(source_path, options)
-    if "://" in target:
-        raise ConfigError(f"{target}: conversion writes local files; copy them from there")
-    if place.exists():
+    reason = "conversion writes local files; copy them there"
+    target = local_path(target, "target", reason)
+    place = pathlib.Path(target)
+    refuse_file_in_the_way(place.parent)
+    to = _direction(source_path, options)
+    if to == "t5jax":
+        check_written_run(target, "target")
+    if os.path.lexists(place):
         raise ConfigError(f"{target} exists already; choose another target, or remove it")
     if to == "peft":
         _to_peft(source_path, place, options)

@@ -17,6 +17,7 @@ from t5jax.export.exported_run import MANIFEST, ExportedRun
 from t5jax.export.functions import ExportFunctions
 from t5jax.export.verification import verification_inputs, verify_export
 from t5jax.inference.loaded_run import LoadedRun, load_with_flags
+from t5jax.paths import local_path, refuse_file_in_the_way
 from t5jax.version import __version__
 
 CHECK = "check.npz"  # ids and the answers to them, to be compared wherever the export goes
@@ -31,8 +32,9 @@ def export_command(
     for platform in platforms:
         if platform not in PLATFORMS:
             raise ConfigError(f"--platforms {platform}: choose of {', '.join(PLATFORMS)}")
-    folder = pathlib.Path(target)
-    if folder.exists():
+    folder = pathlib.Path(local_path(target, "target"))
+    refuse_file_in_the_way(folder.parent)
+    if os.path.lexists(folder):
         raise ConfigError(f"{target} is there already; choose another folder")
     loaded = load_with_flags(workdir, step, flags, (), command="export", batch_size=8)
     if jax.process_count() > 1:

@@ -15,8 +15,8 @@ from t5jax.data.registry.resolve import check_mixture
 from t5jax.decoding.config import DecodingConfig
 from t5jax.errors import ConfigError
 from t5jax.evaluation.config import EvaluationConfig
-from t5jax.home import expand_home
 from t5jax.model.config import T5Config
+from t5jax.paths import run_folder
 from t5jax.runtime import RuntimeConfig
 from t5jax.sharding import MeshConfig
 from t5jax.tracking import TrackingConfig
@@ -71,15 +71,13 @@ class WarmStart:
     keep_step: bool = False  # steps are counted on from the other run's; needs optimizer="keep"
 
     def __post_init__(self) -> None:
-        self.path = expand_home(self.path)
+        self.path = run_folder(self.path, "init.path")
         set_here = self.step is not None or self.optimizer != "reset" or self.keep_step
         if self.path is None and set_here:
             raise ConfigError(
                 "init.step, init.optimizer and init.keep_step have no effect without init.path: "
                 "name the workdir of the run to begin with"
             )
-        if self.path == "":
-            raise ConfigError("init.path = '': name the workdir of a run, or None")
         if self.step is not None and self.step < 0:
             raise ConfigError(f"init.step = {self.step}: 0 or more, or None for the newest")
         if self.optimizer not in ("reset", "keep"):
@@ -111,7 +109,7 @@ class RunConfig:
     runtime: RuntimeConfig = dataclasses.field(default_factory=RuntimeConfig)
 
     def __post_init__(self) -> None:
-        self.workdir = expand_home(self.workdir)
+        self.workdir = run_folder(self.workdir, "workdir")
 
     def check(self, *, of_mixture: bool = True) -> None:
         """What concerns one section, or several, and needs no device. Raises ConfigError.

@@ -6,6 +6,7 @@ from t5jax.checkpoints import kind_of
 from t5jax.convert import huggingface, mesh_tf, peft_directory, run_directory, t5x
 from t5jax.convert.source_checkpoint import SourceCheckpoint
 from t5jax.errors import ConfigError, missing_file
+from t5jax.paths import local_path
 
 FORMAT_TITLES = {
     "t5jax": "t5jax run",
@@ -18,9 +19,8 @@ FORMAT_TITLES = {
 
 def detect_format(path: str) -> str:
     """t5jax, huggingface, t5x, mesh_tf or peft. Raises ConfigError when it is none of them."""
+    path = local_path(path, "source", "conversion reads local files; copy it here first")
     location = pathlib.Path(path)
-    if "://" in path:
-        raise ConfigError(f"{path}: conversion reads local files; copy it here first")
     if not location.exists() and not mesh_tf.is_mesh_tf(location):
         hint = ""
         if path.count("/") == 1 and not location.parent.exists():

@@ -2,6 +2,7 @@
 lengths."""
 
 import dataclasses
+import os
 
 from t5jax.data import objectives
 from t5jax.data.records import MAX_RECORD_BYTES, BadRecordPolicy
@@ -11,7 +12,7 @@ from t5jax.data.vocabularies import (
     SentencePieceVocabulary,
 )
 from t5jax.errors import ConfigError
-from t5jax.home import expand_home
+from t5jax.paths import expand, local_path
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -46,7 +47,7 @@ class DataConfig:
     seed: int = 0  # of the order of the data and of the noise
 
     def __post_init__(self) -> None:
-        self.cache_dir = expand_home(self.cache_dir)
+        self.cache_dir = expand(self.cache_dir, "data.cache_dir")
 
     def check(self) -> None:
         """Raises ConfigError for a value that is out of range, whatever is read with it."""
@@ -60,6 +61,9 @@ class DataConfig:
                 "data.cache_dir is empty: name a folder for the tokenised text, or None to "
                 "tokenise while training reads"
             )
+        if self.cache_dir is not None and not os.path.isdir(self.cache_dir):
+            reason = "the tokenised text is mapped into memory; give a folder, or a bucket mounted"
+            local_path(self.cache_dir, "data.cache_dir", reason)
         if self.seed < 0:
             raise ConfigError(f"data.seed={self.seed}: give 0 or more")
         for name in ("inputs_length", "targets_length", "max_text_tokens"):

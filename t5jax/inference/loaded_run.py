@@ -11,10 +11,10 @@ from t5jax.config import RunConfig, check_type
 from t5jax.errors import ConfigError
 from t5jax.evaluation.config import Ranking
 from t5jax.evaluation.report import EvaluationReport
-from t5jax.home import expand_home
 from t5jax.inference import Prediction, TextModel, TextOptions, TextScore
 from t5jax.inference.text_model import best_output
 from t5jax.model.config import architecture_differences
+from t5jax.paths import local_path, run_folder
 from t5jax.run.build import build_run_evaluator
 from t5jax.run.restore import RestoredRun, apply_flags, open_saved_run, read_saved_config
 
@@ -140,7 +140,7 @@ class LoadedRun:
         if evaluator is None:
             names = ", ".join(tasks) or config.data.mixture
             raise ConfigError(f"no task of {names} has metrics and a split {split!r}")
-        directory = pathlib.Path(expand_home(output)) if output is not None else None
+        directory = None if output is None else pathlib.Path(local_path(output, "output"))
         step = max(member.step for member in self.members)
         return evaluator.evaluate(self.program, self.params, step, directory=directory)
 
@@ -196,7 +196,7 @@ def load_ensemble(
     `read(workdir, step)` gives the config of each."""
     if batch_size < 1:
         raise ConfigError(f"batch_size = {batch_size}: at least 1")
-    checkpoints = [(path, step), *map(_parse_checkpoint, ensemble)]
+    checkpoints = [(run_folder(path, "workdir"), step), *map(_parse_checkpoint, ensemble)]
     configs = [read(*checkpoint) for checkpoint in checkpoints]
     for (workdir, _), config in zip(checkpoints[1:], configs[1:], strict=True):
         _check_compatible(configs[0], config, workdir)
@@ -213,7 +213,9 @@ def load_ensemble(
 
 def _parse_checkpoint(text: str) -> tuple[str, int | None]:
     workdir, at, step = text.rpartition("@")
-    return (workdir, int(step)) if at and step.isdecimal() else (text, None)
+    named = bool(at) and step.isdecimal()
+    folder = run_folder(workdir if named else text, "ensemble")
+    return folder, int(step) if named else None
 
 
 def _check_compatible(first: RunConfig, other: RunConfig, workdir: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from t5jax.data.atomic_files import json_bytes, json_line, write_json_file
 from t5jax.data.records import Row
 from t5jax.errors import ConfigError, DataError, write_whole, writing
+from t5jax.paths import local_path, refuse_file_in_the_way
 
 
 def shard_path(path: str, shard: tuple[int, int] | None) -> str:
@@ -37,11 +38,12 @@ class OutputFile:
         *,
         overwrite: bool = False,
     ):
-        """Raises ConfigError where the path holds another job's output, or another file."""
-        if "://" in path:
-            raise ConfigError(f"--output {path}: lines are appended, which needs a local disk")
+        """Raises ConfigError where the path holds another job's output, or another file;
+        NotADirectoryError for a file in the way of its folder."""
+        path = local_path(path, "--output", "lines are appended, which needs a local disk")
         self.path, self._result_keys = pathlib.Path(path), result_keys
         self._job_file = self.path.with_name(f"{self.path.name}.job.json")
+        refuse_file_in_the_way(self.path.parent)
         if not self.path.parent.is_dir():
             raise ConfigError(f"--output {path}: there is no folder {self.path.parent}")
         if overwrite:

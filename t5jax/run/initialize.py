@@ -32,6 +32,7 @@ from t5jax.config import RunConfig, describe_run, from_text, to_text
 from t5jax.errors import ConfigError
 from t5jax.model.config import T5Config, architecture_differences
 from t5jax.model.registry import abstract_model
+from t5jax.paths import check_written_run, refuse_file_in_the_way
 from t5jax.run.auto import Resolved
 from t5jax.run.build import TrainLoader
 from t5jax.run.provenance import changed_lines, environment_changes
@@ -146,7 +147,10 @@ def begin_run(config: RunConfig, state: TrainState, record: Mapping[str, Any]) -
 
 
 def refuse_existing_run(workdir: str) -> None:
-    """Raises ConfigError for a folder with a run's checkpoints in it."""
+    """Raises ConfigError for a folder with a run's checkpoints in it and for one that cannot be
+    written to, NotADirectoryError for a file in its way."""
+    check_written_run(workdir)
+    refuse_file_in_the_way(workdir)
     if committed_steps(checkpoint_directory(workdir)):
         raise ConfigError(f"workdir = {workdir!r} holds a run already; choose another folder")
 

@@ -66,8 +66,8 @@ def agree_on_run(config: RunConfig) -> None:
     Raises ConfigError for a workdir that holds something other than a run.
     """
     directory = epath.Path(config.workdir)
-    known = ("config.txt", checkpoint_directory("").name, "metrics.jsonl")
-    existing = {path.name for path in directory.iterdir()} if directory.exists() else set()
+    known = ("config.txt", checkpoint_directory(".").name, "metrics.jsonl")
+    existing = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
     existing = {name for name in existing if not runtime.is_probe_file(name)}
     if existing and existing.isdisjoint(known):
         raise ConfigError(

@@ -18,6 +18,7 @@ from t5jax.config import RunConfig, describe_run
 from t5jax.data.pipeline.prefetch import Prefetcher
 from t5jax.data.pipeline.streaming import StreamingLoader
 from t5jax.errors import ConfigError
+from t5jax.paths import check_written_run
 from t5jax.run.auto import Resolved, resolve_for_training
 from t5jax.run.build import (
     TrainLoader,
@@ -45,6 +46,7 @@ def train(config: RunConfig) -> None:
     TooManyBadSteps, Preempted and OSError (a checkpoint could not be written) on the way; DataError
     when all is saved and a task's metric failed in the last evaluation.
     """
+    check_written_run(config.workdir)
     runtime.start_distributed(config.runtime)
     config.check_mesh(jax.device_count())
     agree_on_run(config)

@@ -11,6 +11,7 @@ import zlib
 import numpy as np
 
 from t5jax.errors import ConfigError
+from t5jax.paths import refuse_file_in_the_way
 
 _PROBE = ".shared_"
 
@@ -79,6 +80,7 @@ def check_shared_directory(workdir: str, timeout_seconds: float = 10.0) -> None:
     failure = None
     if jax.process_index() == 0:
         try:
+            refuse_file_in_the_way(workdir)
             epath.Path(workdir).mkdir(parents=True, exist_ok=True)
             probe.write_text(nonce)
         except OSError as error:

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable
 
 from t5jax.errors import CheckpointError, ConfigError, DataError, refused_write
+from t5jax.paths import seen_from
 from t5jax.runtime import lifeline
 
 
@@ -58,6 +59,11 @@ _CANNOT_WRITE = {
     errno.EROFS: "the disk is mounted to be read only: choose another",
     errno.EACCES: "the permission is missing: choose another folder, or have it given",
     errno.EPERM: "the permission is missing: choose another folder, or have it given",
+    errno.ENOTDIR: "a folder is needed there: move it away, or choose another path",
+    errno.EEXIST: "it is there already: move it away, or choose another path",
+    errno.EISDIR: "a file is to be written there, and it is a folder: choose another path",
+    errno.ELOOP: "symbolic links lead in a circle: choose another path",
+    errno.ENAMETOOLONG: "the name is too long for this disk: choose a shorter one",
     errno.EIO: "the disk or the network failed: check it, then start again",
 }
 
@@ -168,7 +174,7 @@ def _refusal(error: BaseException) -> str:
     reason = getattr(error, "strerror", None) or os.strerror(number)
     folder = os.path.dirname(file) or "."
     advice = _CANNOT_WRITE[number].format(folder=folder)
-    return f"{file}: {reason}; {advice}" if file else f"{reason}; {advice}"
+    return f"{file}: {reason}; {advice}{seen_from(file)}" if file else f"{reason}; {advice}"
 
 
 def _error_prefix() -> str:

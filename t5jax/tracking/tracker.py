@@ -3,12 +3,12 @@
 import dataclasses
 import os
 import pathlib
-import re
 import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from t5jax.errors import ConfigError, foreign_code, full_name, user_code
+from t5jax.paths import refuse_bucket
 from t5jax.tracking.guarded import GuardedWriter
 from t5jax.tracking.jsonl import EVALUATION, RESUMED, TRAIN, RecordLog, make_record, python_scalars
 from t5jax.tracking.keys import eval_key
@@ -69,11 +69,7 @@ class Tracker:
         num_train_steps: int,
         is_primary: bool,
     ):
-        if re.match(r"[A-Za-z][\w+.-]+:/", os.fspath(workdir)):
-            raise ConfigError(
-                f"workdir = {os.fspath(workdir)!r}: metrics.jsonl is appended to, which an object "
-                "store cannot do; give a directory (a disk, or a bucket mounted as one)"
-            )
+        refuse_bucket(workdir)
         if config.wandb_project is not None:
             check_wandb(config.wandb_project)  # on every host: all refuse, or none
         self._workdir, self._config = pathlib.Path(workdir), config

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from t5jax.checkpoints import explain, kind_of
-from t5jax.home import found_elsewhere, started_elsewhere
+from t5jax.paths import found_elsewhere, started_elsewhere
 
 MSGPACK_MAP = b"\x83\xa7version\x03"
 

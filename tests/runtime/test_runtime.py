@@ -97,6 +97,8 @@ def test_workdir_that_cannot_be_made_is_a_write_error(tmp_path):
         (CheckpointError("x"), 66),
         (NoUsableCheckpoint("x"), 66),
         (OSError(errno.ENOSPC, "x"), 73),
+        (NotADirectoryError(errno.ENOTDIR, "x", "/y"), 73),
+        (FileExistsError(errno.EEXIST, "x", "/y"), 73),
         (CheckpointWriteError(errno.EDQUOT, "x", "/y"), 73),
         (FileNotFoundError(errno.ENOENT, "x"), 70),
         (ValueError("x"), 70),

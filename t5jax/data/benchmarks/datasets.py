@@ -16,7 +16,7 @@ from t5jax.data.sources import JsonLines, Parquet, TextFiles, Tfds, Tsv
 from t5jax.data.sources.files import folder_names
 from t5jax.data.tasks.task import ExampleTask
 from t5jax.errors import ConfigError, DataError
-from t5jax.home import expand_home
+from t5jax.paths import expand
 
 SETTINGS = ("datasets_dir", "tfds_data_dir")  # what a data set's source reads of DataConfig
 
@@ -170,7 +170,7 @@ class LocalFiles:
         )
 
     def _folders(self) -> list[str]:
-        root = expand_home(self.root)
+        root = expand(self.root)
         names = dict.fromkeys((self.dataset.folder, self.name))
         return [f"{root.rstrip('/')}/{name}" for name in names]
 

@@ -24,7 +24,7 @@ from t5jax.data.sources.patterns import expand_patterns, refuse_shared_files
 from t5jax.data.sources.remote import file_system, remote_errors
 from t5jax.data.sources.zstd import ZstdError, is_zstd, open_zstd
 from t5jax.errors import OWN_ERRORS, ConfigError, DataError, failure
-from t5jax.home import expand_home
+from t5jax.paths import expand
 
 GZIP_MAGIC = b"\x1f\x8b"
 _UNREAD_COMPRESSIONS = (".bz2", ".xz", ".lz4", ".zip", ".7z", ".rar", ".br")
@@ -112,7 +112,7 @@ class Files(abc.ABC):
 def file_exists(path: str) -> bool:
     """Whether a local path or URL names a file."""
     if "://" not in path:
-        return os.path.isfile(expand_home(path))
+        return os.path.isfile(expand(path))
     system, name = file_system(path)
     with remote_errors(path):
         return system.isfile(name)
@@ -121,7 +121,7 @@ def file_exists(path: str) -> bool:
 def folder_names(path: str) -> list[str]:
     """Names in a folder, local or a URL; none where there is no such folder."""
     if "://" not in path:
-        path = expand_home(path)
+        path = expand(path)
         return os.listdir(path) if os.path.isdir(path) else []
     system, name = file_system(path)
     with remote_errors(path):
@@ -137,7 +137,7 @@ def file_fingerprint(path: str) -> str:
         with remote_errors(path):
             return system.ukey(name)
     try:
-        stat = os.stat(expand_home(path))
+        stat = os.stat(expand(path))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
     return f"{stat.st_size} bytes, {stat.st_mtime_ns} ns"
@@ -156,7 +156,7 @@ def open_raw(path: str) -> Iterator[Any]:
             file = system.open(name, "rb")
     else:
         try:
-            file = open(expand_home(path), "rb")  # noqa: SIM115 (closed below, as a remote one)
+            file = open(expand(path), "rb")  # noqa: SIM115 (closed below, as a remote one)
         except OSError as error:
             raise DataError(f"{path}: {error.strerror}") from error
     with file:

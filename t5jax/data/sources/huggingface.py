@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from t5jax.data.records import Record, Row
 from t5jax.errors import ConfigError, DataError, message_of
-from t5jax.home import expand_home
+from t5jax.paths import expand
 
 _ROWS_A_SHARD = 50_000
 
@@ -91,7 +91,7 @@ class HuggingFace:
 @functools.lru_cache(maxsize=4)
 def _load(path: str, config: str | None, revision: str | None, streaming: bool) -> Any:
     """The splits by name; remembered, because each load asks the hub."""
-    path = expand_home(path)
+    path = expand(path)
     datasets = _import_datasets()
     try:
         if (pathlib.Path(path) / "dataset_dict.json").is_file():

@@ -17,7 +17,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from t5jax.data.records import Source
 from t5jax.data.sources.remote import file_system, remote_errors
 from t5jax.errors import DataError, missing_file
-from t5jax.home import expand_home
+from t5jax.paths import expand
 
 _LOCAL = ("file", "local")
 _SAME_SCHEME = {"gcs": "gs", "s3a": "s3", "s3n": "s3"}
@@ -32,7 +32,7 @@ def expand_patterns(patterns: Iterable[str]) -> list[str]:
     """
     paths: list[str] = []
     for pattern in patterns:
-        found = _remote_matches(pattern) if "://" in pattern else _local_matches(pattern)
+        found = _matches_of(pattern)
         if not found:
             raise _not_found(pattern)
         paths += found
@@ -40,12 +40,24 @@ def expand_patterns(patterns: Iterable[str]) -> list[str]:
     return paths
 
 
+def _matches_of(pattern: str) -> list[str]:
+    local = expand(pattern)
+    if "://" in local:
+        return _remote_matches(pattern)
+    found = _local_matches(local)
+    if local == pattern or pattern.startswith("~"):
+        return found
+    return [f"file://{os.path.abspath(path)}" for path in found]  # as fsspec names them in stores
+
+
 def _not_found(pattern: str) -> ValueError:
     if not pattern.strip():
         return DataError("a file's name is empty")
-    there = expand_home(pattern)
+    there = expand(pattern)
     if os.path.isdir(there):
         return DataError(f"{pattern} is a folder; name its files: {os.path.join(pattern, '*')}")
+    if os.path.islink(there) and not os.path.exists(there):
+        return DataError(f"{pattern} is a link to {os.readlink(there)}, which is not there")
     if os.path.exists(there):
         return DataError(
             f"{pattern} is no regular file (a pipe or a device); write it to a file first"
@@ -97,7 +109,6 @@ def check_shards_of_splits(source: Source, split: str) -> list[str]:
 
 
 def _local_matches(pattern: str) -> list[str]:
-    pattern = expand_home(pattern)
     if not glob.has_magic(pattern):
         return [pattern] if os.path.isfile(pattern) else []
     as_pattern, named = _matches(pattern), _escape_what_exists(pattern)
@@ -147,7 +158,7 @@ def _identities(path: str) -> list[Hashable]:
     scheme, separator, rest = path.partition("://")
     if separator and scheme.lower() not in _LOCAL:
         return [normalised_url(path)]
-    local = expand_home(rest if separator else path)
+    local = expand(rest if separator else path)
     keys: list[Hashable] = [os.path.realpath(local)]
     try:
         stat = os.stat(local)

@@ -22,7 +22,7 @@ from t5jax.data.sources.array_record import array_records
 from t5jax.data.sources.files import file_exists, file_fingerprint, folder_names, open_raw
 from t5jax.data.sources.tfrecord import framed_records
 from t5jax.errors import ConfigError, DataError
-from t5jax.home import expand_home
+from t5jax.paths import expand
 
 DEFAULT_DATA_DIR = (
     "~/tensorflow_datasets"  # TFDS's own default; the variable TFDS_DATA_DIR replaces it
@@ -96,7 +96,7 @@ class Tfds:
 
     def _prepared(self) -> "_Prepared":
         root = self.data_dir or os.environ.get("TFDS_DATA_DIR") or DEFAULT_DATA_DIR
-        folder = f"{expand_home(root).rstrip('/')}/{self.name}"
+        folder = f"{expand(root).rstrip('/')}/{self.name}"
         version = self.version or _newest_version(folder)
         if version is None or not _is_prepared(f"{folder}/{version}"):
             raise DataError(_not_prepared(self.name, version, folder))

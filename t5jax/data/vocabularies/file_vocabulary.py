@@ -5,7 +5,7 @@ from typing import Protocol
 
 from t5jax.data.vocabularies.added_tokens import AddedToken
 from t5jax.data.vocabularies.base import Vocabulary
-from t5jax.home import expand_home
+from t5jax.paths import expand
 
 
 class VocabularyFile(Protocol):
@@ -34,7 +34,7 @@ class FileVocabulary(Vocabulary):
     path: str
 
     def __post_init__(self) -> None:
-        self.path = expand_home(self.path)
+        self.path = expand(self.path, "data.vocabulary.path")
 
     @abc.abstractmethod
     def _file(self) -> VocabularyFile:

@@ -11,7 +11,7 @@ import pathlib
 
 from t5jax.data.atomic_files import write_file
 from t5jax.errors import ConfigError, DataError
-from t5jax.home import expand_home
+from t5jax.paths import expand
 
 VARIABLE = "T5JAX_VOCABULARY"
 
@@ -71,7 +71,7 @@ def _given_files() -> dict[str, str]:
     found = {}
     for entry in filter(None, os.environ.get(VARIABLE, "").split(",")):
         name, _, file = entry.rpartition("=")
-        name, file = name or "t5", expand_home(file)
+        name, file = name or "t5", expand(file)
         if not os.path.isfile(file):
             raise ConfigError(f"{VARIABLE} names {file!r} for {name}, which is not a file")
         found[PUBLISHED[name].url if name in PUBLISHED else name] = file

@@ -198,3 +198,22 @@ def test_brackets_in_names_of_remote_files():
         assert len(expand_patterns(["memory://bucket/b[12].jsonl"])) == 1
     finally:
         store.rm("/bucket", recursive=True)
+
+
+def test_urls_of_local_files(tmp_path):
+    (tmp_path / "a b.jsonl").write_text("{}")
+    (tmp_path / "c%20d.jsonl").write_text("{}")
+    name = f"file://{tmp_path}/a b.jsonl"  # as the stores of before have it
+    for url in (name, name.replace(" ", "%20"), f"file://localhost{tmp_path}/a*.jsonl"):
+        assert expand_patterns([url]) == [name]
+    assert expand_patterns([f"file://{tmp_path}/c%20d.jsonl"]) == [f"file://{tmp_path}/c%20d.jsonl"]
+    with pytest.raises(ConfigError, match="only files of this machine"):
+        expand_patterns(["file://host/a.jsonl"])
+    with pytest.raises(ConfigError, match="foo"):
+        expand_patterns(["foo://host/a.jsonl"])
+
+
+def test_a_link_to_nothing_is_named(tmp_path):
+    (tmp_path / "a.jsonl").symlink_to("gone.jsonl")
+    with pytest.raises(DataError, match=r"a\.jsonl is a link to gone\.jsonl, which is not there"):
+        expand_patterns([str(tmp_path / "a.jsonl")])
