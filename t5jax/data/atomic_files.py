@@ -18,10 +18,15 @@ def new_file(path: pathlib.Path, *, shared: bool = False) -> Iterator[BinaryIO]:
     """
     own = f".tmp-{os.urandom(6).hex()}"  # processes of containers have the same number and host
     temporary = path.with_name(f"{path.name}{own if shared else '.tmp'}")
-    with writing(path), open(temporary, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with writing(path), open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        if shared:  # nobody would ever write over it
+            temporary.unlink(missing_ok=True)
+        raise
     temporary.replace(path)
 
 

@@ -20,18 +20,20 @@ def test_files_appear_atomically(tmp_path, shared):
     assert os.listdir(tmp_path) == ["a.bin"]
 
 
-def test_a_writer_that_fails_leaves_the_file_as_it_was(tmp_path):
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_writer_that_fails_leaves_the_file_as_it_was(tmp_path, shared):
     path = tmp_path / "a.bin"
     write_file(path, b"before")
 
     def fail():
-        with new_file(path) as file:
+        with new_file(path, shared=shared) as file:
             file.write(b"half")
             raise KeyError
 
     with pytest.raises(KeyError):
         fail()
     assert path.read_bytes() == b"before"
+    assert len(os.listdir(tmp_path)) == (1 if shared else 2)
     write_file(path, b"the next try")
     assert os.listdir(tmp_path) == ["a.bin"]
 

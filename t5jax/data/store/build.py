@@ -75,6 +75,8 @@ def build_cache(
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     with building(directory, progress):
+        for half_written in directory.glob("shard-*.tmp-*"):  # by builders that were killed
+            half_written.unlink(missing_ok=True)
         units = store_units(texts, split, directory, vocabulary)
         say_code_without_source(texts, progress)
         if overwrite:

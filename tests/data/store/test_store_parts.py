@@ -132,6 +132,17 @@ def test_parts_run_at_once_and_nobody_finishes_under_them(tmp_path):
     assert contents(store) == contents(tmp_path / "one")
 
 
+def test_what_kills_left_half_written_goes_when_nobody_else_builds(tmp_path):
+    left = tmp_path / "shard-00001.text.tokens.tmp-0123456789ab"
+    left.write_bytes(b"half")
+    build(texts(), tmp_path, "1/2")
+    assert left.exists()  # it could be of a part that runs
+    source = during_a_document(texts(), lambda: there.append(left.exists()))
+    there = []
+    build_cache(source, "train", tmp_path, vocabulary=VOCABULARY)
+    assert there == [False] * 3
+
+
 def test_no_part_runs_under_a_builder_of_the_whole(tmp_path):
     def part():
         with pytest.raises(DataError, match="another process is building"):
