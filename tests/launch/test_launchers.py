@@ -31,13 +31,6 @@ case ${!plan:-wait} in
 esac
 """
 
-# As gcloud, for `ssh NAME --command=...` to the one host of a slice, whose home is $SLICE.
-GCLOUD = """#!/usr/bin/env bash
-echo "$*" >>"$SLICE/calls"
-last=${@: -1}
-cd "$SLICE" && exec bash -c "${last#--command=}" </dev/null
-"""
-
 # As any command: ends with the next exit code of a list.
 NEXT_CODE = """#!/usr/bin/env bash
 read -r code <"$CODES"
@@ -200,42 +193,6 @@ def test_restart_between_two_runs_ends_on_sigterm(place):
     process.terminate()
     assert process.wait(timeout=10) == 70
     process.stderr.close()
-
-
-def test_tpu_vm_trains_detached_and_stops_in_order(place, monkeypatch):
-    home = place / "home"
-    (home / "t5jax" / "launch").mkdir(parents=True)
-    (home / "t5jax" / ".venv" / "bin").mkdir(parents=True)
-    (home / "t5jax" / "launch" / "restart.sh").symlink_to(LAUNCH / "restart.sh")
-    (home / "t5jax" / ".venv" / "bin" / "t5jax").symlink_to(place / "bin" / "t5jax")
-    gcloud = place / "bin" / "gcloud"
-    gcloud.write_text(GCLOUD)
-    gcloud.chmod(0o755)
-    monkeypatch.setenv("SLICE", str(home))
-    tpu_vm = lambda action, *rest: (
-        subprocess.run(
-            [LAUNCH / "tpu_vm.sh", action, "my-slice", "my-zone", *rest],
-            check=True,
-            timeout=20,
-            capture_output=True,
-            text=True,
-        ).stdout
-    )
-    tpu_vm("train", "a config.py", "--workdir", "/shared/a b")
-    log = home / "t5jax" / "train.log"
-    wait_until(lambda: "process" in log.read_text())
-    assert ": train a config.py --workdir /shared/a b" in tpu_vm("log")
-    tpu_vm("stop")
-    wait_until(lambda: "saved" in log.read_text())
-    for call in (home / "calls").read_text().split("compute")[1:]:
-        assert call.startswith(" tpus tpu-vm ssh my-slice --zone=my-zone --worker=all --command=")
-
-
-def wait_until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("script", [*LAUNCH.glob("*.sh"), *LAUNCH.glob("slurm/*")])
