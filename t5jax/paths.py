@@ -85,7 +85,7 @@ def check_written_run(workdir: str | os.PathLike[str], name: str = "workdir") ->
             )
 
 
-def local_path(path: Any, name: str = "", reason: str = "a path on this machine is needed") -> Any:
+def local_path(path: Any, name: str = "", reason: str = "local files are needed here") -> Any:
     """A path that only a file system can serve, as `expand` gives it. Raises ConfigError for a URL;
     `name` as in `run_folder`."""
     path = expand(path, name)
