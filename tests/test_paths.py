@@ -208,18 +208,37 @@ def test_urls_in_place_of_local_arguments(words, capsys):
     assert "error: argument " in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_file_in_the_way_of_a_target(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("convert x file/run", 73, "{}/file: Not a directory; a folder is needed there"),
+        ("export x file/out", 73, "{}/file: Not a directory"),
+        ("merge x file/out", 73, "{}/file: Not a directory"),
+        ("evaluate x --output file", 73, "{}/file: Not a directory"),
+        ("evaluate x --submission file/x", 73, "{}/file: Not a directory"),
+        ("predict x text --output file/x", 73, "{}/file: Not a directory"),
+        ("predict x text --output folder", 73, "folder: Is a directory; a file is to be written"),
+        ("predict x text --output new/", 64, "--output 'new/': names no file"),
+        ("tasks --html none/x.html", 64, "--html none/x.html: there is no folder none; seen from"),
+        ("plan x --topology cpu:2 --json none/x", 64, "--json none/x: there is no folder none"),
+        ("plan x --topology cpu:2 --search --write file/x.py", 73, "{}/file: Not a directory"),
+        ("vocab extend t5 -o dangling/x", 73, "{}/dangling: a link to nowhere, which is not there"),
+    ],
+)
+def test_what_is_in_the_way_of_outputs(tmp_path, monkeypatch, capsys, words, code, said):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
-    assert main(["convert", str(tmp_path), str(tmp_path / "file" / "run")]) == 73
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith(f"error: {tmp_path}/file: Not a directory; a folder is needed there")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    assert main(words.split()) == code
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {said.format(tmp_path)}")
 
 
 # Options and arguments of commands that are no paths.
 _TEXTS = {"text", "name", "column", "target-column", "prefix", "decoder-prefix", "format", "to"}
 _TEXTS |= {"only", "reference", "dtype", "filter", "split", "tasks", "stop", "header", "shard"}
 _TEXTS |= {"ensemble", "keep-best", "max-shard-size", "pieces", "platforms", "input", "ignore-key"}
-_TEXTS |= {"topology", "step"}
+_TEXTS |= {"topology", "step", "part", "engine"}
 
 
 def spelled(action: argparse.Action) -> str:

@@ -17,7 +17,7 @@ from t5jax.cli.inspect import INSPECT_DATA, INSPECT_MODEL, INSPECT_SHARDING
 from t5jax.cli.merge import MERGE
 from t5jax.cli.plan import PLAN
 from t5jax.cli.predict import PREDICT
-from t5jax.cli.refused_workdir import check_workdir
+from t5jax.cli.refused_paths import check_outputs, check_workdir
 from t5jax.cli.score import SCORE
 from t5jax.cli.tasks import TASKS
 from t5jax.cli.train import TRAIN
@@ -95,6 +95,7 @@ def _run(run: Callable, arguments: argparse.Namespace, flags: list[str]) -> int 
     check_workdir(
         flags, getattr(arguments, "config_file", None), written=arguments.command is TRAIN
     )
+    check_outputs(arguments)
     try:
         return run(arguments, flags)
     except ValueError as error:

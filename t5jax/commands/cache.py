@@ -30,6 +30,7 @@ from t5jax.data.store.spelling import spelling_notes
 from t5jax.data.store.verify import check_files
 from t5jax.data.tasks.task import SeqioTask
 from t5jax.errors import ConfigError, DataError
+from t5jax.paths import refuse_file_in_the_way
 from t5jax.runtime import ExitCode
 
 DAMAGED = 1  # exit code of --verify that found damage, as sha256sum's
@@ -305,4 +306,5 @@ def _unit(info: CacheInfo) -> str:
 def _with_cache_dir(config: RunConfig) -> RunConfig:
     if config.data.cache_dir is None:
         raise ConfigError("data.cache_dir is None: name a folder for the tokenised text")
+    refuse_file_in_the_way(config.data.cache_dir)
     return config

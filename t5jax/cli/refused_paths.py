@@ -1,12 +1,52 @@
-"""The workdir of a command line or of a config file, refused where no run can lie, before anything
-is imported or contacted for it."""
+"""Paths of a command line, and the workdir of a config file, that are refused before anything is
+imported, contacted or computed for them."""
 
+import argparse
 import ast
+import errno
+import os
 
-from t5jax.paths import check_written_run, run_folder
+from t5jax.errors import ConfigError
+from t5jax.paths import check_written_run, refuse_file_in_the_way, run_folder, seen_from
 
 # Setting -> the class that has it, and its name there.
 _SETTINGS = {"workdir": ("RunConfig", "workdir"), "init.path": ("WarmStart", "path")}
+# What commands write, by the names of their options: folders, which they make, and files.
+_FOLDERS = {"evaluate": ("output", "submission")}
+_FILES = {"html": "--html", "json_file": "--json", "output": "--output"}
+_MADE_WITH_FOLDER = ("target", "write")
+
+
+def check_outputs(arguments: argparse.Namespace) -> None:
+    """Raises NotADirectoryError or IsADirectoryError (exit 73) where something of the other kind
+    lies in the way of what the command is to write, ConfigError where a file's folder is missing.
+    """
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    folders = _FOLDERS.get(arguments.command.name, ())
+    for name in folders:
+        if name in given:
+            refuse_file_in_the_way(given[name])
+    for name in _MADE_WITH_FOLDER:
+        if name in given:
+            refuse_file_in_the_way(_folder(given[name]))
+    for name, option in _FILES.items():
+        if name in given and name not in folders:
+            _check_file(given[name], option)
+
+
+def _check_file(path: str, option: str) -> None:
+    folder = _folder(path)
+    refuse_file_in_the_way(folder)
+    if not os.path.isdir(folder):
+        raise ConfigError(f"{option} {path}: there is no folder {folder}{seen_from(folder)}")
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if path.endswith("/") or not path:
+        raise ConfigError(f"{option} {path!r}: names no file")
+
+
+def _folder(path: str) -> str:
+    return os.path.dirname(path.rstrip("/")) or "."
 
 
 def check_workdir(flags: list[str], config_file: str | None, *, written: bool) -> None:
