@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import re
 import signal
 import subprocess
 import time
@@ -195,34 +194,12 @@ def test_restart_between_two_runs_ends_on_sigterm(place):
     process.stderr.close()
 
 
-@pytest.mark.parametrize("script", [*LAUNCH.glob("*.sh"), *LAUNCH.glob("slurm/*")])
+@pytest.mark.parametrize(
+    "script", [*LAUNCH.glob("*.sh"), *LAUNCH.glob("slurm/*"), *LAUNCH.glob("gke/*.sh")]
+)
 def test_scripts_are_bash_and_say_how_they_are_used(script):
     assert subprocess.run(["bash", "-n", script]).returncode == 0
     result = subprocess.run([script], capture_output=True, text=True)
     assert result.returncode == 64
     assert "usage: " in result.stderr
     assert "# Has been run: " in script.read_text()
-
-
-@pytest.mark.parametrize(
-    "manifest", sorted(LAUNCH.glob("gke/jobset_*.yaml")), ids=lambda path: path.name
-)
-def test_jobsets_stop_on_what_cannot_be_mended_and_leave_time_to_save(manifest):
-    yaml = pytest.importorskip("yaml")
-    spec = yaml.safe_load(manifest.read_text())["spec"]
-    (job,) = spec["replicatedJobs"]
-    job_spec = job["template"]["spec"]
-    pod = job_spec["template"]["spec"]
-    (rule,) = job_spec["podFailurePolicy"]["rules"]
-    (container,) = pod["containers"]
-    assert rule["action"] == "FailJob"
-    assert rule["onExitCodes"]["values"] == [64, 65, 66, 73]
-    assert rule["onExitCodes"]["containerName"] == container["name"]
-    (policy,) = spec["failurePolicy"]["rules"]
-    assert policy["action"] == "FailJobSet"
-    assert re.fullmatch("[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", policy["name"])  # JobSet asks it
-    assert job_spec["parallelism"] == job_spec["completions"]
-    assert pod["terminationGracePeriodSeconds"] == 300
-    variables = {entry["name"]: entry.get("value") for entry in container["env"]}
-    if "T5JAX_NUM_PROCESSES" in variables:
-        assert variables["T5JAX_NUM_PROCESSES"] == str(job_spec["parallelism"])
