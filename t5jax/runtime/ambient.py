@@ -30,13 +30,21 @@ _OF_JAX = (
 )
 _OF_ENVIRONMENT = ("NVIDIA_TF32_OVERRIDE", "NCCL_ALGO", "NCCL_PROTO")
 _FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
-# Flags that say where files go and how many devices a host has; they differ from host to host.
+# Beginnings of flags that say where files go, what is logged and how many devices a host has; they
+# differ from host to host.
 _NOT_NUMBERS = (
     "--xla_dump_",
     "--xla_gpu_dump_",
     "--xla_gpu_cuda_data_dir",
+    "--xla_gpu_kernel_cache_file",
+    "--xla_gpu_per_fusion_autotune_cache_dir",
     "--xla_force_host_platform_device_count",
     "--tpu_log_dir",
+    "--vmodule",
+    "--minloglevel",
+    "--stderrthreshold",
+    "--logtostderr",
+    "--alsologtostderr",
 )
 
 
@@ -49,7 +57,7 @@ def ambient_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     for variable in _FLAGS:
         for word in _words(environ.get(variable, "")):
             flag, _, value = word.partition("=")
-            if not flag.startswith(_NOT_NUMBERS):
+            if flag != "--v" and not flag.startswith(_NOT_NUMBERS):
                 found[f"{variable} {flag}"] = value or "true"
     return found
 

@@ -34,7 +34,7 @@ def test_jax_settings_are_read_as_they_are_now():
 
 
 def test_flags_count_without_order_and_paths(tmp_path):
-    one = {"XLA_FLAGS": "--xla_a=1 --xla_b --xla_a=3 --xla_dump_to=/tmp/0"}
+    one = {"XLA_FLAGS": "--xla_a=1 --xla_b --xla_a=3 --xla_dump_to=/tmp/0 --v=2 --vmodule=a=1"}
     other = {"XLA_FLAGS": " --xla_b=true  --xla_force_host_platform_device_count=7 --xla_a='3'"}
     assert runtime.ambient_settings(one) == runtime.ambient_settings(other)
     (tmp_path / "flags").write_text("--xla_a=3\n--xla_b\n")
