@@ -67,6 +67,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/shellcheck .ci/run .ci/find_python launch/*.sh launch/*/*.sh launch/slurm/*.sbatch
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
