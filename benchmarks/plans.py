@@ -112,6 +112,7 @@ def make(name: str, text: str, seconds: float, records: Records) -> None:
         plan = plan_in_child(load(name), topology, seconds)
     except (CutOff, CompilationFailed) as error:
         return print(f"  not planned: {error}", flush=True)
+    records |= read_records()  # those of another process that plans beside this one
     records[_key(name, text)] = {
         **{field: plan[field] for field in _KEPT},
         "date": datetime.date.today().isoformat(),

@@ -4,6 +4,8 @@ Command:   t5jax cache configs/multitask_pretraining.py
            t5jax train configs/multitask_pretraining.py
            t5jax train configs/finetune_glue.py --init.path runs/multitask_pretraining
 Hardware:  as configs/t5_1_1_base_c4.py
+Predicted: h100:1x8: MFU 26 %, 4.1 of 85.5 GB, 0.29 days (data 8, microbatches 4)
+           by t5jax plan, not measured: docs/plans.md
 Data:      C4, GLUE, SuperGLUE, SQuAD, CNN/DailyMail and WMT from TFDS; T5's vocabulary
 Result:    not yet run. Paper, T5 1.0 base (table 12), after fine-tuning: GLUE 83.11, 83.28 when
            pre-trained on C4 alone
