@@ -19,6 +19,11 @@ def assumptions_of(
         f"of the peak, its HBM traffic at {MEMORY_SHARE:.0%} of the bandwidth"
         + (", and libtpu's cycles" if chip.clock_hz else "")
         + "; operations run one after another",
+        *(
+            ("copies started ahead of their use take the HBM bandwidth that is left beside them",)
+            if chip.platform == "tpu"
+            else ()
+        ),
         "a collective runs beside what the compiler scheduled between its start and its end; the "
         "rest of it is waited for",
         "all positions count, padding too; input pipeline, compilation, evaluation and checkpoints "

@@ -2,8 +2,10 @@
 
 An operation takes the longest of three times: its matrix products at a share of the peak, its HBM
 traffic at a share of the bandwidth, and libtpu's cycles where the text has them. Operations run one
-after another. A collective that is started and awaited runs beside what is scheduled in between;
-what is left of it is exposed, and so is all of one that is not asynchronous.
+after another. Copies that libtpu starts ahead of their use have the HBM bandwidth that operations
+in between leave; what is not done by then is waited for. A collective that is started and awaited
+runs beside what is scheduled in between; what is left of it is exposed, and so is all of one that
+is not asynchronous.
 """
 
 import collections
@@ -22,6 +24,8 @@ from t5jax.planning.traffic import collective_kind, is_free, memory_bytes
 MATRIX_SHARE = {"tpu": 0.80, "gpu": 0.80, "cpu": 0.80}
 MEMORY_SHARE = 0.90
 _CUDNN_FORWARD, _CUDNN_BACKWARD = 0.35, 0.25
+# Copies into the chip's own memory and out of it, which libtpu starts ahead of their use.
+_TRANSFERS = ("copy-start", "slice-start")
 _PALLAS_SHARE = 0.55  # of static bundles: the matrix unit is busy 55 to 60 % of the time
 
 
@@ -155,10 +159,11 @@ class _CostModel:
                 continue
             waited = pending.awaited(instruction, now)
             self.exposed += count * waited
-            now += waited
+            now += waited + pending.transfers.awaited(instruction)
             if is_free(instruction):
                 continue
             now += self._execute(instruction, computation, count, now, pending)
+        now += pending.transfers.left()
         left = pending.left(now)
         self.exposed += count * left
         return now + left
@@ -178,6 +183,10 @@ class _CostModel:
             if pending.start_fused(channel, collective.seconds, now):
                 self.operations.append(_only(collective, instruction, count))
         self.operations.append(operation)
+        if instruction.opcode in _TRANSFERS:
+            pending.transfers.start(instruction.name, operation)
+            return 0.0
+        pending.transfers.run(operation.seconds - operation.memory_seconds)
         if operation.collective is None:
             pending.extend_fused([channel for channel, _ in fused], now + operation.seconds)
             return operation.seconds
@@ -256,11 +265,40 @@ def _only(collective: Collective, fusion: Instruction, count: float) -> Operatio
     )  # fmt: skip
 
 
-class _Pending:
-    """Collectives in flight in one computation: by the name of their start, or inside fusions by
-    channel."""
+class _Transfers:
+    """Copies in flight between HBM and the chip's own memory, by the name of their start. They have
+    the HBM bandwidth that operations beside them leave; `memory_seconds` are what is left to do."""
 
     def __init__(self) -> None:
+        self._started: dict[str, Operation] = {}
+
+    def start(self, name: str, transfer: Operation) -> None:
+        self._started[name] = transfer
+
+    def run(self, seconds: float) -> None:
+        """Beside an operation that leaves HBM idle for so long; in the order of their starts."""
+        for transfer in self._started.values():
+            done = min(seconds, transfer.memory_seconds)
+            transfer.memory_seconds -= done
+            seconds -= done
+
+    def awaited(self, instruction: Instruction) -> float:
+        """Seconds that a `-done` waits."""
+        if not instruction.opcode.endswith("-done"):
+            return 0.0
+        ended = [self._started.pop(x) for x in instruction.operands if x in self._started]
+        return sum(transfer.memory_seconds for transfer in ended)
+
+    def left(self) -> float:
+        return sum(transfer.memory_seconds for transfer in self._started.values())
+
+
+class _Pending:
+    """What is in flight in one computation: collectives by the name of their start, or inside
+    fusions by channel; and transfers."""
+
+    def __init__(self) -> None:
+        self.transfers = _Transfers()
         self._started: dict[str, float] = {}  # name -> when it will have ended
         self._fused: dict[str, tuple[float, float]] = {}  # channel -> (its end, end of its fusions)
 

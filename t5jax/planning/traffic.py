@@ -15,6 +15,9 @@ _FREE = frozenset(
 )
 _FREE_CALLS = ("AsyncCollective", "AllocateBuffer", "Sharding", "SPMD", "AssumeGatherIndices")
 _SAME_BYTES = ("bitcast", "reshape", "copy")
+# What changes part of its first operand in place: the operand that holds the new values, and how
+# often that part goes between HBM and the chip (scatter adds to it).
+_IN_PLACE = {"dynamic-update-slice": (1, 1), "scatter": (2, 2)}
 COLLECTIVES = (
     "all-gather",
     "all-reduce",
@@ -53,17 +56,23 @@ def memory_bytes(instruction: Instruction, computation: Computation, module: Mod
             return sum(x.nbytes for x in instruction.arrays[:2] if x.in_memory)
         case "dynamic-slice" | "slice" | "gather":
             return 2.0 * instruction.nbytes
-        case "dynamic-update-slice":
-            return 2.0 * _update_bytes(instruction, computation)
+        case "dynamic-update-slice" | "scatter":
+            return _changed_bytes(instruction, computation) + _update(instruction, computation)
     if collective_kind(instruction.opcode):
         return instruction.nbytes
     operands = (computation[name] for name in instruction.operands if name in computation)
     return instruction.nbytes + sum(x.nbytes for x in operands if len(x.arrays) == 1)
 
 
-def _update_bytes(update: Instruction, computation: Computation) -> float:
-    changed = computation.get(update.operands[1]) if len(update.operands) > 1 else None
-    return changed.nbytes if changed is not None else 0.0
+def _update(instruction: Instruction, computation: Computation) -> float:
+    """Bytes of the new values of what is changed in place, wherever they are made."""
+    operand, _ = _IN_PLACE[instruction.opcode]
+    arrays = computation[instruction.operands[operand]].arrays
+    return math.fsum(array.nbytes for array in arrays)
+
+
+def _changed_bytes(instruction: Instruction, computation: Computation) -> float:
+    return _IN_PLACE[instruction.opcode][1] * _update(instruction, computation)
 
 
 def _fusion(fusion: Instruction, computation: Computation, module: Module) -> float:
@@ -84,10 +93,8 @@ def _read(fusion: Instruction, computation: Computation, inner: Computation) -> 
         if operand is None or len(operand.arrays) != 1:
             continue
         whole, uses = operand.nbytes, _uses(parameter.name, users)
-        if uses and all(use.opcode == "dynamic-update-slice" for use, is_first in uses if is_first):
-            updated = [use for use, is_first in uses if is_first]
-            if len(updated) == len(uses):
-                continue  # updated in place: what is written counts
+        if uses and all(is_first and use.opcode in _IN_PLACE for use, is_first in uses):
+            continue  # changed in place: what is written counts
         if uses and all(use.opcode in ("dynamic-slice", "slice", "gather") for use, _ in uses):
             whole = min(whole, sum(use.nbytes for use, _ in uses))
         total += whole
@@ -117,12 +124,6 @@ def _written(fusion: Instruction, inner: Computation) -> float:
             result = inner[result.operands[0]]
         if not array.in_memory:
             continue
-        in_place = result.opcode == "dynamic-update-slice"
-        total += _update_size(result, inner) if in_place else array.nbytes
+        in_place = result.opcode in _IN_PLACE
+        total += _changed_bytes(result, inner) if in_place else array.nbytes
     return total
-
-
-def _update_size(update: Instruction, inner: Computation) -> float:
-    """Bytes of the updated slice, wherever inside the fusion it is made."""
-    arrays = inner[update.operands[1]].arrays
-    return math.fsum(array.nbytes for array in arrays)

@@ -113,9 +113,19 @@ FUSIONS = """\
   %m = bf16[24,50]{1,0} convert(%n)
   ROOT %t = (f32[24,50]{1,0}, bf16[24,50]{1,0}) tuple(%n, %m)
 }
+%added (s0: f32[24,50], s1: s32[3], s2: f32[3,50]) -> f32[24,50] {
+  %s0 = f32[24,50]{1,0} parameter(0)
+  %s1 = s32[3]{0} parameter(1)
+  %s2 = f32[3,50]{1,0} parameter(2)
+  ROOT %s = f32[24,50]{1,0} scatter(%s0, %s1, %s2), update_window_dims={1}, to_apply=%add
+}
 ENTRY %main () -> f32[] {
   %a = f32[24,50]{1,0} parameter(0)
   %i = s32[] parameter(1)
+  %at = s32[3]{0} parameter(2)
+  %rows = f32[3,50]{1,0} parameter(3)
+  %table = f32[24,50]{1,0} fusion(%a, %at, %rows), kind=kCustom, calls=%added
+  %plain = f32[24,50]{1,0} scatter(%a, %at, %rows), update_window_dims={1}, to_apply=%add
   %row = f32[1,50]{1,0} fusion(%a, %i), kind=kLoop, calls=%sliced
   %whole = f32[24,50]{1,0} fusion(%a, %row, %i), kind=kLoop, calls=%updated
   %pair = (f32[24,50]{1,0}, bf16[24,50]{1,0:S(1)}) fusion(%whole), kind=kLoop, calls=%two
@@ -129,6 +139,8 @@ ENTRY %main () -> f32[] {
     [
         ("row", 200 + 4 + 200),  # its row of `a`, the index, the result
         ("whole", 200 + 4 + 200),  # in place: the row is read and written
+        ("table", 12 + 600 + 2 * 600),  # three rows are read, added to in place
+        ("plain", 600 + 2 * 600),
         ("pair", 4800 + 4800),  # the second result stays on the chip
     ],
 )
@@ -161,6 +173,34 @@ def test_what_runs_beside_a_collective_hides_it():
     long = cost(entry(*start, *beside, *more, *done))
     assert long.exposed_seconds == 0
     assert long.collective_bytes() == {"all-gather": 40e6}
+
+
+def test_a_prefetch_takes_the_bandwidth_that_is_left():
+    """Products leave HBM idle while they compute; a negation does not."""
+    copy = (
+        "%x = f32[2500000]{0} parameter(0)",
+        "%s = (f32[2500000]{0}, f32[2500000]{0:S(1)}, u32[]{:S(2)}) copy-start(%x)",
+    )
+    dot = (
+        "%a = bf16[1200,1200]{1,0} parameter(1)",
+        "%y = bf16[1200,1200]{1,0} dot(%a, %a), lhs_contracting_dims={1}, rhs_contracting_dims={0}",
+    )
+    busy = ("%z = f32[2500000]{0} negate(%x)",)
+    done = ("ROOT %d = f32[2500000]{0:S(1)} copy-done(%s)",)
+    transfer = 10e6 / (CHIP.memory_bandwidth * MEMORY_SHARE)
+    alone, of_dot, of_busy = (cost(entry(*copy[:1], *x)).seconds for x in ((), dot, busy))
+    idle = of_dot - 3 * 2.88e6 / (CHIP.memory_bandwidth * MEMORY_SHARE)
+    assert 0 < idle < transfer
+    assert alone == 0
+    beside = lambda *lines: cost(entry(*copy, *lines, *done)).seconds
+    assert beside() == pytest.approx(transfer)
+    assert beside(*busy) == pytest.approx(of_busy + transfer)
+    assert beside(*dot) == pytest.approx(of_dot + max(0.0, transfer - idle))
+    two = [line.replace("%x", "%v").replace("%s", "%r").replace("(0)", "(2)") for line in copy]
+    waits = [f"%e = {done[0].removeprefix('ROOT %d = ').replace('%s', '%r')}"]
+    assert cost(entry(*copy, *two, *dot, *waits, *done)).seconds == pytest.approx(
+        of_dot + max(0.0, 2 * transfer - idle)
+    )
 
 
 def test_a_synchronous_collective_is_waited_for():
