@@ -77,53 +77,74 @@ def _changed_bytes(instruction: Instruction, computation: Computation) -> float:
 
 def _fusion(fusion: Instruction, computation: Computation, module: Module) -> float:
     inner = module.computations[fusion.called[0]]
-    return _read(fusion, computation, inner) + _written(fusion, inner)
+    read = 0.0
+    for number, name in enumerate(fusion.operands):
+        operand = computation.get(name)
+        if operand is not None and len(operand.arrays) == 1:
+            read += min(operand.nbytes, _read(inner, number, module))
+    return read + _written(fusion, inner, module)
 
 
-def _read(fusion: Instruction, computation: Computation, inner: Computation) -> float:
-    users: dict[str, list[Instruction]] = {}
-    for instruction in inner.values():
-        for name in instruction.operands:
-            users.setdefault(name, []).append(instruction)
-    total = 0.0
-    for parameter in inner.values():
-        if parameter.opcode != "parameter" or int(parameter.literal) >= len(fusion.operands):
-            continue
-        operand = computation.get(fusion.operands[int(parameter.literal)])
-        if operand is None or len(operand.arrays) != 1:
-            continue
-        whole, uses = operand.nbytes, _uses(parameter.name, users)
-        if uses and all(is_first and use.opcode in _IN_PLACE for use, is_first in uses):
-            continue  # changed in place: what is written counts
-        if uses and all(use.opcode in ("dynamic-slice", "slice", "gather") for use, _ in uses):
-            whole = min(whole, sum(use.nbytes for use, _ in uses))
-        total += whole
-    return total
+def _read(computation: Computation, number: int, module: Module) -> float:
+    """Bytes that a fusion reads of its parameter of this number: slices and gathers count as what
+    they touch, also inside fusions of fusions, and what is changed in place as nothing."""
+    found = (x for x in computation.values() if _is_parameter(x, number))
+    parameter = next(found, None)
+    if parameter is None:
+        return 0.0
+    uses, total = _uses(parameter.name, computation), 0.0
+    for use, name in uses:
+        if use.opcode in ("dynamic-slice", "slice", "gather"):
+            total += math.fsum(array.nbytes for array in use.arrays)
+        elif use.opcode == "fusion":
+            inner = module.computations[use.called[0]]
+            numbers = [n for n, operand in enumerate(use.operands) if operand == name]
+            total += math.fsum(_read(inner, n, module) for n in numbers)
+        elif use.opcode not in _IN_PLACE or use.operands[0] != name:
+            return math.inf
+    return total if uses else math.inf
 
 
-def _uses(name: str, users: dict[str, list[Instruction]]) -> list[tuple[Instruction, bool]]:
-    """Instructions that read a value, through others that change no byte; whether as their first
-    operand."""
+def _is_parameter(instruction: Instruction, number: int) -> bool:
+    return instruction.opcode == "parameter" and int(instruction.literal) == number
+
+
+def _uses(name: str, computation: Computation) -> list[tuple[Instruction, str]]:
+    """Instructions that read a value, through others that change no byte, and as what operand."""
     found, waiting = [], [name]
     while waiting:
         current = waiting.pop()
-        for user in users.get(current, ()):
+        for user in computation.values():
+            if current not in user.operands:
+                continue
             if user.opcode in _SAME_BYTES and not user.is_root:
                 waiting.append(user.name)
             else:
-                found.append((user, user.operands[:1] == (current,)))
+                found.append((user, current))
     return found
 
 
-def _written(fusion: Instruction, inner: Computation) -> float:
+def _written(fusion: Instruction, inner: Computation, module: Module) -> float:
     root = root_of(inner)
     results = [inner[x] for x in root.operands] if root.opcode == "tuple" else [root]
     total = 0.0
     for array, result in zip(fusion.arrays, results, strict=False):
-        while result.opcode in _SAME_BYTES and result.operands and result.operands[0] in inner:
-            result = inner[result.operands[0]]
         if not array.in_memory:
             continue
-        in_place = result.opcode in _IN_PLACE
-        total += _changed_bytes(result, inner) if in_place else array.nbytes
+        where, what = _made_by(result, inner, module)
+        total += _changed_bytes(what, where) if what.opcode in _IN_PLACE else array.nbytes
     return total
+
+
+def _made_by(
+    result: Instruction, inner: Computation, module: Module
+) -> tuple[Computation, Instruction]:
+    """The instruction that makes a fusion's result, and the computation that it is in."""
+    while True:
+        if result.opcode in _SAME_BYTES and result.operands and result.operands[0] in inner:
+            result = inner[result.operands[0]]
+        elif result.opcode == "fusion" and len(result.arrays) == 1:
+            inner = module.computations[result.called[0]]
+            result = root_of(inner)
+        else:
+            return inner, result

@@ -119,9 +119,36 @@ FUSIONS = """\
   %s2 = f32[3,50]{1,0} parameter(2)
   ROOT %s = f32[24,50]{1,0} scatter(%s0, %s1, %s2), update_window_dims={1}, to_apply=%add
 }
+%taken (v0: f32[24,50], v1: s32[]) -> f32[50,3] {
+  %v0 = f32[24,50]{1,0} parameter(0)
+  %v1 = s32[] parameter(1)
+  %vz = s32[] constant(0)
+  %vd = f32[1,50]{1,0} dynamic-slice(%v0, %v1, %vz), dynamic_slice_sizes={1,50}
+  ROOT %vb = f32[50,1]{1,0} bitcast(%vd)
+}
+%layer (w0: f32[3,50], w1: f32[24,50], w2: s32[], w3: f32[24,3]) -> f32[24,3] {
+  %w0 = f32[3,50]{1,0} parameter(0)
+  %w1 = f32[24,50]{1,0} parameter(1)
+  %w2 = s32[] parameter(2)
+  %w3 = f32[24,3]{1,0} parameter(3)
+  %wl = f32[50,1]{1,0} fusion(%w1, %w2), kind=kLoop, calls=%taken
+  %wy = f32[3,1]{1,0} convolution(%w0, %wl), dim_labels=bf_io->bf
+  %wr = f32[1,3]{1,0} bitcast(%wy)
+  ROOT %wo = f32[24,3]{1,0} fusion(%w3, %wr, %w2), kind=kLoop, calls=%kept
+}
+%kept (u0: f32[24,3], u1: f32[1,3], u2: s32[]) -> f32[24,3] {
+  %u0 = f32[24,3]{1,0} parameter(0)
+  %u1 = f32[1,3]{1,0} parameter(1)
+  %u2 = s32[] parameter(2)
+  %uz = s32[] constant(0)
+  ROOT %ud = f32[24,3]{1,0} dynamic-update-slice(%u0, %u1, %u2, %uz)
+}
 ENTRY %main () -> f32[] {
   %a = f32[24,50]{1,0} parameter(0)
   %i = s32[] parameter(1)
+  %x = f32[3,50]{1,0} parameter(4)
+  %ys = f32[24,3]{1,0} parameter(5)
+  %scan = f32[24,3]{1,0} fusion(%x, %a, %i, %ys), kind=kOutput, calls=%layer
   %at = s32[3]{0} parameter(2)
   %rows = f32[3,50]{1,0} parameter(3)
   %table = f32[24,50]{1,0} fusion(%a, %at, %rows), kind=kCustom, calls=%added
@@ -141,6 +168,8 @@ ENTRY %main () -> f32[] {
         ("whole", 200 + 4 + 200),  # in place: the row is read and written
         ("table", 12 + 600 + 2 * 600),  # three rows are read, added to in place
         ("plain", 600 + 2 * 600),
+        # A layer's product: `x`, its row of `a`, the index; its row of `ys`, in place.
+        ("scan", 600 + 200 + 4 + 12),
         ("pair", 4800 + 4800),  # the second result stays on the chip
     ],
 )
