@@ -18,8 +18,9 @@
 #
 # Has been run: with Open MPI 4.1.4, two and three CPU processes on one machine: to the end, killed
 # process, SIGTERM. With Open MPI 5.0.11 and MPICH 5.0.2: two "hosts" of one machine, reached by a
-# launch agent that begins with an empty environment (Open MPI 5 in the tests where it is installed).
-# Not on several machines, not on GPUs.
+# launch agent that begins with an empty environment: to the end, with the losses of Slurm's run bit
+# for bit; with a stand-in for the run also failure and SIGTERM (Open MPI 5: in the tests, where it is
+# installed). Not on several machines, not on GPUs.
 set -euo pipefail
 
 mpirun_options=()

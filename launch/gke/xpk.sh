@@ -2,12 +2,13 @@
 # A run on TPU slices of a GKE cluster that xpk made, as an xpk workload.
 #
 #   T5JAX_ENV="LIBTPU_INIT_ARGS" launch/gke/xpk.sh NAME IMAGE:TAG --cluster=C --tpu-type=v6e-64 \
-#       --num-slices=2 -- configs/CONFIG.py --workdir gs://BUCKET/runs/NAME
+#       --num-slices=2 -- configs/CONFIG.py --workdir /runs/NAME
 #
 # What stands between the image and -- goes to `xpk workload create`. xpk restarts the set after any
 # failure but those that cannot be mended (64, 65, 66, 73) and those that it counts as its own; pods
 # have 300 seconds to save. The variables that T5JAX_ENV names (launch/environment.sh) go along.
-# Needs: xpk (pip install xpk), gcloud and kubectl; an image of launch/Dockerfile, ACCELERATOR=tpu.
+# Needs: xpk (pip install xpk), gcloud and kubectl; an image of launch/Dockerfile, ACCELERATOR=tpu; a
+# work directory that all pods share (`xpk storage attach`, Filestore).
 #
 # Has been run: no; validated: with a stand-in for xpk in the tests, the options by xpk 1.16's parser.
 set -euo pipefail

@@ -29,7 +29,7 @@ FIELDS = {
     "pod": "subdomain restartPolicy terminationGracePeriodSeconds nodeSelector containers volumes "
     "serviceAccountName hostNetwork dnsPolicy tolerations affinity",
     "container": "name image command args env envFrom resources volumeMounts ports securityContext",
-    "SkyPilot": "name num_nodes workdir resources file_mounts envs setup run secrets",
+    "SkyPilot": "name num_nodes workdir resources volumes file_mounts envs setup run secrets",
 }
 
 
