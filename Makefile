@@ -63,7 +63,7 @@ test-all: $(VENV)/installed-parity $(VENV)/installed-plan $(VENV)/transformers-4
 	$(TESTS) -n 2 --dist loadfile -m "not parity"
 	XLA_FLAGS= $(TESTS) -n 2 --dist loadfile -m parity
 
-lint: $(VENV)/installed
+lint: $(VENV)/installed-parity
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
