@@ -3,6 +3,8 @@
 Command:   t5jax cache configs/t5_1_1_large_c4_nanot5.py
            t5jax train configs/t5_1_1_large_c4_nanot5.py
 Hardware:  laid out for 8 GPUs of 80 GB in one machine: 16 rows each
+Predicted: h100:1x8: MFU 32 %, 20.0 of 85.5 GB, 0.06 days (data 8, microbatches 1)
+           by t5jax plan, not measured: docs/plans.md
 Data:      C4 and T5's vocabulary, where `c4_json` in t5jax/recipes.py says
 Result:    not yet run, and nothing is published for this size
 """

@@ -81,7 +81,7 @@ def test_what_verify_says_to_delete_is_made_again(tiny, copied, capsys):
     assert read_info(train) == whole
 
 
-@pytest.mark.parametrize("words", [["--overwrite"], ["--new-vocabulary", "300"]])
+@pytest.mark.parametrize("words", [["--overwrite"], ["--finish"], ["--new-vocabulary", "300"]])
 def test_verify_makes_nothing(tiny, copied, capsys, words):
     assert verify(tiny, copied, *words) == 64
-    assert "leave --overwrite and --new-vocabulary out" in capsys.readouterr().err
+    assert "leave --overwrite, --finish and --new-vocabulary out" in capsys.readouterr().err
