@@ -149,19 +149,14 @@ def write_texts(records: Records) -> None:
 
 def page(records: Records) -> str:
     """The text of docs/plans.md."""
-    rows = [
-        _row(name, text, records[_key(name, text)])
+    plans = [
+        (name, text, records[_key(name, text)])
         for name in HARDWARE
         for text in HARDWARE[name]
         if _key(name, text) in records
     ]
-    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    below = [
-        _largest_operations(name, text, plan)
-        for name in HARDWARE
-        for text in HARDWARE[name]
-        if (plan := records.get(_key(name, text))) and _is_below(text, plan)
-    ]
+    table = "".join(f"| {' | '.join(_row(*plan))} |\n" for plan in plans)
+    below = [_largest_operations(*plan) for plan in plans if _is_below(*plan[1:])]
     return _HEAD + table + (_LIMITS + "".join(below) if below else "")
 
 

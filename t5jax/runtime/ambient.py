@@ -10,7 +10,7 @@ between hosts at the start and with the record when a run resumes.
 import json
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from t5jax.errors import ConfigError
 from t5jax.runtime.agreement import gather_texts
@@ -64,12 +64,7 @@ def ambient_settings(environ: Mapping[str, str] = os.environ) -> Settings:
 
 def ambient_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """`NAME was BEFORE, is NOW` of every setting that differs."""
-    shown = lambda settings, name: settings.get(name, "not set")
-    return [
-        f"{name} was {shown(before, name)}, is {shown(now, name)}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
+    return [f"{name} was {old}, is {new}" for name, old, new in _differing(before, now)]
 
 
 def agree_on_ambient_settings() -> None:
@@ -106,12 +101,17 @@ def refuse_float64() -> None:
 
 def _difference(hosts: list[Settings], host: int) -> str:
     """`host 1 has NAME = VALUE, host 0 VALUE` of every setting in which a host is not as host 0."""
-    shown = lambda settings, name: settings.get(name, "not set")
     return "; ".join(
-        f"host {host} has {name} = {shown(hosts[host], name)}, host 0 {shown(hosts[0], name)}"
-        for name in sorted(hosts[0].keys() | hosts[host].keys())
-        if hosts[0].get(name) != hosts[host].get(name)
+        f"host {host} has {name} = {theirs}, host 0 {ours}"
+        for name, ours, theirs in _differing(hosts[0], hosts[host])
     )
+
+
+def _differing(one: Mapping[str, str], other: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """(name, value of one, value of the other) of every setting that differs, by name."""
+    for name in sorted(one.keys() | other.keys()):
+        if one.get(name) != other.get(name):
+            yield name, one.get(name, "not set"), other.get(name, "not set")
 
 
 def _words(flags: str) -> list[str]:
