@@ -13,6 +13,7 @@ from etils import epath
 from jax.sharding import SingleDeviceSharding
 
 from t5jax.checkpoints import record as records
+from t5jax.checkpoints.abandoned import silence_abandoned_operations
 from t5jax.checkpoints.fingerprint import fingerprints, leaves_by_path
 from t5jax.checkpoints.record import DamagedError, Record
 from t5jax.errors import CheckpointError
@@ -27,11 +28,7 @@ _T = TypeVar("_T")
 _NOT_DAMAGE = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE")
 _NOT_DAMAGE += ("DEADLINE_EXCEEDED",)
 
-# A failed read leaves Orbax's other tasks unawaited, and each would print a page over the one line
-# that says which step was passed over.
-logging.getLogger("asyncio").addFilter(
-    lambda line: not (str(line.msg).startswith("Task exception") and "orbax" in str(line.msg))
-)
+silence_abandoned_operations()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
