@@ -4,5 +4,6 @@ from t5jax.config import load_config
 from t5jax.run.trainer import train
 
 
-def train_command(config_file: str, flags: list[str]) -> None:
-    train(load_config(config_file, flags))
+def train_command(config_file: str, flags: list[str], started: float | None = None) -> None:
+    """`started`: see `train`."""
+    train(load_config(config_file, flags), started)

@@ -31,21 +31,28 @@ from t5jax.run.initialize import initialize
 from t5jax.run.provenance import agree_on_run
 from t5jax.run.summary import compiled_memory, measure_throughput
 from t5jax.run.validation import Validation
-from t5jax.tracking import Tracker
+from t5jax.tracking import Goodput, Tracker
 from t5jax.training.feeding import Feeder
 from t5jax.training.optimizers import learning_rates_of
 from t5jax.training.schedules import HostSchedule
 from t5jax.training.steps import Program
 from t5jax.training.train_step import TrainState
+from t5jax.types import Batch
+
+Unread = tuple[int, dict[str, jax.Array]]  # a step, and its metrics on the devices
 
 
-def train(config: RunConfig) -> None:
+def train(config: RunConfig, started: float | None = None) -> None:
     """Runs the config to its end, resuming what its workdir holds.
+
+    `started` is when the process was, in seconds since 1970, for the account of its time (None:
+    now).
 
     Raises ConfigError, DataError or CheckpointError before anything compiles where it can;
     TooManyBadSteps, Preempted and OSError (a checkpoint could not be written) on the way; DataError
     when all is saved and a task's metric failed in the last evaluation.
     """
+    goodput = Goodput(started)
     check_written_run(config.workdir)
     runtime.start_distributed(config.runtime)
     config.check_mesh(jax.device_count())
@@ -65,6 +72,7 @@ def train(config: RunConfig) -> None:
         config.tracking,
         num_train_steps=config.train.num_train_steps,
         is_primary=jax.process_index() == 0,
+        goodput=goodput,
     )
     with runtime.Watchdog(*limits) as watchdog, runtime.Preemption() as preemption, tracker:
         tracker.message(f"workdir {config.workdir}")
@@ -92,6 +100,7 @@ class Trainer:
         self.key = jax.random.key(self.config.train.seed)
         self.throughput = measure_throughput(self.config, self.program, self.loader)
         self.num_left_out = 0
+        self.time_of = self.tracker.goodput.part
 
     @property
     def config(self) -> RunConfig:
@@ -116,16 +125,19 @@ class Trainer:
         if step >= self.num_steps:
             self.tracker.event(step, "finished", note="nothing left to do")
             return
+        self.tracker.begin(step)
         self.learning_rates = self._learning_rates(step, state)
         train_step = self._compile(step)
         feeder = Feeder(self.program.batch_sharding, self.loader.batch_size)
         rows = feeder.rows.tolist()
-        unread: tuple[int, dict] | None = None
+        unread: Unread | None = None
         # The thread also puts them on the devices: the transfer goes on while a step runs.
         put = lambda n: feeder.put(self.loader.rows(n, rows))
         with Prefetcher(put, first_step=step) as batches:
             while step < self.num_steps:
-                state, metrics = train_step(state, next(batches), self.key)
+                batch = self._next_batch(batches, unread)
+                with self.time_of("step"):
+                    state, metrics = train_step(state, batch, self.key)
                 step += 1
                 if unread is not None:
                     self._log_step(*unread)
@@ -139,23 +151,35 @@ class Trainer:
                 for saved in self.checkpoints.committed():
                     self.tracker.event(saved, "saved")
                 if preempted:
-                    self.tracker.event(step, "preempted")
+                    self.tracker.end(step, "preempted")
                     raise runtime.Preempted(step)
                 self.watchdog.beat()
-        self.checkpoints.close()
-        self.tracker.event(step, "finished")
+        with self.time_of("save"):
+            self.checkpoints.close()
+        self.tracker.end(step, "finished")
+
+    def _next_batch(self, batches: Prefetcher[Batch], running: Unread | None) -> Batch:
+        """The next batch. While the devices are at the step `running`, nothing waits for data."""
+        with self.time_of("step"):
+            while running and not _is_ready(running[1]["loss"]) and not batches.wait(0.005):
+                pass
+        with self.time_of("data"):
+            return next(batches)
 
     def _compile(self, step: int) -> jax.stages.Compiled:
         start = time.perf_counter()
         spec = {name: x.shape[1:] for name, x in self.loader.element_spec.items()}
         batch = self.program.abstract_batch(spec, self.loader.batch_size)
-        compiled = self.program.compile_train_step(batch, self.key)
+        with self.time_of("compile"):
+            compiled = self.program.compile_train_step(batch, self.key)
         seconds = round(time.perf_counter() - start, 1)
         self.tracker.event(step, "compiled", seconds=seconds, **compiled_memory(compiled))
         return compiled
 
     def _log_step(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Reads the metrics of a step (waiting for it) and logs them."""
+        with self.time_of("step"):
+            jax.block_until_ready(metrics)
         of_tasks = np.asarray(metrics.pop("tasks", np.zeros((0, 3))), np.float64)
         numbers: dict[str, Any] = {f"train/{k}": np.asarray(v).item() for k, v in metrics.items()}
         bad_steps = numbers.pop("train/bad_steps")
@@ -190,14 +214,17 @@ class Trainer:
         with self.watchdog.suspended(self.config.runtime.first_step_timeout_seconds):
             metrics = None
             if self.validation.due(step):
-                metrics = self.validation.evaluate(
-                    step, self.program, state.params, self.tracker, self.watchdog.extend
-                )
-            if last or self.checkpoints.due(step):
-                record = self.resolved.checkpoint_record(self.loader.state(step))
-                self.checkpoints.save(step, state, record, metrics)
-            if last:
-                self.checkpoints.wait()
+                with self.time_of("evaluation"):
+                    metrics = self.validation.evaluate(
+                        step, self.program, state.params, self.tracker, self.watchdog.extend
+                    )
+            with self.time_of("save"):
+                if last or self.checkpoints.due(step):
+                    self.tracker.time_spent(step)
+                    record = self.resolved.checkpoint_record(self.loader.state(step))
+                    self.checkpoints.save(step, state, record, metrics)
+                if last:
+                    self.checkpoints.wait()
         self.throughput.pause()
 
     def _log_left_out(self, step: int) -> None:
@@ -227,3 +254,7 @@ class Trainer:
                 "schedule, or init.keep_step = True with steps that count on"
             )
         return HostSchedule(lambda n: schedule(n + np.int32(made - step)), step)
+
+
+def _is_ready(x: jax.Array) -> bool:
+    return x.is_ready()  # pyright: ignore[reportAttributeAccessIssue] (of arrays, not of tracers)

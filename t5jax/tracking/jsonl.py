@@ -43,11 +43,11 @@ class RecordLog:
         cut_torn_line(path)
         # Unbuffered: what a full disk refuses must not be tried again when the process ends.
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (as long as the log lives)
-        self._path = path
+        self.path = path
 
     def append(self, record: Record) -> None:
         line = json.dumps(record, allow_nan=False, separators=(", ", ": "))
-        with writing(self._path):
+        with writing(self.path):
             write_whole(self._file, line.encode() + b"\n")
 
     def close(self) -> None:

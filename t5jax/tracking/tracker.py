@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from t5jax.errors import ConfigError, foreign_code, full_name, user_code
 from t5jax.paths import refuse_bucket
+from t5jax.tracking.goodput import GOODPUT, Goodput, past_parts
 from t5jax.tracking.guarded import GuardedWriter
 from t5jax.tracking.jsonl import EVALUATION, RESUMED, TRAIN, RecordLog, make_record, python_scalars
 from t5jax.tracking.keys import eval_key
@@ -68,7 +69,9 @@ class Tracker:
         *,
         num_train_steps: int,
         is_primary: bool,
+        goodput: Goodput | None = None,
     ):
+        self.goodput = goodput or Goodput()
         refuse_bucket(workdir)
         if config.wandb_project is not None:
             check_wandb(config.wandb_project)  # on every host: all refuse, or none
@@ -143,6 +146,28 @@ class Tracker:
         words = [f"step {step}", kind.replace("_", " "), *format_fields(single)]
         items = [f"  {name}: {item}" for name, value in lists.items() for item in value]
         self._progress.message("\n".join(["  ".join(words), *items]))
+
+    def begin(self, step: int) -> None:
+        """Ends the part `init` of the wall time; the account goes on from the one of the run's
+        earlier processes, if it was resumed. Call it once, when the state after `step` is there."""
+        self.goodput.begin()
+        if self._is_primary:
+            self.goodput.resume(past_parts(self._log.path, step, self.goodput.started))
+            fields = {"started": round(self.goodput.started, 3), **self.goodput.metrics()}
+            self._log.append(make_record(GOODPUT, step, fields))
+
+    def time_spent(self, step: int) -> None:
+        """Logs where the wall time went until `step` steps were done; call it before a save."""
+        if self._is_primary:
+            metrics = self.goodput.metrics()
+            self._log.append(make_record(GOODPUT, step, metrics))
+            self._write_scalars(step, metrics)
+
+    def end(self, step: int, kind: str) -> None:
+        """Logs the event with which a run ends, and where its time went, which it prints, too."""
+        self.time_spent(step)
+        self.event(step, kind)
+        self.message(self.goodput.table())
 
     def message(self, text: str) -> None:
         """Prints a line between those of the progress; nothing is logged."""

@@ -10,6 +10,7 @@ import pytest
 from t5jax.cli import main
 from t5jax.config import EVALUATION_METRICS, load_config
 from t5jax.run.build import build_evaluation_loaders, build_train_loader, resolve_mixture
+from t5jax.tracking.goodput import PARTS
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,29 @@ def test_a_run_leaves_its_config_its_curve_and_its_events(finished, tiny):
     assert records(finished, "finished")[-1]["step"] == 30
 
 
+def check_wall_time(workdir: pathlib.Path, ended: dict) -> dict:
+    """The parts of the wall time add up to what the clock says from the first start on."""
+    accounts = records(workdir, "goodput")
+    last = [account for account in accounts if account["time"] <= ended["time"]][-1]
+    wall = ended["time"] - accounts[0]["started"]
+    parts = {name: last[f"goodput/{name}"] for name in PARTS}
+    assert sum(parts.values()) == pytest.approx(wall, rel=0.01)
+    assert min(parts.values()) >= 0
+    assert parts["other"] < 0.3 * wall
+    return parts
+
+
+def test_the_wall_time_is_accounted_for(finished):
+    (ended,) = [x for x in records(finished, "finished") if "note" not in x]
+    parts = check_wall_time(finished, ended)
+    for name in ("init", "compile", "data", "step", "evaluation", "save"):
+        assert parts[name] > 0, name
+    assert (parts["lost"], parts["down"]) == (0, 0)
+    saves = [record["step"] for record in records(finished, "goodput")]
+    assert saves == [0, 10, 20, 30, 30], "at its start, before each save, at its end"
+    assert b"goodput/evaluation" in next((finished / "tensorboard").iterdir()).read_bytes()
+
+
 def test_evaluations_are_recorded(finished):
     evaluations = records(finished, "evaluation")
     assert [(r["step"], r["split"]) for r in evaluations] == [
@@ -101,8 +125,12 @@ def test_a_run_that_goes_on_from_a_checkpoint_has_the_same_losses(
     assert {
         line["step"]: line["train/loss_hex"] for line in second_time if line["kind"] == "train"
     } == {step: loss for step, loss in losses(finished).items() if step > 10}
+    parts = check_wall_time(again, lines[-1])
+    assert parts["lost"] > 0
+    assert parts["down"] > 0, "tests that ran between the two"
     said = capsys.readouterr().err
     assert said.startswith(f"workdir {again}\n")
+    assert f"\n  train steps {'':18} {parts['step']:10.1f} s" in said
     assert "step 10  resumed\n" in said
     assert "\n  changed: train.max_bad_steps = 9\n" in said
     assert "\n  environment: NCCL_ALGO was not set, is Ring\n" in said

@@ -55,6 +55,12 @@ class Prefetcher(Iterator[T]):
             self._changed.notify_all()
             return batch
 
+    def wait(self, seconds: float) -> bool:
+        """Whether `next` would return (or raise) at once; waits for that, so long at most."""
+        with self._changed:
+            ready = lambda: bool(self._ready or self._failure or self._closed)
+            return self._changed.wait_for(ready, seconds)
+
     def close(self) -> None:
         """Stops the thread; a batch in the making is finished first (for ten seconds at most)."""
         with self._changed:
