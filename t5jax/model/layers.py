@@ -1,7 +1,7 @@
 """The layers of T5: RMSNorm, Attention with its KV cache, MLP, Adapter, and TransformerBlock.
 
 Shape suffixes: B rows, K beams of a row, R = B K, T target/query length, S source/key length,
-D emb_dim, N heads, H head_dim, F mlp_dim. Every parameter names its axes; `sharding.py` is the only
+D emb_dim, N heads, H head_dim, F mlp_dim. Every parameter names its axes; `sharding/` is the only
 file that knows where they live. Initial values are T5X's. Randomness is an argument: `keys_B`, one
 key per row, so that a row's dropout does not depend on how a batch was cut; None means evaluation.
 """

@@ -27,6 +27,10 @@ def _head(plan: Plan) -> Iterator[str]:
     mesh = " x ".join(f"{name}={size}" for name, size in plan.mesh.items())
     chips, devices = plan.topology.num_chips, plan.topology.num_devices
     count = f"{chips} chips" + (f", {devices} devices" if devices != chips else "")
+    if plan.topology.slices > 1:
+        between = plan.config.mesh.between_slices(plan.topology.devices())
+        slices = " x ".join(f"{name}={parts}" for name, parts in between.items())
+        mesh += f", slices along {slices}"
     yield f"{plan.step} step on {plan.topology} ({count}), mesh {mesh}"
     inputs, targets = plan.lengths
     shape = " + ".join(f"{n} {what}" for n, what in ((inputs, "inputs"), (targets, "targets")) if n)

@@ -206,6 +206,9 @@ def _choose_fsdp(config: RunConfig, machine: Machine, program: _Programs, choose
     needed = (state + gradients) / (_STATE_SHARE * machine.memory_bytes)
     possible = divisors(len(machine.devices) // config.mesh.tensor or 1)
     possible = [n for n in possible if config.model.emb_dim % n == 0]
+    # Of several slices some numbers make no mesh; where none does, `build` says which would.
+    allowed = [n for n in possible if config.mesh.allows(n, machine.devices)]
+    possible = allowed or possible
     value = next((n for n in possible if n >= needed), possible[-1])
     choose(
         "mesh.fsdp",

@@ -1,4 +1,4 @@
-"""Names of axes -> layouts: the mesh, the parameters, the optimizer's slots, what is refused."""
+"""Names of axes -> layouts: the parameters, the optimizer's slots, activations."""
 
 import jax
 import jax.numpy as jnp
@@ -38,66 +38,6 @@ def program(tx=None, config=None, model=MODEL) -> Program:
 def by_path(tree) -> dict[str, object]:
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: isinstance(x, P))
     return {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
-
-
-# ---- the mesh
-
-
-@pytest.mark.parametrize(
-    ("config", "devices", "shape"),
-    [
-        (MeshConfig(), 8, (8, 1, 1)),
-        (MeshConfig(data=1, fsdp=-1), 8, (1, 8, 1)),
-        (MeshConfig(fsdp=3, tensor=2), 30, (5, 3, 2)),
-        (MeshConfig(data=2, fsdp=2, tensor=2), 8, (2, 2, 2)),
-        (MeshConfig(), 1, (1, 1, 1)),
-    ],
-)
-def test_shape(config, devices, shape):
-    assert config.shape(devices) == shape
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        (MeshConfig(fsdp=3), "data=-1 x fsdp=3 x tensor=1 does not make 8 devices"),
-        (MeshConfig(data=2, fsdp=2), "does not make 8 devices"),
-        (MeshConfig(data=16), "does not make 8 devices"),
-        (MeshConfig(data=0), "mesh.data = 0"),
-        (MeshConfig(tensor=-2), "mesh.tensor = -2"),
-        (MeshConfig(fsdp=-1), "only one of data, fsdp can be -1"),
-    ],
-)
-def test_shape_that_does_not_fit(config, message):
-    with pytest.raises(ConfigError, match=message):
-        config.shape(8)
-
-
-def test_axes_that_do_not_exist():
-    with pytest.raises(ConfigError, match=r"mesh\.mlp: 'model' is not one of"):
-        MeshConfig(mlp=("model",)).check()
-    MeshConfig().check()
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        (MeshConfig(batch=("data", "fsdp", "fsdp")), "mesh.batch"),
-        (MeshConfig(embed=("tensor",)), "mesh.vocab and mesh.embed both use 'tensor'"),
-        (MeshConfig(batch=("data", "tensor")), "mesh.batch and mesh.vocab both use 'tensor'"),
-        (MeshConfig(mlp=("tensor", "fsdp")), "mesh.embed and mesh.mlp both use 'fsdp'"),
-    ],
-)
-def test_an_array_cannot_use_a_mesh_axis_twice(config, message):
-    with pytest.raises(ConfigError, match=message):
-        config.check()
-
-
-def test_mesh_has_all_devices_and_lets_xla_propagate():
-    mesh = MeshConfig(data=2, fsdp=2, tensor=2).build()
-    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
-    assert {d.id for d in mesh.devices.flat} == {d.id for d in jax.devices()}
-    assert set(mesh.axis_types) == {jax.sharding.AxisType.Auto}
 
 
 # ---- parameters

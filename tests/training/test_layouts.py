@@ -1,0 +1,84 @@
+"""Losses are the same on any layout: slices, rules of activations and of single parameters."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from t5jax.sharding import MeshConfig
+from t5jax.training.losses import CrossEntropy
+from t5jax.training.optimizers import AdamW
+from t5jax.training.schedules import Constant
+from t5jax.training.steps import Program
+from t5jax.training.train_step import TrainState
+from tests.marks import slow_but
+from tests.model import tiny_t5
+
+ROWS, INPUTS, TARGETS, STEPS = 16, 11, 7, 3
+
+
+def build(config: MeshConfig, **changes) -> Program:
+    model = tiny_t5.config(
+        "1.1", vocab_size=60, emb_dim=24, num_heads=4, head_dim=5, mlp_dim=28,
+        num_encoder_layers=1, num_decoder_layers=1, dropout_rate=0.1, **changes,
+    )  # fmt: skip
+    return Program(
+        model=model,
+        loss=CrossEntropy(first_sentinel_id=50),
+        tx=AdamW(learning_rate=0.01, schedule=Constant()).build(STEPS),
+        mesh_config=config,
+        mesh=config.build(),
+    )
+
+
+def batches(program: Program) -> list[dict]:
+    make = functools.partial(tiny_t5.random_batch, program.model, ROWS, INPUTS, TARGETS)
+    return [jax.device_put(make(seed=n), program.batch_sharding) for n in range(STEPS)]
+
+
+def train_losses(config: MeshConfig) -> list[float]:
+    """Of steps of training."""
+    program = build(config)
+    spec = {name: x.shape[1:] for name, x in batches(program)[0].items()}
+    step = program.compile_train_step(program.abstract_batch(spec, ROWS), jax.random.key(0))
+    params, zero = tiny_t5.random_params(program.model), np.zeros((), np.int32)
+    state = TrainState(zero, params, program.tx.init(params), zero)
+    state, found = jax.device_put(state, program.shardings), []
+    for batch in batches(program):
+        state, metrics = step(state, batch, jax.random.key(3))
+        found.append(float(metrics["loss"]))
+    return found
+
+
+def eval_losses(config: MeshConfig) -> list[float]:
+    """Of the first parameters."""
+    program = build(config)
+    params = jax.device_put(tiny_t5.random_params(program.model), program.shardings.params)
+    found = [program.eval_step(params, batch) for batch in batches(program)]
+    return [float(sums.objective / sums.denominator) for sums in found]
+
+
+@functools.cache
+def of_replicas(losses) -> list[float]:
+    """On a mesh of eight replicas."""
+    return losses(MeshConfig(fsdp=1))
+
+
+def assert_same(losses, config: MeshConfig):
+    assert losses(config) == pytest.approx(of_replicas(losses), rel=1e-5)
+
+
+BOTH = [eval_losses, pytest.param(train_losses, marks=pytest.mark.slow)]
+SLICES = [  # eight devices in two parts, or four; the devices in the mesh's order
+    (MeshConfig(data=2, fsdp=4, dcn_fsdp=2), [0, 1, 4, 5, 2, 3, 6, 7]),
+    (MeshConfig(data=4, fsdp=2, dcn_data=2), [0, 1, 2, 3, 4, 5, 6, 7]),
+    (MeshConfig(data=4, fsdp=2, dcn_data=2, dcn_fsdp=2), [0, 2, 1, 3, 4, 6, 5, 7]),
+]
+
+
+@pytest.mark.parametrize("losses", BOTH)
+@pytest.mark.parametrize(("config", "order"), slow_but(SLICES[:1], SLICES))
+def test_slices(losses, config, order):
+    assert [device.id for device in config.build().devices.flat] == order
+    assert_same(losses, config)
