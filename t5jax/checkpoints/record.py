@@ -1,13 +1,16 @@
 """The JSON record of a checkpoint: metadata and fingerprints beside the arrays of a step.
 
-The record holds what the caller gave (data position, config text, environment, vocabulary), the
-metrics of the step, and shape, dtype and fingerprint of every array, all under one crc32: the
-arrays are checked by the record, the record by its checksum. Reading it needs neither a model nor
-devices.
+The record holds what the caller gave (data position, config text, environment, vocabulary), and
+shape, dtype and fingerprint of every array, all under one crc32: the arrays are checked by the
+record, the record by its checksum. Reading it needs neither a model nor devices.
+
+A step is saved before it is evaluated, so that nothing that happens meanwhile loses it; its metrics
+come after, as a file of their own. (In a record of t5jax 0.1 they are in it.)
 """
 
 import dataclasses
 import json
+import logging
 import os
 import zlib
 from collections.abc import Callable, Mapping
@@ -16,14 +19,16 @@ from typing import Any, TypeVar
 from etils import epath  # local paths and gs:// alike
 
 from t5jax.checkpoints.fingerprint import Fingerprint
-from t5jax.errors import CheckpointError
+from t5jax.errors import CheckpointError, writing
 from t5jax.paths import run_folder
 
 FOLDER = "checkpoints"  # of a run's workdir
 FORMAT = 1
 FILE = "record.json"
+METRICS_FILE = "metrics.json"  # beside the items of a step
 ITEM = "record"
 _MOST_NAMED = 10
+_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
@@ -50,6 +55,7 @@ class Record:
     content: dict[str, Any]  # the caller's
     metrics: dict[str, float]
     leaves: dict[str, SavedLeaf]  # by path
+    awaits_metrics: bool = False  # it was saved to be evaluated, and no evaluation has ended
 
 
 def encode_record(record: Record) -> dict[str, Any]:
@@ -63,6 +69,7 @@ def encode_record(record: Record) -> dict[str, Any]:
         "step": record.step,
         "content": record.content,
         "metrics": record.metrics,
+        "awaits_metrics": record.awaits_metrics,
         "leaves": {path: dataclasses.asdict(leaf) for path, leaf in record.leaves.items()},
     }
     body = json.loads(json.dumps(body))  # as it will be read: tuples as lists, keys as strings
@@ -98,7 +105,44 @@ def load_record(directory: str | epath.Path, step: int) -> Record:
         path: SavedLeaf(shape=tuple(leaf.pop("shape")), **leaf)
         for path, leaf in body["leaves"].items()
     }
-    return Record(step=step, content=body["content"], metrics=body["metrics"], leaves=leaves)
+    metrics = body["metrics"] or load_metrics(directory, step)
+    return Record(
+        step=step,
+        content=body["content"],
+        metrics=metrics or {},
+        leaves=leaves,
+        awaits_metrics=body.get("awaits_metrics", False) and metrics is None,
+    )
+
+
+def write_metrics(directory: str | epath.Path, step: int, metrics: Mapping[str, float]) -> None:
+    """Adds the metrics of its evaluation to a committed step. Raises OSError."""
+    path = epath.Path(directory) / str(step) / METRICS_FILE
+    body = json.loads(json.dumps({"step": step, "metrics": dict(metrics)}))
+    with writing(path):
+        unfinished = path.with_name(f"{METRICS_FILE}.tmp")
+        unfinished.write_text(json.dumps({"body": body, "crc32": _checksum(body)}))
+        unfinished.replace(path)
+
+
+def load_metrics(directory: str | epath.Path, step: int) -> dict[str, float] | None:
+    """What `write_metrics` wrote; None where it wrote nothing, or that is damaged: the arrays do
+    not depend on it, and a step without metrics is never the best."""
+    path = epath.Path(directory) / str(step) / METRICS_FILE
+    try:
+        whole = json.loads(path.read_text())
+        body, checksum = whole["body"], whole["crc32"]
+    except FileNotFoundError:
+        return None
+    except PermissionError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        _log.warning("%s cannot be read (%s): the step counts as not evaluated", path, error)
+        return None
+    if _checksum(body) != checksum or body["step"] != step:
+        _log.warning("%s has changed since it was written: the step counts as not evaluated", path)
+        return None
+    return body["metrics"]
 
 
 def checkpoint_directory(workdir: str | os.PathLike[str]) -> epath.Path:

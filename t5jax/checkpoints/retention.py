@@ -5,8 +5,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import orbax.checkpoint as ocp
-
 from t5jax.errors import ConfigError
 
 
@@ -44,27 +42,26 @@ def score(config: CheckpointConfig, metrics: Mapping[str, float]) -> float:
     return value if config.best_mode == "max" else -value
 
 
-def retention_policy(
-    config: CheckpointConfig, scores: dict[int, float]
-) -> ocp.checkpoint_managers.PreservationPolicy:
-    """Keeps a step if any of the config's rules does; `scores`, by step, grows with the run."""
-    policies: list = [ocp.checkpoint_managers.LatestN(config.keep_newest)]
-    if config.keep_every_steps is not None:
-        policies.append(ocp.checkpoint_managers.EveryNSteps(config.keep_every_steps))
-    if config.keep_best:
-        policies.append(_BestN(scores, config.keep_best))
-    return ocp.checkpoint_managers.AnyPreservationPolicy(policies)
-
-
 @dataclasses.dataclass
-class _BestN:
-    """Orbax's own BestN keeps any step while there are few, and cannot rank NaN."""
+class Retention:
+    """Keeps a step if any of the config's rules does; a policy of Orbax, whose own BestN keeps any
+    step while there are few, and cannot rank NaN."""
 
-    scores: dict[int, float]  # by step; higher is better, NaN where there is none
-    number: int
+    config: CheckpointConfig
+    scores: dict[int, float]  # by step; higher is better, NaN where there is none; grows
+
+    def kept(self, steps: Sequence[int]) -> set[int]:
+        """Those of `steps`, oldest first, that are not deleted."""
+        every, number = self.config.keep_every_steps, self.config.keep_best
+        kept = set(steps[-self.config.keep_newest :])
+        if every is not None:
+            kept |= {step for step in steps if step % every == 0}
+        if number:
+            known = [step for step in steps if not math.isnan(self.scores.get(step, math.nan))]
+            kept |= set(sorted(known, key=lambda step: (self.scores[step], step))[-number:])
+        return kept
 
     def should_preserve(self, checkpoints: Sequence, *, context: Any) -> Sequence[bool]:
         steps = [checkpoint.step for checkpoint in checkpoints]
-        known = [step for step in steps if not math.isnan(self.scores.get(step, math.nan))]
-        best = sorted(known, key=lambda step: (self.scores[step], step))[-self.number :]
-        return [step in best for step in steps]
+        kept = self.kept(steps)
+        return [step in kept for step in steps]

@@ -1,6 +1,7 @@
 """Asynchronous checkpointing with retention policies (`retention.py`)."""
 
 import errno
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from t5jax.checkpoints.restoring import (
     nested,
     newest_verified,
 )
-from t5jax.checkpoints.retention import CheckpointConfig, retention_policy, score
+from t5jax.checkpoints.retention import CheckpointConfig, Retention, score
 from t5jax.errors import CheckpointError, ConfigError, refused_write
 from t5jax.runtime import gather_texts
 
@@ -56,17 +57,20 @@ class Checkpoints:
         self._newest: int | None = None  # of the steps on disk that this run continues
         self._pending: int | None = None
         self._committed: list[int] = []
-        self._scores: dict[int, float] = {}
+        self._retention = Retention(config, {})
+        self.awaits_metrics = False  # the restored step: an evaluation of it began and never ended
 
     def due(self, step: int) -> bool:
         return step % self._config.save_every_steps == 0
 
-    def save(self, step: int, state, record: dict[str, Any],
-             metrics: Mapping[str, float] | None = None) -> bool:  # fmt: skip
+    def save(
+        self, step: int, state, record: dict[str, Any], *, awaits_metrics: bool = False
+    ) -> bool:
         """Starts saving; returns once the arrays are copied to the host (they may be donated then).
 
-        Waits for the save before, if that is still being written. `record` is any JSON. Returns
-        False if this step is saved already.
+        Waits for the save before, if that is still being written. `record` is any JSON;
+        `awaits_metrics` says that `add_metrics` is to follow. Returns False if this step is saved
+        already.
 
         Raises:
           CheckpointWriteError: this save or the one before failed.
@@ -79,14 +83,13 @@ class Checkpoints:
             raise ValueError(f"step {step} is older than the saved step {self._newest}")
         manager = self._manager = self._manager or self._open()
         leaves = leaves_by_path(state)
-        numbers = {name: float(value) for name, value in (metrics or {}).items()}
-        if self._config.keep_best and numbers and self._config.best_metric not in numbers:
-            raise ConfigError(
-                f"checkpoints.best_metric={self._config.best_metric!r} is not among the metrics "
-                f"of the run: {', '.join(sorted(numbers))}"
-            )
-        self._scores[step] = score(self._config, numbers)
-        whole = records.Record(step=step, content=record, metrics=numbers, leaves=_describe(leaves))
+        whole = records.Record(
+            step=step,
+            content=record,
+            metrics={},
+            leaves=_describe(leaves),
+            awaits_metrics=awaits_metrics,
+        )
         items = ocp.args.Composite(
             state=ocp.args.PyTreeSave(nested({p: x for p, x in leaves.items() if x.size})),
             record=ocp.args.JsonSave(records.encode_record(whole)),
@@ -97,6 +100,35 @@ class Checkpoints:
         except Exception as error:
             raise self._failed(error) from error
         return True
+
+    def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds the metrics of its evaluation to a saved step, by which it may be one of the best;
+        then deletes the steps that no longer are. Waits until the step is complete. Nothing happens
+        for a step that was not saved.
+
+        Raises:
+          CheckpointWriteError: the save failed.
+          ConfigError: the best metric is not among them.
+          OSError: they could not be written.
+        """
+        self.wait()
+        numbers = {name: float(value) for name, value in metrics.items()}
+        if self._config.keep_best and self._config.best_metric not in numbers:
+            raise ConfigError(
+                f"checkpoints.best_metric={self._config.best_metric!r} is not among the metrics "
+                f"of the run: {', '.join(sorted(numbers))}"
+            )
+        if step != self._newest:
+            return
+        if jax.process_index() == 0:
+            records.write_metrics(self.directory, step, numbers)
+        if not self._config.keep_best:
+            return
+        manager = self._manager = self._manager or self._open()
+        self._retention.scores[step] = score(self._config, numbers)
+        steps = sorted(manager.all_steps())
+        for old in sorted(set(steps) - self._retention.kept(steps)):
+            manager.delete(old)
 
     def committed(self) -> list[int]:
         """Steps that have become complete since the last call; only those are saved. Never waits.
@@ -151,10 +183,9 @@ class Checkpoints:
         wanted = leaves_by_path(abstract_state)
         record, arrays = newest_verified(self.directory, wanted, steps, step, log, all_of="")
         self._newest = record.step
+        metrics, self.awaits_metrics = _agreed_metrics(record)
         state = jax.tree.unflatten(jax.tree.structure(abstract_state), arrays)
-        return Restored(
-            step=record.step, state=state, record=record.content, metrics=record.metrics
-        )
+        return Restored(step=record.step, state=state, record=record.content, metrics=metrics)
 
     def _open(self) -> ocp.CheckpointManager:
         steps = agreed_steps(self.directory)
@@ -164,9 +195,9 @@ class Checkpoints:
                 "resume that run, or choose another directory"
             )
         self._set_aside([step for step in steps if step > (self._newest or 0)])
-        self._scores = self._read_scores()
+        self._retention = Retention(self._config, self._read_scores())
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=retention_policy(self._config, self._scores),
+            preservation_policy=self._retention,
             cleanup_tmp_directories=True,
             lightweight_initialize=True,  # else one damaged metadata file stops the run
         )
@@ -198,7 +229,6 @@ class Checkpoints:
         """Drops the step that failed, which Orbax would still count as saved."""
         step, self._pending = self._pending, None
         assert step is not None
-        self._scores.pop(step, None)
         self._manager = None  # the next save opens another, which clears the remains away
         number, file = refused_write(error) or (errno.EIO, "")
         reason = os.strerror(number) if file else f"{os.strerror(number)}; {brief(error)}"
@@ -212,14 +242,15 @@ class Checkpoints:
         )
 
     def _read_scores(self) -> dict[int, float]:
+        """As host 0 reads them: what is deleted must be the same everywhere."""
         scores = {}
-        for step in records.committed_steps(self.directory):
+        for step in records.committed_steps(self.directory) if jax.process_index() == 0 else []:
             try:
                 metrics = records.load_record(self.directory, step).metrics
             except records.DamagedError:
                 continue  # cannot be the best; restore says why
             scores[step] = score(self._config, metrics)
-        return scores
+        return {int(step): x for step, x in json.loads(gather_texts(json.dumps(scores))[0]).items()}
 
 
 class _Manager(ocp.CheckpointManager):
@@ -227,6 +258,14 @@ class _Manager(ocp.CheckpointManager):
 
     def reached_preemption(self, step: int) -> bool:
         return False
+
+
+def _agreed_metrics(record: records.Record) -> tuple[dict[str, float], bool]:
+    """(metrics, whether they are awaited) as host 0 reads them: others may see the file late."""
+    metrics, awaited = json.loads(
+        gather_texts(json.dumps([record.metrics, record.awaits_metrics]))[0]
+    )
+    return metrics, awaited
 
 
 def _describe(leaves: Mapping[str, jax.Array]) -> dict[str, records.SavedLeaf]:

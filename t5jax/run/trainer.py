@@ -1,13 +1,13 @@
 """The trainer: initialize, then step, log, evaluate and save until done.
 
 Step n is dispatched before the metrics of step n-1 are read, so that the devices never wait for
-Python; saving copies the state and goes on.
+Python; saving copies the state and goes on, but is complete before an evaluation begins.
 """
 
 import dataclasses
 import json
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -82,6 +82,10 @@ def train(config: RunConfig, started: float | None = None) -> None:
     validation.check()
 
 
+class _EvaluationPreempted(Exception):
+    """The run is preempted while it is evaluated; raised on all hosts after the same batch."""
+
+
 @dataclasses.dataclass
 class Trainer:
     """One run in progress."""
@@ -111,7 +115,7 @@ class Trainer:
         return self.config.train.num_train_steps
 
     def run(self) -> None:
-        """The loop over steps."""
+        """From the state that the run begins with to the end of its steps."""
         step, state = initialize(
             self.resolved,
             self.program,
@@ -122,10 +126,21 @@ class Trainer:
         )
         if jax.process_index() == 0:
             describe_run(self.resolved.written)
-        if step >= self.num_steps:
+        unevaluated = self.checkpoints.awaits_metrics and self.validation.due(step)
+        if step >= self.num_steps and not unevaluated:
             self.tracker.event(step, "finished", note="nothing left to do")
             return
         self.tracker.begin(step)
+        if unevaluated:
+            self._evaluate_again(step, state)
+        if step < self.num_steps:
+            self._train(step, state)
+        with self.time_of("save"):
+            self.checkpoints.close()
+        self.tracker.end(self.num_steps, "finished")
+
+    def _train(self, step: int, state: TrainState) -> None:
+        """The steps from `step` to the last, with what is due after each."""
         self.learning_rates = self._learning_rates(step, state)
         train_step = self._compile(step)
         feeder = Feeder(self.program.batch_sharding, self.loader.batch_size)
@@ -143,20 +158,15 @@ class Trainer:
                     self._log_step(*unread)
                 unread = (step, metrics)
                 preempted = self.preemption.reached()
-                last = preempted or step == self.num_steps
-                if last or self.validation.due(step) or self.checkpoints.due(step):
+                saves = self.checkpoints.due(step) or preempted or step == self.num_steps
+                if saves or self.validation.due(step):
                     self._log_step(*unread)
                     unread = None
-                    self._evaluate_and_save(step, state, last=last)
-                for saved in self.checkpoints.committed():
-                    self.tracker.event(saved, "saved")
+                    preempted = self._save_and_evaluate(step, state, saves, preempted)
+                self._log_saved()
                 if preempted:
-                    self.tracker.end(step, "preempted")
-                    raise runtime.Preempted(step)
+                    self._leave(step)
                 self.watchdog.beat()
-        with self.time_of("save"):
-            self.checkpoints.close()
-        self.tracker.end(step, "finished")
 
     def _next_batch(self, batches: Prefetcher[Batch], running: Unread | None) -> Batch:
         """The next batch. While the devices are at the step `running`, nothing waits for data."""
@@ -208,24 +218,80 @@ class Trainer:
                 metrics[f"task/{name}/target_tokens"] = weight
         return metrics
 
-    def _evaluate_and_save(self, step: int, state: TrainState, *, last: bool) -> None:
-        """Whichever is due."""
+    def _save_and_evaluate(
+        self, step: int, state: TrainState, saves: bool, preempted: bool
+    ) -> bool:
+        """Whichever is due, the save first; returns whether the run is preempted, with the state
+        saved then.
+
+        What an evaluation runs into (memory, a user's code, a signal, `kill -9`) loses no step: the
+        checkpoint is complete before it begins. A step whose evaluation has not ended is evaluated
+        when the run resumes.
+        """
         self._log_left_out(step)
+        evaluates = self.validation.due(step)
         with self.watchdog.suspended(self.config.runtime.first_step_timeout_seconds):
-            metrics = None
-            if self.validation.due(step):
-                with self.time_of("evaluation"):
-                    metrics = self.validation.evaluate(
-                        step, self.program, state.params, self.tracker, self.watchdog.extend
-                    )
-            with self.time_of("save"):
-                if last or self.checkpoints.due(step):
-                    self.tracker.time_spent(step)
-                    record = self.resolved.checkpoint_record(self.loader.state(step))
-                    self.checkpoints.save(step, state, record, metrics)
-                if last:
-                    self.checkpoints.wait()
+            if saves:
+                wait = evaluates or preempted or step == self.num_steps
+                self._save(step, state, evaluates, wait)
+            if evaluates and not preempted:
+                try:
+                    preempted = not self._evaluate(step, state)
+                except Exception:
+                    # Of several hosts the others may never come to save.
+                    if not saves and jax.process_count() == 1:
+                        self._save(step, state, evaluates, wait=True)
+                    raise
+                if preempted and not saves:
+                    self._save(step, state, evaluates, wait=True)
         self.throughput.pause()
+        return preempted
+
+    def _save(self, step: int, state: TrainState, evaluates: bool, wait: bool) -> None:
+        with self.time_of("save"):
+            self.tracker.time_spent(step)
+            record = self.resolved.checkpoint_record(self.loader.state(step))
+            self.checkpoints.save(step, state, record, awaits_metrics=evaluates)
+            if wait:
+                self.checkpoints.wait()
+                self._log_saved()
+
+    def _log_saved(self) -> None:
+        for saved in self.checkpoints.committed():
+            self.tracker.event(saved, "saved")
+
+    def _evaluate(self, step: int, state: TrainState) -> bool:
+        """Evaluates what is due, and adds the metrics to the step's checkpoint if it has one;
+        returns whether that ended. It does not when the run is preempted meanwhile."""
+        try:
+            with self.time_of("evaluation"):
+                metrics = self.validation.evaluate(
+                    step, self.program, state.params, self.tracker, self._after_batch
+                )
+        except _EvaluationPreempted:
+            return False
+        with self.time_of("save"):
+            self.checkpoints.add_metrics(step, metrics)
+        self.tracker.time_spent(step)  # a process that resumes at this step has been evaluated
+        return True
+
+    def _after_batch(self) -> None:
+        self.watchdog.extend()
+        if self.preemption.reached():
+            raise _EvaluationPreempted
+
+    def _evaluate_again(self, step: int, state: TrainState) -> None:
+        """Evaluates the step that the run resumes from, which was saved to be evaluated: the run
+        was killed or preempted before that had ended."""
+        self.tracker.event(step, "evaluating_again", note="the evaluation before did not end")
+        with self.watchdog.suspended(self.config.runtime.first_step_timeout_seconds):
+            ended = self._evaluate(step, state)
+        if not ended:
+            self._leave(step)
+
+    def _leave(self, step: int) -> NoReturn:
+        self.tracker.end(step, "preempted")
+        raise runtime.Preempted(step)
 
     def _log_left_out(self, step: int) -> None:
         """Bad records that a streaming loader left out since the last log line."""

@@ -1,23 +1,24 @@
 """Preemption: after a SIGTERM all hosts save at the same step and exit."""
 
-import os
 import signal
 import threading
 
-from t5jax.runtime.exits import ExitCode, is_distributed
+from t5jax.runtime.exits import is_distributed
 
 
 class Preemption:
     """The step at which to save and exit after a SIGTERM to this process or to any host.
 
-    A single process handles the signal itself; a second SIGTERM ends it at once. With several
-    processes jax handles the signal (it is swallowed unless `reached` is called), and `reached` is
-    true at one and the same call on all of them: the hosts agree on the newest call any of them is
-    at, plus one. So it must be called once per step, on every host.
+    A single process handles the signal itself. With several processes jax handles it (it is
+    swallowed unless `reached` is called), and `reached` becomes true at one and the same call on
+    all of them: the hosts agree on the newest call any of them is at, plus one. So it must be
+    called once per step, and per batch of an evaluation, on every host alike. Further signals
+    change nothing: schedulers repeat theirs, and the first one's save must not be lost.
     """
 
     def __init__(self):
         self._received = False
+        self._reached = False
         self._calls = -1
         self._previous = None
         in_main_thread = threading.current_thread() is threading.main_thread()
@@ -25,15 +26,19 @@ class Preemption:
             self._previous = signal.signal(signal.SIGTERM, self._on_signal)
 
     def reached(self) -> bool:
-        """Whether to save the state now and raise `Preempted(step)`."""
+        """Whether to save the state now and raise `Preempted(step)`; once true, always true."""
+        if self._reached:
+            return True
         if is_distributed():
             from jax.experimental import multihost_utils
 
             # Calls of this process, not training steps: a notice that comes before the first step
             # makes jax agree on call 1, which the steps of a resumed run would never hit.
             self._calls += 1
-            return bool(multihost_utils.reached_preemption_sync_point(self._calls))
-        return self._received
+            self._reached = bool(multihost_utils.reached_preemption_sync_point(self._calls))
+        else:
+            self._reached = self._received
+        return self._reached
 
     def close(self) -> None:
         """Restores the previous handler of SIGTERM."""
@@ -48,6 +53,4 @@ class Preemption:
         self.close()
 
     def _on_signal(self, *_) -> None:
-        if self._received:
-            os._exit(ExitCode.PREEMPTED)
         self._received = True

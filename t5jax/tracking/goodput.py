@@ -2,9 +2,9 @@
 
 Every moment of a process belongs to one part, so the parts add up to the wall time. metrics.jsonl
 holds the sums: a record where a process begins (with `started`, the moment that it was started),
-and one before each save, which is what a process that resumes at that step counts on from. What
-was computed after the save is lost, and between the last line of a process and the start of the
-next the run was down.
+one before each save and one after each evaluation: the last of a step is what a process that
+resumes at that step counts on from. What was computed after it is lost, and between the last line
+of a process and the start of the next the run was down.
 """
 
 import contextlib

@@ -127,7 +127,7 @@ class Tracker:
         """Logs something that happened after `step` steps.
 
         Kinds: started, resumed, saved, skipped_bad_step, metric_failed, tracker_failed, fell_back,
-        preempted, finished ...
+        evaluating_again, preempted, finished ...
         "resumed" means that what was logged about later steps no longer counts.
         """
         assert kind not in (TRAIN, EVALUATION), f"{kind} is no event"
@@ -157,7 +157,8 @@ class Tracker:
             self._log.append(make_record(GOODPUT, step, fields))
 
     def time_spent(self, step: int) -> None:
-        """Logs where the wall time went until `step` steps were done; call it before a save."""
+        """Logs where the wall time went until `step` steps were done; call it before a save
+        and after an evaluation."""
         if self._is_primary:
             metrics = self.goodput.metrics()
             self._log.append(make_record(GOODPUT, step, metrics))

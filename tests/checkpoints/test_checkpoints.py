@@ -77,7 +77,9 @@ def same_bits(a, b) -> bool:
 def save_steps(directory, steps, config=None, metrics=None) -> Checkpoints:
     store = Checkpoints(directory, config or CheckpointConfig())
     for step in steps:
-        assert store.save(step, device_state(step), RECORD, metrics and metrics.get(step))
+        assert store.save(step, device_state(step), RECORD)
+        if step in (metrics or {}):
+            store.add_metrics(step, metrics[step])
     store.wait()
     return store
 
@@ -358,7 +360,9 @@ def test_retention_keeps_newest_periodic_and_best_steps(tmp_path):
     store.close()
     again = Checkpoints(tmp_path, config)  # a new process knows the scores of the old one
     assert again.restore(abstract()).step == 18
-    again.save(20, device_state(20), RECORD, {"validation/loss": 0.5})
+    again.save(20, device_state(20), RECORD)
+    again.add_metrics(20, {"validation/loss": 0.5})
+    assert checkpoints.committed_steps(tmp_path) == [10, 18, 20]  # 4 is not the best any more
     again.save(22, device_state(22), RECORD)
     again.save(24, device_state(24), RECORD)
     again.close()
@@ -367,8 +371,9 @@ def test_retention_keeps_newest_periodic_and_best_steps(tmp_path):
 
 def test_a_best_metric_that_does_not_exist_is_refused(tmp_path):
     store = Checkpoints(tmp_path, CheckpointConfig(keep_best=1, best_metric="bleu"))
+    store.save(1, device_state(1), RECORD, awaits_metrics=True)
     with pytest.raises(ConfigError, match=r"'bleu' is not among .* validation/loss"):
-        store.save(1, device_state(1), RECORD, {"validation/loss": 1.0})
+        store.add_metrics(1, {"validation/loss": 1.0})
 
 
 @pytest.mark.parametrize(

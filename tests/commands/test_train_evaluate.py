@@ -91,7 +91,8 @@ def test_the_wall_time_is_accounted_for(finished):
         assert parts[name] > 0, name
     assert (parts["lost"], parts["down"]) == (0, 0)
     saves = [record["step"] for record in records(finished, "goodput")]
-    assert saves == [0, 10, 20, 30, 30], "at its start, before each save, at its end"
+    at = "at its start, before each save, after each evaluation, at its end"
+    assert saves == [0, 10, 15, 20, 30, 30, 30], at
     assert b"goodput/evaluation" in next((finished / "tensorboard").iterdir()).read_bytes()
 
 
