@@ -57,6 +57,12 @@ def train(config: RunConfig, started: float | None = None) -> None:
     runtime.start_distributed(config.runtime)
     config.check_mesh(jax.device_count())
     agree_on_run(config)
+    with runtime.compilation_cache(config.runtime.compilation_cache, config.workdir):
+        _train(config, goodput)
+
+
+def _train(config: RunConfig, goodput: Goodput) -> None:
+    """The same, where the hosts have agreed on the config."""
     mixture = resolve_mixture(config)
     resolved = resolve_for_training(config, mixture.row_format.lengths)
     runtime.agree('what settings of "auto" are', json.dumps(resolved.record(), sort_keys=True))
@@ -151,9 +157,10 @@ class Trainer:
         with Prefetcher(put, first_step=step) as batches:
             while step < self.num_steps:
                 batch = self._next_batch(batches, unread)
-                with self.time_of("step"):
+                with self.time_of("step"), self.tracker.profiled(step + 1):
                     state, metrics = train_step(state, batch, self.key)
                 step += 1
+                self.tracker.end_profile(step, metrics)
                 if unread is not None:
                     self._log_step(*unread)
                 unread = (step, metrics)

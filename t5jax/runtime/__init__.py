@@ -1,4 +1,5 @@
-"""Process runtime: distributed start, host agreement, preemption, watchdog, exit codes.
+"""Process runtime: distributed start, host agreement, preemption, watchdog, exit codes, cache
+of compiled programs.
 
 Nothing here imports jax before it is needed, so that `t5jax --help` answers at once.
 """
@@ -8,6 +9,7 @@ from t5jax.runtime.ambient import ambient_changes, ambient_settings, refuse_floa
 from t5jax.runtime.distributed import RuntimeConfig, start_distributed
 from t5jax.runtime.exits import ExitCode, Preempted, TooManyBadSteps, run_guarded
 from t5jax.runtime.preemption import Preemption
+from t5jax.runtime.program_cache import compilation_cache
 from t5jax.runtime.watchdog import Watchdog
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "ambient_changes",
     "ambient_settings",
     "check_shared_directory",
+    "compilation_cache",
     "gather_texts",
     "is_probe_file",
     "refuse_float64",

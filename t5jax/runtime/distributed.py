@@ -8,9 +8,11 @@ import sys
 from typing import Any
 
 from t5jax.errors import ConfigError
+from t5jax.paths import expand
 from t5jax.runtime import lifeline
 from t5jax.runtime.ambient import agree_on_ambient_settings, refuse_float64
 from t5jax.runtime.launch_environment import VARIABLE, missing_variables
+from t5jax.runtime.program_cache import AUTO
 
 # What launch/ scripts set, for the three fields of the same order in RuntimeConfig.
 ENVIRONMENT = ("T5JAX_COORDINATOR", "T5JAX_NUM_PROCESSES", "T5JAX_PROCESS_ID")
@@ -23,7 +25,8 @@ FIELDS = ("coordinator_address", "num_processes", "process_id")
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class RuntimeConfig:
-    """How processes find one another, and their timeouts in seconds (0: no limit).
+    """How processes find one another, their timeouts in seconds (0: no limit), and where compiled
+    programs are kept.
 
     A dead process is noticed at once, a host that lost power or network after
     `heartbeat_timeout_seconds`, a living but stuck one by the watchdog after `step_timeout_seconds`
@@ -39,6 +42,9 @@ class RuntimeConfig:
     shutdown_timeout_seconds: int = 60
     step_timeout_seconds: float = 900
     first_step_timeout_seconds: float = 3600
+    # A folder that all hosts share; "auto": WORKDIR/compilation_cache, or JAX_COMPILATION_CACHE_DIR
+    # where that is set; None: none.
+    compilation_cache: str | None = AUTO
 
     def __post_init__(self):
         for name in ("initialization", "heartbeat", "shutdown"):
@@ -49,6 +55,9 @@ class RuntimeConfig:
             if getattr(self, name) < 0:
                 value = getattr(self, name)
                 raise ConfigError(f"runtime.{name}={value}: must be positive, or 0 for no limit")
+        self.compilation_cache = expand(self.compilation_cache, "runtime.compilation_cache")
+        if self.compilation_cache == "":
+            raise ConfigError("runtime.compilation_cache = '': name a folder, 'auto', or None")
         if self.coordinator_address is not None:
             _check_address(self.coordinator_address)
 

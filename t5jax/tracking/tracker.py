@@ -5,6 +5,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 from t5jax.errors import ConfigError, foreign_code, full_name, user_code
@@ -13,6 +14,7 @@ from t5jax.tracking.goodput import GOODPUT, Goodput, past_parts
 from t5jax.tracking.guarded import GuardedWriter
 from t5jax.tracking.jsonl import EVALUATION, RESUMED, TRAIN, RecordLog, make_record, python_scalars
 from t5jax.tracking.keys import eval_key
+from t5jax.tracking.profile import Profile, steps_of
 from t5jax.tracking.progress import Progress, ProgressBar, ProgressLines, format_fields
 from t5jax.tracking.writers import (
     CustomTracker,
@@ -36,6 +38,7 @@ class TrackingConfig:
     seconds_between_lines: float = 10.0
     plot: bool = True  # WORKDIR/loss.png when the run ends
     trackers: tuple[CustomTracker, ...] = ()  # one's own, beside TensorBoard and wandb
+    profile_steps: str | None = None  # "10:12": a trace of these steps for xprof, WORKDIR/profile
 
     def __post_init__(self) -> None:
         if self.log_every_steps < 1:
@@ -50,6 +53,7 @@ class TrackingConfig:
             raise ConfigError(
                 f"tracking.progress = {self.progress!r}: must be auto, bar, lines or off"
             )
+        steps_of(self.profile_steps)
         if self.wandb_project == "":
             raise ConfigError("tracking.wandb_project = '': give a name, or None for no wandb")
 
@@ -72,6 +76,13 @@ class Tracker:
         goodput: Goodput | None = None,
     ):
         self.goodput = goodput or Goodput()
+        profiled = steps_of(config.profile_steps)
+        if profiled and profiled[0] > num_train_steps:
+            raise ConfigError(
+                f"tracking.profile_steps = {config.profile_steps!r}: the run has "
+                f"train.num_train_steps = {num_train_steps}; name steps that it takes, or None"
+            )
+        self._profile = Profile(pathlib.Path(workdir), profiled if is_primary else range(0))
         refuse_bucket(workdir)
         if config.wandb_project is not None:
             check_wandb(config.wandb_project)  # on every host: all refuse, or none
@@ -127,7 +138,7 @@ class Tracker:
         """Logs something that happened after `step` steps.
 
         Kinds: started, resumed, saved, skipped_bad_step, metric_failed, tracker_failed, fell_back,
-        evaluating_again, preempted, finished ...
+        evaluating_again, preempted, finished, profiled ...
         "resumed" means that what was logged about later steps no longer counts.
         """
         assert kind not in (TRAIN, EVALUATION), f"{kind} is no event"
@@ -155,6 +166,15 @@ class Tracker:
             self.goodput.resume(past_parts(self._log.path, step, self.goodput.started))
             fields = {"started": round(self.goodput.started, 3), **self.goodput.metrics()}
             self._log.append(make_record(GOODPUT, step, fields))
+
+    def profiled(self, step: int) -> AbstractContextManager[None]:
+        """For the call of the `step`-th train step: traced, if the config says so."""
+        return self._profile.step(step)
+
+    def end_profile(self, step: int, results: Any) -> None:
+        """Call it with what the `step`-th train step returned: ends the trace after its last."""
+        if self._profile.end(step, results):
+            self.event(step, "profiled", folder=self._profile.folder)
 
     def time_spent(self, step: int) -> None:
         """Logs where the wall time went until `step` steps were done; call it before a save
@@ -188,6 +208,7 @@ class Tracker:
         if self._closed:
             return
         self._closed = True
+        self._profile.close()
         for writer in self._writers:
             writer.close()
         self._progress.close()

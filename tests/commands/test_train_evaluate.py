@@ -116,11 +116,17 @@ def test_a_run_that_goes_on_from_a_checkpoint_has_the_same_losses(
     for step in (20, 30):
         shutil.rmtree(again / "checkpoints" / str(step))
     words = ["train", str(tiny / "tiny.py"), "--workdir", str(again), "--train.max-bad-steps", "9"]
-    assert main(words) == 0
+    assert main([*words, "--profile-steps", "12:14"]) == 0
+    (trace,) = (again / "profile").rglob("*.xplane.pb")
+    assert b"jit_train_step" in trace.read_bytes()
     lines = [json.loads(line) for line in (again / "metrics.jsonl").read_text().splitlines()]
     (resumed,) = [line for line in lines if line["kind"] == "resumed"]
     assert resumed["step"] == 10
-    assert resumed["changed"] == [f"workdir = '{again}'", "train.max_bad_steps = 9"]
+    assert resumed["changed"] == [
+        f"workdir = '{again}'",
+        "train.max_bad_steps = 9",
+        "tracking.profile_steps = '12:14'",
+    ]
     assert resumed["environment"] == ["NCCL_ALGO was not set, is Ring"]
     second_time = lines[lines.index(resumed) :]
     assert {

@@ -45,9 +45,17 @@ def one_process(config, tmp_path_factory):
 
 @pytest.mark.parametrize("processes", [2, 4])
 def test_losses_do_not_depend_on_the_number_of_hosts(config, one_process, tmp_path, processes):
-    outcome = train(config, tmp_path / "run", *MESH, processes=processes, devices=4 // processes)
-    assert outcome.code == 0
-    assert dict(tiny_run.loss_lines(tmp_path / "run")) == one_process
+    workdir = tmp_path / "run"
+    hosts = {"processes": processes, "devices": 4 // processes}
+    assert train(config, workdir, *MESH, **hosts).code == 0
+    assert dict(tiny_run.loss_lines(workdir)) == one_process
+    if processes == 2:
+        kept = sorted(workdir.glob("compilation_cache/cpu-*/jit_train_step-*"))
+        longer = ("--train.num-train-steps", str(STEPS + 1))
+        assert train(config, workdir, *MESH, *longer, **hosts).code == 0
+        assert len(kept) == 1
+        assert sorted(workdir.glob("compilation_cache/cpu-*/jit_train_step-*")) == kept
+        assert tiny_run.loss_lines(workdir)[-1][0] == STEPS + 1
 
 
 def test_a_killed_host_takes_the_others_along_and_two_hosts_resume_as_one(
