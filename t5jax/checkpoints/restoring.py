@@ -14,7 +14,7 @@ from jax.sharding import SingleDeviceSharding
 
 from t5jax.checkpoints import record as records
 from t5jax.checkpoints.abandoned import silence_abandoned_operations
-from t5jax.checkpoints.fingerprint import fingerprints, leaves_by_path
+from t5jax.checkpoints.fingerprint import Fingerprint, fingerprints, leaves_by_path
 from t5jax.checkpoints.record import DamagedError, Record
 from t5jax.errors import CheckpointError
 from t5jax.runtime import gather_texts
@@ -39,6 +39,7 @@ class Restored:
     state: Any
     record: dict[str, Any]
     metrics: dict[str, float]
+    fingerprints: dict[str, Fingerprint] = dataclasses.field(default_factory=dict)  # all arrays'
 
 
 def restore_params(directory: str | os.PathLike[str], abstract_params, step: int | None = None,
@@ -68,8 +69,13 @@ def restore_leaves(directory: str | os.PathLike[str], wanted: Mapping[str, Any],
     directory = absolute(directory)
     steps = agreed_steps(directory)
     record, arrays = newest_verified(directory, wanted, steps, step, log, all_of=all_of)
-    found = dict(zip(wanted, arrays, strict=True))
-    return Restored(step=record.step, state=found, record=record.content, metrics=record.metrics)
+    return Restored(
+        step=record.step,
+        state=dict(zip(wanted, arrays, strict=True)),
+        record=record.content,
+        metrics=record.metrics,
+        fingerprints={path: leaf.fingerprint for path, leaf in record.leaves.items()},
+    )
 
 
 def newest_verified(

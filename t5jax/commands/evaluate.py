@@ -3,22 +3,30 @@
 With --follow it is continuous evaluation beside a training run.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
 import math
 import pathlib
 import sys
+import time
 from typing import Any, Literal
 
 import jax
 
-from t5jax.checkpoints import checkpoint_directory, committed_steps
+from t5jax.checkpoints import checkpoint_directory
 from t5jax.data.pipeline.loader import Loader
 from t5jax.data.registry.resolve import ResolvedMixture
 from t5jax.data.vocabularies import save_vocabulary
 from t5jax.errors import CheckpointError, ConfigError, DataError
-from t5jax.evaluation.continuous import BestCheckpoint, BestMode, poll_checkpoints
+from t5jax.evaluation.continuous import (
+    BestCheckpoint,
+    BestMode,
+    StepDeleted,
+    is_committed,
+    poll_checkpoints,
+)
 from t5jax.evaluation.evaluator import Evaluator, evaluation_directory
 from t5jax.evaluation.examples import TaskExamples
 from t5jax.evaluation.loss import Baselines, SplitLosses
@@ -26,6 +34,7 @@ from t5jax.evaluation.predictions import TaskPrediction, read_predictions
 from t5jax.evaluation.report import EvaluationReport
 from t5jax.evaluation.samples import most_confident
 from t5jax.evaluation.submission import write_submission
+from t5jax.inference.batch_job import JobMonitor
 from t5jax.run.build import build_evaluation_loaders, build_run_evaluator, resolve_mixture
 from t5jax.run.restore import RestoredRun, SavedRun, apply_flags, open_saved_run, read_saved_config
 from t5jax.runtime import agree
@@ -80,9 +89,13 @@ def evaluate_command(
     workdir: str, flags: list[str], options: EvaluateOptions, *, step: int | None
 ) -> None:
     """Evaluates a step; None: the newest good one. Raises DataError at the end where a metric
-    failed."""
-    saved = _open(workdir, step, flags, options)
-    _check_together(_Evaluation(workdir, saved, options).evaluate(saved.restore(step)))
+    failed, JobPreempted after a SIGTERM."""
+    saved, monitor = _open(workdir, step, flags, options), JobMonitor()
+    # Of losses alone nothing is kept.
+    resumable = options.only != "loss"
+    with monitor.running(saved.config.runtime, resumable=resumable, watched=False):
+        evaluation = _Evaluation(workdir, saved, options, monitor)
+        _check_together(evaluation.evaluate(saved.restore(step)))
 
 
 def evaluate_follow_command(
@@ -90,18 +103,39 @@ def evaluate_follow_command(
 ) -> None:
     """Evaluates every step that is there or appears, until the run's last one; gives up when none
     has appeared for `timeout_seconds`. Raises DataError at the end where a metric failed on the
-    last one."""
-    directory = checkpoint_directory(workdir)
+    last one, JobPreempted after a SIGTERM."""
+    with contextlib.ExitStack() as job:
+        report = _follow(workdir, flags, options, timeout_seconds, job)
+    _check_together(report)
+
+
+def _follow(
+    workdir: str,
+    flags: list[str],
+    options: EvaluateOptions,
+    timeout_seconds: float,
+    job: contextlib.ExitStack,
+) -> EvaluationReport | None:
+    """The report of the last step that was evaluated."""
+    directory, monitor = checkpoint_directory(workdir), JobMonitor()
     saved: SavedRun | None = None
     report: EvaluationReport | None = None
-    for step in poll_checkpoints(pathlib.Path(directory), timeout_seconds=timeout_seconds):
+
+    def wait(seconds: float) -> None:
+        time.sleep(seconds)
+        monitor.after_batch()
+
+    steps = poll_checkpoints(pathlib.Path(directory), timeout_seconds=timeout_seconds, wait=wait)
+    for step in steps:
         try:
             if saved is None:
                 saved = _open(workdir, step, flags, options)
-                evaluation = _Evaluation(workdir, saved, options)
+                runtime = saved.config.runtime
+                job.enter_context(monitor.running(runtime, resumable=True, watched=False))
+                evaluation = _Evaluation(workdir, saved, options, monitor)
             restored = saved.restore(step)
         except CheckpointError:
-            if step in committed_steps(directory):
+            if is_committed(directory, step):
                 raise
             _say(f"step {step} was deleted by the training run before it could be read")
             continue
@@ -110,7 +144,7 @@ def evaluate_follow_command(
             break
     else:
         _say(f"no new checkpoint in {directory} for {timeout_seconds:.0f} s: ended")
-    _check_together(report)
+    return report
 
 
 def _check_together(report: EvaluationReport | None) -> None:
@@ -138,8 +172,10 @@ def _read_all_predictions(evaluator: Evaluator, directory: pathlib.Path) -> Task
 class _Evaluation:
     """Losses and metrics of one run: its data are opened once for all steps."""
 
-    def __init__(self, workdir: str, saved: SavedRun, options: EvaluateOptions):
-        self._workdir, self._options = workdir, options
+    def __init__(
+        self, workdir: str, saved: SavedRun, options: EvaluateOptions, monitor: JobMonitor
+    ):
+        self._workdir, self._options, self._after_batch = workdir, options, monitor.after_batch
         self._config, self._replicas = saved.config, saved.program.replicas
         self._evaluator = self._build_evaluator()
         loaders = {} if options.metrics_only else self._open_loaders()
@@ -212,7 +248,13 @@ class _Evaluation:
         values = _values(losses, report)
         if best.metric not in values and report is not None and report.failures:
             _say(f"step {step} has no {best.metric}, a metric failed: it is not the best")
-        elif best.update(step, values):
+            return
+        try:
+            kept = best.update(step, values)
+        except StepDeleted as deleted:
+            _say(str(deleted))
+            return
+        if kept:
             if jax.process_index() == 0:
                 save_vocabulary(self._config.data.vocabulary, f"{self._workdir}/best")
             _say(f"step {step} is the best so far: kept in {self._workdir}/best")
@@ -221,7 +263,7 @@ class _Evaluation:
 
     def _loss(self, restored: RestoredRun, name: str) -> dict[str, float]:
         split = self._splits[name]
-        found = split.metrics(split.sums(restored.program, restored.params))
+        found = split.metrics(split.sums(restored.program, restored.params, self._after_batch))
         if self._options.with_baselines:
             models = self._baselines[name]
             found |= {"unigram_model": models.unigram, "bigram_model": models.bigram}
@@ -248,6 +290,7 @@ class _Evaluation:
             settings=settings,
             directory=directory,
             progress=_Progress(),
+            after_batch=self._after_batch,
         )
         if self._options.submission is not None:
             predictions = _read_all_predictions(evaluator, directory)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 import jax
+from etils import epath
 
 from t5jax.checkpoints import committed_steps
 from t5jax.data.atomic_files import write_json_file
@@ -41,6 +42,21 @@ def poll_checkpoints(
             waited += _POLL_SECONDS
 
 
+def is_committed(directory: str | epath.Path, step: int) -> bool:
+    """Whether the step is still there, as the first host sees it."""
+    return gather_texts("yes" if step in committed_steps(directory) else "")[0] == "yes"
+
+
+class StepDeleted(Exception):
+    """The training run has deleted the step that was to be kept."""
+
+    def __init__(self, step: int):
+        super().__init__(
+            f"step {step} is the best so far, but the training run deleted it before it could be "
+            "kept: a larger checkpoints.keep_newest leaves more time"
+        )
+
+
 class BestCheckpoint:
     """The best checkpoint of a run by a metric, copied to WORKDIR/best, because training may delete
     its own. That folder is the workdir of a run with this one checkpoint."""
@@ -64,7 +80,8 @@ class BestCheckpoint:
         """Keeps the step if it is better than all before; returns whether it was. NaN, the value of
         a metric that is not defined, is never better than anything.
 
-        Raises ConfigError when the metric is not among `metrics`.
+        Raises ConfigError when the metric is not among `metrics`, and StepDeleted, on every host,
+        when the step is no longer there: what was the best before is still kept.
         """
         if self.metric not in metrics:
             raise ConfigError(
@@ -73,6 +90,9 @@ class BestCheckpoint:
         value = metrics[self.metric]
         if math.isnan(value) or (self.value is not None and not self._is_better(value)):
             return False
+        copied = "yes" if jax.process_index() or self._copy(step) else ""
+        if not gather_texts(copied)[0]:
+            raise StepDeleted(step)
         self.value = value
         if jax.process_index() == 0:
             self._keep(step)
@@ -83,18 +103,34 @@ class BestCheckpoint:
         return value > self.value if self._mode == "max" else value < self.value
 
     def _keep(self, step: int) -> None:
-        self._copy(step)
         record = {"step": step, "metric": self.metric, "mode": self._mode, "value": self.value}
         write_json_file(self._file, record)
         for old in committed_steps(str(self._file.parent / "checkpoints")):
             if old != step:
                 shutil.rmtree(self._file.parent / "checkpoints" / str(old))
 
-    def _copy(self, step: int) -> None:
+    def _copy(self, step: int) -> bool:
+        """False if training deletes the step, or has."""
+        source = self._workdir / "checkpoints" / str(step)
         target = self._file.parent / "checkpoints" / str(step)
         unfinished = self._file.parent / "unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.copytree(self._workdir / "checkpoints" / str(step), unfinished)
+        files = _files(source)
+        try:
+            shutil.copytree(source, unfinished, ignore=shutil.ignore_patterns("*.tmp"))
+        except (FileNotFoundError, shutil.Error):
+            if _files(source) == files and files:
+                raise
+        # A folder that was being emptied meanwhile is copied without an error, in part.
+        if not files or _files(source) != files:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            return False
         target.parent.mkdir(exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
         unfinished.rename(target)
+        return True
+
+
+def _files(folder: pathlib.Path) -> set[pathlib.Path]:
+    """Of a step's items: metrics, beside them, come later."""
+    return {path for path in folder.rglob("*") if path.is_file() and path.parent != folder}

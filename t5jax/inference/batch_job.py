@@ -31,20 +31,26 @@ class JobPreempted(runtime.Preempted):
 
 
 class JobMonitor:
-    """Watchdog and preemption of a job, which calls `after_batch` after every batch."""
+    """Watchdog and preemption of a job, which calls `after_batch` after every batch, and where it
+    waits; as often on every host."""
 
     def __init__(self):
         self._preemption: runtime.Preemption | None = None
         self._watchdog: runtime.Watchdog | None = None
 
     @contextlib.contextmanager
-    def running(self, config: runtime.RuntimeConfig, *, resumable: bool) -> Iterator[None]:
+    def running(
+        self, config: runtime.RuntimeConfig, *, resumable: bool, watched: bool = True
+    ) -> Iterator[None]:
         """Context of the job, after `runtime.start_distributed`. At a signal a `resumable` job, and
-        one of several processes, ends after the current batch; any other ends at once."""
+        one of several processes, ends after the current batch; any other ends at once. `watched`:
+        several processes are ended when no batch ends for `config.first_step_timeout_seconds`."""
         with contextlib.ExitStack() as stack:
             if resumable or jax.process_count() > 1:
                 self._preemption = stack.enter_context(runtime.Preemption())
-            if jax.process_count() > 1:  # a single process may wait for its input without limit
+            if (
+                watched and jax.process_count() > 1
+            ):  # a single process may wait for its input without limit
                 # Every batch may have a new shape, and compile.
                 limit = config.first_step_timeout_seconds
                 self._watchdog = stack.enter_context(runtime.Watchdog(limit, limit))

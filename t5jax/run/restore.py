@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 from etils import epath
@@ -41,8 +41,9 @@ class SavedRun(NamedTuple):
         """The verified parameters of a step, or of the newest good one."""
         restored = restore_params(self.directory, self.program.abstract_state.params, step)
         params = self.program.merge(restored.state)
-        program, step = self.program.without_peft, restored.step
-        return RestoredRun(self.config, program, params, step, _fingerprint(self.directory, step))
+        fingerprint = _fingerprint(restored.fingerprints)
+        program = self.program.without_peft
+        return RestoredRun(self.config, program, params, restored.step, fingerprint)
 
 
 def saved_checkpoints(workdir: str) -> epath.Path:
@@ -98,8 +99,7 @@ def open_saved_run(config: RunConfig, workdir: str) -> SavedRun:
     return SavedRun(config, build_program(config), checkpoint_directory(workdir))
 
 
-def _fingerprint(directory: epath.Path, step: int) -> str:
+def _fingerprint(of_arrays: Mapping[str, Any]) -> str:
     """16 hexadecimal digits of sha256 over the fingerprints of all arrays of the parameters."""
-    leaves = read_record(directory, step).leaves
-    sums = [(path, leaf.fingerprint) for path, leaf in leaves.items() if path.startswith("params/")]
+    sums = [(path, sums) for path, sums in of_arrays.items() if path.startswith("params/")]
     return hashlib.sha256(json.dumps(sorted(sums)).encode()).hexdigest()[:16]

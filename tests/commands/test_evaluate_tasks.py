@@ -1,8 +1,10 @@
 """Tasks with metrics through the command line: in training, afterwards, followed, handed in."""
 
 import json
+import os
 import re
 import shutil
+import signal
 
 import pytest
 
@@ -11,6 +13,7 @@ from t5jax.cli import main
 from t5jax.config import load_config
 from t5jax.data.registry import names
 from t5jax.errors import ConfigError
+from t5jax.evaluation import predictions
 from t5jax.runtime import ExitCode
 from tests.commands import glue_run
 from tests.commands.saved_runs import save_run
@@ -119,6 +122,38 @@ def test_following_a_run_that_stopped_ends(run, capsys, monkeypatch):
     shutil.rmtree(run / "checkpoints" / "4")
     words = (run, "--only", "metrics", "--follow", "--wait", "11")
     assert "no new checkpoint in" in evaluated(capsys, *words).err
+
+
+def test_sigterm_ends_an_evaluation_that_goes_on_where_it_was(
+    run, tmp_path, capsys, monkeypatch, default_signals
+):
+    monkeypatch.setattr(predictions, "_BATCHES_PER_CHUNK", 1)
+    append, rows = predictions._append, []
+
+    def append_and_kill(file, chunk, *rest):
+        append(file, chunk, *rest)
+        rows.append(len(chunk))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(predictions, "_append", append_and_kill)
+    batch = ("--evaluation.batch-size", "8")
+    assert main(["evaluate", str(run), "--only", "metrics", *batch]) == ExitCode.PREEMPTED
+    assert "preempted: the records written so far stay" in capsys.readouterr().err
+    assert rows == [8]
+    monkeypatch.setattr(predictions, "_append", append)
+    evaluated(capsys, run, "--only", "metrics", *batch)
+    evaluated(capsys, run, "--only", "metrics", "--output", tmp_path / "whole", *batch)
+    both = [folder / "validation" / "4" for folder in (run / "evaluations", tmp_path / "whole")]
+    for file in (f"{TASK}.jsonl", "results.json"):
+        assert (both[0] / file).read_bytes() == (both[1] / file).read_bytes()
+
+
+def test_sigterm_ends_a_follower_that_waits(run, capsys, monkeypatch, default_signals):
+    shutil.rmtree(run / "checkpoints" / "4")
+    monkeypatch.setattr("time.sleep", lambda seconds: os.kill(os.getpid(), signal.SIGTERM))
+    words = ["evaluate", str(run), "--only", "metrics", "--follow", "--wait", "11"]
+    assert main(words) == ExitCode.PREEMPTED
+    assert "no new checkpoint in" not in capsys.readouterr().err
 
 
 def test_a_submission_of_the_test_split(run, tmp_path, capsys):

@@ -1,11 +1,18 @@
 """Continuous evaluation: polling for checkpoints, and the best one kept."""
 
 import json
+import shutil
 
 import pytest
 
 from t5jax.errors import ConfigError
-from t5jax.evaluation.continuous import BestCheckpoint, poll_checkpoints
+from t5jax.evaluation import continuous
+from t5jax.evaluation.continuous import (
+    BestCheckpoint,
+    StepDeleted,
+    is_committed,
+    poll_checkpoints,
+)
 
 
 def make_step(folder, step):
@@ -89,3 +96,33 @@ def test_another_metric_or_one_that_is_not_there_is_refused(workdir):
     best.update(10, {"a/x": 1.0})
     with pytest.raises(ConfigError, match=r"holds the best by a/x \(max\); delete it first"):
         BestCheckpoint(workdir, "a/x", "min")
+
+
+@pytest.mark.parametrize("when", ["before", "while", "in part"])
+def test_a_step_that_training_deletes_is_passed_over(workdir, monkeypatch, when):
+    best = BestCheckpoint(workdir, "a/x", "max")
+    assert best.update(10, {"a/x": 3.0})
+    step = workdir / "checkpoints" / "20"
+    (step / "record").mkdir()
+    (step / "record" / "record.json").write_text("{}")
+    copytree = shutil.copytree
+
+    def copy(source, target, **options):
+        monkeypatch.undo()
+        if when == "while":
+            shutil.rmtree(step)
+        else:
+            shutil.rmtree(step / "state")  # copied without an error
+        return copytree(source, target, **options)
+
+    if when == "before":
+        shutil.rmtree(step)
+    else:
+        monkeypatch.setattr(continuous.shutil, "copytree", copy)
+    with pytest.raises(StepDeleted, match="step 20 is the best so far, but the training run del"):
+        best.update(20, {"a/x": 4.0})
+    assert kept(workdir) == (["10"], 3.0)
+    assert [path.name for path in (workdir / "best").iterdir() if path.name == "unfinished"] == []
+    assert is_committed(workdir / "checkpoints", 30)
+    assert best.update(30, {"a/x": 3.5}), "better than what is kept"
+    assert kept(workdir) == (["30"], 3.5)
