@@ -31,7 +31,7 @@ from t5jax.data.store.verify import check_files
 from t5jax.data.tasks.task import SeqioTask
 from t5jax.errors import ConfigError, DataError
 from t5jax.paths import refuse_file_in_the_way
-from t5jax.runtime import ExitCode
+from t5jax.runtime import ExitCode, exit_at_sigterm
 
 DAMAGED = 1  # exit code of --verify that found damage, as sha256sum's
 
@@ -52,7 +52,8 @@ def cache_command(
 
     `part` I/N makes that part of the shards alone, `finish` completes stores of which every shard
     was made so. Raises ConfigError if the vocabulary is there with another number of pieces, and
-    for a part that is none; DataError for `finish` with the parts that are missing.
+    for a part that is none; DataError for `finish` with the parts that are missing; SystemExit(143)
+    after a SIGTERM.
     """
     of_build = Part.parse(part) if part else None
     config = _with_cache_dir(load_config(config_file, flags))
@@ -63,15 +64,16 @@ def cache_command(
         refuse_unfinished(data, config.model.architecture, splits=splits, words=words, flags=flags)
     if new_vocabulary:
         _train_if_missing(data, new_vocabulary)
-    build_stores(
-        data,
-        config.model.architecture,
-        splits=splits,
-        num_processes=num_processes,
-        overwrite=overwrite,
-        engine=engine,
-        part=of_build,
-    )
+    with exit_at_sigterm("preempted: finished shards are kept; the same command makes the others"):
+        build_stores(
+            data,
+            config.model.architecture,
+            splits=splits,
+            num_processes=num_processes,
+            overwrite=overwrite,
+            engine=engine,
+            part=of_build,
+        )
 
 
 def _train_if_missing(data: DataConfig, num_pieces: int) -> None:

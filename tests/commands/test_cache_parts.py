@@ -11,6 +11,7 @@ import time
 import pytest
 
 from t5jax.cli import main
+from t5jax.data.store import units
 
 MODULE = """
 import os
@@ -105,6 +106,60 @@ def test_parts_and_finish(folder, capsys):
         assert main(["cache", "parted.py", "--finish"]) == 0
         assert files(folder / "stores") == whole
     assert main(["cache", "parted.py", "--part", "0/4"]) == 0
+    assert files(folder / "stores") == whole
+
+
+def test_sigterm_keeps_finished_shards_and_leaves_nothing_half_written(
+    folder, capsys, monkeypatch, default_signals
+):
+    whole, encode, taken = one_host(folder), units.encoded_shard, []
+
+    def encode_and_kill(*arguments):
+        for document in encode(*arguments):
+            taken.append(1)
+            if len(taken) == 7:  # in the second shard of the first store
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield document
+
+    monkeypatch.setattr(units, "encoded_shard", encode_and_kill)
+    assert main(["cache", "parted.py"]) == 143
+    assert "preempted: finished shards are kept; the same command makes" in capsys.readouterr().err
+    left = [name for name in files(folder / "stores") if name != "said/train/.parts"]
+    assert {pathlib.PurePath(name).name.split(".")[0] for name in left} == {"shard-00000"}
+    assert not [name for name in left if ".tmp" in name]
+    assert main(["cache", "parted.py"]) == 0
+    assert "1/5 shards were finished before and are kept" in capsys.readouterr().err
+    assert files(folder / "stores") == whole
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to_all", [False, True])
+def test_sigterm_ends_tokenising_processes_at_once(folder, default_signals, to_all):
+    """Schedulers send it to the command alone, or to all processes of the job at once."""
+    whole = one_host(folder)
+    command = [sys.executable, "-m", "t5jax", "cache", "parted.py", "--num-processes", "2"]
+    job = subprocess.Popen(
+        command, env=os.environ | {"T5JAX_TEST_PAUSE": "0.5"}, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert job.stdout is not None
+    said = []
+    for line in job.stdout:
+        said.append(line)
+        if "1/5 shards" in line:
+            break
+    (os.killpg if to_all else os.kill)(job.pid, signal.SIGTERM)
+    said.append(job.communicate(timeout=60)[0])
+    assert job.returncode == 143, "".join(said)
+    assert not (folder / "stores/said/train/shard-00002.json").exists(), "it waits for no shard"
+    assert "preempted: finished shards are kept" in said[-1]
+    assert "error" not in said[-1]
+    deadline = time.monotonic() + 30
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(job.pid, 0)
+            time.sleep(0.05)
+    assert main(["cache", "parted.py"]) == 0
     assert files(folder / "stores") == whole
 
 

@@ -169,6 +169,7 @@ def build_units(
 def _in_processes(
     build: Callable[[Unit], ShardInfo], units: list[Unit], num_processes: int
 ) -> Iterator[ShardInfo]:
+    others = set(multiprocessing.active_children())
     with concurrent.futures.ProcessPoolExecutor(
         num_processes,
         mp_context=multiprocessing.get_context("spawn"),
@@ -187,6 +188,11 @@ def _in_processes(
                 f"{' or '.join(at[:num_processes])}; finished shards are kept, so run again, with "
                 "fewer processes if memory is short"
             ) from error
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            # A shard may take minutes, and what is half written is removed by the next build.
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.kill()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
