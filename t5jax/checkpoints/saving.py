@@ -108,18 +108,20 @@ class Checkpoints:
 
         Raises:
           CheckpointWriteError: the save failed.
-          ConfigError: the best metric is not among them.
+          ConfigError: the best metric is not among them, at a step of `save_every_steps`; between
+            those not all need be evaluated, and the step has no score.
           OSError: they could not be written.
         """
         self.wait()
-        numbers = {name: float(value) for name, value in metrics.items()}
-        if self._config.keep_best and self._config.best_metric not in numbers:
-            raise ConfigError(
-                f"checkpoints.best_metric={self._config.best_metric!r} is not among the metrics "
-                f"of the run: {', '.join(sorted(numbers))}"
-            )
         if step != self._newest:
             return
+        numbers = {name: float(value) for name, value in metrics.items()}
+        best, regular = self._config.best_metric, step % self._config.save_every_steps == 0
+        if self._config.keep_best and regular and best not in numbers:
+            raise ConfigError(
+                f"checkpoints.best_metric={best!r} is not among the metrics "
+                f"of the run: {', '.join(sorted(numbers))}"
+            )
         if jax.process_index() == 0:
             records.write_metrics(self.directory, step, numbers)
         if not self._config.keep_best:

@@ -370,10 +370,14 @@ def test_retention_keeps_newest_periodic_and_best_steps(tmp_path):
 
 
 def test_a_best_metric_that_does_not_exist_is_refused(tmp_path):
-    store = Checkpoints(tmp_path, CheckpointConfig(keep_best=1, best_metric="bleu"))
+    config = CheckpointConfig(keep_best=1, best_metric="bleu", save_every_steps=2)
+    store = Checkpoints(tmp_path, config)
+    store.add_metrics(2, {"validation/loss": 1.0})  # not saved
     store.save(1, device_state(1), RECORD, awaits_metrics=True)
+    store.add_metrics(1, {"validation/loss": 1.0})  # saved when the run was preempted
+    store.save(2, device_state(2), RECORD, awaits_metrics=True)
     with pytest.raises(ConfigError, match=r"'bleu' is not among .* validation/loss"):
-        store.add_metrics(1, {"validation/loss": 1.0})
+        store.add_metrics(2, {"validation/loss": 1.0})
 
 
 @pytest.mark.parametrize(
