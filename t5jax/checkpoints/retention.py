@@ -1,4 +1,5 @@
-"""Retention policies: which checkpoints are kept, the newest, every so many steps, and the best."""
+"""Retention policies: which checkpoints are kept, the newest, every so many steps, named ones, and
+the best."""
 
 import dataclasses
 import math
@@ -10,11 +11,14 @@ from t5jax.errors import ConfigError
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class CheckpointConfig:
-    """How often to save and what to keep: the newest, every so many steps, and the best."""
+    """How often to save and what to keep: the newest, every so many steps, named ones, and the
+    best."""
 
     save_every_steps: int = 1000
+    save_every_minutes: float | None = None  # besides, when so much time has passed since a save
     keep_newest: int = 3
     keep_every_steps: int | None = None
+    keep_steps: tuple[int, ...] = ()  # saved, and never deleted
     keep_best: int = 0
     best_metric: str = "validation/loss"
     best_mode: Literal["min", "max"] = "min"
@@ -27,6 +31,13 @@ class CheckpointConfig:
                 )
         if self.best_mode not in ("min", "max"):
             raise ConfigError(f"checkpoints.best_mode={self.best_mode!r}: must be 'min' or 'max'")
+        minutes = self.save_every_minutes
+        if minutes is not None and not minutes > 0:
+            raise ConfigError(
+                f"checkpoints.save_every_minutes={minutes}: must be more than 0, or None"
+            )
+        if any(step < 0 for step in self.keep_steps):
+            raise ConfigError(f"checkpoints.keep_steps={self.keep_steps}: must be 0 or more")
         every = self.keep_every_steps
         if every is not None and (every < 1 or every % self.save_every_steps):
             raise ConfigError(
@@ -53,7 +64,9 @@ class Retention:
     def kept(self, steps: Sequence[int]) -> set[int]:
         """Those of `steps`, oldest first, that are not deleted."""
         every, number = self.config.keep_every_steps, self.config.keep_best
-        kept = set(steps[-self.config.keep_newest :])
+        kept = set(steps[-self.config.keep_newest :]) | set(self.config.keep_steps).intersection(
+            steps
+        )
         if every is not None:
             kept |= {step for step in steps if step % every == 0}
         if number:

@@ -24,6 +24,7 @@ from t5jax.checkpoints.restoring import (
     newest_verified,
 )
 from t5jax.checkpoints.retention import CheckpointConfig, Retention, score
+from t5jax.checkpoints.schedule import SaveSchedule
 from t5jax.errors import CheckpointError, ConfigError, refused_write
 from t5jax.runtime import gather_texts
 
@@ -53,6 +54,7 @@ class Checkpoints:
     def __init__(self, directory: str | os.PathLike[str], config: CheckpointConfig):
         self.directory = absolute(directory)
         self._config = config
+        self._schedule = SaveSchedule(config)
         self._manager: ocp.CheckpointManager | None = None
         self._newest: int | None = None  # of the steps on disk that this run continues
         self._pending: int | None = None
@@ -60,8 +62,9 @@ class Checkpoints:
         self._retention = Retention(config, {})
         self.awaits_metrics = False  # the restored step: an evaluation of it began and never ended
 
-    def due(self, step: int) -> bool:
-        return step % self._config.save_every_steps == 0
+    def due(self, step: int, after: Any = ()) -> bool:
+        """As `SaveSchedule.due`: to be asked once after every step."""
+        return self._schedule.due(step, after)
 
     def save(
         self, step: int, state, record: dict[str, Any], *, awaits_metrics: bool = False

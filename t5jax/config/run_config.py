@@ -130,7 +130,7 @@ class RunConfig:
                 f"train.batch_size = {self.train.batch_size} does not divide into "
                 f"train.num_microbatches = {num_microbatches} equal parts"
             )
-        self._check_evaluation()
+        self._check_effect()
         self.finetuning.check(self.model)
         if self.finetuning.needs_pretrained and self.init.path is None:
             raise ConfigError(
@@ -149,13 +149,20 @@ class RunConfig:
         tx = build_transformation(self.optimizer, num_steps)
         return self.finetuning.wrap_optimizer(tx, num_steps)
 
-    def _check_evaluation(self) -> None:
-        """Settings that need evaluations have no effect without them."""
+    def _check_effect(self) -> None:
+        """Settings that have no effect: those that need evaluations, without them, and steps to
+        keep that never come."""
         every, checkpoints = self.train.eval_every_steps, self.checkpoints
         if not every and self.train.num_eval_rows is not None:
             raise ConfigError(
                 f"train.num_eval_rows = {self.train.num_eval_rows} has no effect, because "
                 "train.eval_every_steps = 0 means never: change one of them"
+            )
+        late = [step for step in checkpoints.keep_steps if step > self.train.num_train_steps]
+        if late:
+            raise ConfigError(
+                f"checkpoints.keep_steps: {late} come after the last of train.num_train_steps = "
+                f"{self.train.num_train_steps}: leave them out"
             )
         if not checkpoints.keep_best:
             return

@@ -165,7 +165,8 @@ class Trainer:
                     self._log_step(*unread)
                 unread = (step, metrics)
                 preempted = self.preemption.reached()
-                saves = self.checkpoints.due(step) or preempted or step == self.num_steps
+                due = self.checkpoints.due(step, metrics)
+                saves = due or preempted or step == self.num_steps
                 if saves or self.validation.due(step):
                     self._log_step(*unread)
                     unread = None

@@ -98,6 +98,18 @@ def test_the_best_is_kept_until_a_better_one_has_been_evaluated(tmp_path):
     assert committed_steps(tmp_path) == [5, 6]
 
 
+def test_named_steps_are_never_deleted(tmp_path):
+    config = CheckpointConfig(save_every_steps=9, keep_newest=1, keep_best=1, keep_steps=(2, 5, 99))
+    store = opened(tmp_path, config)
+    for step, loss in ((1, 4.0), (2, 3.0), (3, 2.0), (5, 5.0), (6, 1.0), (7, 6.0)):
+        save(store, step, loss)
+    assert committed_steps(tmp_path) == [2, 5, 6, 7]
+    store.close()
+    again = restored(tmp_path, CheckpointConfig(keep_newest=1, keep_steps=(5,)))
+    save(again, 8)
+    assert committed_steps(tmp_path) == [5, 8], "as the config says now"
+
+
 def test_a_step_without_metrics_is_never_the_best(tmp_path):
     store = opened(tmp_path)
     for step in (1, 2, 3):

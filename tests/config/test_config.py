@@ -356,6 +356,10 @@ def test_flags_that_do_not_fit_are_refused(tiny, capsys, flags, words):
         ("--mesh.batch dat", "mesh.batch: 'dat' is not one of"),
         ("--optimizer.schedule.warmup-steps 31", "warmup_steps is 31, longer than the run of 30"),
         # without effect
+        (
+            "--checkpoints.keep-steps 4 31 40",
+            r"keep_steps: \[31, 40\] come after the last of train",
+        ),
         ("--train.eval-every-steps 0 --train.num-eval-rows 5", "num_eval_rows = 5 has no effect"),
         (
             "--train.eval-every-steps 0 --checkpoints.keep-best 1",

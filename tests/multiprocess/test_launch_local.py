@@ -185,6 +185,16 @@ def test_sigterm_to_one_host_ends_all_after_one_step():
 
 
 @pytest.mark.slow
+def test_hosts_save_by_minutes_at_the_same_steps():
+    outcome = run("minutes")
+    assert codes(outcome) == {0: 0, 1: 0}
+    due = [line.partition("] ") for line in outcome.lines if "due after step" in line]
+    by_host = [[text for host, _, text in due if host == f"[{number}"] for number in (0, 1)]
+    assert by_host[0] == by_host[1]
+    assert 2 <= len(by_host[0]) < 15, "every 0.3 s, of steps of 0.05 s"
+
+
+@pytest.mark.slow
 def test_stuck_host_is_ended_by_the_watchdog():
     outcome = run("stuck")
     assert 75 in codes(outcome).values()

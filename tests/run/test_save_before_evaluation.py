@@ -14,11 +14,11 @@ from t5jax.evaluation.loss import SplitLosses
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("default_signals")]
 
 
-def train(tiny: pathlib.Path, workdir: pathlib.Path) -> int:
+def train(tiny: pathlib.Path, workdir: pathlib.Path, *more: str) -> int:
     flags = ["--workdir", str(workdir), "--train.num-train-steps", "6"]
     flags += ["--train.eval-every-steps", "3", "--checkpoints.save-every-steps", "6"]
     flags += ["--tracking.tensorboard", "False", "--tracking.plot", "False"]
-    return main(["train", str(tiny / "tiny.py"), *flags])
+    return main(["train", str(tiny / "tiny.py"), *flags, *more])
 
 
 def lines(workdir: pathlib.Path) -> list[dict]:
@@ -126,3 +126,12 @@ def test_too_little_memory_and_a_signal_when_it_is_evaluated_again(
     assert events(workdir) == [
         *before, ("resumed", 3), ("evaluating_again", 3), ("saved", 6), ("finished", 6)
     ]  # fmt: skip
+
+
+def test_saves_by_minutes_and_steps_that_are_never_deleted(tiny, whole, tmp_path):
+    workdir = tmp_path / "run"
+    flags = ["--checkpoints.save-every-minutes", "1e-9", "--checkpoints.keep-newest", "1"]
+    assert train(tiny, workdir, *flags, "--checkpoints.keep-steps", "2", "3") == 0
+    assert events(workdir) == [*(("saved", step) for step in range(1, 7)), ("finished", 6)]
+    assert committed_steps(workdir / "checkpoints") == [2, 3, 6]
+    assert numbers(workdir) == whole
