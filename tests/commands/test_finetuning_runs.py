@@ -304,7 +304,7 @@ WORDS = {
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(x, marks=pytest.mark.long) if x in ("adapters", "unfreezing") else x
+        pytest.param(x, marks=pytest.mark.long) if x in ("adapters", "unfreezing", "freeze") else x
         for x in WORDS
     ],
 )

@@ -109,7 +109,10 @@ def assert_same_curve(program: Program, optimizer: str):
         pytest.param((1, 8, 1), 2, {}, marks=pytest.mark.slow),
         ((2, 2, 2), 4, {}),
         pytest.param(
-            (1, 2, 4), 1, {"unroll_layers": "all", "remat": "full"}, marks=pytest.mark.slow
+            (1, 2, 4),
+            1,
+            {"unroll_layers": "all", "remat": "full"},
+            marks=[pytest.mark.slow, pytest.mark.long],
         ),
     ],
 )
@@ -124,6 +127,7 @@ def test_adamw_does_not_depend_on_the_mesh():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_muon_does_not_depend_on_the_mesh():
     assert_same_curve(build((2, 2, 2), "muon", 2), "muon")
 
