@@ -19,7 +19,7 @@ from t5jax.data.registry.resolve import defined_row_format
 from t5jax.data.vocabularies.one_line import one_line
 from t5jax.errors import ConfigError, DataError
 from t5jax.planning.abstract_run import with_vocabulary
-from t5jax.planning.parameter_layout import ParameterLayout, StateLayout, state_layout
+from t5jax.planning.settings import layout_on_topology
 from t5jax.planning.topology import Topology, parse_topology, prepare_process
 from t5jax.run.auto import local_machine, resolve_auto
 from t5jax.run.build import (
@@ -33,6 +33,7 @@ from t5jax.sharding import MESH_AXES
 from t5jax.tracking import model_flops
 from t5jax.training.losses import predicting_side
 from t5jax.training.memory import device_bytes
+from t5jax.training.state_layout import ParameterLayout, StateLayout, bytes_of
 from t5jax.training.steps import Program
 from t5jax.training.train_step import TrainState
 
@@ -206,7 +207,7 @@ def inspect_sharding_command(
     prepare_process(target)
     config = read_config(config_file, flags)
     with_vocabulary(config)[0].check()
-    layout = state_layout(config, target)
+    layout = layout_on_topology(config, target)
     rows = [("parameter", "shape", "sharding", "per device", "copies", "MB per device")]
     rows += [_layout_row(x) for x in layout.parameters]
     _print_table(rows)
@@ -228,14 +229,12 @@ def _print_layout(layout: StateLayout, topology: Topology) -> None:
         ("of them whole", layout.replicated_bytes),
     ):
         print(f"{name:16s} {nbytes / 1e9:8.3f} GB per device")
-    whole: dict[str, list[ParameterLayout]] = {}
-    for x in layout.parameters:
-        if x.why:
-            whole.setdefault(x.why, []).append(x)
+    whole = layout.whole_by_reason
     print("\nwhole on every device" + ("" if whole else ": none"))
     for why, parameters in whole.items():
-        total = sum(x.shard_bytes for x in parameters) / 1e6
-        print(f"  {total:10.3f} MB in {len(parameters)}, because {why}")
+        print(f"  {bytes_of(parameters) / 1e6:10.3f} MB in {len(parameters)}, because {why}")
+    if warning := layout.warning(topology.chip.memory_bytes):
+        print(f"\nwarning: {warning}")
 
 
 def _whole(tree) -> float:

@@ -1,6 +1,7 @@
 """RunConfig: the sections of a run, and what must hold between them."""
 
 import dataclasses
+import math
 import os
 import re
 from typing import Literal
@@ -208,6 +209,12 @@ class RunConfig:
                 f"microbatches gives {rows} rows, which do not divide among {replicas} replicas "
                 f"(mesh {data}x{fsdp}x{tensor} over {num_devices} devices); change "
                 "train.batch_size, train.num_microbatches or the mesh"
+            )
+        per_vector = math.prod(sizes[axis] for axis in self.mesh.activation_embed)
+        if self.model.emb_dim % per_vector:
+            raise ConfigError(
+                f"model.emb_dim = {self.model.emb_dim} does not divide among {per_vector} devices; "
+                "change mesh.activation_embed or the mesh's shape"
             )
         per_heads = 1
         for axis in self.mesh.heads:

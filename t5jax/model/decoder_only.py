@@ -118,7 +118,8 @@ class DecoderOnly(TokenModel):
         def body(x_BTD, layer):
             # The layer computes them, too; the compiler merges the two.
             cached = layer.self_attention.memory(layer.self_attention_norm(x_BTD)[:, :length])
-            return constrain(layer(x_BTD, bias, mask), "batch", None, None), cached
+            x_BTD = constrain(layer(x_BTD, bias, mask), "batch", "length", "activation_embed")
+            return x_BTD, cached
 
         _, stacked = jax.lax.scan(body, x_BTD, self.decoder.layers)
         return unstack(stacked, self.decoder.num_layers)

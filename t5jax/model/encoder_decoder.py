@@ -62,7 +62,7 @@ class Stack(nnx.Module):
 
         def block(x_BTD, layer, keys_B):
             x_BTD = layer(x_BTD, bias, mask, memory, keys_B)
-            return constrain(x_BTD, "batch", None, None)
+            return constrain(x_BTD, "batch", "length", "activation_embed")
 
         in_scan = self.unroll < self.num_layers  # pyright: ignore
         block = rematerialized(block, self.remat, in_scan=in_scan)
@@ -162,7 +162,7 @@ class EncoderDecoder(TokenModel):
         segments_BS = jnp.concatenate(
             [jnp.ones(prompt_BPD.shape[:2], segments_BS.dtype), segments_BS], axis=1
         )
-        return constrain(x_BSD, "batch", None, None), segments_BS
+        return constrain(x_BSD, "batch", "length", "activation_embed"), segments_BS
 
     def hidden_of_targets(self, tokens_BS: jax.Array, targets_BT: jax.Array) -> jax.Array:
         """Teacher-forced decoder output [B, T, D], which predicts each of the targets;

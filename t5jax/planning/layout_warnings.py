@@ -3,19 +3,16 @@
 import math
 from collections.abc import Iterator
 
-import jax
-
 from t5jax.model.config import T5Config
 from t5jax.planning.abstract_run import AbstractRun
 from t5jax.planning.collectives import Collective
 from t5jax.planning.compilation import Step
 from t5jax.planning.cost import ProgramCost
 from t5jax.planning.topology import Topology
-from t5jax.training.memory import shard_bytes
+from t5jax.training.state_layout import state_layout
 from t5jax.training.steps import Program
 
 MOST_PERMUTES = 10_000
-REPLICATED_SHARE = 0.05  # of a device's memory that replicated state may take without a word
 _JAX_GPU_SHARE = 0.75  # what JAX reserves unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise
 
 
@@ -30,7 +27,8 @@ def warnings_of(
     """The warnings, each one sentence with its numbers and what to do."""
     if cost is not None:
         yield from _of_collectives(cost)
-    yield from _of_replication(program, topology)
+    if of_state := state_layout(program).warning(topology.chip.memory_bytes):
+        yield of_state
     if step == "train":
         yield from _of_small_microbatches(run, program, topology)
     available = topology.chip.memory_bytes
@@ -60,20 +58,6 @@ def whole_tables_of(model: T5Config, cost: ProgramCost) -> list[tuple[Collective
         if collective.kind in ("all-gather", "all-reduce") and table <= set(collective.shape)
     ]
     return sorted(gathered, key=lambda pair: -pair[0].nbytes * pair[1])
-
-
-def _of_replication(program: Program, topology: Topology) -> Iterator[str]:
-    if topology.num_devices == 1:
-        return
-    leaves = jax.tree.leaves((program.abstract_state.params, program.abstract_state.opt_state))
-    replicated = sum(shard_bytes(x) for x in leaves if x.sharding.is_fully_replicated)
-    share = replicated / topology.chip.memory_bytes
-    if share > REPLICATED_SHARE:
-        yield (
-            f"{replicated / 1e9:.2f} GB of parameters and optimizer state ({share:.0%} of the "
-            "memory) are whole on every device: mesh.fsdp divides them; `t5jax inspect sharding` "
-            "lists them"
-        )
 
 
 def _of_small_microbatches(run: AbstractRun, program: Program, topology: Topology) -> Iterator[str]:

@@ -52,7 +52,8 @@ class StateShapes:
     def __init__(self, config: RunConfig, topology: Topology):
         self._config, self._devices = config, topology.devices()
         self._model = abstract_model(config.model)
-        alone = dataclasses.replace(config, mesh=MeshConfig(data=1, fsdp=1))
+        sizes = {"data": 1, "fsdp": 1, "tensor": 1, "dcn_data": None, "dcn_fsdp": None}
+        alone = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, **sizes))
         mesh = alone.mesh.build(self._devices[:1])
         program = build_program_without_vocabulary(alone, mesh)
         self._state, self._trained = program.abstract_state, config.finetuning.is_trainable

@@ -1,6 +1,7 @@
-"""Sizes of a run as its log states them: parameters, data, compiled memory, FLOPs of a step."""
+"""Sizes of a run as its log states them: parameters, layout, data, compiled memory, FLOPs of a
+step."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import jax
@@ -9,7 +10,10 @@ from t5jax.config import RunConfig
 from t5jax.data.pipeline.loader import Loader
 from t5jax.run.build import TrainLoader
 from t5jax.tracking import Throughput, measure_matmul_peak, model_flops, peak_flops
+from t5jax.training.state_layout import bytes_of, state_layout
 from t5jax.training.steps import Program
+
+_MOST_REASONS = 3
 
 
 def run_size(
@@ -25,6 +29,45 @@ def run_size(
         "devices": f"{jax.device_count()} {jax.devices()[0].device_kind}",
         **_data_size(config, loader, evaluated),
     }
+
+
+def layout_lines(program: Program, memory_bytes: float) -> Iterator[str]:
+    """The mesh of a run on several devices of so much memory, what each of them holds, and what is
+    whole on every one and why; a warning where that takes more than plans tolerate."""
+    if program.mesh.size == 1:
+        return
+    yield f"mesh {_mesh_text(program)}"
+    layout = state_layout(program)
+    yield (
+        f"on each device {_megabytes(layout.parameter_bytes)} of parameters and "
+        f"{_megabytes(layout.optimizer_bytes)} of optimizer state, of which "
+        f"{_megabytes(layout.replicated_bytes)} are whole on every device"
+    )
+    reasons = layout.whole_by_reason
+    for why, parameters in list(reasons.items())[:_MOST_REASONS]:
+        others = f" and {len(parameters) - 1} more" if parameters[1:] else ""
+        yield f"whole: {parameters[0].name}{others}, {_megabytes(bytes_of(parameters))}: {why}"
+    if len(reasons) > _MOST_REASONS:
+        left = sum(bytes_of(x) for x in list(reasons.values())[_MOST_REASONS:])
+        yield f"whole for {len(reasons) - _MOST_REASONS} more reasons: {_megabytes(left)}"
+    if warning := layout.warning(memory_bytes):
+        yield f"warning: {warning}"
+
+
+def _mesh_text(program: Program) -> str:
+    devices, config = program.mesh.devices.flatten().tolist(), program.mesh_config
+    text = " x ".join(f"{name}={size}" for name, size in program.mesh.shape.items())
+    text += f" over {len(devices)} {devices[0].device_kind}"
+    between = config.between_slices(devices)
+    if between:
+        text += ", slices along " + " x ".join(f"{name}={n}" for name, n in between.items())
+    if config.shares_links(devices):
+        text += "; an axis takes a part of one of the slice's own, whose links it shares"
+    return text
+
+
+def _megabytes(nbytes: float) -> str:
+    return f"{nbytes / 1e9:.3g} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:.3g} MB"
 
 
 def compiled_memory(compiled: jax.stages.Compiled) -> dict[str, float]:

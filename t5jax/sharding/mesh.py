@@ -3,7 +3,7 @@ axes."""
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -17,17 +17,7 @@ from t5jax.sharding.device_grid import (
     num_slices,
     splits_physical_axes,
 )
-
-MESH_AXES = ("data", "fsdp", "tensor")
-AxisRules = Mapping[str, tuple[str, ...]]
-_RULES = ("batch", "vocab", "embed", "heads", "mlp", "relpos_buckets")
-_AXES_OF_ONE_ARRAY = (  # logits, token embedding, kernels, position bias
-    ("batch", "vocab"),
-    ("vocab", "embed"),
-    ("embed", "heads"),
-    ("embed", "mlp"),
-    ("heads", "relpos_buckets"),
-)
+from t5jax.sharding.rules import BUILT_IN, MESH_AXES, AxisRules, check_rules
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -47,11 +37,16 @@ class MeshConfig:
     dcn_data: int | None = None
     dcn_fsdp: int | None = None
     batch: tuple[str, ...] = ("data", "fsdp")
+    # Of the activations between blocks, their positions and their vectors.
+    length: tuple[str, ...] = ()
+    activation_embed: tuple[str, ...] = ()
     vocab: tuple[str, ...] = ("tensor",)
     embed: tuple[str, ...] = ("fsdp",)
     heads: tuple[str, ...] = ("tensor",)
     mlp: tuple[str, ...] = ("tensor",)
     relpos_buckets: tuple[str, ...] = ()
+    # More rules: of axes of your own, and of single parameters, PATTERN:AXIS.
+    rules: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def shape(self, num_devices: int) -> Shape:
         """Sizes of the mesh axes for this many devices; an fsdp of "auto" counts as 1. Raises
@@ -78,8 +73,9 @@ class MeshConfig:
 
     @property
     def logical_axis_rules(self) -> AxisRules:
-        """Mesh axes of each logical axis."""
-        return {name: tuple(getattr(self, name)) for name in _RULES}
+        """Mesh axes of each logical axis, and of those of single parameters (`rules.py`)."""
+        own = {name: tuple(axes) for name, axes in self.rules.items()}
+        return {name: tuple(getattr(self, name)) for name in BUILT_IN} | own
 
     def check(self) -> None:
         """Raises ConfigError for what is wrong with any number of devices."""
@@ -87,18 +83,10 @@ class MeshConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"mesh.{name} = {value}: must be at least 1, or None")
-        for name, axes in self.logical_axis_rules.items():
-            for axis in axes:
-                if axis not in MESH_AXES:
-                    raise ConfigError(f"mesh.{name}: {axis!r} is not one of {MESH_AXES}")
-            if len(set(axes)) < len(axes):
-                raise ConfigError(f"mesh.{name} = {axes}: names an axis twice")
-        for one, other in _AXES_OF_ONE_ARRAY:
-            for axis in set(self.logical_axis_rules[one]) & set(self.logical_axis_rules[other]):
-                raise ConfigError(
-                    f"mesh.{one} and mesh.{other} both use {axis!r}, but are axes of one array: "
-                    "a mesh axis can divide only one of them"
-                )
+        for name in self.rules:
+            if name in BUILT_IN:
+                raise ConfigError(f"mesh.rules[{name!r}]: set the field mesh.{name}")
+        check_rules(self.logical_axis_rules)
 
     def build(self, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
         """The mesh over the devices (default: all there are).

@@ -13,7 +13,7 @@ import jax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from t5jax.sharding.mesh import AxisRules
+from t5jax.sharding.rules import AxisRules
 
 _rules: contextvars.ContextVar[AxisRules | None] = contextvars.ContextVar(
     "axis_rules", default=None

@@ -8,32 +8,45 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from t5jax.errors import ConfigError
-from t5jax.sharding.mesh import AxisRules
 from t5jax.sharding.placement import spec_of
+from t5jax.sharding.rules import AxisRules, check_rules_of, rule_of
 
 
 def param_specs(model: nnx.Module, rules: AxisRules, mesh: jax.sharding.Mesh) -> dict:
     """A PartitionSpec per parameter of an (abstract) model. A stack's layers axis is not sharded.
 
-    Raises ConfigError if an axis of a parameter is not divisible by its mesh axes.
+    Raises ConfigError if an axis of a parameter is not divisible by its mesh axes, if a mesh axis
+    would divide two of them, and for a rule of the config that no parameter follows.
     """
+    check_rules_of(rules, param_axes(model))
 
     def spec(path, param):
+        name = _joined(path)
+        own = {axis: rule_of(rules, axis, name) for axis in param.axes}
+        used = [mesh_axis for mesh_axes in own.values() for mesh_axis in mesh_axes]
+        if len(set(used)) < len(used):
+            raise ConfigError(
+                f"mesh.rules: {name} has {own}, but a mesh axis can divide only one of its axes"
+            )
         stacked = len(param.shape) - len(param.axes)
-        for size, name in zip(param.shape[stacked:], param.axes, strict=True):
-            devices = math.prod(mesh.shape[axis] for axis in rules[name])
+        for size, axis in zip(param.shape[stacked:], param.axes, strict=True):
+            devices = math.prod(mesh.shape[mesh_axis] for mesh_axis in own[axis])
             if size % devices:
-                names = jax.tree_util.keystr(path, simple=True, separator="/")
                 raise ConfigError(
-                    f"mesh: {names} has {name}={size}, which does not divide into "
-                    f"{' x '.join(rules[name])} = {devices}; change mesh.{name}, the mesh's shape "
+                    f"mesh: {name} has {axis}={size}, which does not divide into "
+                    f"{' x '.join(own[axis])} = {devices}; change mesh.{axis}, the mesh's shape "
                     "or the model's"
                 )
-        return spec_of((None,) * stacked + param.axes, rules)
+        return spec_of((None,) * stacked + param.axes, own)
 
-    is_param = lambda x: isinstance(x, nnx.Variable)
-    specs = jax.tree_util.tree_map_with_path(spec, nnx.state(model, nnx.Param), is_leaf=is_param)
+    specs = jax.tree_util.tree_map_with_path(spec, nnx.state(model, nnx.Param), is_leaf=_is_param)
     return nnx.to_pure_dict(specs)
+
+
+def param_axes(model: nnx.Module) -> dict[str, tuple[str, ...]]:
+    """Path -> logical axes of every parameter, without the layers axis of a stack."""
+    found = jax.tree_util.tree_leaves_with_path(nnx.state(model, nnx.Param), is_leaf=_is_param)
+    return {_joined(path): param.axes for path, param in found}
 
 
 def state_shardings(abstract_state, specs: dict, mesh: jax.sharding.Mesh):
@@ -50,6 +63,14 @@ def state_shardings(abstract_state, specs: dict, mesh: jax.sharding.Mesh):
         return NamedSharding(mesh, next((s for shape, s in tails if shape == slot.shape), P()))
 
     return jax.tree_util.tree_map_with_path(sharding, abstract_state)
+
+
+def _is_param(x) -> bool:
+    return isinstance(x, nnx.Variable)
+
+
+def _joined(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _names(path) -> tuple[str, ...]:

@@ -91,9 +91,9 @@ HEADERS = """
 import dataclasses
 from t5jax.config import read_config
 from t5jax.planning.abstract_run import with_vocabulary
-from t5jax.planning.parameter_layout import state_layout
+from t5jax.planning.settings import layout_on_topology
 for path, text in given:
-    layout = state_layout(read_config(path), parse_topology(text))
+    layout = layout_on_topology(read_config(path), parse_topology(text))
     found.append([layout.mesh, layout.parameter_bytes])
 print(json.dumps(found))
 """

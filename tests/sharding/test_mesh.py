@@ -58,6 +58,7 @@ def test_axes_that_do_not_exist():
         (MeshConfig(embed=("tensor",)), "mesh.vocab and mesh.embed both use 'tensor'"),
         (MeshConfig(batch=("data", "tensor")), "mesh.batch and mesh.vocab both use 'tensor'"),
         (MeshConfig(mlp=("tensor", "fsdp")), "mesh.embed and mesh.mlp both use 'fsdp'"),
+        (MeshConfig(length=("data",)), "mesh.batch and mesh.length both use 'data'"),
         (MeshConfig(dcn_data=0), "mesh.dcn_data = 0: must be at least 1, or None"),
     ],
 )

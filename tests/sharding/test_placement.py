@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -75,6 +76,60 @@ def test_rules_change_the_sharding():
     specs = by_path(param_specs(abstract_model(MODEL), config.logical_axis_rules, config.build()))
     assert specs["token_embedder"] == P(("fsdp", "tensor"), None)
     assert specs["encoder/layers/mlp/wo"] == P(None, ("tensor",), None)
+
+
+def specs_with(**changes) -> dict:
+    config = MeshConfig(data=2, fsdp=2, tensor=2, **changes)
+    config.check()
+    return by_path(param_specs(abstract_model(MODEL), config.logical_axis_rules, config.build()))
+
+
+def test_rules_of_single_parameters():
+    """By pattern of path; of several that match the last counts."""
+    rules = {
+        "layers/mlp/wo$:embed": (),
+        "decoder/.*mlp/wo:embed": ("data", "fsdp"),
+        "token_embedder:vocab": ("tensor", "data"),
+    }
+    others, specs = specs_with(), specs_with(rules=rules)
+    changed = {name: spec for name, spec in specs.items() if spec != others[name]}
+    assert changed == {
+        "encoder/layers/mlp/wo": P(None, ("tensor",), None),
+        "decoder/layers/mlp/wo": P(None, ("tensor",), ("data", "fsdp")),
+        "token_embedder": P(("tensor", "data"), ("fsdp",)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"token_embedder:vocabulary": ()}, "no parameter has an axis 'vocabulary'; did you mean"),
+        ({"experts": ()}, r"mesh.rules\['experts'\]: no parameter has an axis .*they have embed"),
+        ({"mlp/w0$:mlp": ()}, "no parameter with an axis 'mlp' matches 'mlp/w0\\$'; `t5jax insp"),
+        ({"relpos_bias:vocab": ()}, "no parameter with an axis 'vocab' matches 'relpos_bias'"),
+        ({"mlp/wo:mlp": ("fsdp",)}, "mesh.rules: .*mlp/wo has .*divide only one of its axes"),
+        ({"mlp/wo:embed": ("data", "fsdp", "tensor")}, "a mesh axis can divide only one"),
+        ({"mlp/wo:mlp": ("model",)}, r"mesh.rules\['mlp/wo:mlp'\]: 'model' is not one of"),
+        ({"mlp/(wo:mlp": ()}, "not a regular expression before the colon"),
+        ({"embed": ()}, r"mesh.rules\['embed'\]: set the field mesh.embed"),
+    ],
+)
+def test_rules_that_cannot_be(rules, message):
+    with pytest.raises(ConfigError, match=message):
+        specs_with(rules=rules)
+
+
+def test_an_axis_of_a_users_own_model():
+    class Own(nnx.Module):
+        def __init__(self):
+            self.table = nnx.Param(jnp.zeros((6, 5)), axes=("experts", "embed_of_mine"))
+
+    config = MeshConfig(data=2, fsdp=2, tensor=2, rules={"experts": ("fsdp",)})
+    of = lambda config: param_specs(Own(), config.logical_axis_rules, config.build())
+    with pytest.raises(ConfigError, match=r"table has an axis 'embed_of_mine', .* no rule"):
+        of(config)
+    config.rules["embed_of_mine"] = ()
+    assert of(config) == {"table": P(("fsdp",), None)}
 
 
 def test_a_bias_per_layer_is_stacked():

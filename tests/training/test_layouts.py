@@ -1,6 +1,7 @@
 """Losses are the same on any layout: slices, rules of activations and of single parameters."""
 
 import functools
+import re
 
 import jax
 import numpy as np
@@ -18,10 +19,10 @@ from tests.model import tiny_t5
 ROWS, INPUTS, TARGETS, STEPS = 16, 11, 7, 3
 
 
-def build(config: MeshConfig, **changes) -> Program:
+def build(config: MeshConfig, num_microbatches: int = 1) -> Program:
     model = tiny_t5.config(
         "1.1", vocab_size=60, emb_dim=24, num_heads=4, head_dim=5, mlp_dim=28,
-        num_encoder_layers=1, num_decoder_layers=1, dropout_rate=0.1, **changes,
+        num_encoder_layers=1, num_decoder_layers=1, dropout_rate=0.1,
     )  # fmt: skip
     return Program(
         model=model,
@@ -29,6 +30,7 @@ def build(config: MeshConfig, **changes) -> Program:
         tx=AdamW(learning_rate=0.01, schedule=Constant()).build(STEPS),
         mesh_config=config,
         mesh=config.build(),
+        num_microbatches=num_microbatches,
     )
 
 
@@ -37,9 +39,9 @@ def batches(program: Program) -> list[dict]:
     return [jax.device_put(make(seed=n), program.batch_sharding) for n in range(STEPS)]
 
 
-def train_losses(config: MeshConfig) -> list[float]:
+def train_losses(config: MeshConfig, num_microbatches: int = 1) -> list[float]:
     """Of steps of training."""
-    program = build(config)
+    program = build(config, num_microbatches)
     spec = {name: x.shape[1:] for name, x in batches(program)[0].items()}
     step = program.compile_train_step(program.abstract_batch(spec, ROWS), jax.random.key(0))
     params, zero = tiny_t5.random_params(program.model), np.zeros((), np.int32)
@@ -82,3 +84,45 @@ SLICES = [  # eight devices in two parts, or four; the devices in the mesh's ord
 def test_slices(losses, config, order):
     assert [device.id for device in config.build().devices.flat] == order
     assert_same(losses, config)
+
+
+CUBE = {"data": 2, "fsdp": 2, "tensor": 2}
+RULES = [
+    MeshConfig(**CUBE, length=("tensor",)),  # 11 inputs and 7 targets, in two unequal parts
+    MeshConfig(**CUBE, activation_embed=("tensor",)),
+    MeshConfig(data=2, fsdp=4, batch=("data",), length=("fsdp",)),
+    MeshConfig(data=4, fsdp=2, batch=("fsdp",), activation_embed=("data",)),
+]
+
+
+@pytest.mark.parametrize("losses", BOTH)
+@pytest.mark.parametrize("config", slow_but(RULES[:1], RULES))
+def test_sharded_activations(losses, config):
+    config.check()
+    assert_same(losses, config)
+
+
+@pytest.mark.parametrize("config", slow_but(RULES[:1], RULES))
+def test_activations_between_blocks_are_sharded(config):
+    """In the program that is compiled: rows, positions and vectors of the encoder's."""
+    program = build(config)
+    shapes = {name: x.shape[1:] for name, x in batches(program)[0].items()}
+    text = program.lower_eval_step(program.abstract_batch(shapes, ROWS)).as_text()
+    part = lambda axes: "{" + ", ".join(f'"{axis}"' for axis in axes) + "}"
+    axes = ", ".join(map(part, (config.batch, config.length, config.activation_embed)))
+    (said,) = re.findall(
+        rf"sharding_constraint .*<@mesh, \[(.*)\]> : tensor<{ROWS}x11x24xf32>", text
+    )
+    assert said == axes
+
+
+SINGLE = {"decoder/layers/mlp/wo$:embed": (), "token_embedder:vocab": ("tensor", "data")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_microbatches", [1, 2])
+def test_single_parameters(num_microbatches):
+    """With microbatches no axis is left over which replicas of all parameters could add up."""
+    config = MeshConfig(**CUBE, rules=SINGLE)
+    losses = functools.partial(train_losses, num_microbatches=num_microbatches)
+    assert losses(config) == pytest.approx(of_replicas(train_losses), rel=1e-5)

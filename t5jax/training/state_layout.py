@@ -1,19 +1,17 @@
-"""Layout of every parameter on a topology: shape, sharding, bytes per device, and why where it is
-replicated. Nothing is compiled."""
+"""Layout of a run's state on its mesh: shape, sharding and bytes per device of every parameter, and
+why where it is whole on every device. Nothing is compiled."""
 
 import dataclasses
 import math
 
 import jax
-from flax import nnx
 
-from t5jax.config import RunConfig
 from t5jax.model.registry import abstract_model
-from t5jax.planning.abstract_run import abstract_run
-from t5jax.planning.settings import resolve_for_topology
-from t5jax.planning.topology import Topology
+from t5jax.sharding import param_axes, rule_of
 from t5jax.training.memory import device_bytes, shard_bytes
 from t5jax.training.steps import Program
+
+REPLICATED_SHARE = 0.05  # of a device's memory that replicated state may take without a word
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,15 +38,36 @@ class StateLayout:
     replicated_bytes: float  # of parameters and optimizer state, whole on every device
     mesh: dict[str, int]
 
+    @property
+    def whole_by_reason(self) -> dict[str, list[ParameterLayout]]:
+        """Why -> the parameters that are therefore whole on every device, the most bytes first."""
+        found: dict[str, list[ParameterLayout]] = {}
+        for x in self.parameters:
+            if x.why:
+                found.setdefault(x.why, []).append(x)
+        return dict(sorted(found.items(), key=lambda item: -bytes_of(item[1])))
 
-def state_layout(config: RunConfig, topology: Topology) -> StateLayout:
-    """The layout of the config's run. Raises ConfigError where config and topology do not go
-    together."""
-    config.check_mesh(topology.num_devices, trains=False)
-    run, _ = resolve_for_topology(abstract_run(config), topology)
-    program = run.program(run.config.mesh.build(topology.devices()))
+    def warning(self, memory_bytes: float) -> str | None:
+        """Where replicated state takes more than REPLICATED_SHARE of a device's memory."""
+        share = self.replicated_bytes / memory_bytes
+        if math.prod(self.mesh.values()) == 1 or share <= REPLICATED_SHARE:
+            return None
+        return (
+            f"{self.replicated_bytes / 1e9:.2f} GB of parameters and optimizer state ({share:.0%} "
+            "of the memory) are whole on every device: mesh.fsdp divides them; `t5jax inspect "
+            "sharding` lists them"
+        )
+
+
+def bytes_of(parameters: list[ParameterLayout]) -> int:
+    """Of one device."""
+    return sum(x.shard_bytes for x in parameters)
+
+
+def state_layout(program: Program) -> StateLayout:
+    """The layout of a program's state on its mesh."""
     state = program.abstract_state
-    axes = _axis_names(program)
+    axes = param_axes(abstract_model(program.model))
     leaves = jax.tree.leaves((state.params, state.opt_state))
     return StateLayout(
         parameters=tuple(
@@ -62,14 +81,6 @@ def state_layout(config: RunConfig, topology: Topology) -> StateLayout:
         ),
         mesh=dict(program.mesh.shape),
     )
-
-
-def _axis_names(program: Program) -> dict[str, tuple[str, ...]]:
-    """Logical axes of the model's parameters by path, without the layers axis of a stack."""
-    found = nnx.state(abstract_model(program.model), nnx.Param)
-    is_param = lambda x: isinstance(x, nnx.Variable)
-    leaves = jax.tree_util.tree_leaves_with_path(found, is_leaf=is_param)
-    return {_path(path): param.axes for path, param in leaves}
 
 
 def _path(path) -> str:
@@ -90,7 +101,7 @@ def _layout(path, x: jax.ShapeDtypeStruct, program: Program, axes) -> ParameterL
         shard=shard,
         shard_bytes=shard_bytes(x),
         copies=sharding.num_devices // pieces,
-        why="" if pieces > 1 else _why(axes.get(name), program),
+        why="" if pieces > 1 else _why(name, axes.get(name), program),
     )
 
 
@@ -98,14 +109,14 @@ def _tuple(axis) -> tuple[str, ...]:
     return () if axis is None else axis if isinstance(axis, tuple) else (axis,)
 
 
-def _why(axes: tuple[str, ...] | None, program: Program) -> str:
+def _why(path: str, axes: tuple[str, ...] | None, program: Program) -> str:
     """Why a parameter is whole on every device."""
     if axes is None:
         return "added by fine-tuning: no axis of it has a rule"
     rules, sizes = program.mesh_config.logical_axis_rules, program.mesh.shape
     reasons = []
     for axis in axes:
-        mesh_axes = rules.get(axis, ())
+        mesh_axes = rule_of(rules, axis, path)
         if not mesh_axes:
             reasons.append(f"mesh.{axis} names no axis")
         else:
