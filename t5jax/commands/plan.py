@@ -6,7 +6,8 @@ import math
 import pathlib
 import sys
 
-from t5jax.config import read_config
+from t5jax import runtime
+from t5jax.config import RunConfig, read_config
 from t5jax.data.atomic_files import write_json_file
 from t5jax.errors import ConfigError
 from t5jax.planning.abstract_run import with_vocabulary
@@ -41,8 +42,7 @@ def plan_command(
         raise ConfigError(f"--price-per-chip-hour {price_per_chip_hour}: give 0 or more")
     target = parse_topology(topology, slices)
     prepare_process(target)
-    config = read_config(config_file, flags)
-    with_vocabulary(config)[0].check()
+    config = _read(config_file, flags)
     _say(f"compiling the {step} step for {target}: seconds on CPU, minutes for TPU and GPU")
     plan = make_plan(config, target, step, price_per_chip_hour=price_per_chip_hour)
     print(report(plan))
@@ -75,6 +75,16 @@ def _offer_nearest(plan: Plan) -> dict | None:
     return {"flags": found.flags, **found.plan.as_json()}
 
 
+def _read(config_file: str, flags: list[str]) -> RunConfig:
+    """The config of a plan, whose profiles of flags are set; those for other platforms' compilers
+    change nothing."""
+    config = read_config(config_file, flags)
+    with_vocabulary(config)[0].check()
+    for line in runtime.set_flags(config.runtime.flags, started=runtime.devices_are_started()):
+        _say(line)
+    return config
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -99,8 +109,7 @@ def search_command(
         check_found_config(write, config_file)
     target = parse_topology(topology, slices)
     prepare_process(target)
-    config = read_config(config_file, flags)
-    with_vocabulary(config)[0].check()
+    config = _read(config_file, flags)
     progress = CountProgress(sys.stderr, None, "layouts compiled", seconds_between_lines=0.0)
     done = itertools.count(1)
 

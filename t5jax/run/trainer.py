@@ -19,7 +19,7 @@ from t5jax.data.pipeline.prefetch import Prefetcher
 from t5jax.data.pipeline.streaming import StreamingLoader
 from t5jax.errors import ConfigError
 from t5jax.paths import check_written_run
-from t5jax.run.auto import Resolved, resolve_for_training
+from t5jax.run.auto import Resolved, local_machine, resolve_for_training
 from t5jax.run.build import (
     TrainLoader,
     build_program,
@@ -29,7 +29,7 @@ from t5jax.run.build import (
 )
 from t5jax.run.initialize import initialize
 from t5jax.run.provenance import agree_on_run
-from t5jax.run.summary import compiled_memory, measure_throughput
+from t5jax.run.summary import compiled_memory, layout_lines, measure_throughput
 from t5jax.run.validation import Validation
 from t5jax.tracking import Goodput, Tracker
 from t5jax.training.feeding import Feeder
@@ -84,6 +84,8 @@ def _train(config: RunConfig, goodput: Goodput) -> None:
         tracker.message(f"workdir {config.workdir}")
         for choice in resolved.choices:
             tracker.message(f"auto: {choice}")
+        for line in layout_lines(program, local_machine().memory_bytes):
+            tracker.message(line)
         Trainer(resolved, program, loader, validation, tracker, watchdog, preemption).run()
     validation.check()
 

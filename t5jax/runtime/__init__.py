@@ -8,6 +8,7 @@ from t5jax.runtime.agreement import agree, check_shared_directory, gather_texts,
 from t5jax.runtime.ambient import ambient_changes, ambient_settings, refuse_float64
 from t5jax.runtime.distributed import RuntimeConfig, start_distributed
 from t5jax.runtime.exits import ExitCode, Preempted, TooManyBadSteps, run_guarded
+from t5jax.runtime.flags import devices_are_started, set_flags
 from t5jax.runtime.preemption import Preemption, exit_at_sigterm
 from t5jax.runtime.program_cache import compilation_cache
 from t5jax.runtime.watchdog import Watchdog
@@ -24,10 +25,12 @@ __all__ = [
     "ambient_settings",
     "check_shared_directory",
     "compilation_cache",
+from t5jax.runtime.flags import devices_are_started, set_flags
     "exit_at_sigterm",
     "gather_texts",
     "is_probe_file",
     "refuse_float64",
     "run_guarded",
+    "set_flags",
     "start_distributed",
 ]

@@ -55,7 +55,7 @@ def ambient_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     found = {name: str(getattr(jax.config, name)) for name in _OF_JAX if hasattr(jax.config, name)}
     found |= {name: environ[name] for name in _OF_ENVIRONMENT if environ.get(name)}
     for variable in _FLAGS:
-        for word in _words(environ.get(variable, "")):
+        for word in flag_words(environ.get(variable, "")):
             flag, _, value = word.partition("=")
             if flag != "--v" and not flag.startswith(_NOT_NUMBERS):
                 found[f"{variable} {flag}"] = value or "true"
@@ -114,7 +114,7 @@ def _differing(one: Mapping[str, str], other: Mapping[str, str]) -> Iterator[tup
             yield name, one.get(name, "not set"), other.get(name, "not set")
 
 
-def _words(flags: str) -> list[str]:
+def flag_words(flags: str) -> list[str]:
     """The flags of a variable, or of the file that it names, as XLA reads it."""
     flags = flags.strip()
     if flags and not flags.startswith("-"):

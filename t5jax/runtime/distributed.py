@@ -11,6 +11,7 @@ from t5jax.errors import ConfigError
 from t5jax.paths import expand
 from t5jax.runtime import lifeline
 from t5jax.runtime.ambient import agree_on_ambient_settings, refuse_float64
+from t5jax.runtime.flags import check_profiles, devices_are_started, set_flags
 from t5jax.runtime.launch_environment import VARIABLE, missing_variables
 from t5jax.runtime.program_cache import AUTO
 
@@ -45,6 +46,7 @@ class RuntimeConfig:
     # A folder that all hosts share; "auto": WORKDIR/compilation_cache, or JAX_COMPILATION_CACHE_DIR
     # where that is set; None: none.
     compilation_cache: str | None = AUTO
+    flags: tuple[str, ...] = ()  # profiles of XLA's, libtpu's and NCCL's flags (runtime/flags.py)
 
     def __post_init__(self):
         for name in ("initialization", "heartbeat", "shutdown"):
@@ -60,6 +62,7 @@ class RuntimeConfig:
             raise ConfigError("runtime.compilation_cache = '': name a folder, 'auto', or None")
         if self.coordinator_address is not None:
             _check_address(self.coordinator_address)
+        check_profiles(self.flags, "runtime.flags")
 
 
 def start_distributed(config: RuntimeConfig) -> int:
@@ -67,13 +70,13 @@ def start_distributed(config: RuntimeConfig) -> int:
 
     The three flags, or else the three variables of ENVIRONMENT, name coordinator and processes;
     without them the cluster is detected; without a cluster this is the only process. Must be called
-    before anything touches a jax device. Later calls change nothing. Process 0 says on standard
-    error what T5JAX_ENV names and is not set.
+    before anything touches a jax device. Later calls change nothing. Flags of the profiles are set
+    first. Process 0 says on standard error which, and what T5JAX_ENV names and is not set.
 
     Raises:
       ConfigError: some of the three values are given and others are missing, or they are wrong;
         ambient settings differ between hosts, or ask for float64 (`ambient.py`); T5JAX_ENV names
-        what is no variable's name.
+        what is no variable's name; a profile of flags that there is not, or that comes too late.
     """
     import jax
 
@@ -81,13 +84,15 @@ def start_distributed(config: RuntimeConfig) -> int:
         refuse_float64()
         return jax.process_count()
     missing = missing_variables(os.environ)
+    flags = set_flags(config.flags, started=devices_are_started())
     _serialize_virtual_devices()
     number = _start(config)
     if number > 1:  # once all are connected: each hears of what another refuses
         agree_on_ambient_settings()
     refuse_float64()
-    if missing and (number == 1 or jax.process_index() == 0):
-        print(f"{VARIABLE} names {', '.join(missing)}: not set here", file=sys.stderr, flush=True)
+    said = [*flags, *([f"{VARIABLE} names {', '.join(missing)}: not set here"] if missing else ())]
+    if said and (number == 1 or jax.process_index() == 0):
+        print("\n".join(said), file=sys.stderr, flush=True)
     return number
 
 
