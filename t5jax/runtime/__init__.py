@@ -25,7 +25,7 @@ __all__ = [
     "ambient_settings",
     "check_shared_directory",
     "compilation_cache",
-from t5jax.runtime.flags import devices_are_started, set_flags
+    "devices_are_started",
     "exit_at_sigterm",
     "gather_texts",
     "is_probe_file",

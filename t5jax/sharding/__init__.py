@@ -26,10 +26,11 @@ from t5jax.sharding.placement import (
     sum_over_replicas,
     use_mesh,
 )
-from t5jax.sharding.rules import MESH_AXES, AxisRules, rule_of
+from t5jax.sharding.rules import BUILT_IN, MESH_AXES, AxisRules, rule_of
 from t5jax.sharding.state import param_axes, param_specs, state_shardings
 
 __all__ = [
+    "BUILT_IN",
     "MESH_AXES",
     "AxisRules",
     "MeshConfig",

@@ -7,7 +7,7 @@ import math
 import jax
 
 from t5jax.model.registry import abstract_model
-from t5jax.sharding import param_axes, rule_of
+from t5jax.sharding import BUILT_IN, param_axes, rule_of
 from t5jax.training.memory import device_bytes, shard_bytes
 from t5jax.training.steps import Program
 
@@ -118,7 +118,8 @@ def _why(path: str, axes: tuple[str, ...] | None, program: Program) -> str:
     for axis in axes:
         mesh_axes = rule_of(rules, axis, path)
         if not mesh_axes:
-            reasons.append(f"mesh.{axis} names no axis")
+            by_field = axis in BUILT_IN and not rules[axis]
+            reasons.append(f"mesh.{axis if by_field else 'rules'} names no mesh axis for {axis}")
         else:
             names = " x ".join(f"{name}={sizes[name]}" for name in mesh_axes)
             reasons.append(f"{axis} is divided along {names}")

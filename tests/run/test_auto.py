@@ -119,4 +119,5 @@ def test_the_local_machine_is_that_of_the_tests():
 def test_fields_are_the_ones_that_say_auto_by_default():
     text = to_text(config_of(T5Config()))
     said = {line.split(" = ")[0] for line in text.splitlines() if line.endswith(" = 'auto'")}
-    assert said == {*FIELDS, "model.attention", "loss.num_chunks", "tracking.progress"}
+    others = {"model.attention", "loss.num_chunks", "tracking.progress"}
+    assert said == {*FIELDS, *others, "runtime.compilation_cache"}

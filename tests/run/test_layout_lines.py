@@ -31,6 +31,15 @@ def test_replicas_name_the_rules():
     ]
 
 
+def test_a_rule_of_a_single_parameter_is_named():
+    *_, whole, _ = lines(1e12, data=4, fsdp=1, tensor=2, rules={"decoder/.*mlp/wo$:mlp": ()})
+    # [1, 44, 24], float32
+    assert whole == (
+        "whole: decoder/layers/mlp/wo, 0.00422 MB: mesh.rules names no mesh axis for mlp; embed is "
+        "divided along fsdp=1"
+    )
+
+
 def test_slices_are_named():
     assert lines(1e12, data=2, fsdp=4, dcn_fsdp=2)[0].endswith(
         "fsdp=4 x tensor=1 over 8 cpu, slices along fsdp=2"
