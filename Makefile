@@ -102,6 +102,9 @@ lock: $(VENV)/installed
 	$(UV) pip compile pyproject.toml --extra plan --extra plan-gpu --python-version 3.11 \
 		--constraint requirements.lock --no-header --no-annotate --no-emit-index-url \
 		| grep -E "^(jax|jaxlib|libtpu|requests|jax-cuda.*)==" > requirements-plan.lock
+	$(UV) pip compile pyproject.toml --extra gcs --extra gcs-fake --python-version 3.11 \
+		--constraint requirements.lock --no-header --no-annotate --no-emit-index-url \
+		| grep -vE "^($$(grep -oE '^[A-Za-z0-9_.-]+==' requirements.lock | paste -sd '|'))" > requirements-gcs.lock
 
 clean:
 	rm -rf $(VENV) $(VENV)-* runs build dist .pytest_cache .ruff_cache
@@ -139,6 +142,11 @@ $(VENV)/transformers-4.46/installed: requirements-transformers-4.46.lock $(UV)
 # here. --no-deps: CUDA itself is not needed.
 $(VENV)/installed-plan: $(VENV)/installed requirements-plan.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps -r requirements-plan.lock
+	@touch $@
+
+# gcsfs, and a Cloud Storage that runs on this machine, for the tests of runs in buckets.
+$(VENV)/installed-gcs: $(VENV)/installed requirements-gcs.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps -r requirements-gcs.lock
 	@touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed requirements-docs.lock

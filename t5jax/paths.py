@@ -13,6 +13,11 @@ from typing import Any
 from t5jax.errors import ConfigError
 
 _STORES = {"gs": "gs", "gcs": "gs", "s3": "s3", "s3a": "s3", "s3n": "s3"}
+# Of a bucket's name what Cloud Storage allows; of folders what gcsfs, TensorStore and Orbax take as
+# it is written.
+_FOLDER_IN_BUCKET = re.compile(
+    r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/(?!\.\.?(/|$))[A-Za-z0-9._+=@,-]+)+/?"
+)
 _DIRECTORY = "give a directory (a disk, or a bucket mounted as one)"
 
 
@@ -43,7 +48,7 @@ def scheme_of(path: Any) -> str:
 
 def run_folder(path: Any, name: str = "") -> Any:
     """The folder of a run as `expand` gives it, where a run can lie: on a disk, or in a bucket of
-    Cloud Storage, from which it can be read.
+    Cloud Storage.
 
     Raises ConfigError for any other URL and for ""; it names the setting `name` (none for an
     argument, which the command line names).
@@ -62,24 +67,23 @@ def run_folder(path: Any, name: str = "") -> Any:
     return path
 
 
-def refuse_bucket(workdir: str | os.PathLike[str]) -> None:
-    """Raises ConfigError for the URL of a workdir that a run is to be written into."""
-    if scheme_of(os.fspath(workdir)):
-        raise ConfigError(
-            f"workdir = {os.fspath(workdir)!r}: metrics.jsonl is appended to, which an object "
-            f"store cannot do; {_DIRECTORY}"
-        )
-
-
 def check_written_run(workdir: str | os.PathLike[str], name: str = "workdir") -> None:
-    """Raises ConfigError for a workdir that no run can be written into: a URL, and a folder whose
-    arrays would be lost (measured: TensorStore writes `a\\b` to `a/b`, Orbax looks for the arrays
-    of `a[1]` in `a1`; both say that they were saved)."""
-    refuse_bucket(workdir)
+    """Raises ConfigError for a workdir that no run can be written into: a URL other than of a
+    folder in a bucket of Cloud Storage, and a folder whose arrays would be lost (measured:
+    TensorStore writes `a\\b` to `a/b`, Orbax looks for the arrays of `a[1]` in `a1`; both say that
+    they were saved)."""
+    path = os.fspath(workdir)
+    if scheme_of(path):
+        if not _FOLDER_IN_BUCKET.fullmatch(path):
+            raise ConfigError(
+                f"{_named(path, name)}: a run in a bucket is written to gs://BUCKET/FOLDER, where "
+                "BUCKET has 3 letters or more, and FOLDER letters, digits and . _ - + = @ , alone"
+            )
+        return
     for part in pathlib.Path(os.path.abspath(workdir)).parts:
         if "\\" in part or not fnmatch.fnmatchcase(part, part):
             raise ConfigError(
-                f"{_named(os.fspath(workdir), name)}: arrays that are saved below a folder named "
+                f"{_named(path, name)}: arrays that are saved below a folder named "
                 f"{part!r} are lost, because TensorStore takes \\ for / and Orbax [...] for a "
                 "pattern; give a folder with another name"
             )

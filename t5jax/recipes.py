@@ -6,6 +6,7 @@ model with its unrolling and rematerialisation.
 
 from typing import Literal
 
+from t5jax.buckets import check_readable
 from t5jax.checkpoints import CheckpointConfig, checkpoint_directory, explain, latest_record
 from t5jax.config import RunConfig, TrainConfig, WarmStart, from_record
 from t5jax.data.config import DataConfig
@@ -204,10 +205,11 @@ def saved_config(workdir: str) -> RunConfig:
 
     A run that is initialised from another (`init.path`) must have its model and vocabulary:
     `saved_config("runs/flan").model` and `.data.vocabulary`. Raises ConfigError when there is no
-    checkpoint.
+    checkpoint, DataError for a bucket that cannot be read.
     """
     workdir = run_folder(workdir, "workdir")
     directory = checkpoint_directory(workdir)
+    check_readable(directory)
     if not directory.is_dir():
         otherwise = (
             "name the workdir of a run, or make one of another program's model with t5jax convert "

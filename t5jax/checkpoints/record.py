@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from etils import epath  # local paths and gs:// alike
 
+from t5jax import buckets
 from t5jax.checkpoints.fingerprint import Fingerprint
 from t5jax.errors import CheckpointError, writing
 from t5jax.paths import run_folder
@@ -81,15 +82,18 @@ def load_record(directory: str | epath.Path, step: int) -> Record:
 
     Raises:
       DamagedError: it is missing, unreadable or not what was written.
+      OSError: it may not be read, or its bucket cannot be now.
       CheckpointError: a newer t5jax wrote it.
     """
     path = epath.Path(directory) / str(step) / ITEM / FILE
     try:
-        whole = json.loads(path.read_text())
+        with buckets.bucket_errors(path):
+            text = path.read_text()
+        whole = json.loads(text)
         body, checksum = whole["body"], whole["crc32"]
     except FileNotFoundError:
         raise DamagedError(f"{path} is missing") from None
-    except PermissionError:
+    except (PermissionError, buckets.BucketError):
         raise  # says nothing about the file
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{path} cannot be read: {error}") from error
@@ -119,9 +123,14 @@ def write_metrics(directory: str | epath.Path, step: int, metrics: Mapping[str, 
     """Adds the metrics of its evaluation to a committed step. Raises OSError."""
     path = epath.Path(directory) / str(step) / METRICS_FILE
     body = json.loads(json.dumps({"step": step, "metrics": dict(metrics)}))
+    text = json.dumps({"body": body, "crc32": _checksum(body)})
+    if buckets.in_bucket(path):  # an object appears whole
+        with buckets.bucket_errors(path):
+            path.write_text(text)
+        return
     with writing(path):
         unfinished = path.with_name(f"{METRICS_FILE}.tmp")
-        unfinished.write_text(json.dumps({"body": body, "crc32": _checksum(body)}))
+        unfinished.write_text(text)
         unfinished.replace(path)
 
 
@@ -130,11 +139,13 @@ def load_metrics(directory: str | epath.Path, step: int) -> dict[str, float] | N
     not depend on it, and a step without metrics is never the best."""
     path = epath.Path(directory) / str(step) / METRICS_FILE
     try:
-        whole = json.loads(path.read_text())
+        with buckets.bucket_errors(path):
+            text = path.read_text()
+        whole = json.loads(text)
         body, checksum = whole["body"], whole["crc32"]
     except FileNotFoundError:
         return None
-    except PermissionError:
+    except (PermissionError, buckets.BucketError):
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         _log.warning("%s cannot be read (%s): the step counts as not evaluated", path, error)
@@ -146,18 +157,22 @@ def load_metrics(directory: str | epath.Path, step: int) -> dict[str, float] | N
 
 
 def checkpoint_directory(workdir: str | os.PathLike[str]) -> epath.Path:
-    """Where a run keeps its checkpoints. Raises ConfigError for a URL that no run can lie at."""
-    return epath.Path(run_folder(workdir, "workdir")) / FOLDER
+    """Where a run keeps its checkpoints. Raises ConfigError for a URL that no run can lie at, or
+    that nothing installed here reads."""
+    directory = epath.Path(run_folder(workdir, "workdir")) / FOLDER
+    buckets.check_driver(directory)
+    return directory
 
 
 def committed_steps(directory: str | epath.Path) -> list[int]:
     """Steps that were saved completely, oldest first."""
     directory = epath.Path(directory)
-    if not directory.exists():
-        return []
-    steps = [path for path in directory.iterdir() if path.name.isdecimal()]
-    if str(directory).startswith("gs://"):  # elsewhere an unfinished step has another name
-        steps = [path for path in steps if (path / "commit_success.txt").exists()]
+    with buckets.bucket_errors(directory):
+        if not directory.exists():
+            return []
+        steps = [path for path in directory.iterdir() if path.name.isdecimal()]
+        if buckets.in_bucket(directory):  # elsewhere an unfinished step has another name
+            steps = [path for path in steps if (path / buckets.COMMITTED).exists()]
     return sorted(int(path.name) for path in steps)
 
 

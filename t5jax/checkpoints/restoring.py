@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import SingleDeviceSharding
 
+from t5jax import buckets
 from t5jax.checkpoints import record as records
 from t5jax.checkpoints.abandoned import silence_abandoned_operations
 from t5jax.checkpoints.fingerprint import Fingerprint, fingerprints, leaves_by_path
@@ -185,6 +186,7 @@ def _on_all_hosts(read: Callable[[], _T]) -> _T:
     except Exception as error:
         cause = error
         unread = isinstance(error, PermissionError | MemoryError)
+        unread = unread or buckets.is_of_store(error)
         unread = unread or any(word in str(error) for word in _NOT_DAMAGE)
         problem = f"{'unread' if unread else 'damaged'}:{brief(error)}"
     problems = gather_texts(problem)

@@ -11,6 +11,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from t5jax import buckets
 from t5jax.checkpoints import record as records
 from t5jax.checkpoints.fingerprint import fingerprints, leaves_by_path
 from t5jax.checkpoints.restoring import (
@@ -282,10 +283,16 @@ def _describe(leaves: Mapping[str, jax.Array]) -> dict[str, records.SavedLeaf]:
 
 
 def _move_away(directory: epath.Path, step: int) -> epath.Path:
-    aside = directory / "set_aside"
+    in_bucket = buckets.in_bucket(directory)
+    # In a bucket beside it: Orbax deletes what lies in it without a commit_success.txt.
+    aside = epath.Path(f"{directory}_set_aside") if in_bucket else directory / "set_aside"
     aside.mkdir(parents=True, exist_ok=True)
     target, count = aside / str(step), 1
     while target.exists():
         target, count = aside / f"{step}_{count}", count + 1
-    (directory / str(step)).rename(target)
+    if in_bucket:  # has no folders that could be renamed
+        buckets.copy_folder(f"{directory}/{step}", str(target))
+        buckets.delete_folder(f"{directory}/{step}")
+    else:
+        (directory / str(step)).rename(target)
     return target

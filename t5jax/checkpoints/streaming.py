@@ -233,9 +233,10 @@ class _Writer(ocp.type_handlers.TypeHandler):
 
 def _spec(database: epath.Path, path: str) -> dict[str, Any]:
     name = path.replace("/", ".")
+    base = str(database) if "://" in str(database) else f"file://{database}"
     return {
         "driver": "zarr",
-        "kvstore": {"driver": "ocdbt", "base": f"file://{database}/", "path": f"{name}/"},
+        "kvstore": {"driver": "ocdbt", "base": f"{base}/", "path": f"{name}/"},
     }
 
 

@@ -6,6 +6,7 @@ import ast
 import errno
 import os
 
+from t5jax.buckets import check_driver
 from t5jax.errors import ConfigError
 from t5jax.paths import check_written_run, refuse_file_in_the_way, run_folder, seen_from
 
@@ -60,6 +61,7 @@ def check_workdir(flags: list[str], config_file: str | None, *, written: bool) -
             path = run_folder(path, name)
             if written and name == "workdir":
                 check_written_run(path)
+            check_driver(path)
 
 
 def _last(flags: list[str], option: str) -> str | None:

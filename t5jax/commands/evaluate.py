@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import jax
 
+from t5jax.buckets import RunFiles, run_files
 from t5jax.checkpoints import checkpoint_directory
 from t5jax.data.pipeline.loader import Loader
 from t5jax.data.registry.resolve import ResolvedMixture
@@ -37,7 +38,7 @@ from t5jax.evaluation.submission import write_submission
 from t5jax.inference.batch_job import JobMonitor
 from t5jax.run.build import build_evaluation_loaders, build_run_evaluator, resolve_mixture
 from t5jax.run.restore import RestoredRun, SavedRun, apply_flags, open_saved_run, read_saved_config
-from t5jax.runtime import agree
+from t5jax.runtime import agree, share_folder
 from t5jax.tracking.progress import CountProgress
 
 Losses = dict[str, dict[str, float]]  # by task
@@ -125,7 +126,7 @@ def _follow(
         time.sleep(seconds)
         monitor.after_batch()
 
-    steps = poll_checkpoints(pathlib.Path(directory), timeout_seconds=timeout_seconds, wait=wait)
+    steps = poll_checkpoints(directory, timeout_seconds=timeout_seconds, wait=wait)
     for step in steps:
         try:
             if saved is None:
@@ -176,6 +177,7 @@ class _Evaluation:
         self, workdir: str, saved: SavedRun, options: EvaluateOptions, monitor: JobMonitor
     ):
         self._workdir, self._options, self._after_batch = workdir, options, monitor.after_batch
+        self._files = run_files(workdir)
         self._config, self._replicas = saved.config, saved.program.replicas
         self._evaluator = self._build_evaluator()
         loaders = {} if options.metrics_only else self._open_loaders()
@@ -184,7 +186,7 @@ class _Evaluation:
             raise DataError(self._nothing_to_evaluate())
         self._best = None
         if options.keep_best is not None:
-            self._best = BestCheckpoint(pathlib.Path(workdir), options.keep_best, options.best_mode)
+            self._best = BestCheckpoint(workdir, options.keep_best, options.best_mode)
 
     def _build_evaluator(self) -> Evaluator | None:
         if self._options.only == "loss":
@@ -256,7 +258,8 @@ class _Evaluation:
             return
         if kept:
             if jax.process_index() == 0:
-                save_vocabulary(self._config.data.vocabulary, f"{self._workdir}/best")
+                save_vocabulary(self._config.data.vocabulary, self._files.folder / "best")
+                self._files.upload()
             _say(f"step {step} is the best so far: kept in {self._workdir}/best")
         elif math.isnan(values[best.metric]):
             _say(f"step {step} has {best.metric} NaN: it is not the best")
@@ -280,17 +283,25 @@ class _Evaluation:
         self, restored: RestoredRun, evaluator: Evaluator
     ) -> tuple[EvaluationReport, pathlib.Path]:
         settings = evaluator.settings(restored.program, restored.params)
-        output = self._options.output or pathlib.Path(self._workdir) / "evaluations"
-        directory = pathlib.Path(output) / self._options.split / str(restored.step)
-        directory = evaluation_directory(directory, settings)
+        name = f"{self._options.split}/{restored.step}"
+        if self._options.output is not None:
+            files = RunFiles(self._options.output)
+        else:
+            files, name = self._files, f"evaluations/{name}"
+        files.fetch(name)
+        directory = evaluation_directory(files.folder / name, settings)
+        if directory.name != str(restored.step):
+            name = f"{name.rpartition('/')[0]}/{directory.name}"
+            files.fetch(name)
         report = evaluator.evaluate(
             restored.program,
             restored.params,
             restored.step,
             settings=settings,
             directory=directory,
-            progress=_Progress(),
+            progress=_Progress(files),
             after_batch=self._after_batch,
+            share=lambda: share_folder(files, name),
         )
         if self._options.submission is not None:
             predictions = _read_all_predictions(evaluator, directory)
@@ -335,10 +346,10 @@ class _Evaluation:
             print(f"step {step} of {self._workdir} on {self._options.split} of {name}")
             for metric, value in metrics.items():
                 print(f"  {metric:16s} {value:12,.4f}  {_NOTES.get(metric, '')}".rstrip())
-        if report is not None:
+        if report is not None and directory is not None:
             print(f"step {step} of {self._workdir} on {self._options.split}")
             print(report, end="")
-            print(f"predictions: {directory}", flush=True)
+            print(f"predictions: {self._files.shown(directory)}", flush=True)
 
 
 def _values(losses: Losses, report: EvaluationReport | None) -> dict[str, float]:
@@ -368,7 +379,8 @@ def _records(
 class _Progress:
     """Progress of the predictions on standard error, for tasks that take a while."""
 
-    def __init__(self):
+    def __init__(self, files: RunFiles):
+        self._files = files
         self._shown: dict[str, CountProgress] = {}
 
     def __call__(self, task: str, done: int, total: int) -> None:
@@ -377,6 +389,7 @@ class _Progress:
                 unit = f"examples of {task} predicted"
                 self._shown[task] = CountProgress(sys.stderr, total, unit, patient=True)
             self._shown[task].update(done)
+            self._files.upload_in_time()
 
 
 def _say(text: str) -> None:

@@ -2,11 +2,11 @@
 
 import ast
 import dataclasses
-import pathlib
 import typing
 from collections.abc import Mapping
 from typing import Any
 
+from t5jax.buckets import run_files
 from t5jax.config.field_types import is_section, is_section_list, sections_of, walk
 from t5jax.config.migration import migrated_text, version_line
 from t5jax.config.run_config import RunConfig
@@ -58,18 +58,22 @@ def _literal(name: str, value: Any) -> str:
 def describe_run(config: RunConfig) -> None:
     """Writes what a run is into its workdir: config.txt, for people, and the vocabulary's file,
     for `from_record`."""
-    save_vocabulary(config.data.vocabulary, config.workdir)
-    workdir = pathlib.Path(config.workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with writing(workdir / "config.txt"):
-        (workdir / "config.txt").write_text(to_text(config))
+    files = run_files(config.workdir)
+    files.folder.mkdir(parents=True, exist_ok=True)
+    save_vocabulary(config.data.vocabulary, files.folder)
+    with writing(files.folder / "config.txt"):
+        (files.folder / "config.txt").write_text(to_text(config))
+    files.upload()
 
 
 def from_record(content: Mapping[str, Any], workdir: str) -> RunConfig:
     """The config in what a checkpoint of `workdir` says of its run, with the workdir's own copy of
     the vocabulary: its path was relative to where the run was started."""
     config = from_text(content["config"])
-    found = saved_vocabulary(config.data.vocabulary, workdir, content["vocabulary"])
+    files = run_files(workdir)
+    if config.data.vocabulary.file_name is not None:
+        files.fetch(config.data.vocabulary.file_name)
+    found = saved_vocabulary(config.data.vocabulary, files.folder, content["vocabulary"])
     config.data.vocabulary = found  # pyright: ignore[reportAttributeAccessIssue]
     return config
 

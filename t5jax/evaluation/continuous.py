@@ -1,7 +1,9 @@
 """Continuous evaluation: new checkpoints of a training run as they appear, the best one kept."""
 
+import contextlib
 import json
 import math
+import os
 import pathlib
 import shutil
 import time
@@ -11,6 +13,7 @@ from typing import Literal
 import jax
 from etils import epath
 
+from t5jax import buckets
 from t5jax.checkpoints import committed_steps
 from t5jax.data.atomic_files import write_json_file
 from t5jax.errors import ConfigError
@@ -21,7 +24,10 @@ BestMode = Literal["max", "min"]
 
 
 def poll_checkpoints(
-    directory: pathlib.Path, *, timeout_seconds: float, wait: Callable[[float], None] = time.sleep
+    directory: str | os.PathLike[str],
+    *,
+    timeout_seconds: float,
+    wait: Callable[[float], None] = time.sleep,
 ) -> Iterator[int]:
     """Yields the committed steps, oldest first, then new ones as they appear.
 
@@ -30,7 +36,7 @@ def poll_checkpoints(
     """
     last, waited = -1, 0.0
     while True:
-        steps = json.loads(gather_texts(json.dumps(committed_steps(str(directory))))[0])
+        steps = json.loads(gather_texts(json.dumps(committed_steps(os.fspath(directory))))[0])
         new = [step for step in steps if step > last]
         if new:
             last, waited = new[0], 0.0
@@ -61,10 +67,12 @@ class BestCheckpoint:
     """The best checkpoint of a run by a metric, copied to WORKDIR/best, because training may delete
     its own. That folder is the workdir of a run with this one checkpoint."""
 
-    def __init__(self, workdir: pathlib.Path, metric: str, mode: BestMode):
+    def __init__(self, workdir: str | os.PathLike[str], metric: str, mode: BestMode):
         """Raises ConfigError where the existing copy was chosen by another metric."""
-        self._workdir, self.metric, self._mode = workdir, metric, mode
-        self._file = workdir / "best" / "best.json"
+        self._workdir, self.metric, self._mode = os.fspath(workdir).rstrip("/"), metric, mode
+        self._files = buckets.run_files(workdir)
+        self._files.fetch("best/best.json")
+        self._file = self._files.folder / "best" / "best.json"
         self.value: float | None = None
         if self._file.exists():
             existing = json.loads(self._file.read_text())
@@ -104,14 +112,25 @@ class BestCheckpoint:
 
     def _keep(self, step: int) -> None:
         record = {"step": step, "metric": self.metric, "mode": self._mode, "value": self.value}
+        self._file.parent.mkdir(parents=True, exist_ok=True)
         write_json_file(self._file, record)
-        for old in committed_steps(str(self._file.parent / "checkpoints")):
+        self._files.upload()
+        copies = f"{self._workdir}/best/checkpoints"
+        for old in committed_steps(copies):
             if old != step:
-                shutil.rmtree(self._file.parent / "checkpoints" / str(old))
+                self._delete(f"{copies}/{old}")
+
+    def _delete(self, copy: str) -> None:
+        if self._files.url is None:
+            shutil.rmtree(copy)
+        else:
+            buckets.delete_folder(copy)
 
     def _copy(self, step: int) -> bool:
         """False if training deletes the step, or has."""
-        source = self._workdir / "checkpoints" / str(step)
+        if self._files.url is not None:
+            return self._copy_in_bucket(step)
+        source = pathlib.Path(self._workdir) / "checkpoints" / str(step)
         target = self._file.parent / "checkpoints" / str(step)
         unfinished = self._file.parent / "unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -129,6 +148,19 @@ class BestCheckpoint:
         shutil.rmtree(target, ignore_errors=True)
         unfinished.rename(target)
         return True
+
+    def _copy_in_bucket(self, step: int) -> bool:
+        source = f"{self._workdir}/checkpoints/{step}"
+        target = f"{self._workdir}/best/checkpoints/{step}"
+        names = lambda: {name for name in buckets.objects_below(source) if "/" in name}
+        before = names()
+        buckets.delete_folder(target)
+        with contextlib.suppress(FileNotFoundError):  # in part, and so without its last object
+            buckets.copy_folder(source, target)
+        if before and names() == before:
+            return True
+        buckets.delete_folder(target)
+        return False
 
 
 def _files(folder: pathlib.Path) -> set[pathlib.Path]:

@@ -73,6 +73,7 @@ class Evaluator:
         progress: Callable[[str, int, int], None] = lambda task, done, total: None,
         after_batch: Callable[[], None] = lambda: None,
         replace: bool = False,
+        share: Callable[[], None] = lambda: None,
     ) -> EvaluationReport:
         """Predicts and scores all tasks. A metric that fails is a line of the report that says so
         (`EvaluationReport.failures`); with a directory it is tried again when the evaluation is.
@@ -86,12 +87,15 @@ class Evaluator:
           progress: called after every chunk with the task, its examples done, of how many.
           after_batch: called when a batch has been computed.
           replace: an evaluation with other settings is deleted from the directory.
+          share: called on every host when the first one has prepared the directory and when all
+            is written: a directory that hosts do not share is to be made the same on all.
 
         Raises DataError when the directory holds an evaluation with other settings.
         """
         settings = settings or self.settings(program, params)
         if directory is not None:
             _prepare_directory(directory, settings, replace)
+            share()
             finished = read_evaluation_report(directory)
             if finished is not None and finished.failures:
                 finished = None  # the predictions are there: the metrics are tried again
@@ -117,8 +121,10 @@ class Evaluator:
             notes=(*notes, *map(str, ceilings)),
             ceilings={ceiling.task: ceiling.to_dict() for ceiling in ceilings},
         )
-        if directory is not None and jax.process_index() == 0:
-            report.write(directory)
+        if directory is not None:
+            if jax.process_index() == 0:
+                report.write(directory)
+            share()
         return report
 
     def metric_names(self) -> set[str] | None:

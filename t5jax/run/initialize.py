@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from t5jax.buckets import check_readable
 from t5jax.checkpoints import (
     Checkpoints,
     Record,
@@ -100,10 +101,12 @@ def begin(config: RunConfig, program: Program) -> Beginning:
     Raises:
       ConfigError: the other run has another vocabulary or model, or holds no such parameters.
       CheckpointError: its checkpoints are damaged, or the step is missing.
+      DataError: its bucket cannot be read.
     """
     if config.init.path is None:
         return Beginning(0, program.init(config.train.seed), {})
     directory = checkpoint_directory(config.init.path)
+    check_readable(directory)
     if not directory.is_dir():
         text = explain(config.init.path, "name the workdir of a run (`t5jax train` prints it)")
         raise ConfigError(f"init.path = {config.init.path!r}{text.removeprefix(config.init.path)}")

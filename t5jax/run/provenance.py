@@ -8,6 +8,7 @@ from typing import Any
 from etils import epath
 
 from t5jax import runtime
+from t5jax.buckets import bucket_errors
 from t5jax.checkpoints import checkpoint_directory
 from t5jax.config import RunConfig, from_text, migrated_text, to_text
 from t5jax.errors import ConfigError
@@ -67,7 +68,8 @@ def agree_on_run(config: RunConfig) -> None:
     """
     directory = epath.Path(config.workdir)
     known = ("config.txt", checkpoint_directory(".").name, "metrics.jsonl")
-    existing = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
+    with bucket_errors(directory):
+        existing = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
     existing = {name for name in existing if not runtime.is_probe_file(name)}
     if existing and existing.isdisjoint(known):
         raise ConfigError(

@@ -9,6 +9,7 @@ import jax
 from etils import epath
 
 from t5jax import runtime
+from t5jax.buckets import check_readable
 from t5jax.checkpoints import Record, checkpoint_directory, explain, read_record, restore_params
 from t5jax.config import RunConfig, from_record, override
 from t5jax.errors import CheckpointError, ConfigError
@@ -48,8 +49,9 @@ class SavedRun(NamedTuple):
 
 def saved_checkpoints(workdir: str) -> epath.Path:
     """The folder of a saved run's checkpoints. Raises CheckpointError where the workdir has
-    none."""
+    none, DataError for a bucket that cannot be read."""
     directory = checkpoint_directory(workdir)
+    check_readable(directory)
     if not directory.is_dir():
         raise CheckpointError(explain(workdir, "give the workdir of a run"))
     return directory

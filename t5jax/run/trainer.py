@@ -260,6 +260,7 @@ class Trainer:
     def _save(self, step: int, state: TrainState, evaluates: bool, wait: bool) -> None:
         with self.time_of("save"):
             self.tracker.time_spent(step)
+            self.tracker.upload()  # first: no step is saved whose log is lost
             record = self.resolved.checkpoint_record(self.loader.state(step))
             self.checkpoints.save(step, state, record, awaits_metrics=evaluates)
             if wait:

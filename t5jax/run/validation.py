@@ -2,15 +2,15 @@
 
 import dataclasses
 import math
-import pathlib
 from collections.abc import Callable
 
+from t5jax.buckets import run_files
 from t5jax.config import RunConfig
 from t5jax.data.pipeline.loader import Loader
 from t5jax.evaluation.evaluator import Evaluator
 from t5jax.evaluation.loss import SplitLosses, add_loss_sums, loss_metrics
 from t5jax.evaluation.report import EvaluationReport
-from t5jax.runtime import agree
+from t5jax.runtime import agree, share_folder
 from t5jax.tracking import Tracker
 from t5jax.training.steps import Program
 from t5jax.types import Params
@@ -89,13 +89,16 @@ class Validation:
     def _answers(self, step, program, params, tracker, after_batch) -> dict[str, float]:
         """The metrics of every task; predictions are kept in WORKDIR/evaluations."""
         assert self.evaluator is not None
+        files, name = run_files(self.config.workdir), f"evaluations/{SPLIT}/{step}"
+        files.fetch(name)
         report = self.evaluator.evaluate(
             program.without_peft,
             program.merge(params),
             step,
-            directory=pathlib.Path(self.config.workdir) / "evaluations" / SPLIT / str(step),
+            directory=files.folder / name,
             after_batch=after_batch,
             replace=True,
+            share=lambda: share_folder(files, name),
         )
         self._last_report = report
         for name, error in report.failures.items():

@@ -4,7 +4,13 @@ of compiled programs.
 Nothing here imports jax before it is needed, so that `t5jax --help` answers at once.
 """
 
-from t5jax.runtime.agreement import agree, check_shared_directory, gather_texts, is_probe_file
+from t5jax.runtime.agreement import (
+    agree,
+    check_shared_directory,
+    gather_texts,
+    is_probe_file,
+    share_folder,
+)
 from t5jax.runtime.ambient import ambient_changes, ambient_settings, refuse_float64
 from t5jax.runtime.distributed import RuntimeConfig, start_distributed
 from t5jax.runtime.exits import ExitCode, Preempted, TooManyBadSteps, run_guarded
@@ -32,5 +38,6 @@ __all__ = [
     "refuse_float64",
     "run_guarded",
     "set_flags",
+    "share_folder",
     "start_distributed",
 ]

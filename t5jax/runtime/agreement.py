@@ -10,6 +10,7 @@ import zlib
 
 import numpy as np
 
+from t5jax.buckets import RunFiles, bucket_errors, in_bucket, make_folder
 from t5jax.errors import ConfigError
 from t5jax.paths import refuse_file_in_the_way
 
@@ -81,8 +82,12 @@ def check_shared_directory(workdir: str, timeout_seconds: float = 10.0) -> None:
     if jax.process_index() == 0:
         try:
             refuse_file_in_the_way(workdir)
-            epath.Path(workdir).mkdir(parents=True, exist_ok=True)
-            probe.write_text(nonce)
+            if in_bucket(workdir):
+                make_folder(workdir)
+            else:
+                epath.Path(workdir).mkdir(parents=True, exist_ok=True)
+            with bucket_errors(workdir):
+                probe.write_text(nonce)
         except OSError as error:
             failure = error
     written = gather_texts(str(failure or ""))[0]
@@ -92,13 +97,28 @@ def check_shared_directory(workdir: str, timeout_seconds: float = 10.0) -> None:
         raise ConfigError(f"host 0 cannot write to the workdir {workdir}: {written}")
     visible = gather_texts("yes" if _appears(probe, nonce, timeout_seconds) else "")
     if jax.process_index() == 0:
-        probe.unlink()
+        with bucket_errors(probe):
+            probe.unlink()
     blind = [str(host) for host, answer in enumerate(visible) if not answer]
     if blind:
         raise ConfigError(
             f"workdir {workdir} is not shared: host {', '.join(blind)} of {len(visible)} cannot "
             "read what host 0 wrote there. Use a directory that all hosts mount"
         )
+
+
+def share_folder(files: RunFiles, name: str) -> None:
+    """A folder of a run's files is on every host as it is on the first one. On a disk, which all
+    share, there is nothing to do. Raises OSError where a bucket cannot be written to or read."""
+    import jax
+
+    if files.url is None:
+        return
+    if jax.process_index() == 0:
+        files.upload()
+    agree(f"that {files.url}/{name} is written", "")
+    if jax.process_index() != 0:
+        files.fetch(name)
 
 
 def is_probe_file(name: str) -> bool:
@@ -110,8 +130,9 @@ def _appears(path, content: str, timeout_seconds: float) -> bool:
     deadline = time.monotonic() + timeout_seconds
     while True:
         try:
-            if path.read_text() == content:
-                return True
+            with bucket_errors(path):
+                if path.read_text() == content:
+                    return True
         except OSError:
             pass  # not to be read, or not yet: an answer too, and the others wait for one
         if time.monotonic() > deadline:

@@ -64,6 +64,7 @@ _CANNOT_WRITE = {
     errno.EISDIR: "a file is to be written there, and it is a folder: choose another path",
     errno.ELOOP: "symbolic links lead in a circle: choose another path",
     errno.ENAMETOOLONG: "the name is too long for this disk: choose a shorter one",
+    errno.ENXIO: "make it (gcloud storage buckets create), or name another",
     errno.EIO: "the disk or the network failed: check it, then start again",
 }
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
+from t5jax.buckets import run_files
 from t5jax.errors import ConfigError, foreign_code, full_name, user_code
-from t5jax.paths import refuse_bucket
 from t5jax.tracking.goodput import GOODPUT, Goodput, past_parts
 from t5jax.tracking.guarded import GuardedWriter
 from t5jax.tracking.jsonl import EVALUATION, RESUMED, TRAIN, RecordLog, make_record, python_scalars
@@ -82,14 +82,16 @@ class Tracker:
                 f"tracking.profile_steps = {config.profile_steps!r}: the run has "
                 f"train.num_train_steps = {num_train_steps}; name steps that it takes, or None"
             )
-        self._profile = Profile(pathlib.Path(workdir), profiled if is_primary else range(0))
-        refuse_bucket(workdir)
+        self._files, self._config = run_files(workdir), config
+        self._workdir = self._files.folder
+        self._profile = Profile(self._workdir, profiled if is_primary else range(0))
         if config.wandb_project is not None:
             check_wandb(config.wandb_project)  # on every host: all refuse, or none
-        self._workdir, self._config = pathlib.Path(workdir), config
         self._num_train_steps, self._is_primary = num_train_steps, is_primary
         self._closed = not is_primary
         if is_primary:
+            for name in ("metrics.jsonl", "wandb_run_id.txt"):
+                self._files.fetch(name)
             self._log = RecordLog(self._workdir / "metrics.jsonl")
             self._writers = self._make_writers()
             self._progress = self._make_progress()
@@ -117,6 +119,7 @@ class Tracker:
             self._log.append(make_record(TRAIN, step, metrics))
             self._write_scalars(step, metrics)
         self._progress.step(step, metrics)
+        self._files.upload_in_time()
 
     def evaluation(self, step: int, split: str, metrics: Mapping[str, Any]) -> None:
         """Logs an evaluation, on `split`, of the parameters after `step` steps.
@@ -195,6 +198,12 @@ class Tracker:
         if self._is_primary:
             self._progress.message(text)
 
+    def upload(self) -> None:
+        """Everything written so far is in the bucket of a workdir that lies in one. Raises OSError
+        where it cannot be."""
+        if self._is_primary:
+            self._files.upload()
+
     def plot(self) -> pathlib.Path | None:
         """Draws WORKDIR/loss.png from what has been recorded; None if there is no step yet."""
         if not self._is_primary:
@@ -215,6 +224,7 @@ class Tracker:
         self._log.close()
         if self._config.plot:
             self.plot()
+        self._files.upload()
 
     def _write_scalars(self, step: int, metrics: Mapping[str, Any]) -> None:
         numbers = {
