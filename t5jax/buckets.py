@@ -168,10 +168,12 @@ class RunFiles:
         self._uploaded = time.monotonic()
         self._thread: threading.Thread | None = None
 
-    def fetch(self, name: str) -> None:
-        """The file or folder of that name is as in the bucket. Raises BucketError."""
+    def fetch(self, name: str | pathlib.Path) -> None:
+        """The file or folder of that name, or path in `folder`, is as in the bucket. Raises
+        BucketError."""
         if self.url is None:
             return
+        name = (self.folder / name).relative_to(self.folder).as_posix()
         with self._lock, bucket_errors(self.url):
             place = self.folder / name
             if place.is_dir():

@@ -56,7 +56,7 @@ def test_files_are_objects_after_an_upload(cloud_storage, tmp_path):
     assert other.shown(tmp_path) == str(tmp_path)
 
     (other.folder / "evaluations/validation/20/left").write_bytes(b"")
-    share_folder(other, "evaluations/validation/20")
+    share_folder(other, other.folder / "evaluations/validation/20")
     assert set(objects(url)) == {*now, "evaluations/validation/20/left"}
     files.fetch("evaluations/validation/20")
     assert (files.folder / "evaluations/validation/20/left").exists()
@@ -69,7 +69,7 @@ def test_files_of_a_disk_stay_where_they_are(tmp_path):
     files.fetch("config.txt")
     files.upload()
     files.upload_in_time()
-    share_folder(files, "config.txt")
+    share_folder(files, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.txt"]
 
 

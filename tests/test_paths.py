@@ -238,7 +238,7 @@ def test_what_is_in_the_way_of_outputs(tmp_path, monkeypatch, capsys, words, cod
 _TEXTS = {"text", "name", "column", "target-column", "prefix", "decoder-prefix", "format", "to"}
 _TEXTS |= {"only", "reference", "dtype", "filter", "split", "tasks", "stop", "header", "shard"}
 _TEXTS |= {"ensemble", "keep-best", "max-shard-size", "pieces", "platforms", "input", "ignore-key"}
-_TEXTS |= {"topology", "step", "part", "engine"}
+_TEXTS |= {"topology", "step", "part", "engine", "profile-steps"}
 
 
 def spelled(action: argparse.Action) -> str:

@@ -126,8 +126,7 @@ def _follow(
         time.sleep(seconds)
         monitor.after_batch()
 
-    steps = poll_checkpoints(directory, timeout_seconds=timeout_seconds, wait=wait)
-    for step in steps:
+    for step in poll_checkpoints(directory, timeout_seconds=timeout_seconds, wait=wait):
         try:
             if saved is None:
                 saved = _open(workdir, step, flags, options)
@@ -241,11 +240,7 @@ class _Evaluation:
         return report
 
     def _keep_best(
-        self,
-        best: BestCheckpoint,
-        step: int,
-        losses: Losses,
-        report: EvaluationReport | None,
+        self, best: BestCheckpoint, step: int, losses: Losses, report: EvaluationReport | None
     ) -> None:
         values = _values(losses, report)
         if best.metric not in values and report is not None and report.failures:
@@ -283,16 +278,11 @@ class _Evaluation:
         self, restored: RestoredRun, evaluator: Evaluator
     ) -> tuple[EvaluationReport, pathlib.Path]:
         settings = evaluator.settings(restored.program, restored.params)
-        name = f"{self._options.split}/{restored.step}"
-        if self._options.output is not None:
-            files = RunFiles(self._options.output)
-        else:
-            files, name = self._files, f"evaluations/{name}"
-        files.fetch(name)
-        directory = evaluation_directory(files.folder / name, settings)
-        if directory.name != str(restored.step):
-            name = f"{name.rpartition('/')[0]}/{directory.name}"
-            files.fetch(name)
+        output = self._options.output
+        files = RunFiles(output) if output is not None else self._files
+        folder = files.folder / ("evaluations" if output is None else "")
+        directory = folder / self._options.split / str(restored.step)
+        directory = evaluation_directory(directory, settings, files.fetch)
         report = evaluator.evaluate(
             restored.program,
             restored.params,
@@ -301,7 +291,7 @@ class _Evaluation:
             directory=directory,
             progress=_Progress(files),
             after_batch=self._after_batch,
-            share=lambda: share_folder(files, name),
+            share=lambda: share_folder(files, directory),
         )
         if self._options.submission is not None:
             predictions = _read_all_predictions(evaluator, directory)

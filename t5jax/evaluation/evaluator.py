@@ -219,12 +219,20 @@ def _tasks_by_name(data: DataConfig, names: Sequence[str]) -> list[Task]:
     return list({task.name: task for task in tasks}.values())
 
 
-def evaluation_directory(directory: pathlib.Path, settings: dict[str, Any]) -> pathlib.Path:
-    """The directory, or one beside it where that holds an evaluation with other settings."""
+def evaluation_directory(
+    directory: pathlib.Path,
+    settings: dict[str, Any],
+    fetch: Callable[[pathlib.Path], None] = lambda folder: None,
+) -> pathlib.Path:
+    """The directory, or one beside it where that holds an evaluation with other settings; `fetch`
+    is called with each before anything is read from it."""
+    fetch(directory)
     existing = _read_settings(directory)
     if existing in (None, settings):
         return directory
-    return directory.with_name(f"{directory.name}-{_digest(settings)[:8]}")
+    beside = directory.with_name(f"{directory.name}-{_digest(settings)[:8]}")
+    fetch(beside)
+    return beside
 
 
 def _read_settings(directory: pathlib.Path) -> dict[str, Any] | None:

@@ -89,16 +89,17 @@ class Validation:
     def _answers(self, step, program, params, tracker, after_batch) -> dict[str, float]:
         """The metrics of every task; predictions are kept in WORKDIR/evaluations."""
         assert self.evaluator is not None
-        files, name = run_files(self.config.workdir), f"evaluations/{SPLIT}/{step}"
-        files.fetch(name)
+        files = run_files(self.config.workdir)
+        directory = files.folder / "evaluations" / SPLIT / str(step)
+        files.fetch(directory)
         report = self.evaluator.evaluate(
             program.without_peft,
             program.merge(params),
             step,
-            directory=files.folder / name,
+            directory=directory,
             after_batch=after_batch,
             replace=True,
-            share=lambda: share_folder(files, name),
+            share=lambda: share_folder(files, directory),
         )
         self._last_report = report
         for name, error in report.failures.items():

@@ -4,6 +4,7 @@ Hosts that run different programs, or see different directories, do not fail: th
 or wait for each other for ever. All functions here must be called by every process, in one order.
 """
 
+import pathlib
 import secrets
 import time
 import zlib
@@ -107,7 +108,7 @@ def check_shared_directory(workdir: str, timeout_seconds: float = 10.0) -> None:
         )
 
 
-def share_folder(files: RunFiles, name: str) -> None:
+def share_folder(files: RunFiles, folder: pathlib.Path) -> None:
     """A folder of a run's files is on every host as it is on the first one. On a disk, which all
     share, there is nothing to do. Raises OSError where a bucket cannot be written to or read."""
     import jax
@@ -116,9 +117,9 @@ def share_folder(files: RunFiles, name: str) -> None:
         return
     if jax.process_index() == 0:
         files.upload()
-    agree(f"that {files.url}/{name} is written", "")
+    agree(f"that {files.shown(folder)} is written", "")
     if jax.process_index() != 0:
-        files.fetch(name)
+        files.fetch(folder)
 
 
 def is_probe_file(name: str) -> bool:
