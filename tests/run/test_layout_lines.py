@@ -1,13 +1,20 @@
 """What a run on several devices says of its layout at the start."""
 
 import dataclasses
+import functools
 
 import jax
 
 from t5jax.planning.settings import layout_on_topology
 from t5jax.planning.topology import parse_topology
 from t5jax.run.summary import layout_lines
+from t5jax.training.steps import Program
 from tests.planning.programs import abstract_program, tiny_config
+
+
+@functools.cache
+def of_replicas() -> Program:
+    return abstract_program(tiny_config(mesh={"fsdp": 1}))[1]
 
 
 def lines(memory_bytes: float, **mesh) -> list[str]:
@@ -47,18 +54,17 @@ def test_slices_are_named():
 
 
 def test_one_device_has_no_layout():
-    program = abstract_program(tiny_config(mesh={"fsdp": 1}))[1]
-    alone = dataclasses.replace(program, mesh=program.mesh_config.build(jax.devices()[:1]))
+    mesh = of_replicas().mesh_config.build(jax.devices()[:1])
+    alone = dataclasses.replace(of_replicas(), mesh=mesh)
     assert list(layout_lines(alone, 1e3)) == []
 
 
 def test_the_warning_is_that_of_plans():
-    config = tiny_config(mesh={"fsdp": 1})
-    layout = layout_on_topology(config, parse_topology("cpu:8"))
+    layout = layout_on_topology(tiny_config(mesh={"fsdp": 1}), parse_topology("cpu:8"))
     nbytes = layout.parameter_bytes + layout.optimizer_bytes
     assert layout.replicated_bytes == nbytes  # of eight replicas all of it
-    *_, last = lines(nbytes * 19.9, fsdp=1)
+    *_, last = layout_lines(of_replicas(), nbytes * 19.9)
     assert last == f"warning: {layout.warning(nbytes * 19.9)}"
     assert "(5% of the memory) are whole on every device: mesh.fsdp divides them" in last
     assert layout.warning(nbytes * 20.1) is None
-    assert not any("warning" in line for line in lines(nbytes * 20.1, fsdp=1))
+    assert not any("warning" in line for line in layout_lines(of_replicas(), nbytes * 20.1))

@@ -13,7 +13,6 @@ from t5jax.training.optimizers import AdamW
 from t5jax.training.schedules import Constant
 from t5jax.training.steps import Program
 from t5jax.training.train_step import TrainState
-from tests.marks import slow_but
 from tests.model import tiny_t5
 
 ROWS, INPUTS, TARGETS, STEPS = 16, 11, 7, 3
@@ -71,9 +70,11 @@ def assert_same(losses, config: MeshConfig):
     assert losses(config) == pytest.approx(of_replicas(losses), rel=1e-5)
 
 
-def of_eval_and_train(values: list[tuple]) -> list:
+def of_eval_and_train(values: list[tuple], fast: bool = False) -> list:
     """Evaluation's losses of the first value in the fast tests; training's take longest."""
-    marks = lambda train, n: [(), pytest.mark.slow, pytest.mark.long][train + (n > 0)]
+    marks = lambda train, n: [(), pytest.mark.slow, pytest.mark.long][
+        max(train + (n > 0), not fast)
+    ]
     return [
         pytest.param(losses, *value, marks=marks(train, n))
         for n, value in enumerate(values)
@@ -88,7 +89,7 @@ SLICES = [  # eight devices in two parts, or four; the devices in the mesh's ord
 ]
 
 
-@pytest.mark.parametrize(("losses", "config", "order"), of_eval_and_train(SLICES))
+@pytest.mark.parametrize(("losses", "config", "order"), of_eval_and_train(SLICES, fast=True))
 def test_slices(losses, config, order):
     assert [device.id for device in config.build().devices.flat] == order
     assert_same(losses, config)
@@ -109,7 +110,8 @@ def test_sharded_activations(losses, config):
     assert_same(losses, config)
 
 
-@pytest.mark.parametrize("config", slow_but(RULES[:1], RULES))
+@pytest.mark.slow
+@pytest.mark.parametrize("config", RULES)
 def test_activations_between_blocks_are_sharded(config):
     """In the program that is compiled: rows, positions and vectors of the encoder's."""
     program = build(config)
