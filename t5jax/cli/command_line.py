@@ -18,6 +18,7 @@ from t5jax.cli.merge import MERGE
 from t5jax.cli.plan import PLAN
 from t5jax.cli.predict import PREDICT
 from t5jax.cli.refused_paths import check_outputs, check_workdir
+from t5jax.cli.replay import REPLAY
 from t5jax.cli.score import SCORE
 from t5jax.cli.tasks import TASKS
 from t5jax.cli.train import TRAIN
@@ -39,6 +40,7 @@ examples:
   t5jax predict runs/quickstart "The <extra_id_0> of the array."
   t5jax predict runs/mine --input texts.jsonl --output answers.jsonl --decoding.num-beams 4
   t5jax score runs/mine --input pairs.tsv --output scores.jsonl
+  t5jax replay runs/mine --step 1234      a step again, from its checkpoint, bit for bit
   t5jax inspect model configs/t5_1_1_base_c4.py
   t5jax inspect data configs/quickstart.py --step 100
   t5jax plan configs/t5_1_1_base_c4.py --topology v5e:4x8      before paying for it
@@ -54,6 +56,7 @@ COMMANDS = (
     EVALUATE,
     PREDICT,
     SCORE,
+    REPLAY,
     EXPORT,
     MERGE,
     INSPECT_MODEL,

@@ -165,6 +165,7 @@ def build_program_without_vocabulary(
         mesh=mesh or config.mesh.build(),
         num_microbatches=config.train.batch_size // config.train.microbatch_size,
         finetuning=config.finetuning,
+        tensor_norms=config.tracking.norms_every_steps > 0,
     )
 
 

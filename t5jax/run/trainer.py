@@ -27,6 +27,7 @@ from t5jax.run.build import (
     build_validation,
     resolve_mixture,
 )
+from t5jax.run.flight_recorder import FlightRecorder, norm_metrics
 from t5jax.run.initialize import initialize
 from t5jax.run.provenance import agree_on_run
 from t5jax.run.summary import compiled_memory, layout_lines, measure_throughput
@@ -39,7 +40,7 @@ from t5jax.training.steps import Program
 from t5jax.training.train_step import TrainState
 from t5jax.types import Batch
 
-Unread = tuple[int, dict[str, jax.Array]]  # a step, and its metrics on the devices
+Unread = tuple[int, dict[str, Any]]  # a step, and its metrics on the devices
 
 
 def train(config: RunConfig, started: float | None = None) -> None:
@@ -113,6 +114,7 @@ class Trainer:
         self.throughput = measure_throughput(self.config, self.program, self.loader)
         self.num_left_out = 0
         self.time_of = self.tracker.goodput.part
+        self.recorder = FlightRecorder(self.resolved, self.program, self.loader, self.tracker)
 
     @property
     def config(self) -> RunConfig:
@@ -155,10 +157,11 @@ class Trainer:
         rows = feeder.rows.tolist()
         unread: Unread | None = None
         # The thread also puts them on the devices: the transfer goes on while a step runs.
-        put = lambda n: feeder.put(self.loader.rows(n, rows))
-        with Prefetcher(put, first_step=step) as batches:
+        put = lambda n: feeder.put(self.recorder.keep(n + 1, self.loader.rows(n, rows)))
+        with Prefetcher(put, first_step=step) as batches, self.recorder.on_crash():
             while step < self.num_steps:
                 batch = self._next_batch(batches, unread)
+                self.recorder.running = step + 1
                 with self.time_of("step"), self.tracker.profiled(step + 1):
                     state, metrics = train_step(state, batch, self.key)
                 step += 1
@@ -196,18 +199,22 @@ class Trainer:
         self.tracker.event(step, "compiled", seconds=seconds, **compiled_memory(compiled))
         return compiled
 
-    def _log_step(self, step: int, metrics: dict[str, jax.Array]) -> None:
+    def _log_step(self, step: int, metrics: dict[str, Any]) -> None:
         """Reads the metrics of a step (waiting for it) and logs them."""
         with self.time_of("step"):
             jax.block_until_ready(metrics)
         of_tasks = np.asarray(metrics.pop("tasks", np.zeros((0, 3))), np.float64)
+        norms = metrics.pop("norms", {})
         numbers: dict[str, Any] = {f"train/{k}": np.asarray(v).item() for k, v in metrics.items()}
         bad_steps = numbers.pop("train/bad_steps")
         tokens = numbers["train/target_tokens"] + numbers.pop("train/input_tokens")
         rates = self.throughput.update(tokens=tokens, rows=self.loader.batch_size)
         # What the optimizer used, but for steps skipped since the start, which it does not count.
         numbers["train/learning_rate"] = self.learning_rates(step - 1)
-        self.tracker.train(step, {**numbers, **rates, **self._task_metrics(of_tasks)})
+        every = self.config.tracking.norms_every_steps
+        shown = norm_metrics(norms) if every and step % every == 0 else {}
+        self.tracker.train(step, {**numbers, **rates, **self._task_metrics(of_tasks), **shown})
+        self.recorder.check(step, numbers, norms, bad_steps)
         if bad_steps:
             self.tracker.event(step, "skipped_bad_step", in_a_row=bad_steps)
         if bad_steps >= self.config.train.max_bad_steps:

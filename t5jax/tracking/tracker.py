@@ -38,12 +38,19 @@ class TrackingConfig:
     seconds_between_lines: float = 10.0
     plot: bool = True  # WORKDIR/loss.png when the run ends
     trackers: tuple[CustomTracker, ...] = ()  # one's own, beside TensorBoard and wandb
+    # 0: never; else the norms of every weight, its gradient and its update, computed in every step.
+    norms_every_steps: int = 0
     profile_steps: str | None = None  # "10:12": a trace of these steps for xprof, WORKDIR/profile
 
     def __post_init__(self) -> None:
         if self.log_every_steps < 1:
             raise ConfigError(
                 f"tracking.log_every_steps = {self.log_every_steps}: must be at least 1"
+            )
+        if self.norms_every_steps < 0 or self.norms_every_steps % self.log_every_steps:
+            raise ConfigError(
+                f"tracking.norms_every_steps = {self.norms_every_steps}: must be a multiple of "
+                f"tracking.log_every_steps = {self.log_every_steps}, or 0 for never"
             )
         if not self.seconds_between_lines >= 0:
             raise ConfigError(

@@ -35,6 +35,7 @@ class Program:
     mesh: jax.sharding.Mesh
     num_microbatches: int = 1
     finetuning: Strategy = dataclasses.field(default_factory=AllParameters)
+    tensor_norms: bool = False  # see `make_train_step`
 
     def __post_init__(self) -> None:
         platform = sharding.platform_of(self.mesh.devices.flat[0].platform)
@@ -135,6 +136,7 @@ class Program:
             dropout=self.model.dropout_rate > 0,
             finetuning=self.finetuning,
             pad_id=self.model.pad_id,
+            tensor_norms=self.tensor_norms,
         )
         # Pinned: otherwise the second step, whose input is the first's output, compiles again.
         shardings = self.shardings, self.replicated

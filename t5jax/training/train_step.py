@@ -1,6 +1,6 @@
 """Train step and evaluation step: gradients summed over microbatches, divided once, one update."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,12 +47,15 @@ def make_train_step(
     dropout: bool,
     finetuning: Strategy = _EVERYTHING,
     pad_id: int = PAD_ID,
+    tensor_norms: bool = False,
 ):
     """Returns `train_step(state, batch, key) -> (state, metrics)`, for the caller to jit.
 
     `batch` holds seqio's features, int32 [B, T]; B divides by `num_microbatches`. A step whose loss
     or gradient is not finite leaves parameters and optimizer as they were and is counted. Only
-    trainable parameters of `finetuning` are differentiated and known to `tx`.
+    trainable parameters of `finetuning` are differentiated and known to `tx`. With `tensor_norms`
+    the metrics have `norms`: of each parameter before the step (`weights`), its gradient and its
+    update, float32 scalars in trees like theirs.
     """
     num_tasks = getattr(loss, "num_tasks", 0)
 
@@ -89,6 +92,7 @@ def make_train_step(
             "grad_norm": grad_norm,
             "param_norm": optax.global_norm(params),
             "bad_steps": bad_steps,
+            **({"norms": norms_of(state.params, grads, updates)} if tensor_norms else {}),
             **token_counts(batch, pad_id),
         }
         return TrainState(state.step + 1, params, opt_state, bad_steps), metrics
@@ -145,6 +149,13 @@ def training_model(model_def: nnx.GraphDef, params: Params, dtype: str) -> nnx.M
     itself: its gradient is summed in the table's own dtype (see `model/embedding.py`)."""
     table = {name: value for name, value in params.items() if name == "token_embedder"}
     return nnx.merge(model_def, cast_params(params, dtype) | table)
+
+
+def norms_of(weights: Any, gradients: Any, updates: Any) -> dict[str, Any]:
+    """L2 norm of every tensor; the layers of a stack are one tensor."""
+    norm = lambda x: jnp.sqrt(jnp.sum(jnp.square(x.astype(jnp.float32))))
+    trees = {"weights": weights, "gradients": gradients, "updates": updates}
+    return {name: jax.tree.map(norm, tree) for name, tree in trees.items()}
 
 
 def mean_metrics(sums: LossSums) -> dict:

@@ -115,6 +115,9 @@ def test_a_run_that_goes_on_from_a_checkpoint_has_the_same_losses(
     again = shutil.copytree(finished, tiny / "again")
     for step in (20, 30):
         shutil.rmtree(again / "checkpoints" / str(step))
+    monkeypatch.setattr("t5jax.run.flight_recorder._SECONDS_BETWEEN_LOOKS", 0.0)
+    (again / "flight").mkdir()
+    (again / "flight" / "request").touch()
     words = ["train", str(tiny / "tiny.py"), "--workdir", str(again), "--train.max-bad-steps", "9"]
     assert main([*words, "--profile-steps", "12:14"]) == 0
     (trace,) = (again / "profile").rglob("*.xplane.pb")
@@ -132,6 +135,7 @@ def test_a_run_that_goes_on_from_a_checkpoint_has_the_same_losses(
     assert {
         line["step"]: line["train/loss_hex"] for line in second_time if line["kind"] == "train"
     } == {step: loss for step, loss in losses(finished).items() if step > 10}
+    assert (again / "flight" / "11" / "step.json").is_file()
     parts = check_wall_time(again, lines[-1])
     assert parts["lost"] > 0
     assert parts["down"] > 0, "tests that ran between the two"
@@ -141,6 +145,20 @@ def test_a_run_that_goes_on_from_a_checkpoint_has_the_same_losses(
     assert "step 10  resumed\n" in said
     assert "\n  changed: train.max_bad_steps = 9\n" in said
     assert "\n  environment: NCCL_ALGO was not set, is Ring\n" in said
+
+
+@pytest.mark.slow
+def test_a_step_is_run_again_from_the_checkpoint_before_it(finished, capsys):
+    assert main(["replay", str(finished), "--step", "12"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{finished}: from the checkpoint of step 10, on 8 x cpu")
+    assert said.count("as logged, bit for bit") == 2
+    assert said.endswith("step 12 repeats bit for bit\n")
+    assert main(["replay", str(finished), "--step", "11", "--train.seed", "1"]) == 1
+    said = capsys.readouterr().out
+    assert "step 11 does NOT repeat bit for bit, on the same kind of devices" in said
+    assert main(["replay", str(finished), "--step", "10"]) == 66
+    assert "no checkpoint before step 10" in capsys.readouterr().err
 
 
 def test_a_finished_run_stays_as_it_is(finished, tiny, capsys):
@@ -188,6 +206,17 @@ def test_steps_without_a_finite_loss_end_the_run(tiny, tmp_path, capsys):
     assert main([*words, "--train.max-bad-steps", "3"]) == 65
     said = capsys.readouterr().err
     assert "not finite 3 steps in a row; the parameters are those after step" in said
+    assert "step 2  recorded" in said
+    kept = sorted(path.name for path in (tmp_path / "run" / "flight").iterdir())
+    assert kept == ["2", "3", "4"]
+    assert main(["replay", str(tmp_path / "run"), "--step", "2", "--norms"]) == 0
+    said = capsys.readouterr().out
+    assert "run: from its beginning, on 8 x cpu (the run's: 8 x cpu)\n" in said
+    assert "  step 2  loss nan  grad_norm nan  as logged, bit for bit\n" in said
+    assert "  the rows are those that were recorded\n" in said
+    assert "  not finite: norm/gradients/" in said
+    assert "  norm/weights/token_embedder\n" in said
+    assert said.endswith("step 2 repeats bit for bit\n")
     skipped = [record["in_a_row"] for record in records(tmp_path / "run", "skipped_bad_step")]
     assert skipped == [1, 2, 3]
 

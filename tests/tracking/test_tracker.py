@@ -118,3 +118,10 @@ def test_a_workdir_that_cannot_be_written_is_an_os_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         make_tracker(tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("value", [-1, 15, 5])
+def test_norms_that_would_not_be_logged_are_refused(value):
+    with pytest.raises(ConfigError, match=rf"norms_every_steps = {value}: must be a multiple of"):
+        TrackingConfig(norms_every_steps=value, log_every_steps=10)
+    assert TrackingConfig(norms_every_steps=20, log_every_steps=10).norms_every_steps == 20

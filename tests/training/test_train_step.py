@@ -477,3 +477,26 @@ def test_gradient_of_the_token_table_in_bfloat16(mesh, num_microbatches):
     np.add.at(want, tokens, np.asarray(directions, np.float64))
     error = np.linalg.norm(after.params["token_embedder"] + want) / np.linalg.norm(want)
     assert error < 0.005
+
+
+@pytest.mark.slow
+def test_norms_of_every_tensor_change_nothing_and_add_up():
+    program = dataclasses.replace(build((8, 1, 1)), tensor_norms=True)
+    spec = {name: x.shape[1:] for name, x in batches()[0].items()}
+    step = program.compile_train_step(program.abstract_batch(spec, ROWS), jax.random.key(0))
+    before = start(program)
+    weights = {path: np.asarray(x) for path, x in leaves_by_path(before.params).items()}
+    batch = jax.device_put(batches()[0], program.batch_sharding)
+    state, metrics = step(before, batch, jax.random.key(3))
+    norms = {path: float(x) for path, x in leaves_by_path(metrics.pop("norms")).items()}
+    want = reference("adafactor")[0][0]
+    assert {name: float(x) for name, x in metrics.items()} == pytest.approx(want, rel=1e-5)
+    assert len(norms) == 3 * len(weights)
+    squares = 0.0
+    for path, x in weights.items():
+        size = lambda x: np.sqrt(np.sum(np.square(x, dtype=np.float64)))
+        assert norms[f"weights/{path}"] == pytest.approx(size(x), rel=1e-5)
+        moved = np.asarray(leaves_by_path(state.params)[path]) - x
+        assert norms[f"updates/{path}"] == pytest.approx(size(moved), rel=1e-3), path
+        squares += norms[f"gradients/{path}"] ** 2
+    assert np.sqrt(squares) == pytest.approx(want["grad_norm"], rel=1e-5)
