@@ -201,19 +201,19 @@ def _choose_fsdp(config: RunConfig, machine: Machine, program: _Programs, choose
     """As few as hold the state; only where `mesh.data` is what remains."""
     if config.mesh.data != -1:
         return choose("mesh.fsdp", 1, "mesh.data is given")
-    config.mesh.fsdp = 1
-    state, gradients = resident_bytes(program())
-    needed = (state + gradients) / (_STATE_SHARE * machine.memory_bytes)
     possible = divisors(len(machine.devices) // config.mesh.tensor or 1)
     possible = [n for n in possible if config.model.emb_dim % n == 0]
     # Of several slices some numbers make no mesh; where none does, `build` says which would.
     allowed = [n for n in possible if config.mesh.allows(n, machine.devices)]
     possible = allowed or possible
+    config.mesh.fsdp = possible[0]  # 1, but for slices along fsdp alone
+    held = possible[0] * sum(resident_bytes(program()))
+    needed = held / (_STATE_SHARE * machine.memory_bytes)
     value = next((n for n in possible if n >= needed), possible[-1])
     choose(
         "mesh.fsdp",
         value,
-        f"{_gb(state + gradients)} of parameters, optimizer and gradients over {value} of "
+        f"{_gb(held)} of parameters, optimizer and gradients over {value} of "
         f"{len(machine.devices)} devices of {_gb(machine.memory_bytes)}",
     )
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import jax
+import pytest
 
 from t5jax.config import RunConfig, TrainConfig, to_text
 from t5jax.data.config import DataConfig
@@ -72,6 +73,16 @@ def test_state_that_is_too_large_for_a_device_is_sharded():
     narrow = resolve_auto(config_of(t5_1_1_xl()), machine("tpu", 15.75), LENGTHS)
     assert (wide.config.mesh.fsdp, narrow.config.mesh.fsdp) == (1, 4)
     assert "22.8 GB of parameters, optimizer and gradients" in str(narrow.choices)
+
+
+def test_slices_along_fsdp_are_as_few_as_there_are():
+    config = config_of(T5Config(), mesh=MeshConfig(dcn_fsdp=2))
+    whole = resolve_auto(config_of(T5Config()), machine("cpu", 8.0), LENGTHS).choices
+    choices = resolve_auto(config, machine("cpu", 8.0), LENGTHS).choices
+    (one,), (two,) = ([x for x in c if x.field == "mesh.fsdp"] for c in (whole, choices))
+    assert (one.value, two.value) == (1, 2)
+    sizes = [float(x.reason.split(" GB")[0]) for x in (one, two)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.01)  # but for Adafactor's factors
 
 
 def test_what_fits_nowhere_says_so():
