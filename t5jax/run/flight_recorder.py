@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from t5jax.buckets import run_files
 from t5jax.checkpoints import leaves_by_path
 from t5jax.data.pipeline.loader import Loader
 from t5jax.errors import CheckpointError, ConfigError, DataError, refused_write, writing
@@ -52,7 +53,7 @@ class FlightRecorder:
     ):
         self._resolved, self._program, self._loader = resolved, program, loader
         self._tracker, self._clock = tracker, clock
-        self._folder = pathlib.Path(resolved.config.workdir) / FOLDER
+        self._folder = run_files(resolved.config.workdir).folder / FOLDER
         self._rows: collections.OrderedDict[int, tuple[Batch, dict]] = collections.OrderedDict()
         self._looked, self._made = clock(), 0
         self.running = 0  # the step that was dispatched last
