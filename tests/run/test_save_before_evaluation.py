@@ -33,8 +33,8 @@ def numbers(workdir: pathlib.Path) -> list[tuple]:
 
 
 def events(workdir: pathlib.Path) -> list[tuple]:
-    losses = ("train", "evaluation", "compiled", "started", "goodput")
-    return [(x["kind"], x["step"]) for x in lines(workdir) if x["kind"] not in losses]
+    others = ("train", "evaluation", "compiled", "started", "goodput", "recorded")
+    return [(x["kind"], x["step"]) for x in lines(workdir) if x["kind"] not in others]
 
 
 @pytest.fixture(scope="module")
