@@ -338,6 +338,7 @@ def test_from_t5x_to_hugging_face(t5x, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_memory_follows_the_largest_array(tmp_path):
     """Of 600 MB, the tables have 134 each."""
     model = T5Config(

@@ -43,7 +43,7 @@ def one_process(config, tmp_path_factory):
     return dict(lines)
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_losses_do_not_depend_on_the_number_of_hosts(config, one_process, tmp_path, processes):
     workdir = tmp_path / "run"
     hosts = {"processes": processes, "devices": 4 // processes}

@@ -530,7 +530,15 @@ LAYOUTS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("mesh", "num_microbatches"), LAYOUTS)
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in ("all", "lora", "unfreezing")
+        else pytest.param(name, marks=pytest.mark.long)
+        for name in STRATEGIES
+    ],
+)
 def test_fine_tuning_does_not_depend_on_the_mesh(name, mesh, num_microbatches):
     assert_same_update(name, mesh, num_microbatches)
 
