@@ -65,7 +65,7 @@ def test_every_task_is_evaluated_and_all_together(mixed):
 def test_every_logged_key_is_documented(mixed):
     """docs/metrics.md has TASK and SPLIT for names, and NAME for the metrics of a task."""
     page = (pathlib.Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
-    documented = set(re.findall(r"`((?:train|task|throughput|mixture|eval)/[\w/]+)`", page))
+    documented = set(re.findall(r"`((?:train|task|throughput|mixture|goodput|eval)/[\w/]+)`", page))
     logged = set()
     for key in {key for record in mixed for key in record if "/" in key}:
         for name in TASKS:
