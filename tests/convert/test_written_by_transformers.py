@@ -60,7 +60,7 @@ def written_by(version: str, folder: pathlib.Path) -> Written:
     return Written(version, folder, facts, codes, run_transformers(version, "read", folder))
 
 
-@pytest.fixture(scope="module", params=["5", "4.46"])
+@pytest.fixture(scope="module", params=["5", pytest.param("4.46", marks=pytest.mark.long)])
 def written(request, tmp_path_factory) -> Written:
     if request.param == "4.46" and not (OLD / "installed").is_file():
         pytest.skip(f"{OLD} is not set up: make .venv/transformers-4.46/installed")
