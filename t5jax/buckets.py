@@ -91,15 +91,21 @@ def bucket_errors(url: str | os.PathLike[str]) -> Iterator[None]:
     except (FileNotFoundError, BucketError, ConfigError, DataError):
         raise
     except Exception as error:
-        if not _is_of_store(error):
+        if not is_of_store(error):
             raise
         number = errno.EACCES if _is_refusal(error) else errno.EIO
         raise BucketError(number, _reason(error), os.fspath(url)) from error
 
 
 def is_of_store(error: BaseException) -> bool:
-    """Whether an error says that a bucket cannot be read now, and nothing about the object."""
-    return isinstance(error, BucketError) or _is_of_store(error)
+    """Whether an error says that a bucket cannot be read now, and nothing about the object: it is
+    of the store's libraries, a time-out, or an OSError of gcsfs, which has no number."""
+    if isinstance(error, FileNotFoundError):
+        return False
+    root = type(error).__module__.partition(".")[0]
+    if root in _FAILURES or isinstance(error, (BucketError, TimeoutError)):
+        return True
+    return isinstance(error, OSError) and error.errno is None
 
 
 def check_readable(url: str | os.PathLike[str]) -> None:
@@ -288,16 +294,6 @@ def objects_below(url: str) -> list[str]:
 def _version(path: pathlib.Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_size, status.st_mtime_ns
-
-
-def _is_of_store(error: BaseException) -> bool:
-    """Of the store's libraries, a time-out, or an OSError of gcsfs, which has no number."""
-    if isinstance(error, FileNotFoundError):
-        return False
-    root = type(error).__module__.partition(".")[0]
-    if root in _FAILURES or isinstance(error, TimeoutError):
-        return True
-    return isinstance(error, OSError) and error.errno is None
 
 
 def _is_refusal(error: BaseException) -> bool:

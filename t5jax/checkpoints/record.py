@@ -73,8 +73,7 @@ def encode_record(record: Record) -> dict[str, Any]:
         "awaits_metrics": record.awaits_metrics,
         "leaves": {path: dataclasses.asdict(leaf) for path, leaf in record.leaves.items()},
     }
-    body = json.loads(json.dumps(body))  # as it will be read: tuples as lists, keys as strings
-    return {"body": body, "crc32": _checksum(body)}
+    return _with_checksum(body)
 
 
 def load_record(directory: str | epath.Path, step: int) -> Record:
@@ -87,18 +86,9 @@ def load_record(directory: str | epath.Path, step: int) -> Record:
     """
     path = epath.Path(directory) / str(step) / ITEM / FILE
     try:
-        with buckets.bucket_errors(path):
-            text = path.read_text()
-        whole = json.loads(text)
-        body, checksum = whole["body"], whole["crc32"]
+        body = _read_checked(path)
     except FileNotFoundError:
         raise DamagedError(f"{path} is missing") from None
-    except (PermissionError, buckets.BucketError):
-        raise  # says nothing about the file
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedError(f"{path} cannot be read: {error}") from error
-    if _checksum(body) != checksum:
-        raise DamagedError(f"{path} has changed since it was written (crc32)")
     if body["format"] > FORMAT:
         raise CheckpointError(
             f"{path} has format {body['format']}, this t5jax reads up to {FORMAT}: update t5jax"
@@ -122,8 +112,7 @@ def load_record(directory: str | epath.Path, step: int) -> Record:
 def write_metrics(directory: str | epath.Path, step: int, metrics: Mapping[str, float]) -> None:
     """Adds the metrics of its evaluation to a committed step. Raises OSError."""
     path = epath.Path(directory) / str(step) / METRICS_FILE
-    body = json.loads(json.dumps({"step": step, "metrics": dict(metrics)}))
-    text = json.dumps({"body": body, "crc32": _checksum(body)})
+    text = json.dumps(_with_checksum({"step": step, "metrics": dict(metrics)}))
     if buckets.in_bucket(path):  # an object appears whole
         with buckets.bucket_errors(path):
             path.write_text(text)
@@ -139,19 +128,13 @@ def load_metrics(directory: str | epath.Path, step: int) -> dict[str, float] | N
     not depend on it, and a step without metrics is never the best."""
     path = epath.Path(directory) / str(step) / METRICS_FILE
     try:
-        with buckets.bucket_errors(path):
-            text = path.read_text()
-        whole = json.loads(text)
-        body, checksum = whole["body"], whole["crc32"]
+        body = _read_checked(path)
+        if body["step"] != step:
+            raise DamagedError(f"{path} belongs to step {body['step']}")
     except FileNotFoundError:
         return None
-    except (PermissionError, buckets.BucketError):
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        _log.warning("%s cannot be read (%s): the step counts as not evaluated", path, error)
-        return None
-    if _checksum(body) != checksum or body["step"] != step:
-        _log.warning("%s has changed since it was written: the step counts as not evaluated", path)
+    except DamagedError as error:
+        _log.warning("%s: the step counts as not evaluated", error)
         return None
     return body["metrics"]
 
@@ -262,6 +245,29 @@ def check_fits(
             f"{listed(found)}\nUse the config it was saved with (vocabulary rows, sizes, "
             "optimizer), or another directory"
         )
+
+
+def _with_checksum(body: dict[str, Any]) -> dict[str, Any]:
+    """What `_read_checked` reads, once it is written as JSON."""
+    body = json.loads(json.dumps(body))  # as it will be read: tuples as lists, keys as strings
+    return {"body": body, "crc32": _checksum(body)}
+
+
+def _read_checked(path: epath.Path) -> dict[str, Any]:
+    """The body of a file `_with_checksum`. Raises DamagedError, FileNotFoundError, and other
+    OSErrors that say nothing about the file: it may not be read, or its bucket cannot be now."""
+    try:
+        with buckets.bucket_errors(path):
+            text = path.read_text()
+        whole = json.loads(text)
+        body, checksum = whole["body"], whole["crc32"]
+    except (FileNotFoundError, PermissionError, buckets.BucketError):
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{path} cannot be read: {error}") from error
+    if _checksum(body) != checksum:
+        raise DamagedError(f"{path} has changed since it was written (crc32)")
+    return body
 
 
 def _checksum(body: dict[str, Any]) -> int:

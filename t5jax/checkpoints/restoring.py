@@ -18,7 +18,7 @@ from t5jax.checkpoints.abandoned import silence_abandoned_operations
 from t5jax.checkpoints.fingerprint import Fingerprint, fingerprints, leaves_by_path
 from t5jax.checkpoints.record import DamagedError, Record
 from t5jax.errors import CheckpointError
-from t5jax.runtime import gather_texts
+from t5jax.runtime import gather_texts, of_first_host
 
 STATE = "state"  # name of the item with the arrays
 Log = Callable[[str], None]
@@ -101,7 +101,7 @@ def newest_verified(
 def agreed_steps(directory: epath.Path) -> list[int]:
     """Committed steps as host 0 sees them: file systems may show others a change late."""
     steps = records.committed_steps(directory) if jax.process_index() == 0 else []
-    return [int(step) for step in gather_texts(" ".join(map(str, steps)))[0].split()]
+    return of_first_host(steps)
 
 
 def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:

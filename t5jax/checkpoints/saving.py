@@ -1,7 +1,6 @@
 """Asynchronous checkpointing with retention policies (`retention.py`)."""
 
 import errno
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -27,7 +26,7 @@ from t5jax.checkpoints.restoring import (
 from t5jax.checkpoints.retention import CheckpointConfig, Retention, score
 from t5jax.checkpoints.schedule import SaveSchedule
 from t5jax.errors import CheckpointError, ConfigError, refused_write
-from t5jax.runtime import gather_texts
+from t5jax.runtime import of_first_host
 
 
 def _without_orbax_failures(line: logging.LogRecord) -> bool:
@@ -227,7 +226,7 @@ class Checkpoints:
                     )
             except OSError as error:
                 problem = str(error)
-        problem = gather_texts(problem)[0]
+        problem = of_first_host(problem)
         if problem:
             raise CheckpointWriteError(errno.EIO, f"cannot set a checkpoint aside: {problem}")
 
@@ -256,7 +255,7 @@ class Checkpoints:
             except records.DamagedError:
                 continue  # cannot be the best; restore says why
             scores[step] = score(self._config, metrics)
-        return {int(step): x for step, x in json.loads(gather_texts(json.dumps(scores))[0]).items()}
+        return {int(step): value for step, value in of_first_host(scores).items()}
 
 
 class _Manager(ocp.CheckpointManager):
@@ -268,9 +267,7 @@ class _Manager(ocp.CheckpointManager):
 
 def _agreed_metrics(record: records.Record) -> tuple[dict[str, float], bool]:
     """(metrics, whether they are awaited) as host 0 reads them: others may see the file late."""
-    metrics, awaited = json.loads(
-        gather_texts(json.dumps([record.metrics, record.awaits_metrics]))[0]
-    )
+    metrics, awaited = of_first_host([record.metrics, record.awaits_metrics])
     return metrics, awaited
 
 

@@ -1,6 +1,5 @@
 """When to save: every so many steps, at named steps, and when so many minutes have passed."""
 
-import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import jax
 
 from t5jax.checkpoints.retention import CheckpointConfig
-from t5jax.runtime import gather_texts
+from t5jax.runtime import of_first_host
 
 
 class SaveSchedule:
@@ -51,6 +50,6 @@ class SaveSchedule:
             # The first steps may be slow: never far ahead of what has been seen.
             steps = max(1, min(int(left / 2 / per_step), 2 * (step - before)))
         self._asked = step, now
-        over, steps = json.loads(gather_texts(json.dumps([left == 0.0, steps]))[0])
+        over, steps = of_first_host([left == 0.0, steps])
         self._ask_at = step + steps
         return over

@@ -18,6 +18,7 @@ from t5jax.data.records import counted
 from t5jax.data.registry.resolve import defined_row_format
 from t5jax.data.vocabularies.one_line import one_line
 from t5jax.errors import ConfigError, DataError
+from t5jax.model.layer_stack import parameter_path
 from t5jax.planning.abstract_run import with_vocabulary
 from t5jax.planning.settings import layout_on_topology
 from t5jax.planning.topology import Topology, parse_topology, prepare_process
@@ -161,7 +162,7 @@ def _print_parameters(state: TrainState) -> None:
     for path, x in jax.tree_util.tree_leaves_with_path(state.params):
         rows.append(
             (
-                jax.tree_util.keystr(path, simple=True, separator="/"),
+                parameter_path(path),
                 _shape(x.shape),
                 _spec(x),
                 _shape(x.sharding.shard_shape(x.shape)),

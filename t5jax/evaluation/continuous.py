@@ -17,7 +17,7 @@ from t5jax import buckets
 from t5jax.checkpoints import committed_steps
 from t5jax.data.atomic_files import write_json_file
 from t5jax.errors import ConfigError
-from t5jax.runtime import gather_texts
+from t5jax.runtime import of_first_host
 
 _POLL_SECONDS = 5.0
 BestMode = Literal["max", "min"]
@@ -36,7 +36,7 @@ def poll_checkpoints(
     """
     last, waited = -1, 0.0
     while True:
-        steps = json.loads(gather_texts(json.dumps(committed_steps(os.fspath(directory))))[0])
+        steps = of_first_host(committed_steps(os.fspath(directory)))
         new = [step for step in steps if step > last]
         if new:
             last, waited = new[0], 0.0
@@ -50,7 +50,7 @@ def poll_checkpoints(
 
 def is_committed(directory: str | epath.Path, step: int) -> bool:
     """Whether the step is still there, as the first host sees it."""
-    return gather_texts("yes" if step in committed_steps(directory) else "")[0] == "yes"
+    return of_first_host(step in committed_steps(directory))
 
 
 class StepDeleted(Exception):
@@ -98,8 +98,7 @@ class BestCheckpoint:
         value = metrics[self.metric]
         if math.isnan(value) or (self.value is not None and not self._is_better(value)):
             return False
-        copied = "yes" if jax.process_index() or self._copy(step) else ""
-        if not gather_texts(copied)[0]:
+        if not of_first_host(jax.process_index() != 0 or self._copy(step)):
             raise StepDeleted(step)
         self.value = value
         if jax.process_index() == 0:

@@ -96,11 +96,7 @@ class Evaluator:
         if directory is not None:
             _prepare_directory(directory, settings, replace)
             share()
-            finished = read_evaluation_report(directory)
-            if finished is not None and finished.failures:
-                finished = None  # the predictions are there: the metrics are tried again
-            agree(f"whether {directory} is finished", str(finished is not None))
-            if finished is not None:
+            if (finished := _finished_report(directory)) is not None:
                 return finished
         predictor = self._predictor(program, params, after_batch)
         lines: list[Result] = []
@@ -259,6 +255,16 @@ def _prepare_directory(directory: pathlib.Path, settings: dict[str, Any], replac
         directory.mkdir(parents=True, exist_ok=True)
         write_json_file(directory / "settings.json", settings)
     agree(f"that {directory} is ready", "")
+
+
+def _finished_report(directory: pathlib.Path) -> EvaluationReport | None:
+    """The report of an evaluation that has ended, on all hosts or on none. Where a metric failed it
+    has not: the predictions are there, and the metrics are tried again."""
+    report = read_evaluation_report(directory)
+    if report is not None and report.failures:
+        report = None
+    agree(f"whether {directory} is finished", str(report is not None))
+    return report
 
 
 def _params_fingerprint(params: Params | Sequence[Params]) -> str:

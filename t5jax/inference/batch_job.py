@@ -94,7 +94,7 @@ def run_batch_job(
     rows = itertools.islice(rows, index, None, count)
     try:
         done, remaining = output.resume(rows, window) if output is not None else (0, rows)
-        done = int(runtime.gather_texts(str(done))[0])
+        done = runtime.of_first_host(done)
         if output is None:
             remaining = itertools.islice(rows, done, None)
         first = done

@@ -9,6 +9,7 @@ from t5jax.runtime.agreement import (
     check_shared_directory,
     gather_texts,
     is_probe_file,
+    of_first_host,
     share_folder,
 )
 from t5jax.runtime.ambient import ambient_changes, ambient_settings, refuse_float64
@@ -35,6 +36,7 @@ __all__ = [
     "exit_at_sigterm",
     "gather_texts",
     "is_probe_file",
+    "of_first_host",
     "refuse_float64",
     "run_guarded",
     "set_flags",

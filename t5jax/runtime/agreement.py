@@ -4,10 +4,12 @@ Hosts that run different programs, or see different directories, do not fail: th
 or wait for each other for ever. All functions here must be called by every process, in one order.
 """
 
+import json
 import pathlib
 import secrets
 import time
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +35,11 @@ def gather_texts(text: str) -> list[str]:
     rows = np.asarray(multihost_utils.process_allgather(padded))
     sizes = lengths.reshape(-1).tolist()
     return [bytes(row[:n]).decode() for row, n in zip(rows, sizes, strict=True)]
+
+
+def of_first_host(value: Any) -> Any:
+    """A JSON value as process 0 has it, on every process."""
+    return json.loads(gather_texts(json.dumps(value))[0])
 
 
 def agree(name: str, value: str) -> None:

@@ -6,6 +6,7 @@ import math
 
 import jax
 
+from t5jax.model.layer_stack import parameter_path
 from t5jax.model.registry import abstract_model
 from t5jax.sharding import BUILT_IN, param_axes, rule_of
 from t5jax.training.memory import device_bytes, shard_bytes
@@ -83,17 +84,13 @@ def state_layout(program: Program) -> StateLayout:
     )
 
 
-def _path(path) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
 def _layout(path, x: jax.ShapeDtypeStruct, program: Program, axes) -> ParameterLayout:
     sharding = x.sharding
     assert isinstance(sharding, jax.sharding.NamedSharding)
     spec = tuple(sharding.spec) + (None,) * (len(x.shape) - len(sharding.spec))
     shard = sharding.shard_shape(x.shape)
     pieces = math.prod(x.shape) // math.prod(shard)
-    name = _path(path)
+    name = parameter_path(path)
     return ParameterLayout(
         name=name,
         shape=x.shape,

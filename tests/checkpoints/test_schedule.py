@@ -53,16 +53,16 @@ def test_hosts_save_at_one_step_by_the_first_one_s_clock(
 ):
     monkeypatch.setattr(schedule.jax, "process_count", lambda: 2)
     config = CheckpointConfig(save_every_steps=10**6, save_every_minutes=minutes)
-    said: dict[int, str] = {}
+    said: dict[int, list] = {}
     first, second = Host(config, said), Host(config, said)
-    monkeypatch.setattr(schedule, "gather_texts", first.gather)
+    monkeypatch.setattr(schedule, "of_first_host", first.hear)
     last = first.clock.now
     for passed in seconds:
         if first.saves_after(passed):
             over = first.clock.now - last - minutes * 60
             assert 0 <= over <= passed * (1 + late), (first.step, over)
             last = first.clock.now
-    monkeypatch.setattr(schedule, "gather_texts", second.gather)
+    monkeypatch.setattr(schedule, "of_first_host", second.hear)
     for passed in seconds:
         second.saves_after(1.3 * passed)
     assert first.asked == second.asked, "both talk at the same steps"
@@ -74,14 +74,14 @@ def test_hosts_save_at_one_step_by_the_first_one_s_clock(
 class Host:
     """One of two hosts, each with a clock of its own; both hear what the first one said."""
 
-    def __init__(self, config: CheckpointConfig, said: dict[int, str]):
+    def __init__(self, config: CheckpointConfig, said: dict[int, list]):
         self.clock, self.said = Clock(), said
         self.schedule = SaveSchedule(config, self.clock)
         self.step, self.asked, self.saved = 0, [], []
 
-    def gather(self, text: str) -> list[str]:
+    def hear(self, value: list) -> list:
         self.asked.append(self.step)
-        return [self.said.setdefault(self.step, text), text]
+        return self.said.setdefault(self.step, value)
 
     def saves_after(self, passed: float) -> bool:
         self.clock.now += passed

@@ -43,6 +43,7 @@ def agreement(directory: str) -> None:
     """All start-up checks: equal values pass, different ones are refused on every host."""
     host = jax.process_index()
     assert runtime.gather_texts(f"host {host} ä" * (host + 1)) == ["host 0 ä", "host 1 ä" * 2]
+    assert runtime.of_first_host({"host": host}) == {"host": 0}
     runtime.agree("the config", "batch_size = 8\nseed = 1")
     runtime.check_shared_directory(f"{directory}/shared")
     if host == 0:

@@ -77,6 +77,7 @@ def test_nothing_imports_jax_before_it_is_needed():
 def test_one_process_agrees_with_itself(tmp_path):
     runtime.agree("config", "anything")
     assert runtime.gather_texts("ä") == ["ä"]
+    assert runtime.of_first_host({"ä": [1, None]}) == {"ä": [1, None]}
     runtime.check_shared_directory(tmp_path / "new" / "run")
     assert list((tmp_path / "new" / "run").iterdir()) == []
 
