@@ -13,13 +13,18 @@ or of validation, by the hash of its name. A text is once in a file of rows, and
 letter case and marks aside.
 """
 
+import concurrent.futures
+import contextlib
+import functools
 import hashlib
 import json
+import multiprocessing
+import os
 import pathlib
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from t5jax.data.docstring_corpus.parameters import documented_parameters
 from t5jax.data.docstring_corpus.prose import prose, strip_markup
@@ -48,16 +53,19 @@ _FIRST_NAME = re.compile(r"[`~:]*([\w.-]+)")
 _WORDS = range(4, 25)  # of a sentence
 
 
-def collect_rows(packages: Mapping[str, Iterable[SourceFile]]) -> dict[str, list[Columns]]:
-    """`split/kind` -> rows, of kinds `sentences`, `packages` and `types`."""
+def collect_rows(
+    packages: Mapping[str, Iterable[SourceFile]], num_processes: int = 1
+) -> dict[str, list[Columns]]:
+    """`split/kind` -> rows, of kinds `sentences`, `packages` and `types`; the same with any number
+    of processes, of which more than one are spawned."""
     rows: dict[str, list[Columns]] = defaultdict(list)
     split_of: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
-    for package, files in packages.items():
-        for file in files:
+    files = [(package, file) for package, own in packages.items() for file in own]
+    with _mapping(num_processes) as map_files:
+        for (_, file), found in zip(files, map_files(_rows_of_file, files), strict=True):
             split = "validation" if share_of(file.name) < VALIDATION_SHARE else "train"
-            for kind, row in _rows_of(source_text(file.path), package):
-                text = " ".join(re.findall(r"\w+", row["text"].lower()))
+            for kind, row, text in found:
                 if split_of.setdefault(text, split) == split and (kind, text) not in seen:
                     seen.add((kind, text))
                     rows[f"{split}/{kind}"].append(row)
@@ -76,16 +84,37 @@ def write(directory: str) -> None:
     missing = [name for name in PACKAGES if name not in installed]
     if missing:
         raise DataError(f"not installed: {', '.join(missing)}; install them, or change PACKAGES")
-    for name, rows in collect_rows({name: installed[name] for name in PACKAGES}).items():
+    packages = {name: installed[name] for name in PACKAGES}
+    for name, rows in collect_rows(packages, num_processes=os.cpu_count() or 1).items():
         path = pathlib.Path(directory, f"{name}.jsonl")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         print(f"{path}: {len(rows):,} rows")
 
 
+@contextlib.contextmanager
+def _mapping(num_processes: int) -> Iterator[Callable]:
+    """`map`, or that of a pool of processes."""
+    if num_processes == 1:
+        yield map
+        return
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(num_processes, mp_context=context) as pool:
+        yield functools.partial(pool.map, chunksize=64)
+
+
 def share_of(text: str) -> float:
     """A number in [0, 1) that follows from the text alone, evenly spread."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
+
+
+def _rows_of_file(of_package: tuple[str, SourceFile]) -> list[tuple[str, Columns, str]]:
+    """(kind, row, its text without letter case and marks) of a file of a package."""
+    package, file = of_package
+    return [
+        (kind, row, " ".join(re.findall(r"\w+", row["text"].lower())))
+        for kind, row in _rows_of(source_text(file.path), package)
+    ]
 
 
 def _rows_of(source: str, package: str) -> Iterator[tuple[str, Columns]]:

@@ -91,7 +91,7 @@ class SpellingCounter:
     """Counts the documents of a task, feature by feature, as they are encoded."""
 
     def __init__(self, vocabulary: Vocabulary):
-        self._vocabulary = vocabulary
+        self._vocabulary, self._unk_id = vocabulary, vocabulary.unk_id
         self.counts: dict[str, SpellingCounts] = {}
         self._has_piece: dict[str, bool] = {}
 
@@ -99,11 +99,12 @@ class SpellingCounter:
         """One document or example: text by feature (or ids, where a task tokenises itself), and
         its ids."""
         for name, tokens in ids.items():
-            counts = self.counts.setdefault(name, SpellingCounts())
+            if (counts := self.counts.get(name)) is None:
+                counts = self.counts[name] = SpellingCounts()
             text = document[name]
             if name == TARGETS and isinstance(text, str) and text == NO_TARGET:
                 continue
-            counts.add(self.of_text(text if isinstance(text, str) else None, tokens, name))
+            self._count(counts, text if isinstance(text, str) else None, tokens, name)
 
     def of(self, feature: str) -> SpellingCounts:
         """The counts of a feature so far."""
@@ -113,17 +114,25 @@ class SpellingCounter:
         self, text: str | None, tokens: np.ndarray, feature: str = TARGETS
     ) -> SpellingCounts:
         """The counts of one text (None: only its ids are known) and its ids."""
-        unknown = int(np.count_nonzero(tokens == self._vocabulary.unk_id))
-        found = SpellingCounts(texts=1, tokens=len(tokens), unknown_tokens=unknown)
-        found.unknown_texts = int(unknown > 0)
+        found = SpellingCounts()
+        self._count(found, text, tokens, feature)
+        return found
+
+    def _count(
+        self, found: SpellingCounts, text: str | None, tokens: np.ndarray, feature: str
+    ) -> None:
+        unknown = int(np.count_nonzero(tokens == self._unk_id))
+        found.texts += 1
+        found.tokens += len(tokens)
+        found.unknown_tokens += unknown
+        found.unknown_texts += unknown > 0
         if text is None:
-            return found
-        found.characters = len(text)
+            return
+        found.characters += len(text)
         if unknown:
             self._count_lost(text if feature == "text" else _SENTINEL.sub("", text), found)
         elif feature == TARGETS and self._vocabulary.decode(tokens) != text:
-            found.changed_texts = 1
-        return found
+            found.changed_texts += 1
 
     def _count_lost(self, text: str, found: SpellingCounts) -> None:
         for character in text:
@@ -136,7 +145,7 @@ class SpellingCounter:
         spelled = self._has_piece.get(character)
         if spelled is None:
             ids = self._vocabulary.encode(f"a{character}a", sentinels=False)
-            spelled = self._vocabulary.unk_id not in ids
+            spelled = self._unk_id not in ids
             if len(self._has_piece) < _MOST_COUNTED:
                 self._has_piece[character] = spelled
         return spelled

@@ -24,6 +24,7 @@ class FeatureWriter:
     def __init__(self, stem: pathlib.Path, dtype: np.dtype, file: BinaryIO, vocabulary: Vocabulary):
         self._stem, self._dtype, self._file = stem, dtype, file
         self._pad_id, self._eos_id = vocabulary.pad_id, vocabulary.eos_id
+        self._largest_id = np.iinfo(dtype).max
         self._speller, self._feature = SpellingCounter(vocabulary), stem.suffix[1:]
         self.ends: list[int] = []
         self._tokens = self._characters = self._utf8_bytes = 0
@@ -34,14 +35,15 @@ class FeatureWriter:
     def add(self, ids: np.ndarray, text: str | np.ndarray, place: str) -> None:
         """One document, of `text` or the ids of a task that tokenises itself, which may have EOS.
         Raises DataError for ids of padding, and for EOS in text, naming the place."""
-        if len(ids) and ids.max() > np.iinfo(self._dtype).max:
+        if len(ids) and ids.max() > self._largest_id:
             raise DataError(f"{place} has id {ids.max()}, which is not in the vocabulary")
-        reserved = {self._pad_id, self._eos_id} if isinstance(text, str) else {self._pad_id}
-        if (found := np.isin(ids, sorted(reserved))).any():
-            raise DataError(
-                f"{place} encodes to id {ids[found][0]}, which is reserved for padding or EOS; the "
-                "vocabulary is not T5-compatible"
-            )
+        # One by one: numpy.isin takes five times as long, of short texts a sixth of the build.
+        for reserved in (self._pad_id, self._eos_id) if isinstance(text, str) else (self._pad_id,):
+            if np.count_nonzero(ids == reserved):
+                raise DataError(
+                    f"{place} encodes to id {reserved}, which is reserved for padding or EOS; the "
+                    "vocabulary is not T5-compatible"
+                )
         self._waiting.append(ids)
         self._num_waiting += len(ids)
         self._tokens += len(ids)

@@ -59,7 +59,7 @@ def test_rows(files):
 
 
 def test_files_are_of_one_split_and_texts_come_once(files):
-    twice = collect_rows({**files, "again": files["other"]})
+    twice = collect_rows({**files, "again": files["other"]}, num_processes=2)
     assert twice == collect_rows(files)
     for package, own in files.items():
         for file in own:
