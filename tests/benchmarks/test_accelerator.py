@@ -73,6 +73,7 @@ def run_script(tmp_path, *words, script=SCRIPT, **environment):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_smoke_form_where_only_its_packages_can_be_imported(tmp_path):
     blocked = blocked_modules()
     assert {"sentencepiece", "tyro", "seqio", "tensorflow_datasets", "pytest"} <= blocked

@@ -11,6 +11,7 @@ import t5jax
 from t5jax.cli import main
 from tests.convert.foreign import write_safetensors
 from tests.convert.layout_directories import LAYOUTS, directory
+from tests.marks import long_but
 
 pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch", reason="needs the `parity` extra")
@@ -34,7 +35,8 @@ def generated(folder: pathlib.Path, ids: list[int], num_ids: int) -> list[int]:
     return out[0, 1:].tolist()
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+# The others are in CI as transformers itself writes them: test_written_by_transformers.py.
+@pytest.mark.parametrize("layout", long_but(["madlad", "pile_t5", "aya"], LAYOUTS))
 def test_there_and_back(layout, tmp_path):
     source = directory(tmp_path / "hf", layout)
     run, back = tmp_path / "run", tmp_path / "back"

@@ -20,6 +20,7 @@ from t5jax.types import EOS_ID
 from tests.convert.foreign import huggingface_config, read_safetensors
 from tests.convert.random_weights import randomize
 from tests.decoding.tiny_decoding import model_def, run
+from tests.marks import long_but
 
 pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch", reason="needs the `parity` extra")
@@ -182,6 +183,7 @@ def assert_same_but_for_ties(name, beams, got, wanted, scores_of) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("family", long_but(["t5_1_1_small"], FAMILIES), indirect=True)
 def test_two_hundred_outputs(family):
     """Greedy and with four beams, and what both think of the same targets."""
     cfg = dataclasses.replace(family.cfg, dtype="float32", dropout_rate=0.0)

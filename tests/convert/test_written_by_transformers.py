@@ -8,6 +8,7 @@ import pathlib
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import pytest
 import t5jax
 from t5jax.cli import main
 from tests.convert.published_settings import LAYOUTS, LENGTH, SLOW_TOO, TEXTS
+from tests.marks import long_but
 
 pytestmark = pytest.mark.parity
 pytest.importorskip("torch", reason="needs the `parity` extra")
@@ -22,6 +24,8 @@ pytest.importorskip("transformers", reason="needs the `parity` extra")
 
 ROOT = pathlib.Path(__file__).parents[2]
 LAYOUT_NAMES = [f"{name}-fast" for name in LAYOUTS] + [f"{name}-slow" for name in SLOW_TOO]
+# Every kind of file; others are in CI in test_published_layouts.py, and all are at night.
+IN_CI = ("t5_1_1", "byt5", "codet5_plus", "resized")
 OLD = pathlib.Path(sys.prefix) / "transformers-4.46"
 
 
@@ -36,12 +40,15 @@ class Written:
     backs: dict[str, dict]
 
 
-def run_transformers(version: str, action: str, folder: pathlib.Path) -> dict[str, dict]:
+def run_transformers(
+    version: str, action: str, folder: pathlib.Path, layouts: Sequence[str] = ()
+) -> dict[str, dict]:
     environment = os.environ | {"USE_TF": "0", "USE_FLAX": "0", "HF_HUB_OFFLINE": "1"}
     environment.pop("PYTHONPATH", None)
     if version == "4.46":
         environment["PYTHONPATH"] = str(OLD)
-    command = [sys.executable, "-m", "tests.convert.transformers_writer", action, str(folder)]
+    writer = [sys.executable, "-m", "tests.convert.transformers_writer"]
+    command = [*writer, action, str(folder), *layouts]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     facts = json.loads((folder / {"write": "hf.json", "read": "back.json"}[action]).read_text())
@@ -49,9 +56,9 @@ def run_transformers(version: str, action: str, folder: pathlib.Path) -> dict[st
     return facts
 
 
-def written_by(version: str, folder: pathlib.Path) -> Written:
-    """One process writes all layouts and one reads all that is written back."""
-    facts = run_transformers(version, "write", folder)
+def written_by(version: str, folder: pathlib.Path, layouts: Sequence[str]) -> Written:
+    """One process writes the layouts and one reads all that is written back."""
+    facts = run_transformers(version, "write", folder, layouts)
     codes = {}
     for name in facts:
         hf, run, back = (str(folder / name / x) for x in ("hf", "run", "back"))
@@ -61,10 +68,11 @@ def written_by(version: str, folder: pathlib.Path) -> Written:
 
 
 @pytest.fixture(scope="module", params=["5", pytest.param("4.46", marks=pytest.mark.long)])
-def written(request, tmp_path_factory) -> Written:
+def written(request, tmp_path_factory, long_trials) -> Written:
     if request.param == "4.46" and not (OLD / "installed").is_file():
         pytest.skip(f"{OLD} is not set up: make .venv/transformers-4.46/installed")
-    return written_by(request.param, tmp_path_factory.mktemp(f"transformers-{request.param}"))
+    folder = tmp_path_factory.mktemp(f"transformers-{request.param}")
+    return written_by(request.param, folder, tuple(LAYOUTS) if long_trials else IN_CI)
 
 
 def without_lone_marks(ids: list[int], names: list[str], own: set[int]) -> list[int]:
@@ -99,7 +107,7 @@ def expected_ids(layout: str, version: str, facts: dict, ids: list[int]) -> list
     return without_lone_marks(ids, names, own if version == "4.46" else set())
 
 
-@pytest.mark.parametrize("name", LAYOUT_NAMES)
+@pytest.mark.parametrize("name", long_but([f"{x}-fast" for x in IN_CI], LAYOUT_NAMES))
 def test_a_run_of_the_layout(written, name):
     """The run's report, special ids, ids of texts and greedy outputs are the directory's."""
     facts, back = facts_of(written, name), written.backs[name]
@@ -129,7 +137,7 @@ def test_a_run_of_the_layout(written, name):
     assert max(len(set(x)) for x in expected) > 2
 
 
-@pytest.mark.parametrize("name", LAYOUT_NAMES)
+@pytest.mark.parametrize("name", long_but([f"{x}-fast" for x in IN_CI], LAYOUT_NAMES))
 def test_the_layout_written_back(written, name):
     """What transformers says of the directory is what it says of its own."""
     facts, layout = facts_of(written, name), name.split("-")[0]

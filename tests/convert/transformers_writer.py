@@ -1,5 +1,6 @@
 """Writes tiny random directories of the published layouts with the installed transformers, and says
-what it makes of directories: `python -m tests.convert.transformers_writer write|read FOLDER`.
+what it makes of directories: `python -m tests.convert.transformers_writer write|read FOLDER
+[LAYOUT …]` (written: those that are named).
 
 Run in a process of its own, by transformers 5 and by 4.46; nothing of t5jax is imported.
 """
@@ -102,8 +103,9 @@ def facts(folder: pathlib.Path) -> dict:
     }  # fmt: skip
 
 
-def write(root: pathlib.Path) -> None:
-    for name, (_, _, files, _, _) in LAYOUTS.items():
+def write(root: pathlib.Path, names: list[str]) -> None:
+    for name in names:
+        files = LAYOUTS[name][2]
         for kind in ("fast", "slow"):
             folder, authors = root / f"{name}-{kind}" / "hf", root / f"{name}-{kind}" / "authors"
             authors.mkdir(parents=True)
@@ -118,7 +120,7 @@ def main() -> None:
     action, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     torch.set_num_threads(1)
     if action == "write":
-        write(folder)
+        write(folder, sys.argv[3:])
     which = {"write": "hf", "read": "back"}[action]
     found = {x.parent.name: facts(x) for x in sorted(folder.glob(f"*/{which}")) if x.is_dir()}
     (folder / f"{which}.json").write_text(json.dumps(found))

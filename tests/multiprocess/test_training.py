@@ -104,7 +104,7 @@ def kill_and_restart(command, environment, workdir, generator, *, kills: int, se
 
 def test_twenty_kills_on_real_text_change_no_loss(real_data, tmp_path, long_trials):
     """`kill -9` at random moments: every loss line equals the uninterrupted run's, bit for bit."""
-    steps, kills = (3000, 20) if long_trials else (700, 4)
+    steps, kills = (3000, 20) if long_trials else (400, 2)
     config = tiny_run.write_config(tmp_path, steps)
     flags = [
         "--data.mixture", "c4_json_span_corruption",

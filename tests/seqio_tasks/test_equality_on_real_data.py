@@ -27,6 +27,7 @@ def test_a_task_of_each_kind(real_runs):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_task(real_runs):
     assert len(real_runs) == len(RUNS) + len(TEXT_RUNS) > 70
     check(real_runs)
