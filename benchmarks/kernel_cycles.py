@@ -1,6 +1,7 @@
 """Static cycles of the attention kernels for TPUs, which need not be here (needs libtpu).
 
     python benchmarks/kernel_cycles.py v5e:2x2 [--case self causal cross …]
+    python benchmarks/kernel_cycles.py v5e:2x2 --table    # for t5jax/planning/kernel_cycles.py
 
 libtpu's scheduler packs a kernel's instructions into bundles, one a cycle where nothing waits. The
 number of bundles of a kernel and the share of them that each unit is busy in are read from the
@@ -13,7 +14,7 @@ import os
 import pathlib
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
@@ -51,18 +52,50 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("topology", help="such as v5e:2x2, v5p:2x2x1, v6e:2x2, tpu7x:2x2x1")
     parser.add_argument("--case", nargs="+", choices=CASES, default=["self", "causal", "cross"])
+    parser.add_argument("--table", action="store_true", help="a line of the table of `t5jax plan`")
     arguments = parser.parse_args()
+    if arguments.table:
+        print_table(arguments.topology)
+        return
     print(f"{'case':14s} {'kernel':8s} {'bundles':>7s}  share of bundles in which a unit is busy")
+    for name, kernels in kernels_of({x: CASES[x] for x in arguments.case}, arguments.topology):
+        for kernel, bundles, busy in kernels:
+            shares = "  ".join(f"{unit} {x:4.0%}" for unit, x in busy.items())
+            print(f"{name:14s} {kernel:8s} {bundles:7d}  {shares}", flush=True)
+
+
+def print_table(topology: str) -> None:
+    """The bundles of each of TILES; of lengths that leave the tile partly empty where T5's do."""
+    from t5jax.planning.kernel_cycles import TILES
+
+    cases = {
+        tile: Case(
+            T=114 if tile.queries == 128 else tile.queries,
+            S=114 if tile.keys == 128 else tile.keys,
+            H=tile.head_dim,
+            has_bias=tile.queries == tile.keys,
+            causal=tile.keys == 128,
+        )
+        for tile in TILES
+    }
+    bundles: dict[str, list[int]] = {"forward": [], "backward": []}
+    for _, kernels in kernels_of(cases, topology):
+        for kernel, number, _ in kernels:
+            bundles[kernel].append(number)
+    row = {kernel: tuple(numbers) for kernel, numbers in bundles.items()}
+    print(f'"{topology.split(":")[0]}": {row},'.replace("'", '"'))
+
+
+def kernels_of(cases: Mapping, topology: str) -> Iterator[tuple]:
+    """The name of each case, and the kernels that libtpu compiles of it."""
     with tempfile.TemporaryDirectory() as folder:
         flags = f"--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true"
         os.environ["LIBTPU_INIT_ARGS"] = f"{os.environ.get('LIBTPU_INIT_ARGS', '')} {flags}"
-        for name in arguments.case:
+        for name, case in cases.items():
             for old in pathlib.Path(folder).iterdir():
                 old.unlink()
-            compile_attention(CASES[name], arguments.topology)
-            for kernel, bundles, busy in dumped_kernels(pathlib.Path(folder)):
-                shares = "  ".join(f"{unit} {x:4.0%}" for unit, x in busy.items())
-                print(f"{name:14s} {kernel:8s} {bundles:7d}  {shares}", flush=True)
+            compile_attention(case, topology)
+            yield name, list(dumped_kernels(pathlib.Path(folder)))
 
 
 def compile_attention(case: Case, topology: str) -> None:

@@ -1,7 +1,13 @@
 """The assumptions of a prediction, as sentences."""
 
 from t5jax.config import RunConfig
-from t5jax.planning.cost import MATRIX_SHARE, MEMORY_SHARE, ProgramCost
+from t5jax.planning.cost import (
+    ATTENTION_BACKWARD,
+    ATTENTION_FORWARD,
+    MATRIX_SHARE,
+    MEMORY_SHARE,
+    ProgramCost,
+)
 from t5jax.planning.topology import Topology
 
 
@@ -31,8 +37,10 @@ def assumptions_of(
     ]
     if cost is not None and any(x.opcode == "custom-call" and x.flops for x in cost.operations):
         notes.append(
-            "attention kernels reach 55 % (Pallas), 35 % forward and 25 % backward (cuDNN) of the "
-            "matrix peak"
+            "attention kernels take libtpu's static bundles of their tiles, one a cycle"
+            if chip.platform == "tpu"
+            else f"attention kernels reach {ATTENTION_FORWARD:.0%} forward and "
+            f"{ATTENTION_BACKWARD:.0%} backward of the matrix peak"
         )
     return tuple(notes)
 

@@ -30,6 +30,7 @@ class Chip:
         axis) or a host (NVLink, one way).
       network_bandwidth: bytes/s that a device sends between slices (DCN) or hosts (InfiniBand).
       dims: numbers in the topology's shape.
+      cores: TensorCores of a device, among which a kernel's blocks of heads are divided.
       matrix_width: rows of the matrix unit, which a smaller contraction leaves partly empty.
       shared_by: virtual devices that the figures of a CPU were divided among.
       source: where the figures are from.
@@ -45,6 +46,7 @@ class Chip:
     network_bandwidth: float
     dims: int
     devices_per_chip: int = 1
+    cores: int = 1
     matrix_width: int = 128
     shared_by: int = 1
     source: str
@@ -66,7 +68,7 @@ _NVIDIA = "NVIDIA's data sheet and DGX system guide (SXM; NVLink one way; one NI
 
 _TABLE = (
     Chip(
-        name="v4", platform="tpu", device_kind="TPU v4", dims=3,
+        name="v4", platform="tpu", device_kind="TPU v4", dims=3, cores=2,
         memory_bytes=30.75 * GIB, memory_bandwidth=1.228e12, clock_hz=1.05e9,
         link_bandwidth=90e9, network_bandwidth=6.25e9, source=_GOOGLE,
     ),
@@ -76,7 +78,7 @@ _TABLE = (
         link_bandwidth=90e9, network_bandwidth=3.125e9, source=_GOOGLE,
     ),
     Chip(
-        name="v5p", platform="tpu", device_kind="TPU v5", dims=3,
+        name="v5p", platform="tpu", device_kind="TPU v5", dims=3, cores=2,
         memory_bytes=95.74 * GIB, memory_bandwidth=2.765e12, clock_hz=1.75e9,
         link_bandwidth=180e9, network_bandwidth=6.25e9, source=_GOOGLE,
     ),

@@ -10,6 +10,7 @@ is not asynchronous.
 
 import collections
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,16 +18,16 @@ from t5jax.planning.chips import Chip
 from t5jax.planning.collectives import Collective, MeshNetwork
 from t5jax.planning.flops import is_attention_kernel, matrix_flops
 from t5jax.planning.hlo import ASYNC_CALLS, Computation, Instruction, Module, children
+from t5jax.planning.kernel_cycles import kernel_cycles
 from t5jax.planning.traffic import collective_kind, is_free, memory_bytes
 
 # Shares of the peaks that large matrix products and copies reach (790 of 989 TFLOP/s were seen on
-# an H200), and of the matrix peak that fused attention does.
+# an H200), and of the matrix peak that fused attention does on GPUs (on TPUs: kernel_cycles.py).
 MATRIX_SHARE = {"tpu": 0.80, "gpu": 0.80, "cpu": 0.80}
 MEMORY_SHARE = 0.90
-_CUDNN_FORWARD, _CUDNN_BACKWARD = 0.35, 0.25
+ATTENTION_FORWARD, ATTENTION_BACKWARD = 0.35, 0.25
 # Copies into the chip's own memory and out of it, which libtpu starts ahead of their use.
 _TRANSFERS = ("copy-start", "slice-start")
-_PALLAS_SHARE = 0.55  # of static bundles: the matrix unit is busy 55 to 60 % of the time
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -235,6 +236,7 @@ class _CostModel:
         flops = matrix_flops(instruction, computation, self._module)
         nbytes = memory_bytes(instruction, computation, self._module)
         chip = self._chip
+        cycles = instruction.cycles or kernel_cycles(instruction, computation, chip)
         return Operation(
             name=instruction.name,
             op_name=instruction.op_name,
@@ -244,16 +246,15 @@ class _CostModel:
             nbytes=nbytes,
             compute_seconds=flops / (self._peak * self._share(instruction)),
             memory_seconds=nbytes / (chip.memory_bandwidth * MEMORY_SHARE),
-            cycle_seconds=instruction.cycles / chip.clock_hz if chip.clock_hz else 0.0,
+            cycle_seconds=cycles / chip.clock_hz if chip.clock_hz else 0.0,
             collective=self._network.collective(instruction, computation),
         )
 
     def _share(self, instruction: Instruction) -> float:
-        if not is_attention_kernel(instruction):
+        if self._chip.platform == "tpu" or not is_attention_kernel(instruction):
             return MATRIX_SHARE[self._chip.platform]
-        if "__cudnn$fmha" in instruction.attributes:
-            return _CUDNN_BACKWARD if "Backward" in instruction.attributes else _CUDNN_FORWARD
-        return _PALLAS_SHARE
+        is_backward = re.search("backward|Backward|_bwd", instruction.attributes)
+        return ATTENTION_BACKWARD if is_backward else ATTENTION_FORWARD
 
 
 def _only(collective: Collective, fusion: Instruction, count: float) -> Operation:

@@ -16,7 +16,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from t5jax.model.attention.score import ScoreFunction
 
-_LANES = 128
+LANES = 128
 TILE = 512  # positions of a tile, at most
 # Of the 64 MiB that the smallest of today's chips has.
 _VMEM_LIMIT, _VMEM_BYTES = 60 * 2**20, 52 * 2**20
@@ -61,7 +61,7 @@ class Tiles:
     ) -> "Tiles":
         """`constant_from`: distance from which the bias is constant, None if it never is."""
         B, T, N, H = q_BTNH_shape
-        query_tile, key_tile = _tile_size(T, tile), _tile_size(keys, tile)
+        query_tile, key_tile = tile_size(T, tile), tile_size(keys, tile)
         causal = mask_causal and not prefix
         reaches = [int(causal), 0 if score.window is None else score.window + 1]
         if has_bias:
@@ -209,12 +209,12 @@ class Tiles:
         return pl.BlockSpec(shape, lambda n, *_: (n, 0, 0))
 
 
-def _tile_size(length: int, most: int) -> int:
+def tile_size(length: int, most: int) -> int:
     """A multiple of the lanes that cuts the length into the fewest tiles, all alike."""
-    return _LANES * cdiv(cdiv(length, cdiv(length, most)), _LANES)
+    return LANES * cdiv(cdiv(length, cdiv(length, most)), LANES)
 
 
 def _heads_per_block(heads: int, head_dim: int) -> int:
     """The smallest number of heads whose features fill whole lanes; all, if none does."""
-    fitting = (n for n in range(1, heads) if heads % n == 0 and n * head_dim % _LANES == 0)
+    fitting = (n for n in range(1, heads) if heads % n == 0 and n * head_dim % LANES == 0)
     return next(fitting, heads)
