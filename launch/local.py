@@ -6,9 +6,11 @@
 Every line of output begins with its process. When a process fails, the others are ended after a
 grace period; its exit code becomes that of this program, and no process is left running.
 With --kill 1:20 process 1 gets SIGKILL after 20 seconds, with --term "0:step 7" process 0 gets
-SIGTERM when it prints "step 7": rehearsals of what happens on a cluster. The processes have all
-variables of this one but proxies; the run says which it lacks of those that T5JAX_ENV names. Needs
-nothing but Python.
+SIGTERM when it prints "step 7": rehearsals of what happens on a cluster. A signal whose moment
+never came, because the process had ended or never printed the text, is said at the end, and where
+all ended well the exit code is 64: nothing was rehearsed. The processes have all variables of
+this one but proxies; the run says which it lacks of those that T5JAX_ENV names. Needs nothing but
+Python.
 """
 
 import argparse
@@ -25,6 +27,7 @@ import time
 from typing import TextIO
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+NOT_REHEARSED = 64  # t5jax's code of a wrong command line
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -34,6 +37,11 @@ class Fault:
     process: int
     signal: int
     when: float | str
+
+    def __str__(self) -> str:
+        option = signal.Signals(self.signal).name.removeprefix("SIG").lower()
+        when = self.when if isinstance(self.when, str) else f"{self.when:g}"
+        return f"--{option} {self.process}:{when}"
 
     @staticmethod
     def parse(text: str, number: int) -> "Fault":
@@ -59,11 +67,13 @@ class Exit:
 class Outcome:
     exits: list[Exit]  # in the order in which they ended
     lines: list[str]  # with their prefixes
+    missed: list[Fault]  # signals whose moment never came
 
     @property
     def code(self) -> int:
-        """Of the first process that failed, or 0."""
-        return next((end.code for end in self.exits if end.code), 0)
+        """Of the first process that failed; 64 where none did and a signal was never sent; or 0."""
+        failed = next((end.code for end in self.exits if end.code), 0)
+        return failed or (NOT_REHEARSED if self.missed else 0)
 
 
 class Job:
@@ -72,6 +82,7 @@ class Job:
     def __init__(self, command: list[str], num_processes: int, *, devices: int | None = None,
                  faults: tuple[Fault, ...] = (), output: TextIO | None = None):  # fmt: skip
         self._faults = list(faults)
+        self._missed: list[Fault] = []
         self._output = output
         self._lines: list[str] = []
         self._exits: list[Exit] = []
@@ -107,7 +118,10 @@ class Job:
             self.kill()
         for reader in self._readers:
             reader.join()
-        return Outcome(exits=self._exits, lines=self._lines)
+        self._missed += self._faults
+        for fault in self._missed:
+            self._say(f"launcher: {fault} was never sent: {_why_missed(fault)}")
+        return Outcome(exits=self._exits, lines=self._lines, missed=self._missed)
 
     def send(self, number: int) -> None:
         """A signal to every process that still runs."""
@@ -158,9 +172,11 @@ class Job:
         for fault in faults:
             self._faults.remove(fault)
             process = self._processes[fault.process]
-            if process.poll() is None:
-                self._say(f"launcher: {signal.Signals(fault.signal).name} to {fault.process}")
-                process.send_signal(fault.signal)
+            if process.poll() is not None:
+                self._missed.append(fault)
+                continue
+            self._say(f"launcher: {signal.Signals(fault.signal).name} to {fault.process}")
+            process.send_signal(fault.signal)
 
     def _collect(self) -> None:
         known = {end.process for end in self._exits}
@@ -177,6 +193,12 @@ class Job:
             self._lines.append(line)
             if self._output is not None:
                 print(line, file=self._output, flush=True)
+
+
+def _why_missed(fault: Fault) -> str:
+    if isinstance(fault.when, str):
+        return f"process {fault.process} did not print {fault.when!r} while it ran"
+    return f"process {fault.process} had ended before {fault.when:g} s"
 
 
 def _environment(address: str, num_processes: int, index: int, devices: int | None):

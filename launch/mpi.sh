@@ -3,6 +3,7 @@
 #
 #   launch/mpi.sh -np 4 --hostfile HOSTS -- configs/CONFIG.py --workdir /shared/runs/NAME
 #   T5JAX_COORDINATOR=HOST:PORT launch/mpi.sh ...          # Open MPI 5, MPICH
+#   T5JAX_COMMAND=selftest launch/mpi.sh ...               # before the run: hosts, network, disks
 #
 # What stands before -- goes to mpirun. Needs: t5jax at the same path on every host
 # (T5JAX=/path/to/venv/bin/t5jax, default: the one in PATH) and a shared work directory. On GPUs start
@@ -76,7 +77,7 @@ process='
 
 # In a session of its own, out of reach of the terminal: mpirun answers an interrupt by killing.
 setsid mpirun --bind-to none "${mpirun_options[@]}" \
-    bash -c "$process" process "${T5JAX:-t5jax}" train "$@" &
+    bash -c "$process" process "${T5JAX:-t5jax}" "${T5JAX_COMMAND:-train}" "$@" &
 mpirun=$!
 trap 'kill -USR1 "$mpirun"' INT TERM HUP
 code=0

@@ -3,6 +3,7 @@
 #
 #   launch/ssh.sh HOSTS configs/CONFIG.py --workdir /shared/runs/NAME
 #   launch/restart.sh launch/ssh.sh HOSTS ...     # starts again after failures that this can mend
+#   T5JAX_COMMAND=selftest launch/ssh.sh HOSTS ...    # before the run: hosts, network, disks
 #
 # HOSTS is a file with one [USER@]HOST per line (# begins a comment); the others must reach the
 # first one at T5JAX_PORT (default 8476; on a private network only, the port has no password).
@@ -36,7 +37,7 @@ quoted() {
     local word quote=\'
     for word; do printf "'%s' " "${word//$quote/$quote\\$quote$quote}"; done
 }
-command=$(quoted "${T5JAX:-t5jax}" train "$@")
+command=$(quoted "${T5JAX:-t5jax}" "${T5JAX_COMMAND:-train}" "$@")
 
 # What runs on a host. Its standard input ends when the launcher lets go of it, for whatever reason:
 # then the run gets SIGTERM. (A terminal's hang-up would kill it without a save.)

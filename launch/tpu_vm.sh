@@ -18,6 +18,7 @@
 # JAX finds the other hosts and slices by itself; the variables that T5JAX_ENV names are carried
 # (launch/environment.sh), in a file of the hosts that only the user reads.
 #
+# T5JAX_COMMAND=selftest  with train: hosts, network and disks are tried, log shows the table
 # T5JAX_TPU_SLICES=2      slices (default 1); the mesh's dcn_data or dcn_fsdp goes over them
 # T5JAX_TPU_OPTIONS=...   more options of `gcloud compute tpus queued-resources create`, as --spot,
 #                         --reserved, --network=N, --metadata-from-file=startup-script=MOUNT.sh: what
@@ -122,8 +123,8 @@ train() {
         printf '%s\nexport PYTHONUNBUFFERED=1\n' "$exports"
         # shellcheck disable=SC2016  # expanded on the hosts
         echo 'cd "$(dirname "$0")" && exec >>train.log 2>&1'
-        printf 'exec launch/restart.sh .venv/bin/t5jax train'
-        printf ' %q' "$@"
+        printf 'exec launch/restart.sh .venv/bin/t5jax'
+        printf ' %q' "${T5JAX_COMMAND:-train}" "$@"
         echo
     } >"$scratch/train.sh"
     to_all_hosts "$scratch/train.sh" t5jax/train.sh && on_all_hosts 'bash t5jax/launch/tpu_vm/service.sh start'

@@ -42,4 +42,4 @@ done
 # exec: xpk hands SIGTERM to the command's shell alone.
 xpk workload create --workload="$name" --docker-image="$image" --max-restarts=100 \
     --restart-on-exit-codes=70,75 --termination-grace-period-seconds=300 --env-file="$scratch/env" \
-    "${options[@]}" --command="exec $(printf '%q ' t5jax train "$@")"
+    "${options[@]}" --command="exec $(printf '%q ' t5jax "${T5JAX_COMMAND:-train}" "$@")"

@@ -20,6 +20,7 @@ from t5jax.cli.predict import PREDICT
 from t5jax.cli.refused_paths import check_outputs, check_workdir
 from t5jax.cli.replay import REPLAY
 from t5jax.cli.score import SCORE
+from t5jax.cli.selftest import SELFTEST
 from t5jax.cli.tasks import TASKS
 from t5jax.cli.train import TRAIN
 from t5jax.cli.vocab import EXTEND_VOCABULARY, GROW_VOCABULARY, TRAIN_VOCABULARY
@@ -44,6 +45,7 @@ examples:
   t5jax inspect model configs/t5_1_1_base_c4.py
   t5jax inspect data configs/quickstart.py --step 100
   t5jax plan configs/t5_1_1_base_c4.py --topology v5e:4x8      before paying for it
+  t5jax selftest configs/t5_1_1_base_c4.py --workdir DIR    hosts, network, disks, before the run
   t5jax convert flan-t5-small runs/flan_t5_small    from Hugging Face, T5X, Mesh TensorFlow
   t5jax convert runs/flan_t5_small out --to huggingface
 """
@@ -63,6 +65,7 @@ COMMANDS = (
     INSPECT_DATA,
     INSPECT_SHARDING,
     PLAN,
+    SELFTEST,
     CACHE,
     TRAIN_VOCABULARY,
     EXTEND_VOCABULARY,
@@ -96,7 +99,9 @@ def _run(run: Callable, arguments: argparse.Namespace, flags: list[str]) -> int 
     """Runs the command; where it misses a file that is there from another folder (that of the
     config file or of the run, or one above), the error says so; else which folder it looked in."""
     check_workdir(
-        flags, getattr(arguments, "config_file", None), written=arguments.command is TRAIN
+        flags,
+        getattr(arguments, "config_file", None),
+        written=arguments.command in (TRAIN, SELFTEST),
     )
     check_outputs(arguments)
     try:

@@ -10,6 +10,7 @@ from t5jax.runtime.agreement import (
     gather_texts,
     is_probe_file,
     of_first_host,
+    probe_file,
     share_folder,
 )
 from t5jax.runtime.ambient import ambient_changes, ambient_settings, refuse_float64
@@ -37,6 +38,7 @@ __all__ = [
     "gather_texts",
     "is_probe_file",
     "of_first_host",
+    "probe_file",
     "refuse_float64",
     "run_guarded",
     "set_flags",

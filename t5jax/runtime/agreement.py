@@ -5,6 +5,7 @@ or wait for each other for ever. All functions here must be called by every proc
 """
 
 import json
+import os
 import pathlib
 import secrets
 import time
@@ -85,7 +86,7 @@ def check_shared_directory(workdir: str, timeout_seconds: float = 10.0) -> None:
     from etils import epath  # like the checkpoints: local paths and gs:// alike
 
     nonce = gather_texts(secrets.token_hex(16))[0]
-    probe = epath.Path(workdir) / f"{_PROBE}{nonce}"
+    probe = epath.Path(probe_file(os.fspath(workdir), nonce))
     failure = None
     if jax.process_index() == 0:
         try:
@@ -129,8 +130,13 @@ def share_folder(files: RunFiles, folder: pathlib.Path) -> None:
         files.fetch(folder)
 
 
+def probe_file(workdir: str, name: str) -> str:
+    """A path in a workdir for a file that is to be removed at once."""
+    return f"{workdir.rstrip('/')}/{_PROBE}{name}"
+
+
 def is_probe_file(name: str) -> bool:
-    """Whether a file of a workdir is one that a killed `check_shared_directory` left behind."""
+    """Whether a file of a workdir is such a one, which a killed process left behind."""
     return name.startswith(_PROBE)
 
 

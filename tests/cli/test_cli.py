@@ -18,6 +18,7 @@ COMMANDS = (
     "merge",
     "inspect",
     "plan",
+    "selftest",
     "cache",
     "vocab",
     "tasks",
@@ -41,6 +42,7 @@ OWN_OPTIONS = {
         *("--topology", "--slices", "--step", "--price-per-chip-hour", "--json"),
         *("--search", "--search-minutes", "--search-compiles", "--write"),
     ],
+    "selftest": ["--data", "--kills", "--json"],
     "cache": [
         *("--split", "--num-processes", "--engine", "--part", "--finish", "--overwrite"),
         "--verify",

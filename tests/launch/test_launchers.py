@@ -49,7 +49,7 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "hosts").write_text("alpha\nme@beta  # the second\n\n# none\ngamma\n")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("T5JAX_RESTART_SECONDS", "0")
-    for name in ("T5JAX", "T5JAX_PORT", "T5JAX_GRACE", "SSH_OPTIONS"):
+    for name in ("T5JAX", "T5JAX_PORT", "T5JAX_GRACE", "SSH_OPTIONS", "T5JAX_COMMAND"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
@@ -91,6 +91,13 @@ def test_ssh_starts_one_process_per_host_and_all_end_well(place):
     code, lines = ended(ssh_run(place, _0=0, _1=0, _2=0))
     assert code == 0
     assert set(STARTED) <= set(lines)
+
+
+def test_ssh_starts_another_command_with_the_same_arguments(place, monkeypatch):
+    monkeypatch.setenv("T5JAX_COMMAND", "selftest")
+    code, lines = ended(ssh_run(place, _0=0, _1=0, _2=0))
+    assert code == 0
+    assert {line.replace(": train ", ": selftest ") for line in STARTED} <= set(lines)
 
 
 @pytest.mark.parametrize("cause", [70, 64, 1])

@@ -70,6 +70,28 @@ def test_all_well_is_zero_and_faults_strike_on_a_line():
     assert "[1] round 9" not in outcome.lines
 
 
+@pytest.mark.parametrize("when", ["1:round 3", "1:500"])
+def test_a_signal_whose_moment_never_came_is_said_and_is_an_error(when):
+    fault = local.Fault.parse(when, signal.SIGTERM)
+    outcome = plain(WHO + "print('round', me)", faults=(fault,))
+    assert codes(outcome) == {0: 0, 1: 0}
+    assert outcome.code == 64
+    assert outcome.missed == [fault]
+    [said] = [line for line in outcome.lines if "never sent" in line]
+    assert said.startswith(f"launcher: --term {when} was never sent: process 1 ")
+    outcome = plain(WHO + "sys.exit(7)", faults=(fault,))
+    assert outcome.code == 7, "what failed is the cause"
+    assert outcome.missed == [fault]
+
+
+def test_the_program_ends_with_64_when_nothing_was_rehearsed():
+    command = [sys.executable, str(LAUNCHER), "-n", "1", "--program", "true"]
+    assert subprocess.run(command).returncode == 0
+    ended = subprocess.run([*command, "--kill", "0:step 7"], capture_output=True, text=True)
+    assert ended.returncode == 64
+    assert "--kill 0:step 7 was never sent: process 0 did not print 'step 7'" in ended.stdout
+
+
 def test_grandchildren_go_too():
     sleeper = "[sys.executable, '-c', 'import time; time.sleep(99)']"
     parent = f"import subprocess, sys; print('pid', subprocess.Popen({sleeper}).pid, flush=True)"
