@@ -59,15 +59,16 @@ test-newest: $(UV)
 	done; \
 	if [ -n "$$failed" ]; then echo "test-newest: FAILED on Python$$failed"; exit 1; fi
 
-test-all: $(VENV)/installed-parity $(VENV)/installed-plan $(VENV)/transformers-4.46/installed
+test-all: $(VENV)/installed-parity $(VENV)/installed-plan $(VENV)/installed-lint $(VENV)/transformers-4.46/installed
 	$(TESTS) -n 2 --dist loadfile -m "not parity"
 	XLA_FLAGS= $(TESTS) -n 2 --dist loadfile -m parity
 
-lint: $(VENV)/installed-parity
+lint: $(VENV)/installed-parity $(VENV)/installed-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/shellcheck .ci/run .ci/find_python launch/*.sh launch/*/*.sh launch/slurm/*.sbatch
+	$(BIN)/shellcheck .ci/run .ci/find_python .ci/engines launch/*.sh launch/*/*.sh launch/slurm/*.sbatch
+	$(BIN)/python -m tests.launch.kubernetes_schema launch/gke/*.yaml
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
@@ -105,6 +106,9 @@ lock: $(VENV)/installed
 	$(UV) pip compile pyproject.toml --extra gcs --extra gcs-fake --python-version 3.11 \
 		--constraint requirements.lock --no-header --no-annotate --no-emit-index-url \
 		| grep -vE "^($$(grep -oE '^[A-Za-z0-9_.-]+==' requirements.lock | paste -sd '|'))" > requirements-gcs.lock
+	$(UV) pip compile pyproject.toml --extra lint --python-version 3.11 \
+		--constraint requirements.lock --no-header --no-annotate --no-emit-index-url \
+		| grep -vE "^($$(grep -oE '^[A-Za-z0-9_.-]+==' requirements.lock | paste -sd '|'))" > requirements-lint.lock
 
 clean:
 	rm -rf $(VENV) $(VENV)-* runs build dist .pytest_cache .ruff_cache
@@ -147,6 +151,21 @@ $(VENV)/installed-plan: $(VENV)/installed requirements-plan.lock
 # gcsfs, and a Cloud Storage that runs on this machine, for the tests of runs in buckets.
 $(VENV)/installed-gcs: $(VENV)/installed requirements-gcs.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps -r requirements-gcs.lock
+	@touch $@
+
+# jsonschema, for the manifests of launch/gke.
+$(VENV)/installed-lint: $(VENV)/installed requirements-lint.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps -r requirements-lint.lock
+	@touch $@
+
+# Slurm and OpenSSH's server (by apt-get, where that may be), Open MPI 5 and MPICH, which the tests of the
+# launch scripts start on this machine. The two MPIs have programs of the same names: a folder each.
+$(VENV)/installed-engines: $(UV) requirements-engines.lock .ci/engines
+	.ci/engines
+	while read -r pin; do \
+		$(UV) pip install --quiet --no-deps --python $(BIN)/python \
+			--prefix "$(VENV)/engines/$${pin%%==*}" "$$pin" || exit 1; \
+	done < requirements-engines.lock
 	@touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed requirements-docs.lock

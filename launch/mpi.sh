@@ -18,10 +18,9 @@
 # the script, or SIGTERM to it, stops the run in order: every process gets SIGTERM, saves and leaves.
 #
 # Has been run: with Open MPI 4.1.4, two and three CPU processes on one machine: to the end, killed
-# process, SIGTERM. With Open MPI 5.0.11 and MPICH 5.0.2: two "hosts" of one machine, reached by a
-# launch agent that begins with an empty environment: to the end, with the losses of Slurm's run bit
-# for bit; with a stand-in for the run also failure and SIGTERM (Open MPI 5: in the tests, where it is
-# installed). Not on several machines, not on GPUs.
+# process, SIGTERM. With Open MPI 5.0.11 and MPICH 5.0.2 the same over ssh to two "hosts" of one
+# machine, which begin with an empty environment (tests/launch/test_engines.py): every loss is that of
+# an undisturbed process, bit for bit. Not on several machines, not on GPUs.
 set -euo pipefail
 
 mpirun_options=()

@@ -17,7 +17,8 @@
 # that still runs after T5JAX_GRACE seconds (default 300) is killed.
 #
 # Has been run: with OpenSSH 9.2, two and three CPU processes on one machine: to the end, killed
-# process, unreachable host, interrupt, SIGTERM, kill -9 of this script. Not on several machines.
+# process, unreachable host, interrupt, SIGTERM, kill -9 of this script (the end, a kill and SIGTERM by
+# tests/launch/test_engines.py). Not on several machines.
 set -euo pipefail
 
 if (($# < 2)) || [[ ! -r $1 ]]; then

