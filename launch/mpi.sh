@@ -14,8 +14,9 @@
 # is right for Open MPI 4 too, wherever rank 0 runs.
 # The coordinator and the variables that T5JAX_ENV names (launch/environment.sh) reach every process,
 # also of hosts that begin with an empty environment: with -x under Open MPI; MPICH carries all.
-# When one process fails, mpirun ends the others, and the exit code is that of the first. Interrupting
-# the script, or SIGTERM to it, stops the run in order: every process gets SIGTERM, saves and leaves.
+# When one process fails, the others end, and the exit code is that of the first; under MPICH, which
+# adds codes up bit by bit, the one that a restart cannot mend, else 137, 70, 143. Interrupting the
+# script, or SIGTERM to it, stops the run in order: every process gets SIGTERM, saves and leaves.
 #
 # Has been run: with Open MPI 4.1.4, two and three CPU processes on one machine: to the end, killed
 # process, SIGTERM. With Open MPI 5.0.11 and MPICH 5.0.2 the same over ssh to two "hosts" of one
@@ -41,6 +42,9 @@ if version=$(mpirun --version 2>&1) && [[ $version == *"Open MPI"* ]]; then
     for name in PYTHONUNBUFFERED ${T5JAX_COORDINATOR:+T5JAX_COORDINATOR} $names; do
         mpirun_options+=(-x "$name")
     done
+    one_bit=
+else
+    one_bit=yes # hydra, of MPICH and its kin, returns the bitwise or of all exit codes
 fi
 
 # Seconds between SIGTERM and SIGKILL to the rest, after one process has ended badly. mpirun sits
@@ -51,6 +55,23 @@ export OMPI_MCA_odls_base_sigkill_timeout=5 PRTE_MCA_odls_base_sigkill_timeout=5
 # processes of a rank, so the run itself must ignore it.
 # shellcheck disable=SC2016  # expanded on the hosts
 process='
+    leave() {
+        local code=$1
+        if [[ -n $one_bit ]]; then # a bit for each code, which the launcher reads again
+            case $code in
+                0) ;;
+                143) code=2 ;;
+                70 | 75) code=4 ;;
+                134 | 137 | 139) code=8 ;;
+                64) code=16 ;;
+                65) code=32 ;;
+                66) code=64 ;;
+                73) code=128 ;;
+                *) code=1 ;;
+            esac
+        fi
+        exit $code
+    }
     if [[ -n ${T5JAX_COORDINATOR:-} ]]; then
         export T5JAX_PROCESS_ID=${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-}}
         export T5JAX_NUM_PROCESSES=${OMPI_COMM_WORLD_SIZE:-${PMI_SIZE:-}}
@@ -58,7 +79,7 @@ process='
         if [[ -n $local_rank ]]; then export JAX_LOCAL_DEVICE_IDS=$local_rank; fi
     elif [[ -z ${OMPI_MCA_orte_hnp_uri:-} ]]; then
         echo "this is not Open MPI 4: set T5JAX_COORDINATOR=HOST:PORT of the first host" >&2
-        exit 64
+        leave 64
     fi
     stopped=
     trap stopped=yes USR1
@@ -72,11 +93,11 @@ process='
         wait $run
         code=$?
     done
-    exit $code'
+    leave $code'
 
 # In a session of its own, out of reach of the terminal: mpirun answers an interrupt by killing.
 setsid mpirun --bind-to none "${mpirun_options[@]}" \
-    bash -c "$process" process "${T5JAX:-t5jax}" "${T5JAX_COMMAND:-train}" "$@" &
+    bash -c "one_bit=$one_bit$process" process "${T5JAX:-t5jax}" "${T5JAX_COMMAND:-train}" "$@" &
 mpirun=$!
 trap 'kill -USR1 "$mpirun"' INT TERM HUP
 code=0
@@ -85,4 +106,13 @@ while kill -0 "$mpirun" 2>/dev/null; do
     code=0
     wait "$mpirun" || code=$?
 done
+if [[ -n $one_bit ]] && ((code != 255)); then # 255: mpirun itself, or ssh
+    bits=$code
+    for pair in 16:64 32:65 64:66 128:73 8:137 4:70 1:1 2:143; do
+        if ((bits & ${pair%:*})); then
+            code=${pair#*:}
+            break
+        fi
+    done
+fi
 exit "$code"

