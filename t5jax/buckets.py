@@ -23,9 +23,6 @@ from typing import Any
 from t5jax.errors import ConfigError, DataError, message_of
 from t5jax.paths import run_folder, scheme_of
 
-# etils, which Orbax opens small files with, otherwise imports TensorFlow for gs:// (9 seconds).
-os.environ.setdefault("EPATH_USE_TF", "false")
-
 COMMITTED = "commit_success.txt"  # Orbax writes it last into a step in a bucket
 SECONDS_BETWEEN_UPLOADS = 60.0
 APPEND_FROM_BYTES = 1 << 20  # a smaller object is written anew
@@ -56,7 +53,11 @@ def in_bucket(path: str | os.PathLike[str]) -> bool:
 
 def check_driver(path: str | os.PathLike[str]) -> None:
     """Raises ConfigError for a `gs://` URL where gcsfs is not installed; imports nothing."""
-    if in_bucket(path) and importlib.util.find_spec("gcsfs") is None:
+    if not in_bucket(path):
+        return
+    # etils, which Orbax opens small files with, otherwise imports TensorFlow for gs:// (9 seconds).
+    os.environ.setdefault("EPATH_USE_TF", "false")
+    if importlib.util.find_spec("gcsfs") is None:
         raise ConfigError(
             f"{os.fspath(path)}: gs:// needs gcsfs, which is not installed: "
             "`pip install 't5jax[gcs]'`"
@@ -111,14 +112,21 @@ def is_of_store(error: BaseException) -> bool:
 def check_readable(url: str | os.PathLike[str]) -> None:
     """Raises DataError (exit 65) for a bucket that cannot be read: no permission, no network, no
     credentials. On a disk, and where nothing is there, it does nothing."""
-    if not in_bucket(url):
-        return
-    try:
-        with bucket_errors(url):
+    if in_bucket(url):
+        with reading(url):
             file_system().exists(os.fspath(url).rstrip("/"))
+
+
+@contextlib.contextmanager
+def reading(url: str | os.PathLike[str] | None) -> Iterator[None]:
+    """As `bucket_errors`, around what only reads: what the store raises becomes a DataError (exit
+    65). None: nothing is changed."""
+    try:
+        with bucket_errors(url or ""):
+            yield
     except BucketError as error:
         raise DataError(
-            f"{os.fspath(url)} cannot be read: {error.strerror}; check the credentials (gcloud "
+            f"{error.filename} cannot be read: {error.strerror}; check the credentials (gcloud "
             "auth application-default login), the permission and the network"
         ) from error
 
@@ -132,6 +140,21 @@ def make_folder(url: str) -> None:
             file_system().rm_file(f"{url.rstrip('/')}/.writable")
     except FileNotFoundError as error:
         raise BucketError(errno.ENXIO, f"there is no bucket {bucket!r}", url) from error
+
+
+def upload_folder(folder: pathlib.Path, url: str, *, last: str) -> None:
+    """Writes the files below a folder of this machine as objects below a URL: `commit_success.txt`
+    into every step of a run's checkpoints, and those named `last` when all others are there. Raises
+    BucketError."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    names = sorted(name for name, path in files.items() if path.is_file())
+    steps = {"/".join(x[:2]) for x in (name.split("/") for name in names) if x[0] == _ELSEWHERE[0]}
+    with bucket_errors(url):
+        for name in sorted(names, key=lambda name: name.rpartition("/")[2] == last):
+            file_system().put_file(os.fspath(files[name]), f"{url}/{name}")
+        for step in sorted(steps):  # as Orbax does where it writes to a bucket itself
+            text = f"Checkpoint commit was successful to {url}/{step}"
+            file_system().pipe_file(f"{url}/{step}/{COMMITTED}", text.encode())
 
 
 def copy_folder(source: str, target: str) -> None:
@@ -155,11 +178,12 @@ class RunFiles:
 
     For a workdir on a disk that is the workdir, and the other methods do nothing. For one in a
     bucket it is a temporary folder of this process, whose files are fetched when they are asked for
-    and uploaded when they have changed.
+    and uploaded when they have changed. `appended` names a file whose new lines alone are sent.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str]):
+    def __init__(self, workdir: str | os.PathLike[str], appended: str | None = None):
         """Raises ConfigError for a URL that no run can lie at."""
+        self._appended = _APPENDED if appended is None else (*_APPENDED, appended)
         self.url = os.fspath(workdir).rstrip("/") if in_bucket(workdir) else None
         self.folder = pathlib.Path(run_folder(os.fspath(workdir), "workdir"))
         if self.url is not None:
@@ -249,12 +273,12 @@ class RunFiles:
         version = _version(path)
         if self._stored.get(name) == version:
             return
-        before, appended = self._sizes.get(name, 0), path.name.startswith(_APPENDED)
+        before, appended = self._sizes.get(name, 0), path.name.startswith(self._appended)
         with open(path, "rb") as file:
             only_rest = appended and APPEND_FROM_BYTES <= before <= version[0]
             file.seek(before if only_rest else 0)
             data = file.read(version[0] - file.tell())
-        if path.name == _APPENDED[0]:  # whole lines
+        if appended and path.suffix == ".jsonl":  # whole lines
             data = data[: data.rfind(b"\n") + 1]
         if not only_rest or not _append(url, before, data):
             if only_rest:
@@ -285,9 +309,12 @@ def _append(url: str, before: int, data: bytes) -> bool:
 
 
 def objects_below(url: str) -> list[str]:
-    """Names of the objects below a URL, relative to it."""
+    """Names of the objects below a URL, relative to it; none where there is no such bucket."""
     start = url.removeprefix("gs://").rstrip("/") + "/"
-    found = file_system().find(start)
+    try:
+        found = file_system().find(start)
+    except FileNotFoundError:
+        return []
     return [x.removeprefix(start) for x in found if x.startswith(start) and x[-1] != "/"]
 
 

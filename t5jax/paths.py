@@ -74,11 +74,7 @@ def check_written_run(workdir: str | os.PathLike[str], name: str = "workdir") ->
     they were saved)."""
     path = os.fspath(workdir)
     if scheme_of(path):
-        if not _FOLDER_IN_BUCKET.fullmatch(path):
-            raise ConfigError(
-                f"{_named(path, name)}: a run in a bucket is written to gs://BUCKET/FOLDER, where "
-                "BUCKET has 3 letters or more, and FOLDER letters, digits and . _ - + = @ , alone"
-            )
+        _check_in_bucket(path, name, "a run in a bucket is written to gs://BUCKET/FOLDER")
         return
     for part in pathlib.Path(os.path.abspath(workdir)).parts:
         if "\\" in part or not fnmatch.fnmatchcase(part, part):
@@ -87,6 +83,22 @@ def check_written_run(workdir: str | os.PathLike[str], name: str = "workdir") ->
                 f"{part!r} are lost, because TensorStore takes \\ for / and Orbax [...] for a "
                 "pattern; give a folder with another name"
             )
+
+
+def written_path(path: Any, name: str = "") -> Any:
+    """A folder or file that is written on a disk or in a bucket of Cloud Storage, as `expand` gives
+    it. Raises ConfigError for any other URL; `name` as in `run_folder`."""
+    path = expand(path, name)
+    scheme = scheme_of(path)
+    if scheme and path.startswith("gs://"):
+        _check_in_bucket(path, name, "what is written in a bucket is gs://BUCKET/FOLDER")
+    elif scheme:
+        what = f"{scheme}:// is not known"
+        if scheme in _STORES:
+            what = f"{scheme}:// is not written to"
+        advice = "give a folder or file of a disk, or gs://BUCKET/FOLDER"
+        raise ConfigError(f"{_named(path, name)}: {what}; {advice}")
+    return path
 
 
 def local_path(path: Any, name: str = "", reason: str = "local files are needed here") -> Any:
@@ -160,6 +172,14 @@ def _of_file_url(url: str, name: str) -> str:
             f"and written; three slashes begin their URLs: file:///{host}{rest}"
         )
     return rest if os.path.lexists(rest) else urllib.parse.unquote(rest)
+
+
+def _check_in_bucket(path: str, name: str, rule: str) -> None:
+    if not _FOLDER_IN_BUCKET.fullmatch(path):
+        raise ConfigError(
+            f"{_named(path, name)}: {rule}, where BUCKET has 3 letters or more, and FOLDER "
+            "letters, digits and . _ - + = @ , alone"
+        )
 
 
 def _named(path: str, name: str) -> str:

@@ -29,7 +29,7 @@ ALLOWED = {
     "model": {"sharding", "types"},
     "training": {"model"},
     "data.rng": set(),
-    "data.atomic_files": {"errors"},
+    "data.atomic_files": {"buckets", "errors"},
     "data.records": {"errors"},
     "data.tensorflow_import": {"errors"},
     "data.modules": {"data.tensorflow_import", "data.vocabularies"},
@@ -41,7 +41,7 @@ ALLOWED = {
     "data.tasks": {"data.config"},
     "data.benchmarks": {"data.tasks", "data.sources", "metrics"},
     "data.seqio_bridge": {"data.tasks", "data.modules", "data.sources"},
-    "data.store": {"data.records", "data.vocabularies"},
+    "data.store": {"buckets", "data.records", "data.vocabularies"},
     "data.registry": {
         "data.benchmarks",
         "data.docstring_corpus",

@@ -28,6 +28,7 @@ from t5jax.paths import (
     run_folder,
     scheme_of,
     seen_from,
+    written_path,
 )
 from t5jax.run.restore import checkpoint_directory
 
@@ -111,9 +112,26 @@ def test_what_only_a_disk_can_serve(home):
     assert local_path("file:///x") == "/x"
     with pytest.raises(ConfigError, match=r"^'https://h/x': https:// is no disk"):
         local_path("https://h/x")
-    data = DataConfig(mixture="c4", vocabulary=ByteVocabulary(), cache_dir="gs://bucket/cache")
-    with pytest.raises(ConfigError, match=r"data.cache_dir = 'gs://bucket/cache': .*give a folder"):
-        data.check()
+
+
+def test_what_is_written_on_a_disk_or_in_a_bucket(home):
+    assert written_path("~/x") == f"{home}/x"
+    for path in ("gs://bucket/x", "gs://bucket/x/y.jsonl", "./s3://x", "a[1]"):
+        assert written_path(path) == path
+    for path, said in (
+        ("s3://b/x", "'s3://b/x': s3:// is not written to; give a folder or file of a disk, or gs"),
+        ("foo://x", "'foo://x': foo:// is not known; give a"),
+        ("gs://bucket", "'gs://bucket': what is written in a bucket is gs://BUCKET/FOLDER, where"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            written_path(path)
+    for url, refused in (("gs://bucket/cache", False), ("s3://bucket/cache", True)):
+        data = DataConfig(mixture="c4", vocabulary=ByteVocabulary(), cache_dir=url)
+        if refused:
+            with pytest.raises(ConfigError, match=rf"data.cache_dir = '{url}': s3:// is not"):
+                data.check()
+        else:
+            data.check()
 
 
 def test_files_in_the_way_of_folders(tmp_path, monkeypatch):
@@ -174,6 +192,10 @@ def test_a_workdir_on_s3_is_refused_before_anything_is_imported(tmp_path):
     )
     commands = ["train mine.py", "train local.py --workdir=s3://b/x", "cache mine.py"]
     commands += ["train local.py --init.path s3://b/x", "train mine.py --workdir gs://b/x"]
+    commands += [
+        "cache local.py --data.cache-dir s3://b/x",
+        "train local.py --data.cache_dir=foo://x",
+    ]
     ended = subprocess.run(
         [sys.executable, "-c", script, *commands],
         cwd=tmp_path,
@@ -182,13 +204,15 @@ def test_a_workdir_on_s3_is_refused_before_anything_is_imported(tmp_path):
         text=True,
     )
     *errors, codes = ended.stderr.splitlines()
-    assert codes == "[64, 64, 64, 64, 64] set()"
+    assert codes == "[64, 64, 64, 64, 64, 64, 64] set()"
     assert [line.split(":")[1] for line in errors] == [
         " workdir = 's3",
         " workdir = 's3",
         " workdir = 's3",
         " init.path = 's3",
         " workdir = 'gs",
+        " data.cache_dir = 's3",
+        " data.cache_dir = 'foo",
     ]
 
 

@@ -29,8 +29,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--part", metavar="I/N",
-        help="make only part I (0 to N-1) of the shards: hosts that share a disk make one each, "
-        "in any order, at once, repeatedly",
+        help="make only part I (0 to N-1) of the shards: hosts that share a disk or a bucket make "
+        "one each, in any order, at once, repeatedly",
     )  # fmt: skip
     parser.add_argument(
         "--finish", action="store_true",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from t5jax.errors import ConfigError
-from t5jax.paths import expand, local_path, run_folder
+from t5jax.paths import expand, local_path, run_folder, written_path
 
 SETTINGS = """\
 settings: any value of the config as --section.field VALUE, after everything else; a
@@ -62,6 +62,7 @@ def _argument(understand: Callable[[str], str]) -> Callable[[str], str]:
 
 file_or_url = _argument(expand)
 local_file = _argument(local_path)
+file_or_bucket = _argument(written_path)
 folder_of_run = _argument(run_folder)
 
 

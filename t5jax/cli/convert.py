@@ -2,7 +2,7 @@
 
 import argparse
 
-from t5jax.cli.command import Command, arguments_of, file_or_url, local_file
+from t5jax.cli.command import Command, arguments_of, file_or_bucket, file_or_url, local_file
 
 _NOTES = """\
 SOURCE is recognised by its content:
@@ -28,8 +28,9 @@ examples:
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=local_file, metavar="SOURCE", help="what to convert")
     parser.add_argument(
-        "target", type=local_file, metavar="TARGET", help="a directory that does not exist yet"
-    )
+        "target", type=file_or_bucket, metavar="TARGET",
+        help="a directory that does not exist yet, or gs://BUCKET/FOLDER",
+    )  # fmt: skip
     parser.add_argument(
         "--to", choices=("t5jax", "huggingface", "peft"),
         help="default: huggingface of a run, t5jax of anything else; peft: a run's LoRA factors",

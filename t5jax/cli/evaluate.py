@@ -2,7 +2,7 @@
 
 import argparse
 
-from t5jax.cli.command import Command, arguments_of, local_file
+from t5jax.cli.command import Command, arguments_of, file_or_bucket, local_file
 
 _EXAMPLES = """\
 examples:
@@ -30,8 +30,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="also the losses of unigram and bigram models",
     )  # fmt: skip
     parser.add_argument(
-        "--output", type=local_file, metavar="DIR",
-        help="directory for predictions (WORKDIR/evaluations)",
+        "--output", type=file_or_bucket, metavar="DIR",
+        help="directory for predictions, or gs://BUCKET/FOLDER (WORKDIR/evaluations)",
     )  # fmt: skip
     parser.add_argument(
         "--submission", type=local_file, metavar="DIR", help="write files for GLUE and SuperGLUE"

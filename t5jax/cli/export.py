@@ -2,11 +2,13 @@
 
 import argparse
 
-from t5jax.cli.command import Command, call, local_file
+from t5jax.cli.command import Command, call, file_or_bucket
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", type=local_file, metavar="TARGET", help="a new folder")
+    parser.add_argument(
+        "target", type=file_or_bucket, metavar="TARGET", help="a new folder, or gs://BUCKET/FOLDER"
+    )
     formats = ("stablehlo", "savedmodel")
     parser.add_argument("--format", dest="file_format", choices=formats, default="stablehlo")
     parser.add_argument(

@@ -2,11 +2,13 @@
 
 import argparse
 
-from t5jax.cli.command import Command, call, local_file
+from t5jax.cli.command import Command, call, file_or_bucket
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", type=local_file, metavar="TARGET", help="workdir of the new run")
+    parser.add_argument(
+        "target", type=file_or_bucket, metavar="TARGET", help="workdir of the new run"
+    )
 
 
 def _merge(a: argparse.Namespace, flags: list[str]) -> None:

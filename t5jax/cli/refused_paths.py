@@ -8,10 +8,21 @@ import os
 
 from t5jax.buckets import check_driver
 from t5jax.errors import ConfigError
-from t5jax.paths import check_written_run, refuse_file_in_the_way, run_folder, seen_from
+from t5jax.paths import (
+    check_written_run,
+    refuse_file_in_the_way,
+    run_folder,
+    scheme_of,
+    seen_from,
+    written_path,
+)
 
-# Setting -> the class that has it, and its name there.
-_SETTINGS = {"workdir": ("RunConfig", "workdir"), "init.path": ("WarmStart", "path")}
+# Setting -> the class that has it, its name there, and where it may lie.
+_SETTINGS = {
+    "workdir": ("RunConfig", "workdir", run_folder),
+    "init.path": ("WarmStart", "path", run_folder),
+    "data.cache_dir": ("DataConfig", "cache_dir", written_path),
+}
 # What commands write, by the names of their options: folders, which they make, and files.
 _FOLDERS = {"evaluate": ("output", "submission")}
 _FILES = {"html": "--html", "json_file": "--json", "output": "--output"}
@@ -29,6 +40,7 @@ def check_outputs(arguments: argparse.Namespace) -> None:
             refuse_file_in_the_way(given[name])
     for name in _MADE_WITH_FOLDER:
         if name in given:
+            check_driver(given[name])
             refuse_file_in_the_way(_folder(given[name]))
     for name, option in _FILES.items():
         if name in given and name not in folders:
@@ -37,6 +49,11 @@ def check_outputs(arguments: argparse.Namespace) -> None:
 
 def _check_file(path: str, option: str) -> None:
     folder = _folder(path)
+    if scheme_of(path):
+        check_driver(path)
+        if path.endswith("/"):
+            raise ConfigError(f"{option} {path!r}: names no file")
+        return
     refuse_file_in_the_way(folder)
     if not os.path.isdir(folder):
         raise ConfigError(f"{option} {path}: there is no folder {folder}{seen_from(folder)}")
@@ -51,14 +68,15 @@ def _folder(path: str) -> str:
 
 
 def check_workdir(flags: list[str], config_file: str | None, *, written: bool) -> None:
-    """Raises ConfigError for a workdir or init.path among the settings of the command line, or that
-    the config file has as a plain text: a URL that no run can be read from, or `written` to."""
-    for name, (cls, keyword) in _SETTINGS.items():
+    """Raises ConfigError for a workdir, init.path or data.cache_dir among the settings of the
+    command line, or that the config file has as a plain text: a URL that no run, or store, can be
+    read from, or `written` to."""
+    for name, (cls, keyword, understand) in _SETTINGS.items():
         path = _last(flags, f"--{name}")
         if path is None and config_file is not None:
             path = _written_in(config_file, cls, keyword)
         if path is not None:
-            path = run_folder(path, name)
+            path = understand(path, name)
             if written and name == "workdir":
                 check_written_run(path)
             check_driver(path)
@@ -68,10 +86,13 @@ def _last(flags: list[str], option: str) -> str | None:
     """The value of an option where it is given last, `--option VALUE` or `--option=VALUE`."""
     found = None
     for place, word in enumerate(flags):
-        if word == option and place + 1 < len(flags):
+        name, given, value = word.partition("=")
+        if name.replace("-", "_") != option.replace("-", "_"):
+            continue
+        if given:
+            found = value
+        elif place + 1 < len(flags):
             found = flags[place + 1]
-        elif word.startswith(f"{option}="):
-            found = word.partition("=")[2]
     return found
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from t5jax.cli.command import local_file
+from t5jax.cli.command import file_or_bucket
 
 
 def input_options(parser: argparse.ArgumentParser) -> None:
@@ -42,9 +42,9 @@ def model_options(parser: argparse.ArgumentParser) -> None:
 def output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
-        type=local_file,
+        type=file_or_bucket,
         metavar="FILE",
-        help="JSON lines; an interrupted job is resumed",
+        help="JSON lines, on a disk or gs://BUCKET/FILE; an interrupted job is resumed",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing FILE")
     parser.add_argument(

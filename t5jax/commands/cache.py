@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from t5jax.buckets import bucket_errors, reading
 from t5jax.commands.vocab import train_vocabulary
 from t5jax.config import RunConfig, load_config
 from t5jax.data.config import DataConfig
@@ -22,11 +23,12 @@ from t5jax.data.registry.resolve import (
 from t5jax.data.registry.resolved_task import ResolvedTask
 from t5jax.data.registry.texts import task_documents
 from t5jax.data.store.build import Engine, build_cache
-from t5jax.data.store.directories import cache_directory
+from t5jax.data.store.directories import cache_directory, folders_in, store_path
 from t5jax.data.store.documents import DocumentSource
 from t5jax.data.store.parts import Part, build_part, counts_begun, unfinished_units
 from t5jax.data.store.reader import CacheInfo, read_info
 from t5jax.data.store.spelling import spelling_notes
+from t5jax.data.store.units import Unit
 from t5jax.data.store.verify import check_files
 from t5jax.data.tasks.task import SeqioTask
 from t5jax.errors import ConfigError, DataError
@@ -98,7 +100,8 @@ def cache_verify_command(
     being read."""
     config = _with_cache_dir(load_config(config_file, flags))
     mixture = resolve(config.data, config.model.architecture, config.model.decoder_start_id)
-    whole = [_verify(directory, num_processes) for directory in _stores(mixture, splits)]
+    with reading(config.data.cache_dir):
+        whole = [_verify(directory, num_processes) for directory in _stores(mixture, splits)]
     return ExitCode.DONE if all(whole) else DAMAGED
 
 
@@ -111,7 +114,7 @@ def _stores(mixture: ResolvedMixture, splits: Sequence[str]) -> list[pathlib.Pat
         trains[task.store] = trains.get(task.store, False) or _trains(task, mixture)
     directories = []
     for store, trained in trains.items():
-        existing = {path.name for path in pathlib.Path(cache_dir, store).glob("*/")}
+        existing = set(folders_in(store_path(cache_dir) / store))
         names = splits or sorted(existing | ({TRAIN} if trained else set()))
         directories += [cache_directory(cache_dir, store, split) for split in names]
     return directories
@@ -167,18 +170,18 @@ def build_stores(
     """The stores of all tasks of the config's mixture, and its serialised form; or one part of the
     stores' shards. No splits: all."""
     definitions = find_definitions(data)
-    mixture = resolve_definitions(definitions, data, architecture)
-    stores = _stores_to_build(mixture, data, splits)
-    for store in stores:
-        if part is None:
-            _build(store, data, num_processes, overwrite, engine)
-        else:
-            _build_part(store, data, num_processes, part, engine)
-    built = {(store.task.store, store.split) for store in stores}
-    if part is None and (
-        not splits or all((t.store, TRAIN) in built for t in mixture.tasks if _trains(t, mixture))
-    ):
-        write_serialised(resolve_definitions(definitions, data, architecture))  # sizes are known
+    with bucket_errors(data.cache_dir or ""):
+        mixture = resolve_definitions(definitions, data, architecture)
+        stores = _stores_to_build(mixture, data, splits)
+        for store in stores:
+            if part is None:
+                _build(store, data, num_processes, overwrite, engine)
+            else:
+                _build_part(store, data, num_processes, part, engine)
+        built = {(store.task.store, store.split) for store in stores}
+        trained = [(t.store, TRAIN) for t in mixture.tasks if _trains(t, mixture)]
+        if part is None and (not splits or built.issuperset(trained)):
+            write_serialised(resolve_definitions(definitions, data, architecture))  # with sizes
 
 
 def _stores_to_build(
@@ -217,12 +220,15 @@ def refuse_unfinished(
 ) -> None:
     """Raises DataError if shards are missing, with them and the parts to make again: `words` and
     `flags` are the command without and with its settings."""
-    mixture = resolve_definitions(find_definitions(data), data, architecture)
     missing, numbers, begun = [], [], []
-    for store in _stores_to_build(mixture, data, splits):
+    with reading(data.cache_dir):
+        mixture = resolve_definitions(find_definitions(data), data, architecture)
+        found = [
+            (store, *_unfinished(store, data)) for store in _stores_to_build(mixture, data, splits)
+        ]
+    for store, units, counts in found:
         directory = store.task.directory(data, store.split)
-        units = unfinished_units(store.texts, store.split, directory, vocabulary=data.vocabulary)
-        begun += counts_begun(directory)
+        begun += counts
         numbers += [store.first_unit + number for number, _ in units]
         if units:
             names = [f"{unit.name} of {unit.source}" for _, unit in units]
@@ -242,6 +248,14 @@ def refuse_unfinished(
     else:
         again = f"no part was made: {command('--part', 'I/N')} for I from 0 to N-1"
     raise DataError(f"{'; '.join(missing)}; {again}, or all here: {command()}")
+
+
+def _unfinished(
+    store: _StoreToBuild, data: DataConfig
+) -> tuple[list[tuple[int, Unit]], list[tuple[float, int]]]:
+    directory = store.task.directory(data, store.split)
+    units = unfinished_units(store.texts, store.split, directory, vocabulary=data.vocabulary)
+    return units, counts_begun(directory)
 
 
 def _build(

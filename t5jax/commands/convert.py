@@ -6,10 +6,8 @@ Arrays are converted in blocks, and the logits of both models are compared at th
 import contextlib
 import ctypes
 import dataclasses
-import os
 import pathlib
 import re
-import shutil
 import sys
 import time
 
@@ -17,6 +15,7 @@ import jax
 
 from t5jax import runtime
 from t5jax.checkpoints import BlockArray
+from t5jax.commands.target_folder import TargetFolder
 from t5jax.convert.conversion_report import JSON, TEXT, ConversionReport, ConvertedArray
 from t5jax.convert.detect import detect_format, open_source_checkpoint
 from t5jax.convert.forward import model_logits
@@ -38,11 +37,13 @@ from t5jax.convert.verify import (
 from t5jax.data.vocabularies import ByteVocabulary, Vocabulary
 from t5jax.data.vocabularies.source_check import check_against_source
 from t5jax.errors import CheckpointError, ConfigError
-from t5jax.paths import check_written_run, local_path, refuse_file_in_the_way
+from t5jax.paths import check_written_run, written_path
 from t5jax.run.provenance import environment
 from t5jax.tracking.progress import text_bar
 
 _BYT5_ROWS = 384
+# What a reader looks for first, by the target's kind: in a bucket it is written last.
+_LAST = {"t5jax": "config.txt", "huggingface": "config.json", "peft": "adapter_config.json"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,15 +70,11 @@ def convert_command(source_path: str, target: str, options: ConvertOptions) -> N
     # Nothing here needs an accelerator, and a run may be using the one of this machine.
     jax.config.update("jax_platforms", "cpu")
     _give_blocks_back()
-    reason = "conversion writes local files; copy them there"
-    target = local_path(target, "target", reason)
-    place = pathlib.Path(target)
-    refuse_file_in_the_way(place.parent)
+    target = written_path(target, "target")
     to = _direction(source_path, options)
     if to == "t5jax":
         check_written_run(target, "target")
-    if os.path.lexists(place):
-        raise ConfigError(f"{target} exists already; choose another target, or remove it")
+    place = TargetFolder(target, last=_LAST[to])
     if to == "peft":
         _to_peft(source_path, place, options)
         return
@@ -86,9 +83,7 @@ def convert_command(source_path: str, target: str, options: ConvertOptions) -> N
     vocabulary = _vocabulary(source, options)
     if source.kind != "t5jax":
         fit_to_vocabulary(source, vocabulary)
-    unfinished = place.with_name(f"{place.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
+    unfinished = place.begin()
     progress = _Progress()
     if to == "t5jax":
         report = _to_run(source, unfinished, target, vocabulary, options, progress)
@@ -111,8 +106,8 @@ def convert_command(source_path: str, target: str, options: ConvertOptions) -> N
             f"the outputs for fixed texts are not the source's: {report.text_check.difference}. "
             f"What was written is kept for a look in {unfinished}, with {JSON}"
         )
-    unfinished.rename(place)
-    print(f"report: {place / TEXT}; what became of every array: {place / JSON}")
+    place.complete()
+    print(f"report: {place.shown}/{TEXT}; what became of every array: {place.shown}/{JSON}")
     if to == "t5jax":
         print(f'go on with: t5jax predict {target} "A <extra_id_0> of text."')
 
@@ -257,19 +252,17 @@ def _to_huggingface(
     )
 
 
-def _to_peft(source_path: str, place: pathlib.Path, options: ConvertOptions) -> None:
+def _to_peft(source_path: str, place: TargetFolder, options: ConvertOptions) -> None:
     """Writes a run's LoRA factors, and reads them again."""
     run = open_lora_run(source_path, options.step)
-    unfinished = place.with_name(f"{place.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
+    unfinished = place.begin()
     num_tensors = write_peft(run, unfinished, options.base)
     check_written(run, unfinished)
-    unfinished.rename(place)
+    place.complete()
     base = options.base or run.base
     print(
-        f"{place}: {num_tensors} tensors of LoRA, rank {run.finetuning.rank}, of step {run.step} "
-        f"of {source_path}, read again and equal"
+        f"{place.shown}: {num_tensors} tensors of LoRA, rank {run.finetuning.rank}, of step "
+        f"{run.step} of {source_path}, read again and equal"
     )
     if (pathlib.Path(base) / CHECKPOINTS).is_dir():
         print(f"transformers needs its base too: t5jax convert {base} BASE_HF")

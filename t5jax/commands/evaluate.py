@@ -177,6 +177,7 @@ class _Evaluation:
     ):
         self._workdir, self._options, self._after_batch = workdir, options, monitor.after_batch
         self._files = run_files(workdir)
+        self._written = self._files if options.output is None else RunFiles(options.output)
         self._config, self._replicas = saved.config, saved.program.replicas
         self._evaluator = self._build_evaluator()
         loaders = {} if options.metrics_only else self._open_loaders()
@@ -278,9 +279,8 @@ class _Evaluation:
         self, restored: RestoredRun, evaluator: Evaluator
     ) -> tuple[EvaluationReport, pathlib.Path]:
         settings = evaluator.settings(restored.program, restored.params)
-        output = self._options.output
-        files = RunFiles(output) if output is not None else self._files
-        folder = files.folder / ("evaluations" if output is None else "")
+        files = self._written
+        folder = files.folder / ("evaluations" if files is self._files else "")
         directory = folder / self._options.split / str(restored.step)
         directory = evaluation_directory(directory, settings, files.fetch)
         report = evaluator.evaluate(
@@ -339,7 +339,7 @@ class _Evaluation:
         if report is not None and directory is not None:
             print(f"step {step} of {self._workdir} on {self._options.split}")
             print(report, end="")
-            print(f"predictions: {self._files.shown(directory)}", flush=True)
+            print(f"predictions: {self._written.shown(directory)}", flush=True)
 
 
 def _values(losses: Losses, report: EvaluationReport | None) -> dict[str, float]:

@@ -2,13 +2,13 @@
 
 import os
 import pathlib
-import shutil
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from t5jax.commands.target_folder import TargetFolder
 from t5jax.data.atomic_files import write_json_file
 from t5jax.data.vocabularies import save_vocabulary
 from t5jax.errors import ConfigError
@@ -17,7 +17,6 @@ from t5jax.export.exported_run import MANIFEST, ExportedRun
 from t5jax.export.functions import ExportFunctions
 from t5jax.export.verification import verification_inputs, verify_export
 from t5jax.inference.loaded_run import LoadedRun, load_with_flags
-from t5jax.paths import local_path, refuse_file_in_the_way
 from t5jax.version import __version__
 
 CHECK = "check.npz"  # ids and the answers to them, to be compared wherever the export goes
@@ -32,23 +31,18 @@ def export_command(
     for platform in platforms:
         if platform not in PLATFORMS:
             raise ConfigError(f"--platforms {platform}: choose of {', '.join(PLATFORMS)}")
-    folder = pathlib.Path(local_path(target, "target"))
-    refuse_file_in_the_way(folder.parent)
-    if os.path.lexists(folder):
-        raise ConfigError(f"{target} is there already; choose another folder")
+    place = TargetFolder(target, last=MANIFEST, ending=f".unfinished-{os.getpid()}")
     loaded = load_with_flags(workdir, step, flags, (), command="export", batch_size=8)
     if jax.process_count() > 1:
         raise ConfigError("export needs all parameters in one process: start it alone")
     functions = _functions(loaded, inputs_length, targets_length)
     if file_format == "savedmodel":
         saved_model.check_tensorflow(functions.decoding.num_beams)
-    unfinished = folder.with_name(f"{folder.name}.unfinished-{os.getpid()}")
-    unfinished.mkdir(parents=True)
     try:
-        manifest = _write(unfinished, loaded, functions, file_format, platforms)
-        unfinished.rename(folder)
+        manifest = _write(place.begin(), loaded, functions, file_format, platforms)
+        place.complete()
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        place.remove()
     checked = manifest["checked"]
     print(
         f"{target}: step {loaded.step} of {workdir} as {file_format}, for {', '.join(platforms)}\n"

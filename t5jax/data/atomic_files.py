@@ -1,12 +1,14 @@
-"""Files that appear under their names whole and on disk, or not at all."""
+"""Files that appear under their names whole and on disk, or not at all; in a bucket, objects."""
 
 import contextlib
 import json
 import os
 import pathlib
+import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from t5jax.buckets import bucket_errors, file_system, in_bucket
 from t5jax.errors import writing
 
 
@@ -14,8 +16,13 @@ from t5jax.errors import writing
 def new_file(path: pathlib.Path, *, shared: bool = False) -> Iterator[BinaryIO]:
     """A file to write. `shared`: other processes, of this host or another, may write it at the same
     time, so each does that beside it on its own; otherwise what a kill left half written is written
-    over by the next try.
+    over by the next try. For a path in a bucket it is a temporary file of this machine, which is
+    uploaded when it is whole; raises BucketError where it cannot be.
     """
+    if in_bucket(path):
+        with _new_object(path) as file:
+            yield file
+        return
     own = f".tmp-{os.urandom(6).hex()}"  # processes of containers have the same number and host
     temporary = path.with_name(f"{path.name}{own if shared else '.tmp'}")
     try:
@@ -28,6 +35,16 @@ def new_file(path: pathlib.Path, *, shared: bool = False) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
         raise
     temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _new_object(path: pathlib.Path) -> Iterator[BinaryIO]:
+    with tempfile.NamedTemporaryFile(prefix="t5jax-") as file:
+        with writing(file.name):
+            yield file  # pyright: ignore[reportReturnType]
+            file.flush()
+        with bucket_errors(path):  # which compares what arrived with what was sent
+            file_system().put_file(file.name, os.fspath(path), consistency="md5")
 
 
 def write_file(path: pathlib.Path, data: bytes, *, shared: bool = False) -> None:

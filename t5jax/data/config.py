@@ -12,7 +12,7 @@ from t5jax.data.vocabularies import (
     SentencePieceVocabulary,
 )
 from t5jax.errors import ConfigError
-from t5jax.paths import expand, local_path
+from t5jax.paths import expand, written_path
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -37,7 +37,9 @@ class DataConfig:
     pack: bool = True  # several examples in a row, where a task has examples
     loss_on_targets_only: bool = True  # of a model that reads inputs and targets in one row
     max_text_tokens: int | None = None  # of each text task: its first ones, repeated exactly
-    cache_dir: str | None  # where the tokenised text is kept; None: tokenised while training reads
+    # Where the tokenised text is kept, a folder or gs://BUCKET/FOLDER; None: it is tokenised while
+    # training reads.
+    cache_dir: str | None
     on_bad_record: str = "error"  # or "skip": leave it out and count it
     max_bad_fraction: float = 0.001  # of a file's records that may be left out
     max_record_bytes: int = MAX_RECORD_BYTES  # of a line, document or record of your files
@@ -62,8 +64,7 @@ class DataConfig:
                 "tokenise while training reads"
             )
         if self.cache_dir is not None and not os.path.isdir(self.cache_dir):
-            reason = "the tokenised text is mapped into memory; give a folder, or a bucket mounted"
-            local_path(self.cache_dir, "data.cache_dir", reason)
+            written_path(self.cache_dir, "data.cache_dir")
         if self.seed < 0:
             raise ConfigError(f"data.seed={self.seed}: give 0 or more")
         for name in ("inputs_length", "targets_length", "max_text_tokens"):

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from t5jax.buckets import check_readable
+from t5jax.buckets import check_readable, in_bucket, make_folder
 from t5jax.checkpoints import (
     Checkpoints,
     Record,
@@ -151,9 +151,12 @@ def begin_run(config: RunConfig, state: TrainState, record: Mapping[str, Any]) -
 
 def refuse_existing_run(workdir: str) -> None:
     """Raises ConfigError for a folder with a run's checkpoints in it and for one that cannot be
-    written to, NotADirectoryError for a file in its way."""
+    written to, NotADirectoryError for a file in its way, BucketError for a bucket that is not there
+    or may not be written to."""
     check_written_run(workdir)
     refuse_file_in_the_way(workdir)
+    if in_bucket(workdir):
+        make_folder(workdir)
     if committed_steps(checkpoint_directory(workdir)):
         raise ConfigError(f"workdir = {workdir!r} holds a run already; choose another folder")
 

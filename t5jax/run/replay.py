@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from t5jax import runtime
+from t5jax.buckets import reading, run_files
 from t5jax.checkpoints import (
     checkpoint_directory,
     committed_steps,
@@ -29,7 +30,6 @@ from t5jax.checkpoints import (
 )
 from t5jax.config import RunConfig, from_record
 from t5jax.errors import CheckpointError, ConfigError, DataError
-from t5jax.paths import local_path
 from t5jax.run.auto import local_machine, resolve_auto
 from t5jax.run.build import TrainLoader, build_program, build_train_loader, resolve_mixture
 from t5jax.run.flight_recorder import FOLDER, norm_metrics
@@ -111,7 +111,10 @@ def find_source(workdir: str, step: int) -> Source:
         raise ConfigError(f"--step {step}: steps are counted from 1, as in the log")
     directory = checkpoint_directory(workdir)
     before = [saved for saved in committed_steps(directory) if saved < step]
-    folder = pathlib.Path(workdir) / FOLDER / str(step)
+    files = run_files(workdir)
+    folder = files.folder / FOLDER / str(step)
+    with reading(workdir):
+        files.fetch(folder)
     recorded = folder if (folder / "step.json").is_file() else None
     if before:
         record = read_record(directory, max(before))
@@ -119,7 +122,7 @@ def find_source(workdir: str, step: int) -> Source:
     if recorded is None:
         raise CheckpointError(
             f"{workdir}: no checkpoint before step {step}, and the step was not recorded (in "
-            f"{folder}): give a step after the first checkpoint"
+            f"{files.shown(folder)}): give a step after the first checkpoint"
         )
     return Source(json.loads((recorded / "step.json").read_text())["run"], None, recorded)
 
@@ -134,8 +137,10 @@ def use_cpus(machine: str | None) -> None:
 
 def _logged(workdir: str, step: int) -> dict[int, dict[str, Any]]:
     """The lines of metrics.jsonl of the steps up to this one that count."""
-    local_path(workdir, "workdir", "the log of a run is read here: copy the run to a disk")
-    file = pathlib.Path(workdir) / "metrics.jsonl"
+    files = run_files(workdir)
+    with reading(workdir):
+        files.fetch("metrics.jsonl")
+    file = files.folder / "metrics.jsonl"
     if not file.is_file():
         raise ConfigError(f"{workdir} has no metrics.jsonl: give the workdir of a run")
     return {

@@ -29,6 +29,7 @@ from t5jax.run.build import (
 )
 from t5jax.run.flight_recorder import FlightRecorder, norm_metrics
 from t5jax.run.initialize import initialize
+from t5jax.run.loader_rates import LoaderRates, bucket_lines
 from t5jax.run.provenance import agree_on_run
 from t5jax.run.summary import compiled_memory, layout_lines, measure_throughput
 from t5jax.run.validation import Validation
@@ -87,6 +88,8 @@ def _train(config: RunConfig, goodput: Goodput) -> None:
             tracker.message(f"auto: {choice}")
         for line in layout_lines(program, local_machine().memory_bytes):
             tracker.message(line)
+        for line in bucket_lines(loader):
+            tracker.message(line)
         Trainer(resolved, program, loader, validation, tracker, watchdog, preemption).run()
     validation.check()
 
@@ -114,6 +117,7 @@ class Trainer:
         self.throughput = measure_throughput(self.config, self.program, self.loader)
         self.num_left_out = 0
         self.time_of = self.tracker.goodput.part
+        self.loader_rates = LoaderRates(self.loader)
         self.recorder = FlightRecorder(self.resolved, self.program, self.loader, self.tracker)
 
     @property
@@ -157,7 +161,7 @@ class Trainer:
         rows = feeder.rows.tolist()
         unread: Unread | None = None
         # The thread also puts them on the devices: the transfer goes on while a step runs.
-        put = lambda n: feeder.put(self.recorder.keep(n + 1, self.loader.rows(n, rows)))
+        put = lambda n: feeder.put(self.recorder.keep(n + 1, self.loader_rates.rows(n, rows)))
         with Prefetcher(put, first_step=step) as batches, self.recorder.on_crash():
             while step < self.num_steps:
                 batch = self._next_batch(batches, unread)
@@ -213,6 +217,7 @@ class Trainer:
         numbers["train/learning_rate"] = self.learning_rates(step - 1)
         every = self.config.tracking.norms_every_steps
         shown = norm_metrics(norms) if every and step % every == 0 else {}
+        rates |= self.loader_rates.metrics() if self.tracker.due(step) else {}
         self.tracker.train(step, {**numbers, **rates, **self._task_metrics(of_tasks), **shown})
         self.recorder.check(step, numbers, norms, bad_steps)
         if bad_steps:

@@ -1,9 +1,9 @@
 """Names of logged metrics, `group/name`: the same in metrics.jsonl, TensorBoard and wandb.
 
-Groups: `train` (of one step), `task/TASK` (of one task's rows in that step), `throughput`,
-`mixture`, `norm` (of tensors), `goodput` (of the run so far), and `eval/SPLIT` or
-`eval/SPLIT/TASK` (of an evaluation). docs/metrics.md lists every key with its unit. Files of
-version 0.1 had other names; `with_current_keys` renames them as they are read.
+Groups: `train` (of one step), `task/TASK` (of one task's rows in that step), `throughput`, `data`
+(of stores in a bucket), `mixture`, `norm` (of tensors), `goodput` (of the run so far), and
+`eval/SPLIT` or `eval/SPLIT/TASK` (of an evaluation). docs/metrics.md lists every key with its
+unit. Files of version 0.1 had other names; `with_current_keys` renames them as they are read.
 """
 
 from typing import Any

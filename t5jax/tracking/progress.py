@@ -235,5 +235,7 @@ _COLUMNS: dict[str, Callable[[float], str]] = {
     "train/grad_norm": lambda x: f"grad_norm {x:.3g}",
     THROUGHPUT[0]: lambda x: f"{format_count(x)} tokens/s/device",
     "throughput/mfu": lambda x: f"mfu {_percent(x)}",
+    "data/requests_per_step": lambda x: f"{x:.3g} requests/step",
+    "data/rows_per_second": lambda x: f"{format_count(x)} rows/s read",
 }
 _BAR_METRICS = (TRAIN_LOSS, TRAIN_TEXT_LOSS, THROUGHPUT[0])

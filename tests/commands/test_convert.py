@@ -386,7 +386,7 @@ def test_factors_of_lora_have_to_be_merged(tiny_text, tmp_path, capsys):
         (["gs://bucket/model", "out"], ExitCode.CONFIG, "local files"),
         (["{empty}", "out"], ExitCode.CONFIG, "has no known format"),
         (["{hf}", "{empty}"], ExitCode.CONFIG, "exists already"),
-        (["{hf}", "s3://bucket/out"], ExitCode.CONFIG, "local files"),
+        (["{hf}", "s3://bucket/out"], ExitCode.CONFIG, "s3:// is not written to"),
         (["{hf}", "out", "--step", "3"], ExitCode.CONFIG, "has no steps"),
         (["{hf}", "out", "--dtype", "bfloat16"], ExitCode.CONFIG, "has no effect"),
         (["{hf}", "out", "--extra-ids", "10"], ExitCode.CONFIG, "without --vocabulary"),

@@ -132,8 +132,8 @@ def test_files_of_no_job_are_left_alone(tmp_path):
     assert (tmp_path / "thesis.jsonl").read_text() == "years of work\n"
     with pytest.raises(ConfigError, match="there is no folder"):
         run(tmp_path / "none" / "out.jsonl")
-    with pytest.raises(ConfigError, match="local disk"):
-        OutputFile("gs://bucket/out.jsonl", JOB, frozenset())
+    with pytest.raises(ConfigError, match=r"'s3://bucket/out.jsonl': s3:// is not written"):
+        OutputFile("s3://bucket/out.jsonl", JOB, frozenset())
 
 
 def test_shards_are_all_rows_each_once(tmp_path):

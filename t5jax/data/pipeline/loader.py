@@ -22,6 +22,7 @@ from t5jax.data.pipeline.converters import Features, batch_shapes, convert
 from t5jax.data.pipeline.mixing import Mixing
 from t5jax.data.pipeline.rows import Rows
 from t5jax.data.registry.row_format import RowFormat
+from t5jax.data.store.ranges import Traffic
 from t5jax.data.store.reader import Place, TokenStore
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import ConfigError, DataError
@@ -136,6 +137,12 @@ class Loader(BaseLoader):
         """Tokens of all stores."""
         stores = {c.store.directory: c.store for c in self.components if c.store}
         return sum(store.info.total("tokens") for store in stores.values())
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """What the stores of this process have read from buckets; None where none lies in one."""
+        found = [c.store.traffic for c in self.components if c.store and c.store.traffic]
+        return found[0] if found else None
 
     def rows(self, step: int, row_indices: Iterable[int] | None = None) -> Batch:
         """The given rows (all by default) of the global batch of a step, in the order given.

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from t5jax.buckets import reading
 from t5jax.data.pipeline.example_rows import ExampleRows
 from t5jax.data.pipeline.in_memory import read_in_memory
 from t5jax.data.pipeline.loader import Component, Loader
@@ -34,6 +35,11 @@ def open_loader(mixture: ResolvedMixture, *, batch_size: int) -> Loader | Stream
     """
     if mixture.data.cache_dir is None:
         return _open_streaming(mixture, batch_size)
+    with reading(mixture.data.cache_dir):
+        return _open_cached(mixture, batch_size)
+
+
+def _open_cached(mixture: ResolvedMixture, batch_size: int) -> Loader:
     components = _open_stores(mixture, mixture.trained, TRAIN, shuffle=True)
     for task, component in zip(mixture.trained, components, strict=True):
         _warn_if_changed(task, component, mixture)
@@ -60,9 +66,10 @@ def open_in_order(
         tasks = [t for t in mixture.tasks if split in task_documents(t.defined, data).splits()]
         components = [_in_memory(task, mixture, split, num_rows) for task in tasks]
     else:
-        tasks = [task for task in mixture.tasks if task.directory(data, split).is_dir()]
-        _check_cached(mixture)
-        components = _open_stores(mixture, tasks, split, shuffle=False)
+        with reading(data.cache_dir):
+            tasks = [task for task in mixture.tasks if task.directory(data, split).is_dir()]
+            _check_cached(mixture)
+            components = _open_stores(mixture, tasks, split, shuffle=False)
     return {
         component.name: Loader(
             [component],

@@ -12,12 +12,19 @@ import os
 import pathlib
 from collections.abc import Mapping
 
+from t5jax.buckets import reading
 from t5jax.data.atomic_files import write_json_file
 from t5jax.data.config import DataConfig
 from t5jax.data.registry.names import Definitions, check_name, find_definitions, is_defined_here
 from t5jax.data.registry.resolved_task import ResolvedTask, resolve_tasks, store_name
 from t5jax.data.registry.row_format import RowFormat, find_converter, row_format
-from t5jax.data.store.directories import cache_directory
+from t5jax.data.store.directories import (
+    cache_directory,
+    file_size,
+    file_sizes,
+    read_file,
+    store_path,
+)
 from t5jax.data.store.reader import MAKE_IT, META, read_info
 from t5jax.data.tasks.mixture import Stage, stages_if_known
 from t5jax.data.tasks.task import ExampleTask, Task
@@ -80,8 +87,13 @@ def resolve(
     serialised form beside its stores; without stores `data.modules` are imported.
 
     Raises ConfigError for an unknown task and for what does not fit the tasks, DataError when a
-    user's own mixture was not cached.
+    user's own mixture was not cached, and for stores in a bucket that cannot be read.
     """
+    with reading(data.cache_dir):
+        return _resolve(data, architecture, start_id)
+
+
+def _resolve(data: DataConfig, architecture: str, start_id: int) -> ResolvedMixture:
     if data.cache_dir is None or is_defined_here(data):
         return resolve_definitions(find_definitions(data), data, architecture, start_id)
     content = _read_serialised(data)
@@ -158,7 +170,7 @@ def _size(task: Task, data: DataConfig) -> int | None:
         return 0
     if data.cache_dir is not None:
         directory = cache_directory(data.cache_dir, store_name(task), TRAIN)
-        if (directory / META).is_file():
+        if file_size(directory / META) is not None:
             return read_info(directory).documents
     return task.num_examples if isinstance(task, ExampleTask) else None
 
@@ -169,7 +181,7 @@ def _size(task: Task, data: DataConfig) -> int | None:
 def serialised_path(data: DataConfig) -> pathlib.Path:
     """Where the serialised form of the data section's mixture lies, or would lie."""
     assert data.cache_dir is not None
-    return pathlib.Path(data.cache_dir) / f"{data.mixture}{SUFFIX}"
+    return store_path(data.cache_dir) / f"{data.mixture}{SUFFIX}"
 
 
 def write_serialised(mixture: ResolvedMixture) -> None:
@@ -187,9 +199,10 @@ def write_serialised(mixture: ResolvedMixture) -> None:
 def _read_serialised(data: DataConfig) -> dict:
     path = serialised_path(data)
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_file(path))
     except FileNotFoundError as error:
-        cached = [p.name.removesuffix(SUFFIX) for p in path.parent.glob(f"*{SUFFIX}")]
+        names = [name for name in file_sizes(path.parent) if name.endswith(SUFFIX)]
+        cached = [name.removesuffix(SUFFIX) for name in names]
         near = difflib.get_close_matches(data.mixture or "", cached, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise DataError(

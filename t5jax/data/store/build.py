@@ -20,9 +20,16 @@ from typing import Literal
 
 import numpy as np
 
-from t5jax.data.atomic_files import json_bytes, write_json_file
+from t5jax.data.atomic_files import json_bytes, write_file, write_json_file
 from t5jax.data.records import counted
 from t5jax.data.store import version_2
+from t5jax.data.store.directories import (
+    file_sizes,
+    in_bucket,
+    make_folder,
+    remove_file,
+    store_path,
+)
 from t5jax.data.store.documents import DocumentSource
 from t5jax.data.store.existing import (
     code_without_source,
@@ -40,7 +47,7 @@ from t5jax.data.store.reader import (
     read_info,
 )
 from t5jax.data.store.spelling import refuse_unspellable
-from t5jax.data.store.units import Unit, build_unit, finished_unit, store_units
+from t5jax.data.store.units import Unit, build_unit, finished_units, store_units
 from t5jax.data.vocabularies import Vocabulary, save_vocabulary
 from t5jax.errors import DataError
 
@@ -72,16 +79,17 @@ def build_cache(
     `overwrite`), when another process is building there, when the source has no text, and when the
     vocabulary cannot spell more than `max_unknown_share` of a feature's characters.
     """
-    directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = store_path(directory)
+    make_folder(directory)
     with building(directory, progress):
-        for half_written in directory.glob("shard-*.tmp-*"):  # by builders that were killed
-            half_written.unlink(missing_ok=True)
+        if not in_bucket(directory):
+            for half_written in directory.glob("shard-*.tmp-*"):  # by builders that were killed
+                half_written.unlink(missing_ok=True)
         units = store_units(texts, split, directory, vocabulary)
         say_code_without_source(texts, progress)
         if overwrite:
             for unit in units:
-                (directory / f"{unit.name}.json").unlink(missing_ok=True)
+                remove_file(directory / f"{unit.name}.json")
         elif (existing := store_of_0_1(directory, texts, split, vocabulary)) is not None:
             if progress:
                 progress(f"cache: {directory} {message_for_0_1(existing, texts)}")
@@ -112,7 +120,10 @@ def _complete(
     # The shards are kept: with a higher limit the store is complete at once.
     where = f"split {info.split!r} in {directory}"
     refuse_unspellable(info.spelling(), max_unknown_share, where, vocabulary)
-    save_vocabulary(vocabulary, directory)
+    if not in_bucket(directory):
+        save_vocabulary(vocabulary, directory)
+    elif (data := vocabulary.file_bytes()) is not None and vocabulary.file_name is not None:
+        write_file(directory / vocabulary.file_name, data)
     _remove_stale_files(directory, info)
     record = dataclasses.asdict(info)
     write_json_file(directory / META, {**record, CHECKSUM: checksum(record)})
@@ -148,10 +159,11 @@ def build_units(
     engine: Engine = "processes",
 ) -> list[ShardInfo]:
     """Builds the units that are not finished; returns the records of all, in their order."""
-    done = {unit.name: info for unit in units if (info := finished_unit(unit)) is not None}
+    known = zip(units, finished_units(units), strict=True)
+    done = {unit.name: info for unit, info in known if info is not None}
     missing = [unit for unit in units if unit.name not in done]
     if missing:
-        (units[0].directory / META).unlink(missing_ok=True)  # it marks a complete store
+        remove_file(units[0].directory / META)  # it marks a complete store
     report = _ProgressReport(progress, len(units), len(done))
     build = functools.partial(build_unit, texts=texts, split=split, vocabulary=vocabulary)
     if engine == "ray" and missing:
@@ -244,6 +256,6 @@ def _remove_stale_files(directory: pathlib.Path, info: CacheInfo) -> None:
     written."""
     ours = {name for shard in info.shards for name, *_ in shard.files(np.dtype(info.dtype))}
     ours |= {f"{shard.name}.json" for shard in info.shards}
-    for path in [*directory.glob("shard-*"), *directory.glob(f"{PARTS}*")]:
-        if path.name not in ours:
-            path.unlink(missing_ok=True)
+    for name in file_sizes(directory):
+        if name.startswith(("shard-", PARTS)) and name not in ours:
+            remove_file(directory / name)

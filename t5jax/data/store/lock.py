@@ -6,6 +6,7 @@ import fcntl
 import pathlib
 from collections.abc import Callable, Iterator
 
+from t5jax.data.store.directories import in_bucket
 from t5jax.errors import DataError
 
 PARTS = ".parts-"  # files of this name say which parts were begun; a complete store has none
@@ -24,6 +25,14 @@ def building(
     nothing is damaged there (files appear whole), but a store can be finished too early.
     Raises DataError when another has the lock.
     """
+    if in_bucket(directory):
+        if progress:
+            progress(
+                f"cache: {directory} is in a bucket, which has no locks: make sure that nothing "
+                "else completes a store there"
+            )
+        yield
+        return
     # NFS gives a shared lock to those that may read the file, the other to those that may write.
     with open(directory / ".lock", "a+") as file:
         try:

@@ -1,4 +1,4 @@
-"""Parts of a build, for hosts that share a disk and need not know of one another.
+"""Parts of a build, for hosts that share a disk or a bucket and need not know of one another.
 
 A part is a choice of a store's units (`units.py`): every N-th of them. It builds those that are
 not finished, so it may be killed, repeated, run by two at once or under another N. `build_cache`
@@ -13,12 +13,20 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from t5jax.data.atomic_files import json_bytes
+from t5jax.data.atomic_files import json_bytes, write_file
 from t5jax.data.store.build import Engine, build_units, say_code_without_source, store_of_0_1
+from t5jax.data.store.directories import (
+    file_sizes,
+    in_bucket,
+    make_folder,
+    modified,
+    remove_file,
+    store_path,
+)
 from t5jax.data.store.documents import DocumentSource
 from t5jax.data.store.lock import PARTS, building
 from t5jax.data.store.reader import META, ShardInfo
-from t5jax.data.store.units import Unit, finished_unit, store_units
+from t5jax.data.store.units import Unit, finished_units, store_units
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import ConfigError, DataError
 
@@ -70,8 +78,8 @@ def build_part(
     Raises DataError as `build_cache` does, but for what is only known of the whole (no tokens, text
     that cannot be spelled), and when parts of other settings were begun in the directory.
     """
-    directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = store_path(directory)
+    make_folder(directory)
     say = progress or (lambda line: None)
     with building(directory, progress, part=True):
         units = part.of(store_units(texts, split, directory, vocabulary), first_unit)
@@ -80,7 +88,7 @@ def build_part(
         if existing is not None:
             say(f"cache: {directory} was made by t5jax 0.1 and is kept")
             return part.of(existing.shards, first_unit)
-        if not all(map(finished_unit, units)):
+        if not all(finished_units(units)):
             _begin(directory, texts, split, vocabulary, part)
         elif (directory / META).exists():
             say(f"cache: {directory} is complete: nothing to do")
@@ -92,20 +100,22 @@ def unfinished_units(
 ) -> list[tuple[int, Unit]]:
     """The units of a store that no part has finished, with their numbers in it. Raises DataError
     while a part runs, and for a complete store of something else."""
-    directory = pathlib.Path(directory)
-    numbered = list(enumerate(store_units(texts, split, directory, vocabulary)))
+    directory = store_path(directory)
+    units = store_units(texts, split, directory, vocabulary)
     if not directory.exists():
-        return numbered
+        return list(enumerate(units))
     with building(directory):
         if store_of_0_1(directory, texts, split, vocabulary) is not None:
             return []
-        return [(number, unit) for number, unit in numbered if finished_unit(unit) is None]
+        found = finished_units(units)
+        return [(number, unit) for number, unit in enumerate(units) if found[number] is None]
 
 
 def counts_begun(directory: str | os.PathLike) -> list[tuple[float, int]]:
     """(time, N) of parts I/N that were begun in the directory since it was last complete."""
-    files = pathlib.Path(directory).glob(f"{PARTS}*")
-    return [(file.stat().st_mtime, int(file.name.rpartition("-")[2])) for file in files]
+    directory = store_path(directory)
+    names = [name for name in file_sizes(directory) if name.startswith(PARTS)]
+    return [(modified(directory / name), int(name.rpartition("-")[2])) for name in names]
 
 
 def _begin(
@@ -118,13 +128,16 @@ def _begin(
     claim = directory / f"{ours}{part.count}"
 
     def others() -> list[str]:
-        names = [file.name for file in directory.glob(f"{PARTS}*")]
+        names = [name for name in file_sizes(directory) if name.startswith(PARTS)]
         return [name for name in names if not name.startswith(ours)]
 
     if not others():
-        claim.touch()
+        if in_bucket(directory):
+            write_file(claim, b"")
+        else:
+            claim.touch()
     if found := others():  # again: of two that begin at once one sees the other
-        claim.unlink(missing_ok=True)
+        remove_file(claim)
         raise DataError(
             f"{directory} holds unfinished parts of another vocabulary, source or task "
             f"({found[0]}); if nothing builds them any more delete {directory}, or use another "

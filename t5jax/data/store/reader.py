@@ -1,4 +1,4 @@
-"""Reading a tokenised store: memory-mapped, by position.
+"""Reading a tokenised store by position: memory-mapped, or from a bucket through a local copy.
 
 A store is one directory per split of a corpus or task. Its features are `text` (plain documents, of
 which an objective makes inputs and targets) or `inputs` and `targets` (examples):
@@ -13,10 +13,8 @@ which an objective makes inputs and targets) or `inputs` and `targets` (examples
 import dataclasses
 import hashlib
 import json
-import mmap
 import os
 import pathlib
-import resource
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +22,11 @@ import numpy as np
 
 from t5jax.data import vocabularies
 from t5jax.data.store import version_2
+from t5jax.data.store.bucket_tokens import BucketTokens, ShardObjects
+from t5jax.data.store.directories import file_sizes, in_bucket, read_file, store_path
+from t5jax.data.store.local_copy import local_copy
+from t5jax.data.store.mapped_tokens import MappedTokens, allow_open_files
+from t5jax.data.store.ranges import Traffic
 from t5jax.data.store.spelling import SpellingCounts
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError
@@ -139,11 +142,11 @@ def shard_info(record: dict[str, Any]) -> ShardInfo:
 
 def read_info(directory: str | os.PathLike) -> CacheInfo:
     """META.json of a complete store; DataError when there is none or another format's."""
-    path = pathlib.Path(directory) / META
+    path = store_path(directory) / META
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(read_file(path))
     except FileNotFoundError as error:
-        unfinished = any(pathlib.Path(directory).glob("shard-*"))
+        unfinished = any(name.startswith("shard-") for name in file_sizes(path.parent))
         state = (
             "the tokenised store in {} is not finished"
             if unfinished
@@ -191,15 +194,16 @@ class Place(NamedTuple):
 class TokenStream:
     """The tokens of one feature as one sequence of `num_tokens`, shard after shard.
 
-    `shard_tokens` are the shards' sizes, `load(i)` gives the tokens of one of them and `ends(i)`
-    the position after each of its documents' last token.
+    `shard_tokens` are the shards' sizes, `load(i)` gives the tokens of one of them (its slices are
+    arrays) and `ends(i)` the position after each of its documents' last token. `fetch(spans)` is
+    told what will be sliced: (shard, offset, number of tokens).
     """
 
-    def __init__(self, dtype: np.dtype, shard_tokens: Sequence[int], load, ends):
+    def __init__(self, dtype: np.dtype, shard_tokens: Sequence[int], load, ends, fetch=None):
         self.dtype = dtype
         self.num_tokens = int(sum(shard_tokens))
         self._starts = np.cumsum([0, *shard_tokens])
-        self._load, self._ends = load, ends
+        self._load, self._ends, self._fetch = load, ends, fetch
         self._tokens: dict[int, np.ndarray] = {}
 
     @classmethod
@@ -218,6 +222,9 @@ class TokenStream:
         rows_BL = np.empty((len(starts_B), length), self.dtype)
         shards_B = np.searchsorted(self._starts, starts_B, side="right") - 1
         offsets_B = starts_B - self._starts[shards_B]
+        if self._fetch is not None:
+            lengths_B = [length] * len(starts_B)
+            self._fetch(zip(shards_B.tolist(), offsets_B.tolist(), lengths_B, strict=True))
         for row_L, shard, offset in zip(
             rows_BL, shards_B.tolist(), offsets_B.tolist(), strict=True
         ):
@@ -232,14 +239,15 @@ class TokenStream:
         """The tokens of M pieces, one after the other; no piece crosses a shard's end."""
         shards_M = np.searchsorted(self._starts, starts_M, side="right") - 1
         offsets_M = starts_M - self._starts[shards_M]
-        pieces = [np.zeros(0, self.dtype)] + [
-            self._shard(shard)[offset : offset + length]
-            for shard, offset, length in zip(
-                shards_M.tolist(), offsets_M.tolist(), lengths_M.tolist(), strict=True
-            )
-            if length
+        spans = [
+            span
+            for span in zip(shards_M.tolist(), offsets_M.tolist(), lengths_M.tolist(), strict=True)
+            if span[2]
         ]
-        return np.concatenate(pieces)
+        if self._fetch is not None:
+            self._fetch(spans)
+        pieces = [self._shard(shard)[offset : offset + length] for shard, offset, length in spans]
+        return np.concatenate([np.zeros(0, self.dtype), *pieces])
 
     def offsets(self) -> np.ndarray:
         """int64 [documents + 1]: where each document begins, and where the last one ends."""
@@ -286,12 +294,14 @@ class TokenStream:
 
 
 class TokenStore:
-    """A store on disk: `info`, and a `TokenStream` per feature."""
+    """A store on a disk or in a bucket: `info`, and a `TokenStream` per feature. `traffic` is what
+    all stores of this process have read from buckets, None for a store on a disk."""
 
     def __init__(self, directory: pathlib.Path, info: CacheInfo):
         self.directory = directory
         self.info = info
         self.fingerprint = info.fingerprint
+        self.traffic: Traffic | None = local_copy().traffic if in_bucket(directory) else None
         self.streams = {name: self._stream(name) for name in info.features}
 
     @classmethod
@@ -303,18 +313,20 @@ class TokenStore:
         Raises DataError when the store is missing, unfinished, empty, cut short, or made with
         another vocabulary than the given one.
         """
-        directory = pathlib.Path(directory)
+        directory = store_path(directory)
         store = cls(directory, read_info(directory))
-        _allow_open_files(len(store.info.shards) * len(store.info.features))
+        if store.traffic is None:
+            allow_open_files(len(store.info.shards) * len(store.info.features))
         if store.info.total("tokens") == 0:
             raise DataError(
                 f"the tokenised store in {directory} is empty; delete it, then {MAKE_IT}"
             )
         if vocabulary is not None:
             store.check_vocabulary(vocabulary)
+        sizes = file_sizes(directory)
         for shard in store.info.shards:
             for name, size, _ in shard.files(store.dtype):
-                if problem := wrong_size(directory / name, size):
+                if problem := wrong_size(directory / name, size, sizes.get(name)):
                     raise DataError(problem)
         return store
 
@@ -352,36 +364,30 @@ class TokenStore:
 
     def _stream(self, feature: str) -> TokenStream:
         shards = self.info.shards
+        sizes = [shard.features[feature].tokens for shard in shards]
+        if self.traffic is None:
+            stems = [self.directory / f"{shard.name}.{feature}" for shard in shards]
+            of = MappedTokens(stems, sizes, self.dtype, ENDS_DTYPE)
+            return TokenStream(self.dtype, sizes, of.load, of.ends)
+        objects = [self._objects(shard, feature) for shard in shards]
+        of = BucketTokens(objects, self.dtype, ENDS_DTYPE, local_copy())
+        return TokenStream(self.dtype, sizes, of.load, of.ends, of.fetch)
 
-        def load(shard: int) -> np.ndarray:
-            path = self.directory / f"{shards[shard].name}.{feature}.tokens"
-            if not shards[shard].features[feature].tokens:
-                return np.empty(0, self.dtype)
-            with open(path, "rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            mapped.madvise(mmap.MADV_RANDOM)  # rows of a kilobyte: reading around them is waste
-            return np.frombuffer(mapped, self.dtype)
-
-        def ends(shard: int) -> np.ndarray:
-            path = self.directory / f"{shards[shard].name}.{feature}.ends"
-            return np.fromfile(path, ENDS_DTYPE)
-
-        return TokenStream(self.dtype, [s.features[feature].tokens for s in shards], load, ends)
-
-
-def _allow_open_files(number: int) -> None:
-    """Every mapped shard keeps a file open; the usual limit is 1024, and may be raised."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = soft + number
-    if hard != resource.RLIM_INFINITY:
-        needed = min(needed, hard)
-    if number > soft // 4 and needed > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    def _objects(self, shard: ShardInfo, feature: str) -> ShardObjects:
+        stem, info = f"{self.directory}/{shard.name}.{feature}", shard.features[feature]
+        return ShardObjects(
+            tokens=f"{stem}.tokens",
+            tokens_bytes=info.tokens * self.dtype.itemsize,
+            tokens_sha256=info.tokens_sha256,
+            ends=f"{stem}.ends",
+            ends_bytes=shard.documents * ENDS_DTYPE.itemsize,
+            ends_sha256=info.ends_sha256,
+        )
 
 
-def wrong_size(path: pathlib.Path, size: int) -> str | None:
-    """What is wrong with a file that has not the size that META.json says; None: nothing."""
-    found = path.stat().st_size if path.exists() else None
+def wrong_size(path: pathlib.Path, size: int, found: int | None) -> str | None:
+    """What is wrong with a file of `found` bytes (None: there is none) where META.json says `size`;
+    None: nothing."""
     if found == size:
         return None
     is_so = "is missing" if found is None else f"has {found} bytes, {META} says {size}"

@@ -6,21 +6,26 @@ built twice, or by two at once, is the same files again; its record, written las
 finished.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import json
 import pathlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from t5jax.data.atomic_files import new_file, write_json_file
 from t5jax.data.records import Rejected
+from t5jax.data.store.directories import file_size, file_sizes, in_bucket, read_file
 from t5jax.data.store.documents import DocumentSource, encoded_shard
 from t5jax.data.store.existing import source_fingerprint
 from t5jax.data.store.reader import ShardInfo, shard_info
 from t5jax.data.store.writer import FeatureWriter
 from t5jax.data.vocabularies import Vocabulary
 from t5jax.errors import DataError
+
+_REQUESTS = 32  # under way to a bucket
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,14 +102,28 @@ def build_unit(
     return info
 
 
-def finished_unit(unit: Unit) -> ShardInfo | None:
-    """The shard's record, if an earlier build completed it from the same source and vocabulary."""
+def finished_unit(unit: Unit, sizes: Mapping[str, int] | None = None) -> ShardInfo | None:
+    """The shard's record, if an earlier build completed it from the same source and vocabulary.
+    `sizes` are those of all files of the directory, where they are known."""
+    size_of = sizes.get if sizes is not None else lambda name: file_size(unit.directory / name)
     try:
-        info = shard_info(json.loads((unit.directory / f"{unit.name}.json").read_bytes()))
-        files = info.files(unit.dtype)
-        sizes_fit = all((unit.directory / name).stat().st_size == size for name, size, _ in files)
+        info = shard_info(json.loads(read_file(unit.directory / f"{unit.name}.json")))
+        sizes_fit = all(size_of(name) == size for name, size, _ in info.files(unit.dtype))
     except (FileNotFoundError, json.JSONDecodeError, TypeError, KeyError):
         return None  # never finished, or written by another version: made again
     expected = (unit.source, unit.source_fingerprint, unit.vocabulary_fingerprint)
     found = (info.source, info.source_fingerprint, info.vocabulary_fingerprint)
     return info if expected == found and sizes_fit else None
+
+
+def finished_units(units: Sequence[Unit]) -> list[ShardInfo | None]:
+    """The same of several units of one store, in a bucket many at a time."""
+    if not units or not in_bucket(units[0].directory):
+        return [finished_unit(unit) for unit in units]
+    sizes = file_sizes(units[0].directory)
+
+    def look(unit: Unit) -> ShardInfo | None:
+        return finished_unit(unit, sizes) if f"{unit.name}.json" in sizes else None
+
+    with concurrent.futures.ThreadPoolExecutor(_REQUESTS) as pool:
+        return list(pool.map(look, units))
