@@ -2,7 +2,7 @@
 
 import argparse
 
-from t5jax.cli.command import Command, call
+from t5jax.cli.command import Command, call, take_over_option
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +44,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="build nothing: read the existing stores and compare checksums; "
         "exit code 1 when a file is damaged",
     )  # fmt: skip
+    take_over_option(parser)
 
 
 def _cache(a: argparse.Namespace, flags: list[str]) -> int | None:
@@ -65,6 +66,8 @@ def _cache(a: argparse.Namespace, flags: list[str]) -> int | None:
     if a.engine == "ray" and a.num_processes != 1:
         a.parser.error("--engine ray uses the CPUs that the cluster has: leave --num-processes out")
     if a.verify:
+        if a.take_over:
+            a.parser.error("--verify builds nothing: leave --take-over out")
         if a.overwrite or a.new_vocabulary or a.finish:
             a.parser.error(
                 "--verify builds nothing: leave --overwrite, --finish and --new-vocabulary out"

@@ -83,6 +83,13 @@ def workdir_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step", type=int, help="default: the newest good checkpoint")
 
 
+def take_over_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--take-over", action="store_true",
+        help="the process that is said to write there is dead: go on without waiting",
+    )  # fmt: skip
+
+
 def call(function: Callable[..., Any], a: argparse.Namespace, flags: list[str]) -> Any:
     """Calls a command with those of the options, and the settings `flags`, that it takes."""
     return function(**arguments_of(function, a, flags))

@@ -2,7 +2,13 @@
 
 import argparse
 
-from t5jax.cli.command import Command, arguments_of, file_or_bucket, local_file
+from t5jax.cli.command import (
+    Command,
+    arguments_of,
+    file_or_bucket,
+    local_file,
+    take_over_option,
+)
 
 _EXAMPLES = """\
 examples:
@@ -57,6 +63,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", dest="as_json", action="store_true", help="JSON lines on standard output"
     )
+    take_over_option(parser)
 
 
 def _evaluate(a: argparse.Namespace, flags: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from t5jax.cli.command import file_or_bucket
+from t5jax.cli.command import file_or_bucket, take_over_option
 
 
 def input_options(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +50,7 @@ def output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shard", metavar="I/N", help="only rows I, I + N, …, into FILE-0000I-of-0000N"
     )
+    take_over_option(parser)
 
 
 def inputs_of(a: argparse.Namespace, columns: tuple[str, ...]):

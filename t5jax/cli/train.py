@@ -3,7 +3,7 @@
 import argparse
 import time
 
-from t5jax.cli.command import Command, call
+from t5jax.cli.command import Command, call, take_over_option
 
 
 def _train(a: argparse.Namespace, flags: list[str]) -> None:
@@ -20,6 +20,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--profile-steps", metavar="FIRST:LAST",
         help="trace these steps for xprof into WORKDIR/profile (tracking.profile_steps)",
     )  # fmt: skip
+    take_over_option(parser)
 
 
 TRAIN = Command("train", "train a config's run, or resume it", _train, "config", _options)

@@ -1,5 +1,6 @@
 """`t5jax cache CONFIG`: tokenises the run's data once, into stores that training reads."""
 
+import contextlib
 import pathlib
 import shlex
 import sys
@@ -7,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from t5jax.buckets import bucket_errors, reading
+from t5jax.buckets import bucket_errors, in_bucket, reading
 from t5jax.commands.vocab import train_vocabulary
 from t5jax.config import RunConfig, load_config
 from t5jax.data.config import DataConfig
@@ -33,7 +34,7 @@ from t5jax.data.store.verify import check_files
 from t5jax.data.tasks.task import SeqioTask
 from t5jax.errors import ConfigError, DataError
 from t5jax.paths import refuse_file_in_the_way
-from t5jax.runtime import ExitCode, exit_at_sigterm
+from t5jax.runtime import ExitCode, exit_at_sigterm, owned
 
 DAMAGED = 1  # exit code of --verify that found damage, as sha256sum's
 
@@ -49,12 +50,14 @@ def cache_command(
     engine: Engine = "processes",
     part: str | None = None,
     finish: bool = False,
+    take_over: bool = False,
 ) -> None:
     """`new_vocabulary` pieces are trained first, if the config's vocabulary is not there yet.
 
     `part` I/N makes that part of the shards alone, `finish` completes stores of which every shard
     was made so. Raises ConfigError if the vocabulary is there with another number of pieces, and
-    for a part that is none; DataError for `finish` with the parts that are missing; SystemExit(143)
+    for a part that is none; DataError for `finish` with the parts that are missing; LeaseHeld where
+    another process builds a store (parts may run at once; `take_over`: it is dead); SystemExit(143)
     after a SIGTERM.
     """
     of_build = Part.parse(part) if part else None
@@ -63,7 +66,14 @@ def cache_command(
     if finish:
         options = [word for split in splits for word in ("--split", split)]
         words = ["t5jax", "cache", config_file, *options]
-        refuse_unfinished(data, config.model.architecture, splits=splits, words=words, flags=flags)
+        refuse_unfinished(
+            data,
+            config.model.architecture,
+            splits=splits,
+            words=words,
+            flags=flags,
+            take_over=take_over,
+        )
     if new_vocabulary:
         _train_if_missing(data, new_vocabulary)
     with exit_at_sigterm("preempted: finished shards are kept; the same command makes the others"):
@@ -75,6 +85,7 @@ def cache_command(
             overwrite=overwrite,
             engine=engine,
             part=of_build,
+            take_over=take_over,
         )
 
 
@@ -166,6 +177,7 @@ def build_stores(
     overwrite: bool = False,
     engine: Engine = "processes",
     part: Part | None = None,
+    take_over: bool = False,
 ) -> None:
     """The stores of all tasks of the config's mixture, and its serialised form; or one part of the
     stores' shards. No splits: all."""
@@ -174,14 +186,26 @@ def build_stores(
         mixture = resolve_definitions(definitions, data, architecture)
         stores = _stores_to_build(mixture, data, splits)
         for store in stores:
-            if part is None:
-                _build(store, data, num_processes, overwrite, engine)
-            else:
-                _build_part(store, data, num_processes, part, engine)
+            with _owning(store, data, part, take_over):
+                if part is None:
+                    _build(store, data, num_processes, overwrite, engine)
+                else:
+                    _build_part(store, data, num_processes, part, engine)
         built = {(store.task.store, store.split) for store in stores}
         trained = [(t.store, TRAIN) for t in mixture.tasks if _trains(t, mixture)]
         if part is None and (not splits or built.issuperset(trained)):
             write_serialised(resolve_definitions(definitions, data, architecture))  # with sizes
+
+
+def _owning(
+    store: _StoreToBuild, data: DataConfig, part: Part | None, take_over: bool
+) -> contextlib.AbstractContextManager[None]:
+    """The store is built by one process, or by any number of parts."""
+    directory = store.task.directory(data, store.split)
+    if not in_bucket(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+    what = "t5jax cache" if part is None else f"t5jax cache --part {part}"
+    return owned(directory, what, shared=part is not None, take_over=take_over)
 
 
 def _stores_to_build(
@@ -217,14 +241,16 @@ def refuse_unfinished(
     splits: Sequence[str],
     words: Sequence[str],
     flags: Sequence[str],
+    take_over: bool = False,
 ) -> None:
     """Raises DataError if shards are missing, with them and the parts to make again: `words` and
-    `flags` are the command without and with its settings."""
+    `flags` are the command without and with its settings. LeaseHeld while a part runs."""
     missing, numbers, begun = [], [], []
     with reading(data.cache_dir):
         mixture = resolve_definitions(find_definitions(data), data, architecture)
         found = [
-            (store, *_unfinished(store, data)) for store in _stores_to_build(mixture, data, splits)
+            (store, *_unfinished(store, data, take_over))
+            for store in _stores_to_build(mixture, data, splits)
         ]
     for store, units, counts in found:
         directory = store.task.directory(data, store.split)
@@ -251,11 +277,13 @@ def refuse_unfinished(
 
 
 def _unfinished(
-    store: _StoreToBuild, data: DataConfig
+    store: _StoreToBuild, data: DataConfig, take_over: bool
 ) -> tuple[list[tuple[int, Unit]], list[tuple[float, int]]]:
     directory = store.task.directory(data, store.split)
-    units = unfinished_units(store.texts, store.split, directory, vocabulary=data.vocabulary)
-    return units, counts_begun(directory)
+    begun = directory.exists()
+    with _owning(store, data, None, take_over) if begun else contextlib.nullcontext():
+        units = unfinished_units(store.texts, store.split, directory, vocabulary=data.vocabulary)
+        return units, counts_begun(directory)
 
 
 def _build(

@@ -11,12 +11,14 @@ import math
 import pathlib
 import sys
 import time
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import jax
 
 from t5jax.buckets import RunFiles, run_files
 from t5jax.checkpoints import checkpoint_directory
+from t5jax.config import RunConfig
 from t5jax.data.pipeline.loader import Loader
 from t5jax.data.registry.resolve import ResolvedMixture
 from t5jax.data.vocabularies import save_vocabulary
@@ -27,21 +29,22 @@ from t5jax.evaluation.continuous import (
     StepDeleted,
     is_committed,
     poll_checkpoints,
+    wait_for_checkpoint,
 )
-from t5jax.evaluation.evaluator import Evaluator, evaluation_directory
+from t5jax.evaluation.evaluator import Evaluator, writing_evaluation
 from t5jax.evaluation.examples import TaskExamples
 from t5jax.evaluation.loss import Baselines, SplitLosses
 from t5jax.evaluation.predictions import TaskPrediction, read_predictions
+from t5jax.evaluation.printed import Losses, json_records, loss_lines, values_by_name
 from t5jax.evaluation.report import EvaluationReport
 from t5jax.evaluation.samples import most_confident
 from t5jax.evaluation.submission import write_submission
 from t5jax.inference.batch_job import JobMonitor
 from t5jax.run.build import build_evaluation_loaders, build_run_evaluator, resolve_mixture
 from t5jax.run.restore import RestoredRun, SavedRun, apply_flags, open_saved_run, read_saved_config
-from t5jax.runtime import agree, share_folder
+from t5jax.runtime import agree, owned, share_folder, start_distributed
 from t5jax.tracking.progress import CountProgress
 
-Losses = dict[str, dict[str, float]]  # by task
 TasksPredictions = list[tuple[TaskExamples, list[TaskPrediction]]]
 
 
@@ -60,6 +63,7 @@ class EvaluateOptions:
     best_mode: BestMode = "max"
     show: int = 0  # predictions of each task
     as_json: bool = False
+    take_over: bool = False  # whoever is said to write what this writes is dead
 
     def __post_init__(self) -> None:
         if self.num_rows is not None and self.num_rows < 1:
@@ -90,11 +94,15 @@ def evaluate_command(
     workdir: str, flags: list[str], options: EvaluateOptions, *, step: int | None
 ) -> None:
     """Evaluates a step; None: the newest good one. Raises DataError at the end where a metric
-    failed, JobPreempted after a SIGTERM."""
+    failed, LeaseHeld where another process is writing what this would, JobPreempted after a
+    SIGTERM."""
     saved, monitor = _open(workdir, step, flags, options), JobMonitor()
     # Of losses alone nothing is kept.
     resumable = options.only != "loss"
-    with monitor.running(saved.config.runtime, resumable=resumable, watched=False):
+    with (
+        _owning_best(workdir, options),
+        monitor.running(saved.config.runtime, resumable=resumable, watched=False),
+    ):
         evaluation = _Evaluation(workdir, saved, options, monitor)
         _check_together(evaluation.evaluate(saved.restore(step)))
 
@@ -103,8 +111,9 @@ def evaluate_follow_command(
     workdir: str, flags: list[str], options: EvaluateOptions, *, timeout_seconds: float
 ) -> None:
     """Evaluates every step that is there or appears, until the run's last one; gives up when none
-    has appeared for `timeout_seconds`. Raises DataError at the end where a metric failed on the
-    last one, JobPreempted after a SIGTERM."""
+    has appeared for `timeout_seconds`. Where another process, such as the training one, is
+    evaluating a step, that is waited for. Raises DataError at the end where a metric failed on the
+    last one, LeaseHeld where another process keeps the best, JobPreempted after a SIGTERM."""
     with contextlib.ExitStack() as job:
         report = _follow(workdir, flags, options, timeout_seconds, job)
     _check_together(report)
@@ -126,13 +135,18 @@ def _follow(
         time.sleep(seconds)
         monitor.after_batch()
 
-    for step in poll_checkpoints(directory, timeout_seconds=timeout_seconds, wait=wait):
+    found = wait_for_checkpoint(directory, timeout_seconds=timeout_seconds)
+    if found:  # its config says how hosts find one another; they agree on the steps from here on
+        start_distributed(_config(workdir, None, flags, options).runtime)
+    limit = timeout_seconds if found else 0.0
+    for step in poll_checkpoints(directory, timeout_seconds=limit, wait=wait):
         try:
             if saved is None:
                 saved = _open(workdir, step, flags, options)
                 runtime = saved.config.runtime
+                job.enter_context(_owning_best(workdir, options))
                 job.enter_context(monitor.running(runtime, resumable=True, watched=False))
-                evaluation = _Evaluation(workdir, saved, options, monitor)
+                evaluation = _Evaluation(workdir, saved, options, monitor, wait)
             restored = saved.restore(step)
         except CheckpointError:
             if is_committed(directory, step):
@@ -147,6 +161,15 @@ def _follow(
     return report
 
 
+def _owning_best(workdir: str, options: EvaluateOptions) -> contextlib.AbstractContextManager[None]:
+    """The best checkpoint is chosen by one process."""
+    if options.keep_best is None:
+        return contextlib.nullcontext()
+    target = f"{workdir.rstrip('/')}/best"
+    what = "t5jax evaluate --keep-best"
+    return owned(target, what, beside=True, take_over=options.take_over)
+
+
 def _check_together(report: EvaluationReport | None) -> None:
     """Raises where a metric failed, when the first host has written and kept everything."""
     if report is not None:
@@ -155,11 +178,16 @@ def _check_together(report: EvaluationReport | None) -> None:
 
 
 def _open(workdir: str, step: int | None, flags: list[str], options: EvaluateOptions) -> SavedRun:
+    return open_saved_run(_config(workdir, step, flags, options), workdir)
+
+
+def _config(
+    workdir: str, step: int | None, flags: list[str], options: EvaluateOptions
+) -> RunConfig:
+    """Of a saved step, changed as the command line says."""
     change = apply_flags(flags, command="evaluate", workdir=workdir)
-    config, _ = read_saved_config(
-        workdir, step, change, command="evaluate", of_mixture=not options.tasks
-    )
-    return open_saved_run(config, workdir)
+    of_mixture = not options.tasks
+    return read_saved_config(workdir, step, change, command="evaluate", of_mixture=of_mixture)[0]
 
 
 def _read_all_predictions(evaluator: Evaluator, directory: pathlib.Path) -> TasksPredictions:
@@ -173,8 +201,14 @@ class _Evaluation:
     """Losses and metrics of one run: its data are opened once for all steps."""
 
     def __init__(
-        self, workdir: str, saved: SavedRun, options: EvaluateOptions, monitor: JobMonitor
+        self,
+        workdir: str,
+        saved: SavedRun,
+        options: EvaluateOptions,
+        monitor: JobMonitor,
+        wait: Callable[[float], None] | None = None,
     ):
+        self._wait = wait  # for another process that evaluates the same
         self._workdir, self._options, self._after_batch = workdir, options, monitor.after_batch
         self._files = run_files(workdir)
         self._written = self._files if options.output is None else RunFiles(options.output)
@@ -243,7 +277,7 @@ class _Evaluation:
     def _keep_best(
         self, best: BestCheckpoint, step: int, losses: Losses, report: EvaluationReport | None
     ) -> None:
-        values = _values(losses, report)
+        values = values_by_name(losses, report)
         if best.metric not in values and report is not None and report.failures:
             _say(f"step {step} has no {best.metric}, a metric failed: it is not the best")
             return
@@ -281,22 +315,23 @@ class _Evaluation:
         settings = evaluator.settings(restored.program, restored.params)
         files = self._written
         folder = files.folder / ("evaluations" if files is self._files else "")
-        directory = folder / self._options.split / str(restored.step)
-        directory = evaluation_directory(directory, settings, files.fetch)
-        report = evaluator.evaluate(
-            restored.program,
-            restored.params,
-            restored.step,
-            settings=settings,
-            directory=directory,
-            progress=_Progress(files),
-            after_batch=self._after_batch,
-            share=lambda: share_folder(files, directory),
-        )
-        if self._options.submission is not None:
-            predictions = _read_all_predictions(evaluator, directory)
-            if jax.process_index() == 0:
-                self._write_submission(predictions, pathlib.Path(self._options.submission))
+        base = folder / self._options.split / str(restored.step)
+        take_over = self._options.take_over
+        with writing_evaluation(base, settings, files, take_over, self._wait) as directory:
+            report = evaluator.evaluate(
+                restored.program,
+                restored.params,
+                restored.step,
+                settings=settings,
+                directory=directory,
+                progress=_Progress(files),
+                after_batch=self._after_batch,
+                share=lambda: share_folder(files, directory),
+            )
+            if self._options.submission is not None:
+                predictions = _read_all_predictions(evaluator, directory)
+                if jax.process_index() == 0:
+                    self._write_submission(predictions, pathlib.Path(self._options.submission))
         return report, directory
 
     def _shown_predictions(self, evaluator: Evaluator, directory: pathlib.Path) -> list[str]:
@@ -329,41 +364,16 @@ class _Evaluation:
         directory: pathlib.Path | None,
     ) -> None:
         if self._options.as_json:
-            for record in _records(step, self._options.split, losses, report):
+            for record in json_records(step, self._options.split, losses, report):
                 print(json.dumps(record), flush=True)
             return
         for name, metrics in losses.items():
             print(f"step {step} of {self._workdir} on {self._options.split} of {name}")
-            for metric, value in metrics.items():
-                print(f"  {metric:16s} {value:12,.4f}  {_NOTES.get(metric, '')}".rstrip())
+            print("\n".join(loss_lines(metrics)))
         if report is not None and directory is not None:
             print(f"step {step} of {self._workdir} on {self._options.split}")
             print(report, end="")
             print(f"predictions: {self._written.shown(directory)}", flush=True)
-
-
-def _values(losses: Losses, report: EvaluationReport | None) -> dict[str, float]:
-    """Losses and metrics by `task/name`."""
-    values = report.values if report is not None else {}
-    return values | {f"{task}/{k}": v for task, found in losses.items() for k, v in found.items()}
-
-
-def _records(
-    step: int, split: str, losses: Losses, report: EvaluationReport | None
-) -> list[dict[str, Any]]:
-    where = {"step": step, "split": split}
-    records = [{**where, "task": name, **metrics} for name, metrics in losses.items()]
-    if report is not None:
-        values = {k: None if math.isnan(x) else x for k, x in report.values.items()}
-        found = {
-            "metrics": values,
-            "majority": report.majority,
-            "notes": report.notes,
-            "ceilings": report.ceilings,
-        }
-        error = {"error": report.failures} if report.failures else {}
-        records.append({**where, **found, **error})
-    return records
 
 
 class _Progress:
@@ -385,13 +395,3 @@ class _Progress:
 def _say(text: str) -> None:
     if jax.process_index() == 0:
         print(text, file=sys.stderr, flush=True)
-
-
-_NOTES = {
-    "loss": "nats per target token",
-    "accuracy": "share of target tokens, EOS included, that are the likeliest given those before",
-    "text_loss": "nats per text token (sentinels and EOS left out)",
-    "unigram_entropy": "nats: entropy of these rows' text tokens, by their own frequencies",
-    "unigram_model": "nats: frequencies of the training split",
-    "bigram_model": "nats: given the token before, from the training split",
-}

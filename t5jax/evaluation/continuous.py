@@ -48,6 +48,17 @@ def poll_checkpoints(
             waited += _POLL_SECONDS
 
 
+def wait_for_checkpoint(directory: str | os.PathLike[str], *, timeout_seconds: float) -> bool:
+    """Whether a committed step is there, or appears in time; before the hosts are connected."""
+    waited = 0.0
+    while not committed_steps(os.fspath(directory)):
+        if waited >= timeout_seconds:
+            return False
+        time.sleep(_POLL_SECONDS)
+        waited += _POLL_SECONDS
+    return True
+
+
 def is_committed(directory: str | epath.Path, step: int) -> bool:
     """Whether the step is still there, as the first host sees it."""
     return of_first_host(step in committed_steps(directory))

@@ -1,16 +1,18 @@
 """Evaluation of a model on the tasks of a mixture: predictions, metrics, report; in training and
 afterwards."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 
+from t5jax.buckets import RunFiles
 from t5jax.checkpoints import fingerprints, leaves_by_path
 from t5jax.data import registry
 from t5jax.data.atomic_files import write_json_file
@@ -29,7 +31,7 @@ from t5jax.evaluation.scores import BENCHMARK_AVERAGES, score_predictions
 from t5jax.evaluation.task_metrics import metrics_of
 from t5jax.metrics.table import Result
 from t5jax.metrics.units import UnitMetric
-from t5jax.runtime import agree
+from t5jax.runtime import agree, owned
 from t5jax.training.steps import Program
 from t5jax.types import Params
 
@@ -229,6 +231,26 @@ def evaluation_directory(
     beside = directory.with_name(f"{directory.name}-{_digest(settings)[:8]}")
     fetch(beside)
     return beside
+
+
+@contextlib.contextmanager
+def writing_evaluation(
+    base: pathlib.Path,
+    settings: dict[str, Any],
+    files: RunFiles,
+    take_over: bool,
+    wait: Callable[[float], None] | None,
+) -> Iterator[pathlib.Path]:
+    """The directory for an evaluation with these settings, `base` or one beside it, which no other
+    process writes meanwhile. `take_over`, `wait` and errors: as of `runtime.owned`."""
+    while True:
+        directory = evaluation_directory(base, settings, files.fetch)
+        own = {"beside": True, "take_over": take_over}
+        with owned(files.shown(directory), "t5jax evaluate", **own, wait=wait):
+            # Who had it until now may have left an evaluation with other settings.
+            if evaluation_directory(base, settings, files.fetch) == directory:
+                yield directory
+                return
 
 
 def _read_settings(directory: pathlib.Path) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """`t5jax.load(WORKDIR)`: a saved run as a Python object that predicts, scores and evaluates."""
 
+import contextlib
 import dataclasses
 import difflib
 import pathlib
@@ -17,6 +18,7 @@ from t5jax.model.config import architecture_differences
 from t5jax.paths import local_path, run_folder
 from t5jax.run.build import build_run_evaluator
 from t5jax.run.restore import RestoredRun, apply_flags, open_saved_run, read_saved_config
+from t5jax.runtime import owned
 
 
 class EnsembleMember(NamedTuple):
@@ -131,7 +133,7 @@ class LoadedRun:
 
         Returns a report (`print` shows its table) whose `values` are {"task/metric": value}, and
         `failures` {"task/metric": error} of metrics that failed. Raises ConfigError where no task
-        has metrics and the split.
+        has metrics and the split, OSError where another process is writing the folder.
         """
         settings = {"num_examples": num_examples, "ranking": ranking}
         settings = {name: value for name, value in settings.items() if value is not None}
@@ -142,7 +144,10 @@ class LoadedRun:
             raise ConfigError(f"no task of {names} has metrics and a split {split!r}")
         directory = None if output is None else pathlib.Path(local_path(output, "output"))
         step = max(member.step for member in self.members)
-        return evaluator.evaluate(self.program, self.params, step, directory=directory)
+        with contextlib.ExitStack() as stack:
+            if directory is not None:
+                stack.enter_context(owned(directory, "an evaluation from Python", beside=True))
+            return evaluator.evaluate(self.program, self.params, step, directory=directory)
 
 
 def load(
@@ -173,15 +178,18 @@ def load(
 
 def load_with_flags(
     workdir: str, step: int | None, flags: list[str], ensemble: Sequence[str], *, command: str,
-    batch_size: int,
+    batch_size: int, before_parameters: Callable[[], None] = lambda: None,
 ) -> LoadedRun:  # fmt: skip
-    """The same for a command, whose `--section.field VALUE` flags change the config."""
+    """The same for a command, whose `--section.field VALUE` flags change the config;
+    `before_parameters` is called when the hosts are connected, before the parameters are read."""
 
     def read(workdir: str, step: int | None) -> RunConfig:
         change = apply_flags(flags, command=command, workdir=workdir)
         return read_saved_config(workdir, step, change, command=command)[0]
 
-    return load_ensemble(read, workdir, step, ensemble, batch_size=batch_size)
+    return load_ensemble(
+        read, workdir, step, ensemble, batch_size=batch_size, before_parameters=before_parameters
+    )
 
 
 def load_ensemble(
@@ -191,19 +199,22 @@ def load_ensemble(
     ensemble: Sequence[str],
     *,
     batch_size: int,
+    before_parameters: Callable[[], None] = lambda: None,
 ) -> LoadedRun:
     """Loads the run in `path` and further checkpoints `WORKDIR[@STEP]` whose logits are averaged;
-    `read(workdir, step)` gives the config of each."""
+    `read(workdir, step)` gives the config of each. `before_parameters`: of `load_with_flags`."""
     if batch_size < 1:
         raise ConfigError(f"batch_size = {batch_size}: at least 1")
     checkpoints = [(run_folder(path, "workdir"), step), *map(_parse_checkpoint, ensemble)]
     configs = [read(*checkpoint) for checkpoint in checkpoints]
     for (workdir, _), config in zip(checkpoints[1:], configs[1:], strict=True):
         _check_compatible(configs[0], config, workdir)
-    runs = [
-        open_saved_run(config, workdir).restore(step)
-        for config, (workdir, step) in zip(configs, checkpoints, strict=True)
+    saved = [
+        open_saved_run(config, workdir)
+        for config, (workdir, _) in zip(configs, checkpoints, strict=True)
     ]
+    before_parameters()
+    runs = [run.restore(step) for run, (_, step) in zip(saved, checkpoints, strict=True)]
     members = [
         EnsembleMember(workdir, run.step, run.fingerprint)
         for (workdir, _), run in zip(checkpoints, runs, strict=True)

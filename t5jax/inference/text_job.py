@@ -3,6 +3,7 @@
 A job reads rows of files, of the command line or of standard input, and writes a record for each.
 """
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
+from t5jax import runtime
 from t5jax.data.records import Row
 from t5jax.errors import ConfigError
 from t5jax.inference.batch_job import (
@@ -21,7 +23,12 @@ from t5jax.inference.batch_job import (
     parse_shard,
     run_batch_job,
 )
-from t5jax.inference.input_rows import CommandLineTexts, check_column_names, scan_rows
+from t5jax.inference.input_rows import (
+    CommandLineTexts,
+    InputSummary,
+    check_column_names,
+    scan_rows,
+)
 from t5jax.inference.loaded_run import LoadedRun, load_with_flags
 from t5jax.inference.output_file import OutputFile, shard_path
 from t5jax.tracking.progress import CountProgress
@@ -48,12 +55,15 @@ class JobOptions:
     output: str | None = None  # None: standard output
     overwrite: bool = False
     shard: str | None = None  # "I/N"
+    take_over: bool = False  # whoever is said to write the output is dead
 
     def __post_init__(self) -> None:
         parse_shard(self.shard)
         if self.batch_size < 1:
             raise ConfigError(f"--batch-size {self.batch_size}: at least 1")
-        for flag, given in (("--shard", self.shard), ("--overwrite", self.overwrite)):
+        given_of = {"--shard": self.shard, "--overwrite": self.overwrite}
+        given_of["--take-over"] = self.take_over
+        for flag, given in given_of.items():
             if given and self.output is None:
                 raise ConfigError(f"{flag} has no effect without --output FILE")
 
@@ -112,17 +122,38 @@ class JobKind(NamedTuple):
 
 
 def run_text_job(source: RowSource, kind: JobKind, options: JobOptions, flags: list[str]) -> None:
-    """Runs the job. Errors in the input are raised before the model is read."""
+    """Runs the job. Errors in the input are raised before the model is read, and so is LeaseHeld
+    where another job is writing the output."""
     scanned = None if source.from_stdin else scan_rows(source.rows(), kind.result_keys)
+    with contextlib.ExitStack() as job:
+        run = load_with_flags(
+            options.workdir,
+            options.step,
+            flags,
+            options.ensemble,
+            command=kind.command,
+            batch_size=options.batch_size,
+            before_parameters=lambda: job.enter_context(_owning_output(kind, options)),
+        )
+        _run(run, source, scanned, kind, options)
+
+
+def _owning_output(kind: JobKind, options: JobOptions) -> contextlib.AbstractContextManager[None]:
+    path = _output_path(options)
+    if path is None:
+        return contextlib.nullcontext()
+    return runtime.owned(path, f"t5jax {kind.command}", beside=True, take_over=options.take_over)
+
+
+def _run(
+    run: LoadedRun,
+    source: RowSource,
+    scanned: InputSummary | None,
+    kind: JobKind,
+    options: JobOptions,
+) -> None:
+    """The job with the model that has been read."""
     monitor = JobMonitor()
-    run = load_with_flags(
-        options.workdir,
-        options.step,
-        flags,
-        options.ensemble,
-        command=kind.command,
-        batch_size=options.batch_size,
-    )
     run.texts.generator.after_batch = monitor.after_batch
     _check_processes(options, source)
     shard = parse_shard(options.shard)
@@ -176,10 +207,16 @@ def _check_processes(options: JobOptions, source: RowSource) -> None:
 
 
 def _writer(run: LoadedRun, kind: JobKind, options: JobOptions) -> OutputFile | StreamWriter:
-    if options.output is None:
+    path = _output_path(options)
+    if path is None:
         return StreamWriter(sys.stdout, kind.format_record)
-    path = shard_path(options.output, parse_shard(options.shard) if options.shard else None)
     return OutputFile(path, kind.settings(run), kind.result_keys, overwrite=options.overwrite)
+
+
+def _output_path(options: JobOptions) -> str | None:
+    if options.output is None:
+        return None
+    return shard_path(options.output, parse_shard(options.shard) if options.shard else None)
 
 
 def _progress(num_rows: int | None, source: RowSource, options: JobOptions) -> CountProgress | None:

@@ -70,7 +70,8 @@ def agree_on_run(config: RunConfig) -> None:
     known = ("config.txt", checkpoint_directory(".").name, "metrics.jsonl")
     with bucket_errors(directory):
         existing = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
-    existing = {name for name in existing if not runtime.is_probe_file(name)}
+    ours = (runtime.is_probe_file, runtime.is_lease_file)
+    existing = {name for name in existing if not any(is_ours(name) for is_ours in ours)}
     if existing and existing.isdisjoint(known):
         raise ConfigError(
             f"workdir = {config.workdir!r} exists and holds something other than a run; "

@@ -44,22 +44,26 @@ from t5jax.types import Batch
 Unread = tuple[int, dict[str, Any]]  # a step, and its metrics on the devices
 
 
-def train(config: RunConfig, started: float | None = None) -> None:
+def train(config: RunConfig, started: float | None = None, *, take_over: bool = False) -> None:
     """Runs the config to its end, resuming what its workdir holds.
 
     `started` is when the process was, in seconds since 1970, for the account of its time (None:
-    now).
+    now). `take_over`: whoever is said to write the workdir is dead (`runtime.owned`).
 
     Raises ConfigError, DataError or CheckpointError before anything compiles where it can;
-    TooManyBadSteps, Preempted and OSError (a checkpoint could not be written) on the way; DataError
-    when all is saved and a task's metric failed in the last evaluation.
+    TooManyBadSteps, Preempted and OSError (a checkpoint could not be written, or another process
+    writes the workdir) on the way; DataError when all is saved and a task's metric failed in the
+    last evaluation.
     """
     goodput = Goodput(started)
     check_written_run(config.workdir)
     runtime.start_distributed(config.runtime)
     config.check_mesh(jax.device_count())
     agree_on_run(config)
-    with runtime.compilation_cache(config.runtime.compilation_cache, config.workdir):
+    with (
+        runtime.owned(config.workdir, "t5jax train", take_over=take_over),
+        runtime.compilation_cache(config.runtime.compilation_cache, config.workdir),
+    ):
         _train(config, goodput)
 
 

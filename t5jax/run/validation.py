@@ -1,7 +1,9 @@
 """How good a run is while it trains: losses of its splits, and its tasks answered and scored."""
 
+import contextlib
 import dataclasses
 import math
+import pathlib
 from collections.abc import Callable
 
 from t5jax.buckets import run_files
@@ -10,7 +12,7 @@ from t5jax.data.pipeline.loader import Loader
 from t5jax.evaluation.evaluator import Evaluator
 from t5jax.evaluation.loss import SplitLosses, add_loss_sums, loss_metrics
 from t5jax.evaluation.report import EvaluationReport
-from t5jax.runtime import agree, share_folder
+from t5jax.runtime import LeaseHeld, agree, owned, share_folder
 from t5jax.tracking import Tracker
 from t5jax.training.steps import Program
 from t5jax.types import Params
@@ -90,17 +92,25 @@ class Validation:
         """The metrics of every task; predictions are kept in WORKDIR/evaluations."""
         assert self.evaluator is not None
         files = run_files(self.config.workdir)
-        directory = files.folder / "evaluations" / SPLIT / str(step)
-        files.fetch(directory)
-        report = self.evaluator.evaluate(
-            program.without_peft,
-            program.merge(params),
-            step,
-            directory=directory,
-            after_batch=after_batch,
-            replace=True,
-            share=lambda: share_folder(files, directory),
-        )
+        folder = files.folder / "evaluations" / SPLIT / str(step)
+        with contextlib.ExitStack() as stack:
+            directory: pathlib.Path | None = folder
+            try:
+                stack.enter_context(owned(files.shown(folder), "t5jax train", beside=True))
+                files.fetch(folder)
+            except LeaseHeld as held:  # `t5jax evaluate`; training goes on
+                directory = None
+                reason = f"{held.filename}: {held.strerror}"
+                tracker.event(step, "predictions_not_kept", reason=reason)
+            report = self.evaluator.evaluate(
+                program.without_peft,
+                program.merge(params),
+                step,
+                directory=directory,
+                after_batch=after_batch,
+                replace=True,
+                share=lambda: share_folder(files, folder),
+            )
         self._last_report = report
         for name, error in report.failures.items():
             tracker.event(step, "metric_failed", metric=f"{SPLIT}/{name}", error=error)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from t5jax.errors import CheckpointError, ConfigError, DataError, refused_write
 from t5jax.paths import seen_from
 from t5jax.runtime import lifeline
+from t5jax.runtime.lease import release_all
 
 
 class ExitCode(enum.IntEnum):
@@ -65,6 +66,8 @@ _CANNOT_WRITE = {
     errno.ELOOP: "symbolic links lead in a circle: choose another path",
     errno.ENAMETOOLONG: "the name is too long for this disk: choose a shorter one",
     errno.ENXIO: "make it (gcloud storage buckets create), or name another",
+    errno.EBUSY: "wait for it or end it, or choose another path; where you know that it is dead, "
+    "--take-over",
     errno.EIO: "the disk or the network failed: check it, then start again",
 }
 
@@ -101,6 +104,7 @@ def exit_now(code: int) -> None:
     """Ends the process now, without exit handlers (jax's would wait for the peers)."""
     lifeline.announce_exit(code)
     lifeline.run_with_timeout(5.0, _flush)
+    lifeline.run_with_timeout(2.0, release_all)
     os._exit(code)
 
 

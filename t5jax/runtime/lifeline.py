@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 
 from t5jax.runtime.agreement import gather_texts
+from t5jax.runtime.lease import release_all
 
 _CONNECT_SECONDS = 30.0  # without a connection jax's heartbeats must do
 _OWN_ERROR_SECONDS = 1.0  # for a process to print its own error, if all hosts fail alike
@@ -104,6 +105,7 @@ class _Lifeline:
         run_with_timeout(2.0, lambda: print(message, file=sys.stderr, flush=True))
         self.send_exit(code)
         run_with_timeout(2.0, sys.stdout.flush)
+        run_with_timeout(2.0, release_all)
         os._exit(code)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from t5jax.runtime import lifeline
 from t5jax.runtime.exits import ExitCode
+from t5jax.runtime.lease import release_all
 
 
 class Watchdog:
@@ -91,4 +92,5 @@ def _end(waited: float) -> None:
     faulthandler.dump_traceback(file=2, all_threads=True)
     lifeline.announce_exit(ExitCode.WATCHDOG)
     lifeline.run_with_timeout(2.0, sys.stdout.flush)
+    lifeline.run_with_timeout(2.0, release_all)
     os._exit(ExitCode.WATCHDOG)

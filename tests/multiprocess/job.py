@@ -60,6 +60,15 @@ def agreement(directory: str) -> None:
     raise ConfigError("enough")
 
 
+def owning(directory: str) -> None:
+    """Host 0 takes the lease for both; the next lease of the folder is refused to both."""
+    with runtime.owned(directory, "the first"):
+        runtime.agree("the lease", str(os.listdir(directory)))
+        assert os.listdir(directory) == [".lease"]
+        with runtime.owned(directory, "the second"):
+            raise AssertionError("two write")
+
+
 def failing(_) -> None:
     def fail(step):
         if step == 3 and jax.process_index() == 1:

@@ -107,7 +107,8 @@ def test_killed_evaluations_lose_no_step(evaluated, tmp_path, long_trials):
         lost += [step for step in trained if step > newest]
         text = (killed / "metrics.jsonl").read_text().splitlines()
         assert json.loads(text[-1])["kind"] in ("saved", "evaluating_again"), "in an evaluation"
-    subprocess.run(command, env=environment, check=True)
+    ended = subprocess.run(command, env=environment, check=True, stderr=subprocess.PIPE, text=True)
+    assert f"{killed}: taken over from t5jax train (process" in ended.stderr, "at once"
     lines = tiny_run.loss_lines(killed)
     print(f"{kills} kills in evaluations, {len(lines)} loss lines, {len(lost)} steps lost")
     assert lost == []

@@ -163,6 +163,16 @@ def test_hosts_agree_or_refuse(tmp_path):
 
 
 @pytest.mark.slow
+def test_hosts_own_a_folder_together_and_are_refused_together(tmp_path):
+    outcome = run("owning", tmp_path)
+    assert codes(outcome) == {0: 73, 1: 73}
+    said = f"error on host {{}}: {tmp_path}: the first (process "
+    for host in (0, 1):
+        assert any(said.format(host) in line for line in outcome.lines)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
 def test_hosts_with_different_ambient_settings_are_refused():
     outcome = run("ambient")
     assert codes(outcome) == {0: 64, 1: 64}

@@ -1,9 +1,12 @@
 """The units of a build as tasks of a Ray cluster that is already running."""
 
+import contextlib
 import os
 import pickle
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -91,13 +94,26 @@ def _connected() -> Any:
         address = os.environ.get("RAY_ADDRESS") or "auto"
         try:
             _reach(address)
-            ray.init(address=address)
+            with _own_sigterm():
+                ray.init(address=address)
         except (OSError, RuntimeError, ValueError) as error:
             raise ConfigError(
                 f"--engine ray: no Ray cluster at {address} ({_first_line(error)}); "
                 "start one with `ray start --head`, or name its RAY_ADDRESS=HOST:6379"
             ) from error
     return ray
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray sets a handler of its own, which ends the process with exit code 15."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _reach(address: str) -> None:

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import pathlib
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from t5jax.data.store.parts import Part, build_part
 from t5jax.data.store.reader import META, TokenStore
 from t5jax.data.vocabularies import ByteVocabulary
 from t5jax.errors import ConfigError, DataError
+from t5jax.runtime import ExitCode, exit_at_sigterm
 from tests.data.store.test_store_build import Memory, Pairs, contents, texts
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -59,6 +61,7 @@ class Cluster(types.ModuleType):
         if address == "nobody":
             raise ConnectionError("Could not find any running Ray instance.\nAnd a page more.")
         self.address = address
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
 
     def remote(self, **options):
         assert options == {"num_cpus": 1, "max_retries": 3}
@@ -173,6 +176,24 @@ def test_no_package_and_no_cluster(cluster, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"here and on the cluster: pip install 't5jax\[ray\]'"):
         build(source, engine="ray")
+
+
+def test_sigterm_stays_the_command_s(cluster, monkeypatch, capsys, default_signals):
+    get = cluster.get
+
+    def get_and_be_ended(reference):
+        record = get(reference)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return record
+
+    monkeypatch.setattr(cluster, "get", get_and_be_ended)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended, exit_at_sigterm("preempted"):
+        build(texts(3), engine="ray")
+    assert ended.value.code == ExitCode.PREEMPTED
+    assert capsys.readouterr().err == "preempted\n"
+    assert (cluster.ran, cluster.cancelled) == (1, 2)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.slow
