@@ -120,13 +120,13 @@ def config() -> RunConfig:
             cache_dir=FOLDER,
         ),
         train=TrainConfig(
-            num_train_steps=2400,
+            num_train_steps=2000,
             batch_size=32,
-            eval_every_steps=800,
+            eval_every_steps=1000,
             num_eval_rows=512,
         ),
         optimizer=AdamW(learning_rate=2e-2, rms_scaled=True, schedule=Cosine(warmup_steps=50)),
-        checkpoints=CheckpointConfig(save_every_steps=800),
+        checkpoints=CheckpointConfig(save_every_steps=1000),
         decoding=DecodingConfig(max_length=16),
         evaluation=EvaluationConfig(num_examples=1000, batch_size=128),
     )
