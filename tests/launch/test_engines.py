@@ -357,8 +357,10 @@ def test_slurm_requeues_before_the_time_limit(slurm, tiny, job, tmp_path):
     engines.wait_until(lambda: seconds() > 95, 120, "Slurm has sent the signal", every=1)
     go.unlink()
     done = slurm.wait_for(number, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
-    assert (done["JobState"], done["Restarts"]) == ("COMPLETED", "1")
-    tiny.has_finished_exactly(workdir, attempts=2)
+    assert done["JobState"] == "COMPLETED"
+    # On a slow machine the time of the second attempt is over before the run is, too.
+    assert int(done["Restarts"]) >= 1
+    tiny.has_finished_exactly(workdir, attempts=1 + int(done["Restarts"]))
 
 
 @pytest.mark.long

@@ -15,8 +15,20 @@ SCRIPT = pathlib.Path(__file__).parents[2] / "launch" / "slurm" / "train.sbatch"
 def slurm(tmp_path, stand_in):
     """slurm(...) runs the script as Slurm does and returns (exit code, [lines of calls])."""
     calls = tmp_path / "calls"
-    for name in ("srun", "scontrol"):
-        stand_in(name, f'printf "%s\\n" "{name} $*" >>"{calls}"\nexit "${{CODE_OF_{name}:-0}}"\n')
+    stand_in("scontrol", f'printf "%s\\n" "scontrol $*" >>"{calls}"\n')
+    # With HIGHEST_OF two processes are run, of which these are the codes.
+    stand_in(
+        "srun",
+        f'printf "%s\\n" "srun $*" >>"{calls}"\n'
+        '[ -n "$HIGHEST_OF" ] || exit "${CODE_OF_srun:-0}"\n'
+        'while [ "${1#--}" != "$1" ]; do shift; done\n'
+        "highest=0\n"
+        "for CODE in $HIGHEST_OF; do\n"
+        '    export CODE; "$@"; code=$?\n'
+        '    [ "$code" -le "$highest" ] || highest=$code\n'
+        'done\nexit "$highest"\n',
+    )
+    stand_in("t5jax", 'exit "$CODE"\n')
     stand_in("squeue", 'echo "${COMMENT:-(null)}"\n')
     stand_in("sleep", "exit 0\n")
 
@@ -75,6 +87,22 @@ def test_slurm_requeues_what_a_restart_may_fix(slurm, code, comment, failures):
     assert ended == code
     again = [f"scontrol update jobid=7 comment=t5jax failures={failures}", "scontrol requeue 7"]
     assert calls[1:] == ([] if failures is None else again)
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected", "requeues"),
+    [
+        ("143 64", 64, False),  # the other process had not begun when it got SIGTERM
+        ("73 143", 73, False),
+        ("65 66", 66, False),
+        ("70 143", 143, True),
+        ("0 0", 0, False),
+    ],
+)
+def test_slurm_what_no_restart_can_mend_decides(slurm, codes, expected, requeues):
+    ended, calls = slurm(HIGHEST_OF=codes)
+    assert ended == expected
+    assert ("scontrol requeue 7" in calls) == requeues
 
 
 def test_slurm_does_not_requeue_for_ever(slurm):
