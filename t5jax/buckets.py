@@ -14,6 +14,7 @@ import logging
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -55,13 +56,24 @@ def check_driver(path: str | os.PathLike[str]) -> None:
     """Raises ConfigError for a `gs://` URL where gcsfs is not installed; imports nothing."""
     if not in_bucket(path):
         return
-    # etils, which Orbax opens small files with, otherwise imports TensorFlow for gs:// (9 seconds).
-    os.environ.setdefault("EPATH_USE_TF", "false")
+    _leave_out_tensorflow()
     if importlib.util.find_spec("gcsfs") is None:
         raise ConfigError(
             f"{os.fspath(path)}: gs:// needs gcsfs, which is not installed: "
             "`pip install 't5jax[gcs]'`"
         )
+
+
+def _leave_out_tensorflow() -> None:
+    """etils, which Orbax opens small files with, otherwise imports TensorFlow for gs:// (9 seconds)
+    and reads through it. It looks at the variable once a process: if it already has, it is made to
+    look again."""
+    if "EPATH_USE_TF" in os.environ:
+        return
+    os.environ["EPATH_USE_TF"] = "false"
+    decided = getattr(sys.modules.get("etils.epath.gpath"), "_is_tf_installed", None)
+    if hasattr(decided, "cache_clear"):
+        decided.cache_clear()
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """A run's folder in a bucket: its files, checkpoints and errors, against fake-gcs-server."""
 
 import errno
+import importlib.util
 import json
 
 import jax
@@ -285,3 +286,17 @@ def test_names_of_folders_in_a_bucket():
                 "gs://Bucket/x"):  # fmt: skip
         with pytest.raises(ConfigError, match=r"a run in a bucket is written to gs://BUCKET/"):
             check_written_run(url)
+
+
+def test_etils_reads_without_tensorflow_whatever_it_has_decided_before(monkeypatch):
+    """As in a process in which tensorflow-datasets has opened a bucket."""
+    from etils.epath import gpath
+
+    monkeypatch.delenv("EPATH_USE_TF", raising=False)
+    gpath._is_tf_installed.cache_clear()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # all is installed
+    assert gpath._is_tf_installed()
+    buckets.check_driver("/a/folder")
+    assert gpath._is_tf_installed()  # of no concern to who has no bucket
+    buckets.check_driver("gs://bucket/run")
+    assert not gpath._is_tf_installed()
