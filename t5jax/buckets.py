@@ -72,7 +72,7 @@ def _leave_out_tensorflow() -> None:
         return
     os.environ["EPATH_USE_TF"] = "false"
     decided = getattr(sys.modules.get("etils.epath.gpath"), "_is_tf_installed", None)
-    if hasattr(decided, "cache_clear"):
+    if decided is not None and hasattr(decided, "cache_clear"):
         decided.cache_clear()
 
 
