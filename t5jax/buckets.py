@@ -145,12 +145,19 @@ def reading(url: str | os.PathLike[str] | None) -> Iterator[None]:
 
 def make_folder(url: str) -> None:
     """Checks that a bucket can be written to; it has no folders to be made. Raises BucketError."""
-    bucket = url.split("/")[2]
+    with writing_object(url):
+        file_system().pipe_file(f"{url.rstrip('/')}/.writable", b"")
+        file_system().rm_file(f"{url.rstrip('/')}/.writable")
+
+
+@contextlib.contextmanager
+def writing_object(url: str) -> Iterator[None]:
+    """As `bucket_errors`, around what writes an object: what is not found then is the bucket."""
     try:
         with bucket_errors(url):
-            file_system().pipe_file(f"{url.rstrip('/')}/.writable", b"")
-            file_system().rm_file(f"{url.rstrip('/')}/.writable")
+            yield
     except FileNotFoundError as error:
+        bucket = url.split("/")[2]
         raise BucketError(errno.ENXIO, f"there is no bucket {bucket!r}", url) from error
 
 

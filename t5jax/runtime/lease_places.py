@@ -14,7 +14,7 @@ import pathlib
 import secrets
 from typing import Any, NamedTuple, Protocol
 
-from t5jax.buckets import bucket_errors, file_system, in_bucket
+from t5jax.buckets import bucket_errors, file_system, in_bucket, writing_object
 from t5jax.errors import writing
 
 # The body of an upload: name and content of an object.
@@ -164,7 +164,7 @@ class _Object:
         return self.rewrite("0", data)
 
     def rewrite(self, token: str, data: bytes) -> str | None:
-        with bucket_errors(self._url), contextlib.suppress(FileExistsError):  # it has another
+        with writing_object(self._url), contextlib.suppress(FileExistsError):  # it has another
             store = file_system()
             place = store.base.replace("/storage/v1/", "/upload/storage/v1/") + "b/{}/o"
             name = json.dumps({"name": self._key}).encode()
