@@ -111,7 +111,7 @@ def test_export_refuses(workdir, tmp_path, capsys, words, said):
     assert said in capsys.readouterr().err
     assert not (tmp_path / "exported").exists()
     assert main(["export", workdir, str(tmp_path)]) == 64
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     with pytest.raises(DataError, match="holds no export"):
         ExportedRun(tmp_path)
 
