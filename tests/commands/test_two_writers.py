@@ -95,6 +95,7 @@ def test_the_best_checkpoint(run, capsys):
         assert not (run / "best").exists()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_evaluations(run, tmp_path, capsys):
     words = ("evaluate", run, "--only", "metrics")

@@ -105,6 +105,7 @@ def test_two_hosts_answer_as_one(folder, whole, tmp_path):
     same(output.read_bytes(), whole)
 
 
+@pytest.mark.long
 def test_shards_and_devices_do_not_matter(folder, whole, tmp_path):
     for part in range(2):
         ended = run(folder, tmp_path / "out.jsonl", "--shard", f"{part}/2", devices=4)

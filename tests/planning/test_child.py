@@ -66,6 +66,7 @@ def test_a_mesh_that_does_not_exist_is_the_reason():
         plan_in_child(config, parse_topology("cpu:8"), 300.0)
 
 
+@pytest.mark.long
 @pytest.mark.slow  # compiles three programs
 def test_a_search_compiles_ranks_and_writes_a_config(tmp_path, monkeypatch, capsys):
     root = pathlib.Path(__file__).parents[2]

@@ -45,6 +45,7 @@ def test_rows_are_of_several_lengths_and_repeated():
         assert x.max() < MODEL.vocab_size
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_gradient_and_update_are_those_of_the_definition():
     """The gradient from the update; its norm from the loss on both sides of the parameters, in

@@ -210,6 +210,7 @@ def test_order_survives_hosts_and_kills_200_times(tmp_path, long_trials):
     assert sum(kills) >= 1.5 * trials
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_live_order_survives_hosts_and_kills(tmp_path, long_trials):
     trials = 40 if long_trials else 4
