@@ -10,13 +10,12 @@ is not asynchronous.
 
 import collections
 import dataclasses
-import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 from t5jax.planning.chips import Chip
 from t5jax.planning.collectives import Collective, MeshNetwork
-from t5jax.planning.flops import is_attention_kernel, matrix_flops
+from t5jax.planning.flops import is_attention_kernel, is_backward, matrix_flops
 from t5jax.planning.hlo import ASYNC_CALLS, Computation, Instruction, Module, children
 from t5jax.planning.kernel_cycles import kernel_cycles
 from t5jax.planning.traffic import collective_kind, is_free, memory_bytes
@@ -253,8 +252,7 @@ class _CostModel:
     def _share(self, instruction: Instruction) -> float:
         if self._chip.platform == "tpu" or not is_attention_kernel(instruction):
             return MATRIX_SHARE[self._chip.platform]
-        is_backward = re.search("backward|Backward|_bwd", instruction.attributes)
-        return ATTENTION_BACKWARD if is_backward else ATTENTION_FORWARD
+        return ATTENTION_BACKWARD if is_backward(instruction) else ATTENTION_FORWARD
 
 
 def _only(collective: Collective, fusion: Instruction, count: float) -> Operation:

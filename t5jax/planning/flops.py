@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from t5jax.planning.hlo import Computation, Instruction, Module
 
-_FORWARD_PRODUCTS, _BACKWARD_PRODUCTS = 2, 5  # of [T, H] and [H, S] in fused attention
+FORWARD_PRODUCTS, BACKWARD_PRODUCTS = 2, 5  # of [T, H] and [H, S] in fused attention
 _CUDNN_ATTENTION = "__cudnn$fmha"
 _MOST_PAIRS = 4e6  # of output and window positions that are counted one by one
 
@@ -31,12 +31,17 @@ def matrix_flops(instruction: Instruction, computation: Computation, module: Mod
 
 def is_attention_kernel(instruction: Instruction) -> bool:
     """Whether it is one fused attention, cuDNN's or a Pallas kernel of `model/attention`."""
-    target = instruction.find(r'custom_call_target="([^"]*)"') or ""
     if instruction.opcode != "custom-call":
         return False
+    target = instruction.find(r'custom_call_target="([^"]*)"') or ""
     return target.startswith(_CUDNN_ATTENTION) or (
         _is_pallas(target) and "attention" in f"{instruction.op_name} {instruction.name}".lower()
     )
+
+
+def is_backward(kernel: Instruction) -> bool:
+    """Which pass an attention kernel is of, by the names that it has."""
+    return re.search("[Bb]ackward|_bwd", f"{kernel.name} {kernel.attributes}") is not None
 
 
 def _is_pallas(target: str) -> bool:
@@ -151,9 +156,9 @@ def _attention(call: Instruction, computation: Computation, *, is_backward: bool
     sequence = next((i for i in range(1, len(queries)) if queries[i] != keys[i]), 1)
     if len(queries) == 4 and queries == keys:  # heads stand before or behind the positions
         sequence = 1 if queries[1] >= queries[2] else 2
-    products = _FORWARD_PRODUCTS
+    products = FORWARD_PRODUCTS
     if is_backward or len([x for x in call.arrays if x.dims in (queries, keys)]) >= 3:
-        products = _BACKWARD_PRODUCTS
+        products = BACKWARD_PRODUCTS
     return 2.0 * products * math.prod(queries) * keys[sequence]
 
 

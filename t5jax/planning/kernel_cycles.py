@@ -10,10 +10,13 @@ from typing import NamedTuple
 
 from t5jax.model.attention.pallas_tiles import LANES, TILE, tile_size
 from t5jax.planning.chips import Chip
-from t5jax.planning.flops import is_attention_kernel
+from t5jax.planning.flops import (
+    BACKWARD_PRODUCTS,
+    FORWARD_PRODUCTS,
+    is_attention_kernel,
+    is_backward,
+)
 from t5jax.planning.hlo import Computation, Instruction
-
-_PRODUCTS = {"forward": 2, "backward": 5}
 
 
 class Tile(NamedTuple):
@@ -51,17 +54,16 @@ def kernel_cycles(instruction: Instruction, computation: Computation, chip: Chip
     )
     arrays = [computation[x].arrays[0].dims for x in instruction.operands if x in computation]
     (_, T, J), (_, S, _) = [dims for dims in arrays if len(dims) == 3][:2]
-    direction = (
-        "backward" if "backward" in f"{instruction.op_name} {instruction.name}" else "forward"
-    )
-    head_dim = round(flops / (2 * _PRODUCTS[direction] * pairs))  # as pallas_tiles.Tiles.cost says
+    backward = is_backward(instruction)
+    products = BACKWARD_PRODUCTS if backward else FORWARD_PRODUCTS
+    head_dim = round(flops / (2 * products * pairs))  # as pallas_tiles.Tiles.cost says
     tile = Tile(head_dim, tile_size(T, TILE), tile_size(S, TILE))
     block = min(J, head_dim * math.ceil(LANES / head_dim))  # features of a program
     programs = (
         pairs * head_dim / (T * S * block)
         * math.ceil(T / tile.queries) * math.ceil(S / tile.keys)
     )  # fmt: skip
-    return programs * _bundles(chip.name, direction, tile) / chip.cores
+    return programs * _bundles(chip.name, "backward" if backward else "forward", tile) / chip.cores
 
 
 def _bundles(chip: str, direction: str, tile: Tile) -> float:
