@@ -16,6 +16,7 @@ from t5jax.buckets import bucket_errors, file_system, in_bucket
 from t5jax.config import RunConfig
 from t5jax.data.sources.files import file_fingerprint, open_raw
 from t5jax.data.sources.patterns import expand_patterns
+from t5jax.data.store.directories import read_file, remove_file, store_path
 from t5jax.errors import ConfigError, DataError
 from t5jax.paths import expand, scheme_of
 from t5jax.runtime import ExitCode, check_shared_directory, of_first_host, probe_file
@@ -100,7 +101,8 @@ def _check_speed(workdir: str) -> Check:
         seen = on_every_host(read)
     finally:
         if host < writers:
-            _remove(path(host))
+            with contextlib.suppress(OSError), bucket_errors(path(host)):
+                remove_file(store_path(path(host)))
     return _speeds(written[:writers], seen[:writers])
 
 
@@ -140,29 +142,13 @@ def _read_when_there(path: str) -> tuple[bytes, float]:
     while True:
         begun = time.perf_counter()
         try:
-            found = _read(path)
+            with bucket_errors(path):
+                found = read_file(store_path(path))
         except FileNotFoundError:
             found = b""
         if len(found) == _BYTES or time.monotonic() > deadline:
             return found, time.perf_counter() - begun
         time.sleep(0.2)
-
-
-def _read(path: str) -> bytes:
-    if in_bucket(path):
-        with bucket_errors(path):
-            return file_system().cat_file(path)
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(OSError):  # it may never have been written
-        if in_bucket(path):
-            with bucket_errors(path):
-                file_system().rm_file(path)
-        else:
-            os.unlink(path)
 
 
 def _file_sets(config: RunConfig | None, data: str | None) -> dict[str, tuple[str, ...]]:

@@ -61,7 +61,7 @@ def test_a_workdir_that_is_not_shared_is_64(tmp_path, monkeypatch):
 
 
 def test_bytes_that_come_back_otherwise_are_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_read", lambda path: bytes(files._BYTES))
+    monkeypatch.setattr(files, "read_file", lambda path: bytes(files._BYTES))
     [check] = check_workdir(str(tmp_path))
     assert (check.outcome, check.code) == (Outcome.FAILED, 70)
     assert "other bytes are read than host 0 wrote" in check.value
