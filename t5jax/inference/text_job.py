@@ -61,8 +61,11 @@ class JobOptions:
         parse_shard(self.shard)
         if self.batch_size < 1:
             raise ConfigError(f"--batch-size {self.batch_size}: at least 1")
-        given_of = {"--shard": self.shard, "--overwrite": self.overwrite}
-        given_of["--take-over"] = self.take_over
+        given_of = {
+            "--shard": self.shard,
+            "--overwrite": self.overwrite,
+            "--take-over": self.take_over,
+        }
         for flag, given in given_of.items():
             if given and self.output is None:
                 raise ConfigError(f"{flag} has no effect without --output FILE")

@@ -2,6 +2,12 @@
 
 import pathlib
 
+import pytest
+
+from t5jax.cli import main
+from t5jax.config import load_config
+from tests.commands.saved_runs import save_run
+
 CONFIG = """
 from t5jax.checkpoints import CheckpointConfig
 from t5jax.config import RunConfig, TrainConfig
@@ -55,6 +61,21 @@ def write(folder: pathlib.Path) -> pathlib.Path:
     path = folder / "glue.py"
     path.write_text(CONFIG.format(folder=folder))
     return path
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """The config's file, whose data is cached."""
+    path = write(tmp_path_factory.mktemp("glue"))
+    assert main(["cache", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def saved(config, tmp_path_factory):
+    """A run that was never trained, with random weights after steps 2 and 4."""
+    folder = tmp_path_factory.mktemp("saved") / "run"
+    return save_run(load_config(str(config)), folder, steps=(2, 4))
 
 
 def _sentence(number: int, salt: int) -> str:

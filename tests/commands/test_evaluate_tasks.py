@@ -10,25 +10,18 @@ import pytest
 
 import t5jax
 from t5jax.cli import main
-from t5jax.config import load_config
 from t5jax.data.registry import names
 from t5jax.errors import ConfigError
 from t5jax.evaluation import predictions
 from t5jax.runtime import ExitCode
 from tests.commands import glue_run
-from tests.commands.saved_runs import save_run
+from tests.commands.glue_run import config as config
+from tests.commands.glue_run import saved as saved
 
 pytestmark = pytest.mark.slow
 
 TASK = "glue_sst2_v002"
 BEST_F1 = ("--checkpoints.best-metric", f"validation/{TASK}/f1")
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    path = glue_run.write(tmp_path_factory.mktemp("glue"))
-    assert main(["cache", str(path)]) == 0
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +32,6 @@ def trained(config):
     flags += ["--checkpoints.best-metric", f"validation/{TASK}/accuracy"]
     assert main(["train", str(config), *flags]) == 0
     return config.parent / "run"
-
-
-@pytest.fixture(scope="module")
-def saved(config, tmp_path_factory):
-    """A run that was never trained, with random weights after steps 2 and 4."""
-    return save_run(
-        load_config(str(config)), tmp_path_factory.mktemp("saved") / "run", steps=(2, 4)
-    )
 
 
 @pytest.fixture

@@ -7,30 +7,17 @@ import shutil
 import pytest
 
 from t5jax.cli import main
-from t5jax.config import load_config
 from t5jax.data.benchmarks.glue import TASKS
 from t5jax.data.registry import add_task, builtin, names
 from t5jax.metrics.classification import accuracy
 from t5jax.runtime import ExitCode
 from tests.commands import glue_run
-from tests.commands.saved_runs import save_run
+from tests.commands.glue_run import config as config
+from tests.commands.glue_run import saved as saved
 
 pytestmark = pytest.mark.slow  # units: tests/metrics/test_contract.py, tests/evaluation
 (SST2,) = [task for task in TASKS if task.name == "glue_sst2_v002"]
 TASK = SST2.name
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    path = glue_run.write(tmp_path_factory.mktemp("glue"))
-    assert main(["cache", str(path)]) == 0
-    return path
-
-
-@pytest.fixture(scope="module")
-def saved(config, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("saved") / "run"
-    return save_run(load_config(str(config)), folder, steps=(2, 4))
 
 
 @pytest.fixture

@@ -11,25 +11,11 @@ import sys
 import pytest
 
 from t5jax.cli import main
-from t5jax.config import load_config
 from t5jax.runtime import ExitCode, owned, ownership
-from tests.commands import glue_run
-from tests.commands.saved_runs import save_run
+from tests.commands.glue_run import config as config
+from tests.commands.glue_run import saved as saved
 
 TASK = "glue_sst2_v002"
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    path = glue_run.write(tmp_path_factory.mktemp("glue"))
-    assert main(["cache", str(path)]) == 0
-    return path
-
-
-@pytest.fixture(scope="module")
-def saved(config, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("saved") / "run"
-    return save_run(load_config(str(config)), folder, steps=(2, 4))
 
 
 @pytest.fixture
